@@ -1,0 +1,1 @@
+"""Pixel-level semantic segmentation learned from image-level tags."""

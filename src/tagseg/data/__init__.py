@@ -1,0 +1,1 @@
+"""Photos with tags in, arrays out."""

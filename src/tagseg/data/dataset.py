@@ -1,0 +1,217 @@
+"""The one type in which photos and their tags travel."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from hashlib import blake2b
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from tagseg.data.images import MAX_PIXELS, decode_photo, read_bytes
+from tagseg.errors import DataError, ShapeError, TagError
+from tagseg.maps import MAX_CLASSES, Image, check_image
+
+__all__ = [
+    "Dataset",
+    "FileKey",
+    "digest_of_array",
+    "digest_of_bytes",
+    "file_key",
+    "tag_matrix",
+]
+
+FileKey = tuple[str, int, int]
+"""A file's state: absolute path, size in bytes, time of change in nanoseconds."""
+
+
+@dataclass(frozen=True, eq=False)
+class Dataset:
+    """Photos with image-level tags, N photos and C foreground classes.
+
+    Attributes:
+        classes: names of the foreground classes, in the fixed order of tags and labels.
+        names: the photos' names, each once; also the names of everything made from them.
+        tags: bool (N, C), which classes are in which photo.
+        known: bool (N,), False where nothing is known about a photo's tags.
+        sources: a file or a uint8 (H, W, 3) array per photo.
+        max_pixels: limit above which a photo is refused.
+        unlisted: photos that lie in the folder but not in its tag file, left out.
+
+    Raises TagError, DataError or ShapeError if these do not fit together.
+    """
+
+    classes: tuple[str, ...]
+    names: tuple[str, ...]
+    tags: npt.NDArray[np.bool_]
+    known: npt.NDArray[np.bool_]
+    sources: tuple[Path | Image, ...]
+    max_pixels: int = MAX_PIXELS
+    unlisted: int = 0
+
+    def __post_init__(self) -> None:
+        _check_classes(self.classes)
+        _check_names(self.names)
+        n, c = len(self.names), len(self.classes)
+        _check_array(self.tags, (n, c), "tags")
+        _check_array(self.known, (n,), "known")
+        if len(self.sources) != n:
+            raise ShapeError(f"{len(self.sources)} photos, but {n} names", do="give one name each")
+
+    @classmethod
+    def from_arrays(
+        cls,
+        images: Sequence[Image],
+        tags: npt.NDArray[np.bool_] | Sequence[Collection[str]],
+        classes: Sequence[str],
+        names: Sequence[str] | None = None,
+    ) -> Dataset:
+        """Dataset of arrays, uint8 (H, W, 3) each.
+
+        ``tags`` is bool (N, C) or the class names of each photo; ``names`` default to the photos'
+        numbers. A photo without tags counts as one without any of the classes.
+        """
+        pictures = tuple(check_image(image, f"photo {i}") for i, image in enumerate(images))
+        if names is None:
+            names = [f"{i:06d}" for i in range(len(pictures))]
+        matrix = tags if isinstance(tags, np.ndarray) else tag_matrix(tags, classes)
+        known = np.ones(len(pictures), bool)
+        return cls(tuple(classes), tuple(names), matrix, known, pictures)
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def image(self, index: int) -> Image:
+        """Photo ``index`` as uint8 (H, W, 3); ImageError if it cannot be decoded whole."""
+        source = self.sources[index]
+        if isinstance(source, Path):
+            return decode_photo(source, max_pixels=self.max_pixels)
+        return source
+
+    def subset(self, indices: Iterable[int] | npt.NDArray[np.integer]) -> Dataset:
+        """The photos ``indices``, in that order."""
+        chosen = np.fromiter(indices, np.intp)
+        return replace(
+            self,
+            names=tuple(self.names[i] for i in chosen),
+            tags=self.tags[chosen],
+            known=self.known[chosen],
+            sources=tuple(self.sources[i] for i in chosen),
+        )
+
+    def select(self, names: Iterable[str]) -> Dataset:
+        """The photos ``names``, in that order; DataError if one is not here."""
+        index = {name: i for i, name in enumerate(self.names)}
+        wanted = list(names)
+        missing = [name for name in wanted if name not in index]
+        if missing:
+            shown = ", ".join(missing[:3])
+            raise DataError(
+                f"{len(missing)} of {len(wanted)} listed photos are not in the data: {shown}",
+                do="check the list",
+            )
+        return self.subset([index[name] for name in wanted])
+
+    def without(self, names: Iterable[str]) -> Dataset:
+        """All photos but ``names``; names that are not here do no harm."""
+        dropped = set(names)
+        return self.subset([i for i, name in enumerate(self.names) if name not in dropped])
+
+    def fingerprint(self, digests: Mapping[FileKey, str] | None = None) -> str:
+        """Hex digest of classes, names, tags and the content of every photo.
+
+        ``digests`` holds what is already known of files (:attr:`Audit.digests`), so that a file
+        which has not changed since need not be read again.
+        """
+        total = blake2b(digest_size=16)
+        for text in (*self.classes, "\n", *self.names):
+            total.update(len(text.encode()).to_bytes(4, "big") + text.encode())
+        total.update(np.packbits(self.tags).tobytes() + np.packbits(self.known).tobytes())
+        for source in self.sources:
+            total.update(_digest(source, digests or {}).encode())
+        return total.hexdigest()
+
+
+def tag_matrix(tags: Sequence[Collection[str]], classes: Sequence[str]) -> npt.NDArray[np.bool_]:
+    """Class names per photo as bool (N, C); TagError for a name that is not in ``classes``."""
+    column = {name: i for i, name in enumerate(classes)}
+    matrix = np.zeros((len(tags), len(classes)), bool)
+    for row, names in enumerate(tags):
+        if isinstance(names, str):
+            raise TagError(f"the tags of photo {row} are one string", do="give a list of names")
+        for name in names:
+            if name not in column:
+                raise TagError(f"tag '{name}' of photo {row} is not a class", do="check classes")
+            matrix[row, column[name]] = True
+    return matrix
+
+
+def file_key(path: Path) -> FileKey:
+    """What tells whether a file has changed: path, size and time of change."""
+    state = path.stat()
+    return str(path.absolute()), state.st_size, state.st_mtime_ns
+
+
+def digest_of_bytes(data: bytes) -> str:
+    """Hex digest of a file's content."""
+    return blake2b(data, digest_size=16).hexdigest()
+
+
+def digest_of_array(image: Image) -> str:
+    """Hex digest of a photo's size and pixels."""
+    return blake2b(image.tobytes(), digest_size=16, salt=b"%dx%d" % image.shape[:2]).hexdigest()
+
+
+def _digest(source: Path | Image, digests: Mapping[FileKey, str]) -> str:
+    if isinstance(source, np.ndarray):
+        return digest_of_array(source)
+    if not source.is_file():
+        return "missing"
+    return digests.get(file_key(source)) or digest_of_bytes(read_bytes(source))
+
+
+def _check_classes(classes: tuple[str, ...]) -> None:
+    if not classes:
+        raise TagError("there are no classes", do="give at least one")
+    if len(classes) > MAX_CLASSES:
+        raise TagError(f"there are {len(classes)} classes", do=f"use at most {MAX_CLASSES}")
+    twice = _first_repeated(classes)
+    if twice is not None:
+        raise TagError(f"class '{twice}' is listed twice", do="remove one")
+    if "" in classes or "background" in classes:
+        raise TagError(
+            "a class has no name or is called background",
+            do="name foreground classes only; background is always there",
+        )
+
+
+def _check_names(names: tuple[str, ...]) -> None:
+    twice = _first_repeated(names)
+    if twice is not None:
+        raise DataError(f"photo '{twice}' is listed twice", do="remove or rename one")
+    for name in names:
+        # Results are written under these names: they must stay inside their folder.
+        parts = PurePosixPath(name).parts
+        if not parts or name.startswith("/") or ".." in parts or "\0" in name:
+            raise DataError(
+                f"'{name}' cannot be a photo's name",
+                do="give paths inside the photo folder",
+            )
+
+
+def _first_repeated(values: Sequence[str]) -> str | None:
+    seen: set[str] = set()
+    for value in values:
+        if value in seen:
+            return value
+        seen.add(value)
+    return None
+
+
+def _check_array(array: Any, shape: tuple[int, ...], name: str) -> None:
+    if not isinstance(array, np.ndarray) or array.dtype != np.bool_ or array.shape != shape:
+        kind = f"{array.dtype} {array.shape}" if isinstance(array, np.ndarray) else type(array)
+        raise ShapeError(f"{name} is {kind}", do=f"give a bool array {shape}")

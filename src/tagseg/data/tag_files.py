@@ -1,0 +1,205 @@
+"""Tag files, class lists and name lists: text in, checked names out.
+
+Every reader here keeps the line of each entry, so that an error can point to it.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import Path
+
+from tagseg.data.images import without_suffix
+from tagseg.errors import TagError
+
+__all__ = [
+    "TagRow",
+    "check_tags",
+    "class_names",
+    "read_classes",
+    "read_names",
+    "read_tags_csv",
+    "read_tags_jsonl",
+]
+
+_BACKGROUND_NAMES = ("background", "_background_")
+# "2007_000032 -1": the column in which the VOC class lists say whether the class is there.
+_CLASS_COLUMN = re.compile(r"\s+(?:-1|0|1)$")
+
+
+@dataclass(frozen=True)
+class TagRow:
+    """One photo of a tag file.
+
+    Attributes:
+        image: the photo as written there.
+        tags: its classes, each once.
+        where: file and line, for messages.
+        complete: no tags mean none of the classes; otherwise they may be just not there.
+    """
+
+    image: str
+    tags: tuple[str, ...]
+    where: str
+    complete: bool = False
+
+
+def read_tags_csv(path: Path) -> tuple[TagRow, ...]:
+    """Rows of a CSV file with the columns ``image`` and ``tags`` (``;`` between tags).
+
+    Other columns do no harm. Raises TagError, with the line, for anything malformed.
+    """
+    text = io.StringIO(_read_text(path), newline="")
+    reader = csv.reader(text, strict=True, skipinitialspace=True)
+    try:
+        image, tags, width = _columns(next(reader, []), path)
+        rows = []
+        for cells in reader:
+            if any(cell.strip() for cell in cells):
+                where = f"{path}, line {reader.line_num}"
+                rows.append(_row_of(cells, image, tags, width, where))
+    except csv.Error as problem:
+        where = f"{path}, line {reader.line_num}"
+        raise TagError(f"not CSV: {problem}", where=where, do="check quotes") from None
+    return _some(rows, path)
+
+
+def read_tags_jsonl(path: Path) -> tuple[TagRow, ...]:
+    """Rows of a file with one JSON object per line: ``file_name`` and ``tags``, a list of names."""
+    rows = []
+    for where, line in _lines(path):
+        try:
+            entry = json.loads(line)
+        except (ValueError, RecursionError):
+            raise TagError("not JSON", where=where, do="write one object per line") from None
+        image = entry.get("file_name") if isinstance(entry, dict) else None
+        if not isinstance(image, str) or not image.strip():
+            raise TagError("has no file_name", where=where, do="name the photo there")
+        tags = entry.get("tags")
+        if tags is not None and not _is_list_of_names(tags):
+            raise TagError("tags is not a list of names", where=where, do='write "tags": ["cat"]')
+        rows.append(TagRow(image.strip(), _tidy(tags or ()), where))
+    return _some(rows, path)
+
+
+def read_classes(path: Path) -> tuple[str, ...]:
+    """Foreground classes from a file, one a line; a first line ``background`` is dropped."""
+    return class_names([line for _, line in _lines(path)], where=path)
+
+
+def class_names(names: Sequence[str], *, where: object = None) -> tuple[str, ...]:
+    """Check a list of classes and drop a leading ``background`` or ``_background_``."""
+    tidy = [name.strip() for name in names]
+    if tidy and tidy[0] in _BACKGROUND_NAMES:
+        tidy = tidy[1:]
+    if not tidy:
+        raise TagError("this class list is empty", where=where, do="write one name a line")
+    for i, name in enumerate(tidy):
+        if ";" in name:
+            raise TagError(f"class '{name}' contains ;", where=where, do="write one name a line")
+        if name in tidy[:i]:
+            raise TagError(f"class '{name}' is listed twice", where=where, do="remove one")
+    return tuple(tidy)
+
+
+def read_names(path: Path) -> tuple[str, ...]:
+    """Photo names from a list, one a line, each once, without suffix.
+
+    Blank lines and ``#`` comments are skipped. Lists that come with VOC 2012 are understood: the
+    column 1, 0 or -1 of its class lists, and pairs ``/JPEGImages/a.jpg /SegmentationClass/a.png``.
+    """
+    lines = [line for _, line in _lines(path)]
+    bare = [_CLASS_COLUMN.sub("", line) for line in lines]
+    # A name may end in a number too, but not all names, and not so that they coincide.
+    if all(a != b for a, b in zip(lines, bare, strict=True)) and len(set(bare)) == len(lines):
+        lines = bare
+    names = dict.fromkeys(_listed_name(line) for line in lines)
+    if not names:
+        raise TagError("this list names no photos", where=path, do="write one name a line")
+    return tuple(names)
+
+
+def check_tags(rows: Sequence[TagRow], classes: Sequence[str]) -> None:
+    """Raise TagError, with line and nearest class, for the first tag that is not a class."""
+    known = set(classes)
+    for row in rows:
+        for tag in row.tags:
+            if tag not in known:
+                near = _nearest(tag, classes)
+                advice = f"did you mean '{near}'?" if near else "add it to the class list"
+                raise TagError(f"tag '{tag}' is not in the class list", where=row.where, do=advice)
+
+
+def _nearest(tag: str, classes: Sequence[str]) -> str | None:
+    folded = {name.casefold(): name for name in classes}
+    matches = get_close_matches(tag.casefold(), folded, n=1)
+    return folded[matches[0]] if matches else None
+
+
+def _listed_name(line: str) -> str:
+    if line.startswith("/"):
+        line = line.split()[0].removeprefix("/").removeprefix("JPEGImages/")
+    return without_suffix(line.replace("\\", "/").removeprefix("./"))
+
+
+def _columns(header: Sequence[str], path: Path) -> tuple[int, int, int]:
+    names = [cell.strip().lower() for cell in header]
+    for wanted in ("image", "tags"):
+        if names.count(wanted) != 1:
+            raise TagError(
+                f"the first line has no column '{wanted}'",
+                where=path,
+                do="begin with the line image,tags and put ; between tags",
+            )
+    return names.index("image"), names.index("tags"), len(names)
+
+
+def _row_of(cells: Sequence[str], image: int, tags: int, width: int, where: str) -> TagRow:
+    if len(cells) > width:
+        raise TagError(
+            f"{len(cells)} cells, but the first line has {width}",
+            where=where,
+            do="put ; between tags and quotes around names with a comma",
+        )
+    padded = [*cells, *[""] * (width - len(cells))]
+    name = padded[image].strip()
+    if not name:
+        raise TagError("no image is named", where=where, do="name the photo or remove the line")
+    return TagRow(name, _tidy(padded[tags].split(";")), where)
+
+
+def _tidy(tags: Sequence[str]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(tag.strip() for tag in tags if tag.strip()))
+
+
+def _is_list_of_names(value: object) -> bool:
+    return isinstance(value, list) and all(isinstance(item, str) for item in value)
+
+
+def _some(rows: Sequence[TagRow], path: Path) -> tuple[TagRow, ...]:
+    if not rows:
+        raise TagError("this tag file names no photos", where=path, do="add one line per photo")
+    return tuple(rows)
+
+
+def _lines(path: Path) -> Iterator[tuple[str, str]]:
+    """(place, text) of every line that is not blank and not a ``#`` comment."""
+    for number, line in enumerate(_read_text(path).splitlines(), start=1):
+        if line.strip() and not line.lstrip().startswith("#"):
+            yield f"{path}, line {number}", line.strip()
+
+
+def _read_text(path: Path) -> str:
+    try:
+        return path.read_bytes().decode("utf-8-sig")
+    except OSError as problem:
+        reason = problem.strerror or "reading failed"
+        raise TagError(f"cannot be read: {reason}", where=path, do="check the path") from None
+    except UnicodeDecodeError as problem:
+        line = problem.object[: problem.start].count(b"\n") + 1
+        raise TagError("not UTF-8 text", where=f"{path}, line {line}", do="save as UTF-8") from None

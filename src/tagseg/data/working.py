@@ -1,0 +1,125 @@
+"""Photos at the size that the networks work at, decoded once where memory allows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from tagseg.data.dataset import Dataset
+from tagseg.maps import Image, Labels, Probs
+
+__all__ = ["WorkingPhotos", "argmax_at", "labels_at", "working_image"]
+
+_MEMORY = 1 << 30  # bytes of decoded photos that are kept
+
+
+class WorkingPhotos:
+    """A dataset whose longer photo sides are brought down to ``side`` pixels.
+
+    Phones take 4,000 pixels where the papers' photos have 500; masks go back to the photo's own
+    size at the very end (:func:`argmax_at`). Smaller photos stay as they are.
+
+    Attributes:
+        dataset: the photos as they are on disk.
+        side: longest side that is passed on, pixels.
+    """
+
+    def __init__(self, dataset: Dataset, side: int) -> None:
+        self.dataset, self.side = dataset, side
+        self._kept: dict[int, Image] = {}
+        self._full_shapes: dict[int, tuple[int, int]] = {}
+        self._room = _MEMORY
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Photo names, in order."""
+        return self.dataset.names
+
+    @property
+    def tags(self) -> npt.NDArray[np.bool_]:
+        """Tags (N, C)."""
+        return self.dataset.tags
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Foreground class names, in label order."""
+        return self.dataset.classes
+
+    def image(self, index: int) -> Image:
+        """Photo ``index`` at working size, (h, w, 3); do not write into it."""
+        if index in self._kept:
+            return self._kept[index]
+        full = self.dataset.image(index)
+        self._full_shapes[index] = (full.shape[0], full.shape[1])
+        image = working_image(full, self.side)
+        if image.nbytes <= self._room:
+            self._kept[index] = image
+            self._room -= image.nbytes
+        return image
+
+    def full_shape(self, index: int) -> tuple[int, int]:
+        """Height and width of photo ``index`` on disk."""
+        if index not in self._full_shapes:
+            self.image(index)
+        return self._full_shapes[index]
+
+    def batches(
+        self, size: int, indices: Sequence[int] | None = None
+    ) -> Iterator[tuple[list[int], npt.NDArray[np.uint8]]]:
+        """Runs of up to ``size`` neighbouring photos of one size: indices and (B, h, w, 3).
+
+        What stands in a batch depends on the photos and their order only, so a resumed run puts
+        every photo through the network in the same company as an uninterrupted one.
+        """
+        group: list[int] = []
+        images: list[Image] = []
+        for index in range(len(self)) if indices is None else indices:
+            image = self.image(index)
+            if group and (len(group) == size or image.shape != images[0].shape):
+                yield group, np.stack(images)
+                group, images = [], []
+            group.append(index)
+            images.append(image)
+        if group:
+            yield group, np.stack(images)
+
+
+def working_image(image: Image, side: int) -> Image:
+    """``image`` (H, W, 3) with its longer side at most ``side``."""
+    height, width = image.shape[:2]
+    factor = side / max(height, width)
+    if factor >= 1.0:
+        return image
+    size = (max(1, round(width * factor)), max(1, round(height * factor)))
+    return cv2.resize(image, size, interpolation=cv2.INTER_AREA)  # type: ignore[return-value]
+
+
+def labels_at(labels: Labels, shape: tuple[int, int]) -> Labels:
+    """``labels`` (h, w) at ``shape``, by nearest neighbour."""
+    if labels.shape == shape:
+        return labels
+    return cv2.resize(labels, shape[::-1], interpolation=cv2.INTER_NEAREST)  # type: ignore[return-value]
+
+
+def argmax_at(probs: Probs, shape: tuple[int, int]) -> Labels:
+    """Most likely label per pixel at ``shape``, of probabilities (L, h, w) upsampled bilinearly.
+
+    One label is upsampled at a time, so that a photo of 50 megapixels fits.
+    """
+    if probs.shape[1:] == shape:
+        return probs.argmax(0).astype(np.uint8)
+    best = np.full(shape, -1.0, np.float32)
+    labels = np.zeros(shape, np.uint8)
+    for label, plane in enumerate(probs):
+        upsampled = cv2.resize(plane, shape[::-1], interpolation=cv2.INTER_LINEAR)
+        ahead = upsampled > best
+        labels[ahead] = label
+        np.maximum(best, upsampled, out=best)  # type: ignore[call-overload]
+    return labels
+

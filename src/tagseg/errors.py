@@ -1,0 +1,77 @@
+"""Every error that tagseg raises on purpose.
+
+    TagsegError
+    |-- DataError            photos, tags, lists and masks on disk
+    |   |-- ImageError       a photo that cannot be decoded whole
+    |   |-- TagError         a tag file or a class list that cannot be used
+    |   `-- MaskError        a mask or a ground-truth folder that cannot be used
+    |-- WeightsError         a weights file that is missing, broken or of another network
+    |-- ConfigError          a field, flag or value that does not exist or does not fit
+    |-- TrainingError        a training that cannot go on
+    |-- WorkspaceError       a run folder that is locked, damaged or of another kind
+    `-- ShapeError           an array argument of the wrong shape, type or range (a ValueError too)
+
+A message is one line: what is wrong, where, and what to do. The command line prints it and exits
+with status 2; it never prints a traceback for one of these.
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "ConfigError",
+    "DataError",
+    "ImageError",
+    "MaskError",
+    "ShapeError",
+    "TagError",
+    "TagsegError",
+    "TrainingError",
+    "WeightsError",
+    "WorkspaceError",
+]
+
+
+class TagsegError(Exception):
+    """Base of all errors raised on purpose: ``what`` is wrong, ``where``, and what to ``do``."""
+
+    def __init__(self, what: str, *, where: object = None, do: str = "") -> None:
+        self.what, self.where, self.do = what, where, do
+        place = f"{where}: " if where is not None else ""
+        advice = f"; {do}" if do else ""
+        super().__init__(" ".join(f"{place}{what}{advice}".split()))
+
+
+class DataError(TagsegError):
+    """Photos, tags, lists or masks on disk cannot be used."""
+
+
+class ImageError(DataError):
+    """A photo cannot be decoded whole."""
+
+
+class TagError(DataError):
+    """A tag file or class list cannot be used."""
+
+
+class MaskError(DataError):
+    """A mask or a ground-truth folder cannot be used."""
+
+
+class WeightsError(TagsegError):
+    """A weights file is missing, broken or belongs to another network."""
+
+
+class ConfigError(TagsegError):
+    """A field, flag or value does not exist or does not fit."""
+
+
+class TrainingError(TagsegError):
+    """A training cannot go on."""
+
+
+class WorkspaceError(TagsegError):
+    """A run folder is locked, damaged or of another kind."""
+
+
+class ShapeError(TagsegError, ValueError):
+    """An array argument has the wrong shape, type or range."""

@@ -1,0 +1,85 @@
+"""What every backbone offers: two blocks of non-negative activations, and its own preprocessing."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+__all__ = ["Activations", "Backbone", "Preprocessing", "upsample_grid"]
+
+
+class Preprocessing(NamedTuple):
+    """How pixels in [0, 1] become network input: ``(x - mean) / std`` per RGB channel."""
+
+    mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
+    std: tuple[float, float, float] = (0.229, 0.224, 0.225)
+
+
+class Activations(NamedTuple):
+    """The last two blocks' activations, all >= 0 (after a ReLU)."""
+
+    block4: Tensor  # (B, C4, h4, w4)
+    block5: Tensor  # (B, C5, h5, w5)
+
+
+class Backbone(nn.Module, ABC):
+    """A convolutional network without its classifier.
+
+    Input everywhere: float (B, 3, H, W), RGB in [0, 1]. Normalisation happens inside, with the
+    numbers of the weights in use, so nothing outside needs to know them.
+
+    Attributes:
+        name: key in :data:`tagseg.nets.catalog.BACKBONES`.
+        out_channels: channels of ``block5``, the input of every head.
+        block4_channels: channels of ``block4``.
+        output_stride: input pixels per output position, 8 or 16.
+    """
+
+    name: str
+    out_channels: int
+    block4_channels: int
+
+    def __init__(self, output_stride: int) -> None:
+        super().__init__()
+        self.output_stride = output_stride
+        # Not persistent: the parameter names stay torchvision's; the weights' metadata carries it.
+        self.register_buffer("_mean", torch.empty(1, 3, 1, 1), persistent=False)
+        self.register_buffer("_std", torch.empty(1, 3, 1, 1), persistent=False)
+        self.set_preprocessing(Preprocessing())
+
+    def set_preprocessing(self, preprocessing: Preprocessing) -> None:
+        """Use the mean and standard deviation that the loaded weights were trained with."""
+        self.preprocessing = preprocessing
+        self._mean.copy_(torch.tensor(preprocessing.mean).view(1, 3, 1, 1))
+        self._std.copy_(torch.tensor(preprocessing.std).view(1, 3, 1, 1))
+
+    def normalise(self, x: Tensor) -> Tensor:
+        """RGB in [0, 1] to network input."""
+        return (x - self._mean) / self._std
+
+    @abstractmethod
+    def activations(self, x: Tensor) -> Activations:
+        """Activations of the 4th and 5th block for RGB in [0, 1], (B, 3, H, W)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Features for a head: the 5th block, (B, out_channels, h, w)."""
+        return self.activations(x).block5
+
+
+def upsample_grid(maps: Tensor, shape: tuple[int, int], stride: int | None) -> Tensor:
+    """Maps (B, C, h, w) of a network at image size (B, C, H, W), bilinear.
+
+    With a ``stride``, position i lies on pixel stride * i, as it does in every backbone here: left
+    to plain resizing, maps would shift by (stride - 1) / 2 pixels. Pixels beyond the last position
+    take its value. With None the maps are spread evenly from edge to edge.
+    """
+    if stride is None:
+        return functional.interpolate(maps, shape, mode="bilinear", align_corners=False)
+    padded = functional.pad(maps, (0, 1, 0, 1), mode="replicate")
+    size = [(side - 1) * stride + 1 for side in padded.shape[2:]]
+    full = functional.interpolate(padded, size, mode="bilinear", align_corners=True)
+    return full[:, :, : shape[0], : shape[1]]

@@ -1,0 +1,192 @@
+"""MobileNetV2 (Sandler et al., 2018) as a dense feature extractor."""
+
+from __future__ import annotations
+
+from typing import Literal, Self, cast
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from tagseg.errors import ConfigError
+from tagseg.nets.backbone import Activations, Backbone
+
+__all__ = ["MobileNetV2", "Stride2Padding"]
+
+Stride2Padding = Literal["symmetric", "same_bottom_right"]
+
+# Expansion, channels, blocks and first stride of each stage (Sandler et al., Table 2).
+_STAGES = (
+    (1, 16, 1, 1),
+    (6, 24, 2, 2),
+    (6, 32, 3, 2),
+    (6, 64, 4, 2),
+    (6, 96, 3, 1),
+    (6, 160, 3, 2),
+    (6, 320, 1, 1),
+)
+_BLOCK4 = 14  # the first block of the 160-channel stage, index in ``features``
+
+
+class MobileNetV2(Backbone):
+    """MobileNetV2 1.0 without its classifier; parameter names are torchvision's.
+
+    Beyond the output stride, strides become 1 and what follows is dilated; those layers pad
+    symmetrically, so the dense grid refines the strided one. Output position i is centred on input
+    pixel ``output_stride * i`` with either padding, and H pixels give ``ceil(H / output_stride)``
+    positions.
+
+    ``block4`` is the expansion inside ``features.14`` after its ReLU6 (576 channels, the richest
+    non-negative map at native stride 16); ``block5`` is ``features.18`` after its ReLU6 (1280).
+    Both lie at the output stride.
+
+    Args:
+        output_stride: 8 or 16 input pixels per output position.
+        stride2_padding: how layers of stride 2 pad. ``"symmetric"``: 1 pixel on every side, as in
+            torchvision. ``"same_bottom_right"``: 1 pixel at the bottom and right only, as in
+            TensorFlow. There each layer looks half a stride further right and down, in all
+            ``output_stride - 1`` pixels; the photo is moved by as much, its border repeated, so
+            that the two kinds of map lie alike over the photo.
+
+    Raises:
+        ConfigError: for any other output stride or padding.
+    """
+
+    name = "mobilenet_v2"
+    out_channels = 1280
+    block4_channels = 576
+
+    def __init__(
+        self, output_stride: int = 8, stride2_padding: Stride2Padding = "symmetric"
+    ) -> None:
+        if output_stride not in (8, 16):
+            raise ConfigError(
+                f"mobilenet_v2 has no output stride {output_stride}", do="use 8 or 16"
+            )
+        super().__init__(output_stride)
+        self.features = nn.Sequential(*_layers(output_stride))
+        self._statistics_frozen = False
+        self.set_stride2_padding(stride2_padding)
+        for module in self.features.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out")
+
+    def set_stride2_padding(self, stride2_padding: Stride2Padding) -> None:
+        """Pad layers of stride 2 as the loaded weights were trained; ConfigError if unknown."""
+        if stride2_padding not in ("symmetric", "same_bottom_right"):
+            raise ConfigError(
+                f"mobilenet_v2 has no stride2_padding {stride2_padding!r}",
+                do="use symmetric or same_bottom_right",
+            )
+        self.stride2_padding = stride2_padding
+        for module in self.features.modules():
+            if isinstance(module, _StridedConv2d):
+                module.bottom_right = stride2_padding == "same_bottom_right"
+
+    def freeze_statistics(self) -> None:
+        """Keep the batch norms' means and variances as loaded, in training mode too.
+
+        Batches of 1 (Saleh et al., section 4.2.1) say little about them, and weights with folded
+        batch norms hold none: normalising by the batch would undo such weights.
+        """
+        self._statistics_frozen = True
+        self.train(self.training)
+
+    def train(self, mode: bool = True) -> Self:
+        """Set training mode, except for batch norms with frozen statistics."""
+        super().train(mode)
+        if self._statistics_frozen:
+            for module in self.features.modules():
+                if isinstance(module, nn.BatchNorm2d):
+                    module.eval()
+        return self
+
+    def activations(self, x: Tensor) -> Activations:
+        """block4 (B, 576, h, w) and block5 (B, 1280, h, w) for RGB in [0, 1], (B, 3, H, W)."""
+        height, width = (-(-size // self.output_stride) for size in x.shape[2:])
+        x = self.normalise(x)
+        if self.stride2_padding == "same_bottom_right":
+            x = self._moved(x, height, width)
+        inner = cast(_InvertedResidual, self.features[_BLOCK4]).conv
+        block4 = inner[0](self.features[:_BLOCK4](x))
+        block5 = self.features[_BLOCK4 + 1 :](inner[1:](block4))
+        return Activations(block4[..., :height, :width], block5[..., :height, :width])
+
+    def _moved(self, x: Tensor, height: int, width: int) -> Tensor:
+        """Move a photo right and down to where bottom-right padding looks for it.
+
+        The result is a multiple of the output stride, so that each layer pads exactly as in
+        training, with room for one more position than (height, width).
+        """
+        stride = self.output_stride
+        before = stride - 1
+        bottom = stride * (height + 1) - before - x.shape[2]
+        right = stride * (width + 1) - before - x.shape[3]
+        return F.pad(x, (before, right, before, bottom), mode="replicate")
+
+
+class _StridedConv2d(nn.Conv2d):
+    """3x3 convolution of stride 2 that can pad at the bottom and right only."""
+
+    bottom_right = False
+
+    def forward(self, input: Tensor) -> Tensor:
+        if not self.bottom_right:
+            return super().forward(input)
+        padded = F.pad(input, (0, 1, 0, 1))
+        return F.conv2d(padded, self.weight, None, self.stride, 0, self.dilation, self.groups)
+
+
+class _InvertedResidual(nn.Module):
+    """Expand (1x1), filter (3x3, depthwise), project (1x1, linear)."""
+
+    def __init__(self, inputs: int, outputs: int, expansion: int, stride: int, dilation: int):
+        super().__init__()
+        hidden = inputs * expansion
+        expand = [_conv_bn_relu(inputs, hidden, 1)] if expansion != 1 else []
+        self.conv = nn.Sequential(
+            *expand,
+            _conv_bn_relu(hidden, hidden, 3, stride, dilation, groups=hidden),
+            nn.Conv2d(hidden, outputs, 1, bias=False),
+            nn.BatchNorm2d(outputs),
+        )
+        self.residual = stride == 1 and inputs == outputs
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.conv(x) if self.residual else self.conv(x)
+
+
+def _conv_bn_relu(
+    inputs: int, outputs: int, kernel: int, stride: int = 1, dilation: int = 1, groups: int = 1
+) -> nn.Sequential:
+    convolution = _StridedConv2d if stride == 2 else nn.Conv2d
+    return nn.Sequential(
+        convolution(
+            inputs,
+            outputs,
+            kernel,
+            stride=stride,
+            padding=dilation * (kernel // 2),
+            dilation=dilation,
+            groups=groups,
+            bias=False,
+        ),
+        nn.BatchNorm2d(outputs),
+        nn.ReLU6(),
+    )
+
+
+def _layers(output_stride: int) -> list[nn.Module]:
+    layers: list[nn.Module] = [_conv_bn_relu(3, 32, 3, stride=2)]
+    inputs, reached, dilation = 32, 2, 1
+    for expansion, outputs, count, first_stride in _STAGES:
+        for block in range(count):
+            stride = first_stride if block == 0 else 1
+            here = dilation
+            if stride == 2 and reached == output_stride:
+                # This layer keeps its own dilation: the stride that it loses falls to the next.
+                stride, dilation = 1, dilation * 2
+            reached *= stride
+            layers.append(_InvertedResidual(inputs, outputs, expansion, stride, here))
+            inputs = outputs
+    layers.append(_conv_bn_relu(inputs, MobileNetV2.out_channels, 1))
+    return layers

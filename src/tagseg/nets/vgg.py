@@ -1,0 +1,75 @@
+"""VGG-16 (Simonyan & Zisserman, 2015) as a dense feature extractor, in DeepLab's geometry."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from tagseg.errors import ConfigError
+from tagseg.nets.backbone import Activations, Backbone
+
+__all__ = ["Vgg16"]
+
+# Convolutions per block and their channels; a block ends with a pool.
+_BLOCKS = ((2, 64), (2, 128), (3, 256), (3, 512), (3, 512))
+_POOL4, _POOL5 = 23, 30  # indices in torchvision's ``features``
+_CONV5 = (24, 26, 28)
+
+
+class Vgg16(Backbone):
+    """VGG-16 without its classifier; parameter names are torchvision's (``features.0.weight``...).
+
+    Geometry (Chen et al., DeepLab, 2015; used by Saleh et al., section 4.2.1): every pool is 3x3
+    with padding 1, pool5 has stride 1, and with ``output_stride=8`` so has pool4, after which
+    conv5 is dilated by 2. Output position i is centred on input pixel ``output_stride * i``, so an
+    input of H pixels gives ``ceil(H / output_stride)`` positions: 321 gives 41 at stride 8.
+
+    ``activations`` are conv4_3 and conv5_3 after their ReLU, before the pools (Saleh et al.,
+    section 3.1.1). ``forward`` adds pool5, the input that ImageNet's fc6 was trained on.
+
+    Args:
+        output_stride: 8 or 16 input pixels per output position.
+
+    Raises:
+        ConfigError: for any other output stride.
+    """
+
+    name = "vgg16"
+    out_channels = 512
+    block4_channels = 512
+
+    def __init__(self, output_stride: int = 8) -> None:
+        if output_stride not in (8, 16):
+            raise ConfigError(f"vgg16 has no output stride {output_stride}", do="use 8 or 16")
+        super().__init__(output_stride)
+        self.features = nn.Sequential(*_layers(output_stride))
+        for module in self.features:
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+                nn.init.zeros_(module.bias)  # type: ignore[arg-type]
+
+    def activations(self, x: Tensor) -> Activations:
+        """conv4_3 and conv5_3 after ReLU, each (B, 512, h, w), for RGB in [0, 1], (B, 3, H, W).
+
+        conv4_3 lies before pool4: stride 8 in both forms.
+        """
+        block4 = self.features[:_POOL4](self.normalise(x))
+        return Activations(block4, self.features[_POOL4:_POOL5](block4))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """pool5, (B, 512, h, w): what the heads take."""
+        return self.features[_POOL5](self.activations(x).block5)
+
+
+def _layers(output_stride: int) -> list[nn.Module]:
+    layers: list[nn.Module] = []
+    channels = 3
+    for count, width in _BLOCKS:
+        for _ in range(count):
+            dilation = 2 if output_stride == 8 and len(layers) in _CONV5 else 1
+            layers.append(nn.Conv2d(channels, width, 3, padding=dilation, dilation=dilation))
+            # Not in place: gradient-based maps hook the convolutions' outputs.
+            layers.append(nn.ReLU())
+            channels = width
+        kept = len(layers) == _POOL5 or (output_stride == 8 and len(layers) == _POOL4)
+        layers.append(nn.MaxPool2d(3, stride=1 if kept else 2, padding=1))
+    return layers

@@ -1,0 +1,203 @@
+"""What every recipe is given (a :class:`Run`), and what it gives back (an :class:`Outcome`)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import MISSING, dataclass, field, fields
+from typing import Any, Literal
+
+from tagseg.data.working import WorkingPhotos
+from tagseg.errors import ConfigError
+from tagseg.maps import Image, Labels
+from tagseg.nets.backbone import Backbone
+from tagseg.nets.catalog import build_backbone
+from tagseg.nets.weights import LoadedWeights
+from tagseg.run.progress import Progress, Task
+from tagseg.run.workspace import Stage, Workspace
+from tagseg.segment.predict import Segmenter
+from tagseg.training import Execution
+
+__all__ = [
+    "Outcome",
+    "Product",
+    "Run",
+    "Setup",
+    "TrainingConfig",
+    "View",
+    "number",
+    "where_from",
+]
+
+
+def number(default: Any, where: str, meaning: str) -> Any:
+    """A field of a Config: its default, the section that it comes from, and what it means."""
+    return field(default=default, metadata={"where": where, "meaning": meaning})
+
+
+def where_from(config: Any) -> list[tuple[str, Any, str, str]]:
+    """(field, value, where from, meaning) of every field of a Config or of its class."""
+    rows = []
+    for item in fields(config):
+        default = None if item.default is MISSING else item.default
+        value = default if isinstance(config, type) else getattr(config, item.name)
+        rows.append((item.name, value, item.metadata["where"], item.metadata["meaning"]))
+    return rows
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """What all recipes share: photo size, the tag classifier, the segmenter, and their schedules.
+
+    Sections are of Saleh et al. The three reference recipes take these numbers unchanged, so that
+    they differ in nothing but their training labels.
+    """
+
+    photo_side: int = number(500, "assumed", "longest side of photos at work, pixels; VOC's 500")
+    output_stride: int | None = number(
+        None, "4.2.1: 8", "8 or 16; none: 8 for vgg16 and tiny, 16 for mobilenet_v2"
+    )
+    schedule: Literal["auto", "paper", "short"] = number(
+        "auto", "4.2.1", "auto: the paper's for vgg16 and 5,000 photos or more, else short"
+    )
+    classifier_size: int = number(224, "4.2.2", "classifier input, pixels; smaller photos stay")
+    classifier_hidden_layers: int = number(2, "4.2.2", "convolutions in place of fc6 and fc7")
+    classifier_width: int | None = number(
+        None, "assumed", "their channels; none: 1024 for vgg16, 256 for others"
+    )
+    classifier_iterations: int | None = number(None, "4.2.2", "none: by the schedule")
+    classifier_batch_size: int | None = number(None, "4.2.2", "none: by the schedule, 15 or 16")
+    classifier_learning_rate: float | None = number(None, "4.2.2", "none: by the schedule")
+    classifier_epochs: float = number(12.0, "assumed", "passes over the photos, short schedule")
+    segmenter_crop: int = number(321, "assumed", "longest side of training crops, pixels")
+    segmenter_width: int | None = number(
+        None, "4.2.1", "channels of fc6 and fc7; none: 1024 or 4096 for vgg16, 256 for others"
+    )
+    segmenter_iterations: int | None = number(None, "4.2.1", "none: by the schedule")
+    segmenter_batch_size: int | None = number(None, "4.2.1", "none: by the schedule, 1 or 16")
+    segmenter_learning_rate: float | None = number(None, "4.2.1", "none: by the schedule")
+    segmenter_epochs: float = number(20.0, "assumed", "passes over the photos, short schedule")
+    segmenter_crf: bool = number(True, "3.2.1", "smooth the segmenter's masks with the dense CRF")
+    crf_bilateral: tuple[float, float, float] = number(
+        (10.0, 80.0, 13.0), "assumed", "weight, sigma in pixels, sigma in colour levels"
+    )
+    crf_smoothness: tuple[float, float] = number((3.0, 3.0), "assumed", "weight, sigma in pixels")
+    crf_iterations: int = number(10, "assumed", "mean-field iterations")
+    crf_reference_side: int | None = number(
+        500, "assumed", "sigmas are for photos of this longer side and scale with it; none: fixed"
+    )
+    scale_field_of_view: bool = number(
+        True, "assumed", "scale fc6's dilation with the photos, 12 at 500 pixels; false: always 12"
+    )
+    masks_by_tags: bool = number(
+        True, "3.2", "the masks of training photos hold classes of their known tags only"
+    )
+
+    def __post_init__(self) -> None:
+        if self.output_stride not in (None, 8, 16):
+            raise ConfigError(f"output_stride is {self.output_stride}", do="use 8, 16 or none")
+        if self.schedule not in ("auto", "paper", "short"):
+            raise ConfigError(f"schedule is {self.schedule!r}", do="use auto, paper or short")
+        for name in ("photo_side", "classifier_size", "segmenter_crop"):
+            if getattr(self, name) < 16:
+                raise ConfigError(f"{name} is {getattr(self, name)}", do="use 16 or more")
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What a recipe computes with, and where.
+
+    Attributes:
+        backbone: name in :data:`tagseg.nets.catalog.BACKBONES`.
+        weights: pre-trained weights, or None for random ones.
+        threads: photos that are refined at once.
+    """
+
+    backbone: str
+    weights: LoadedWeights | None
+    execution: Execution
+    threads: int = 1
+
+    def settings(self) -> dict[str, Any]:
+        """What decides on every trained network."""
+        return {
+            "backbone": self.backbone,
+            "weights": self.weights.digest if self.weights is not None else "none",
+            "precision": str(self.execution.precision).removeprefix("torch."),
+            "seed": self.execution.seed,
+        }
+
+    def output_stride(self, config: TrainingConfig) -> int:
+        """Of the backbone: as configured, else 8, or 16 for MobileNetV2, which is slow at 8."""
+        return config.output_stride or (16 if self.backbone == "mobilenet_v2" else 8)
+
+    def build_backbone(self, config: TrainingConfig) -> Backbone:
+        """A fresh backbone with the pre-trained weights."""
+        stride = self.output_stride(config)
+        return build_backbone(self.backbone, self.weights, output_stride=stride)
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run of a recipe: the photos, the means, and the folder that keeps what is made.
+
+    Attributes:
+        photos: the training photos.
+        photos_key: hash of their content and tags.
+        val, val_key: the validation photos, if any; no recipe trains on them.
+    """
+
+    photos: WorkingPhotos
+    photos_key: str
+    val: WorkingPhotos | None
+    val_key: str
+    setup: Setup
+    workspace: Workspace
+    progress: Progress
+
+    def stage(self, name: str, config: dict[str, Any], inputs: Sequence[str | Stage]) -> Stage:
+        """A stage of the workspace, new or finished."""
+        return self.workspace.stage(name, config=config, inputs=inputs)
+
+    def task(self, title: str, total: int) -> AbstractContextManager[Task]:
+        """A progress bar."""
+        return self.progress.task(title, total)
+
+
+View = Callable[[int], Image]
+
+
+@dataclass(frozen=True)
+class Product:
+    """Labels that a stage made for a set of photos, to be scored and shown.
+
+    Attributes:
+        title: of the stage, as the report prints it.
+        split: "train" or "val".
+        labels: of photo i, at working or full size.
+        stages: what the labels depend on.
+    """
+
+    title: str
+    split: Literal["train", "val"]
+    labels: Callable[[int], Labels]
+    stages: tuple[Stage, ...]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a recipe gives back.
+
+    Attributes:
+        segmenter: trained, with its refinement.
+        products: every stage's labels, in the order of the pipeline.
+        views: pictures of the intermediate maps of training photo i, by title, for the gallery.
+        tag_scores: of the validation photos (N, C), by the tag classifier, if there is one.
+        curves: stages that logged a training.
+    """
+
+    segmenter: Segmenter
+    products: tuple[Product, ...]
+    views: tuple[tuple[str, View], ...] = ()
+    tag_scores: Any = None
+    curves: tuple[Stage, ...] = ()

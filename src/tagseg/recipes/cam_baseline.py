@@ -1,0 +1,70 @@
+"""The lower reference: a segmenter trained on thresholded class activation maps, "seeds only"."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from tagseg.fuse.seed_labels import cam_labels
+from tagseg.losses.pixel import pixel_loss
+from tagseg.maps import Labels
+from tagseg.recipes.base import Outcome, Product, Run, TrainingConfig, number
+from tagseg.recipes.products import classifier_outcome, segmenter_products, show_maps
+from tagseg.recipes.stages import (
+    location_maps,
+    tag_classifier,
+    trained_segmenter,
+    training_labels,
+)
+
+__all__ = ["PAPER", "Config", "run"]
+
+PAPER = (
+    "reference: Zhou, Khosla, Lapedriza, Oliva, Torralba: Learning Deep Features for "
+    "Discriminative Localization, CVPR 2016; thresholded as seeds"
+)
+
+
+@dataclass(frozen=True)
+class Config(TrainingConfig):
+    """The shared numbers and the threshold."""
+
+    cam_threshold: float = number(
+        0.2, "Oh et al., code", "argmax class where its map is over this part of its maximum"
+    )
+
+
+def run(run: Run, config: Config) -> Outcome:
+    """Classifier, class activation maps, threshold, cross-entropy."""
+    photos = run.photos
+    classifier, classifier_stage = tag_classifier(run, config)
+    scores_of, location_stage = location_maps(run, classifier, classifier_stage)
+
+    def seeds_of(index: int) -> Labels:
+        return cam_labels(scores_of(index), photos.tags[index], threshold=config.cam_threshold)
+
+    made_from = {"cam_threshold": config.cam_threshold}
+    seeds = training_labels(run, "seeds", seeds_of, made_from, [location_stage])
+    segmenter, segmenter_stage = trained_segmenter(
+        run,
+        config,
+        seeds,
+        cross_entropy,
+        [seeds.stage],
+        objective_name="cross-entropy",
+    )
+    products = [Product("CAM seeds", "train", seeds, (seeds.stage,))]
+    products += segmenter_products(run, config, segmenter, segmenter_stage)
+    return Outcome(
+        segmenter,
+        tuple(products),
+        views=(("class activation maps", show_maps(photos, scores_of)),),
+        tag_scores=classifier_outcome(run, classifier),
+        curves=(classifier_stage, segmenter_stage),
+    )
+
+
+def cross_entropy(scores: Tensor, tags: Tensor, labels: Tensor) -> Tensor:
+    """Mean over labelled pixels."""
+    return pixel_loss(scores, labels)

@@ -1,0 +1,31 @@
+"""The recipes by name."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from types import ModuleType
+
+from tagseg.errors import ConfigError
+from tagseg.recipes import builtin_priors, cam_baseline, full_supervision
+
+__all__ = ["RECIPES", "find_recipe"]
+
+RECIPES: Mapping[str, ModuleType] = {
+    "builtin_priors": builtin_priors,
+    "cam_baseline": cam_baseline,
+    "full_supervision": full_supervision,
+}
+
+
+def find_recipe(name: str) -> ModuleType:
+    """The module of recipe ``name``: its Config, run and PAPER.
+
+    Raises:
+        ConfigError: there is none of that name.
+    """
+    if name in RECIPES:
+        return RECIPES[name]
+    near = difflib.get_close_matches(name, RECIPES, 1)
+    advice = f"did you mean {near[0]}?" if near else f"choose one of {', '.join(RECIPES)}"
+    raise ConfigError(f"there is no recipe {name!r}", do=advice)

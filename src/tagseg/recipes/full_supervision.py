@@ -1,0 +1,60 @@
+"""The upper reference: the same segmenter trained on ground truth.
+
+The one recipe that reads ground truth. What the others reach is told as a percentage of it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from tagseg.data.ground_truth import GroundTruth
+from tagseg.data.working import labels_at
+from tagseg.errors import MaskError
+from tagseg.losses.pixel import pixel_loss
+from tagseg.maps import Labels
+from tagseg.recipes.base import Outcome, Run, TrainingConfig
+from tagseg.recipes.products import segmenter_products
+from tagseg.recipes.stages import trained_segmenter, training_labels
+
+__all__ = ["PAPER", "Config", "run"]
+
+PAPER = "reference: full supervision, the upper bound of every weakly supervised recipe"
+
+
+@dataclass(frozen=True)
+class Config(TrainingConfig):
+    """The shared numbers."""
+
+
+def run(run: Run, config: Config, truth: GroundTruth, truth_key: str) -> Outcome:
+    """Cross-entropy on the ground truth of the training photos.
+
+    Raises:
+        MaskError: a training photo has no ground truth.
+    """
+    photos = run.photos
+    missing = [name for name in photos.names if not truth.has(name)]
+    if missing:
+        raise MaskError(
+            f"{len(missing)} of {len(photos)} training photos have no ground truth: {missing[0]}",
+            do="full_supervision needs it for every one; give --ground-truth with all masks",
+        )
+
+    def labels_of(index: int) -> Labels:
+        full = truth.labels(photos.names[index], photos.full_shape(index))
+        return labels_at(full, photos.image(index).shape[:2])
+
+    labels = training_labels(run, "ground-truth", labels_of, {}, [truth_key])
+    segmenter, stage = trained_segmenter(
+        run, config, labels, cross_entropy, [labels.stage], objective_name="cross-entropy"
+    )
+    return Outcome(
+        segmenter, tuple(segmenter_products(run, config, segmenter, stage)), curves=(stage,)
+    )
+
+
+def cross_entropy(scores: Tensor, tags: Tensor, labels: Tensor) -> Tensor:
+    """Mean over labelled pixels."""
+    return pixel_loss(scores, labels)

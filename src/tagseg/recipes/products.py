@@ -1,0 +1,55 @@
+"""What recipes have to show: products to be scored, and pictures of intermediate maps."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from tagseg.data.working import WorkingPhotos
+from tagseg.maps import Image, SaliencyMap, ScoreMap
+from tagseg.nets.gap import GapClassifier
+from tagseg.recipes.base import Product, Run, TrainingConfig, View
+from tagseg.recipes.stages import classifier_scores, photo_masks, predictions
+from tagseg.report.figures import colour_map
+from tagseg.run.workspace import Stage
+from tagseg.segment.predict import Segmenter
+
+__all__ = ["classifier_outcome", "segmenter_products", "show_map", "show_maps"]
+
+
+def segmenter_products(
+    run: Run, config: TrainingConfig, segmenter: Segmenter, after: Stage
+) -> list[Product]:
+    """Final masks of the training photos; predictions for the validation photos, without tags."""
+    masks, stage = photo_masks(run, config, segmenter, after)
+    title = "masks of the photos" + (" (known tags)" if config.masks_by_tags else "")
+    products = [Product(title, "train", masks, (stage,))]
+    if run.val is None:
+        return products
+    raw, smooth = predictions(run, config, segmenter, after, run.val)
+    products.append(Product("segmenter", "val", raw, (raw.stage,)))
+    if smooth is not None:
+        products.append(Product("segmenter + CRF", "val", smooth, (smooth.stage,)))
+    return products
+
+
+def classifier_outcome(run: Run, classifier: GapClassifier) -> Any:
+    """Class probabilities (N, C) of the validation photos, or None without any."""
+    return None if run.val is None else classifier_scores(run, classifier, run.val)
+
+
+def show_maps(photos: WorkingPhotos, scores_of: Callable[[int], ScoreMap]) -> View:
+    """Heat of the strongest present class, over the photo."""
+
+    def show(index: int) -> Image:
+        scores = scores_of(index)
+        return colour_map(scores.max(0) if len(scores) else np.zeros(scores.shape[1:], np.float32))
+
+    return show
+
+
+def show_map(photos: WorkingPhotos, map_of: Callable[[int], SaliencyMap]) -> View:
+    """Heat of one map."""
+    return lambda index: colour_map(map_of(index))

@@ -1,0 +1,90 @@
+"""How long and how fast the networks learn: the papers' schedule and a short one for small data."""
+
+from __future__ import annotations
+
+import math
+
+from tagseg.recipes.base import Setup, TrainingConfig
+from tagseg.training import Schedule
+
+__all__ = ["classifier_schedule", "segmenter_schedule", "uses_paper_schedule"]
+
+_MANY = 5000  # photos
+_LEAST = 100  # iterations of a short schedule
+
+
+def uses_paper_schedule(config: TrainingConfig, setup: Setup, n_photos: int) -> bool:
+    """Whether the paper's 60,000 iterations of SGD are meant for this data."""
+    if config.schedule == "auto":
+        return setup.backbone == "vgg16" and n_photos >= _MANY
+    return config.schedule == "paper"
+
+
+def classifier_schedule(config: TrainingConfig, setup: Setup, n_photos: int) -> Schedule:
+    """Saleh et al. 4.2.2 (batches of 15, else as the segmenter), or the short schedule."""
+    if uses_paper_schedule(config, setup, n_photos):
+        return _paper(
+            config.classifier_iterations,
+            config.classifier_batch_size or 15,
+            config.classifier_learning_rate,
+        )
+    return _short(
+        config.classifier_iterations,
+        config.classifier_batch_size,
+        config.classifier_learning_rate,
+        config.classifier_epochs,
+        n_photos,
+    )
+
+
+def segmenter_schedule(config: TrainingConfig, setup: Setup, n_photos: int) -> Schedule:
+    """Saleh et al. 4.2.1 (learning rate 1e-4, 1e-5 for the last third; one photo a batch), or short."""
+    if uses_paper_schedule(config, setup, n_photos):
+        return _paper(
+            config.segmenter_iterations,
+            config.segmenter_batch_size or 1,
+            config.segmenter_learning_rate,
+        )
+    return _short(
+        config.segmenter_iterations,
+        config.segmenter_batch_size,
+        config.segmenter_learning_rate,
+        config.segmenter_epochs,
+        n_photos,
+    )
+
+
+def _paper(iterations: int | None, batch_size: int, learning_rate: float | None) -> Schedule:
+    return Schedule(
+        iterations or 60_000,
+        batch_size,
+        learning_rate or 1e-4,
+        optimizer="sgd",
+        policy="step",
+        momentum=0.9,
+        weight_decay=5e-4,
+        steps=(2 / 3,),
+        gamma=0.1,
+    )
+
+
+def _short(
+    iterations: int | None,
+    batch_size: int | None,
+    learning_rate: float | None,
+    epochs: float,
+    n_photos: int,
+) -> Schedule:
+    """AdamW with poly decay; new layers learn faster than the pre-trained ones."""
+    size = batch_size or 16
+    return Schedule(
+        iterations or max(_LEAST, math.ceil(epochs * n_photos / size)),
+        size,
+        learning_rate or 1e-3,
+        optimizer="adamw",
+        policy="poly",
+        weight_decay=1e-4,
+        warmup=20,
+        clip=5.0,
+        multipliers={"backbone": 0.2},
+    )

@@ -1,0 +1,443 @@
+"""The stages that recipes are made of, each kept in the run's workspace once it is made.
+
+A recipe calls these in order. What a stage computes is written in localize, priors, fuse, losses
+and segment; here stands what it depends on and how its results are stored.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from tagseg.data.images import decode_mask, encode_mask, write_mask
+from tagseg.data.transforms import Augmentation, crop_size
+from tagseg.data.working import WorkingPhotos, argmax_at, labels_at
+from tagseg.localize.cam import class_activation_maps, normalised_maps
+from tagseg.localize.classifier import tag_scores, train_tag_classifier
+from tagseg.maps import Image, Labels, Probs, SaliencyMap, ScoreMap, labels_of_tags
+from tagseg.nets.deeplab import FieldOfView, SegmentationNet, initialise_from_classifier
+from tagseg.nets.gap import GapClassifier
+from tagseg.priors.activations import channel_means, foreground_probability
+from tagseg.recipes.base import Run, TrainingConfig
+from tagseg.recipes.schedules import classifier_schedule, segmenter_schedule
+from tagseg.refine.dense_crf import CrfParameters, refine
+from tagseg.run.engine import map_photos
+from tagseg.run.workspace import Stage
+from tagseg.segment.fit import Objective, fit_segmenter
+from tagseg.segment.predict import Refine, Segmenter
+
+__all__ = [
+    "LabelMaps",
+    "activation_prior",
+    "classifier_scores",
+    "crf_parameters",
+    "location_maps",
+    "photo_masks",
+    "predictions",
+    "tag_classifier",
+    "trained_segmenter",
+    "training_labels",
+]
+
+_BATCH = 16  # photos a forward pass
+_SHAPES = 200  # photos that are looked at to choose a crop
+_MOST_LABELS_AT_ONCE = 1 << 28  # bytes of decoded labels kept in memory
+
+LocationMaps = Callable[[int], ScoreMap]
+Prior = Callable[[int], SaliencyMap]
+
+
+class LabelMaps:
+    """Label maps (h, w) of a set of photos, kept compressed in a stage's store.
+
+    Attributes:
+        stage: where they come from.
+    """
+
+    def __init__(self, stage: Stage, store: str, names: Sequence[str]) -> None:
+        self.stage, self._store, self._names = stage, store, names
+        self._kept: dict[int, Labels] = {}
+        self._room = _MOST_LABELS_AT_ONCE
+
+    def __call__(self, index: int) -> Labels:
+        """Labels of photo ``index``; do not write into them."""
+        if index not in self._kept:
+            content = self.stage.maps(self._store).get_bytes(self._names[index])
+            labels = decode_mask(content)
+            if labels.nbytes > self._room:
+                return labels
+            self._room -= labels.nbytes
+            self._kept[index] = labels
+        return self._kept[index]
+
+
+def crf_parameters(config: TrainingConfig) -> CrfParameters:
+    """The dense CRF as configured."""
+    return CrfParameters(
+        bilateral=config.crf_bilateral,
+        smoothness=config.crf_smoothness,
+        iterations=config.crf_iterations,
+        reference_side=config.crf_reference_side,
+    )
+
+
+def tag_classifier(run: Run, config: TrainingConfig) -> tuple[GapClassifier, Stage]:
+    """The localization network, trained on tags (Saleh et al. 3.1.2 and 4.2.2)."""
+    photos = run.photos
+    schedule = classifier_schedule(config, run.setup, len(photos))
+    how = _classifier_input(photos, config)
+    made_from = {
+        **run.setup.settings(),
+        "photo_side": config.photo_side,
+        "output_stride": run.setup.output_stride(config),
+        "hidden_layers": config.classifier_hidden_layers,
+        "width": _classifier_width(run, config),
+        "input": asdict(how),
+        "schedule": asdict(schedule),
+    }
+    torch.manual_seed(run.setup.execution.seed)
+    net = GapClassifier(
+        run.setup.build_backbone(config),
+        len(photos.classes),
+        hidden=made_from["width"],
+        hidden_layers=config.classifier_hidden_layers,
+    )
+    with run.stage("classifier", made_from, [run.photos_key]) as stage:
+        if stage.pending:
+            with run.task("training the tag classifier", schedule.iterations) as ticks:
+                train_tag_classifier(
+                    net,
+                    photos,
+                    how,
+                    schedule,
+                    execution=run.setup.execution,
+                    frozen_batch_norm=run.setup.weights is not None,
+                    checkpoint=stage.checkpoint,
+                    log=stage.log,
+                    ticks=ticks,
+                )
+            stage.save_tensors("classifier", net.state_dict())
+    net.load_state_dict(stage.load_tensors("classifier")[0])
+    return net.eval(), stage
+
+
+def classifier_scores(
+    run: Run, classifier: GapClassifier, photos: WorkingPhotos
+) -> npt.NDArray[np.float32]:
+    """Probability of each class in each photo (N, C)."""
+    with run.task("classifying", len(photos)) as ticks:
+        return tag_scores(
+            classifier, photos, execution=run.setup.execution, advance=ticks.advance
+        )
+
+
+def location_maps(
+    run: Run,
+    classifier: GapClassifier,
+    after: Stage,
+    *,
+    flip: bool = False,
+    scales: tuple[float, ...] = (1.0,),
+) -> tuple[LocationMaps, Stage]:
+    """Class activation maps of the training photos' tags (Saleh et al. Eq. 1).
+
+    Stored on the network's grid, of present classes only; read as M_c in [0, 1] at working size.
+    """
+    photos = run.photos
+    with run.stage("location-maps", {"flip": flip, "scales": list(scales)}, [after]) as stage:
+        if stage.pending:
+            store = stage.maps("class-maps")
+
+            def compute(images: torch.Tensor, indices: list[int]) -> None:
+                maps = class_activation_maps(classifier, images, flip=flip, scales=scales)
+                for index, classes in zip(indices, maps.float().cpu().numpy(), strict=True):
+                    present = classes[photos.tags[index]].astype(np.float16)
+                    store.put(photos.names[index], present=present)
+
+            classifier.to(run.setup.execution.device)
+            _each_batch(run, photos, "class activation maps", store.missing, compute)
+
+    def read(index: int) -> ScoreMap:
+        present = stage.maps("class-maps").get(photos.names[index])["present"]
+        tags = photos.tags[index]
+        maps = np.zeros((len(tags), *present.shape[1:]), np.float32)
+        maps[tags] = present
+        shape = photos.image(index).shape[:2]
+        return normalised_maps(maps, tags, shape, stride=classifier.backbone.output_stride)
+
+    return read, stage
+
+
+def activation_prior(
+    run: Run, config: TrainingConfig, *, saturate: float = 0.0
+) -> tuple[Prior, Stage]:
+    """Foreground probability P_f of the training photos (Saleh et al. 3.1.1).
+
+    From the pre-trained network as it comes: fine-tuning it on the tags did not help in the paper
+    (4.2.2). Stored as the channel means of the two blocks; read at working size.
+    """
+    photos = run.photos
+    stride = run.setup.output_stride(config)
+    strides = (8 if run.setup.backbone == "vgg16" else stride, stride)
+    made_from = {
+        **run.setup.settings(),
+        "photo_side": config.photo_side,
+        "output_stride": stride,
+    }
+    with run.stage("activation-prior", made_from, [run.photos_key]) as stage:
+        if stage.pending:
+            torch.manual_seed(run.setup.execution.seed)
+            backbone = run.setup.build_backbone(config).eval()
+            backbone.to(run.setup.execution.device)
+            store = stage.maps("channel-means")
+
+            def compute(images: torch.Tensor, indices: list[int]) -> None:
+                means = [m.float().cpu().numpy() for m in channel_means(backbone, images)]
+                for index, block4, block5 in zip(indices, *means, strict=True):
+                    store.put(
+                        photos.names[index],
+                        block4=block4.astype(np.float16),
+                        block5=block5.astype(np.float16),
+                    )
+
+            _each_batch(run, photos, "activation prior", store.missing, compute)
+
+    def read(index: int) -> SaliencyMap:
+        means = stage.maps("channel-means").get(photos.names[index])
+        blocks = [means[key].astype(np.float32) for key in ("block4", "block5")]
+        shape = photos.image(index).shape[:2]
+        return foreground_probability(*blocks, shape, saturate=saturate, strides=strides)
+
+    return read, stage
+
+
+def training_labels(
+    run: Run,
+    name: str,
+    make: Callable[[int], Labels],
+    made_from: dict[str, Any],
+    inputs: Sequence[Stage | str],
+) -> LabelMaps:
+    """Pseudo-labels of every training photo: ``make`` (index) -> labels (h, w), run in threads."""
+    photos = run.photos
+    with run.stage(name, made_from, [run.photos_key, *inputs]) as stage:
+        if stage.pending:
+            store = stage.maps("labels")
+            index_of = {photo: i for i, photo in enumerate(photos.names)}
+            todo = store.missing(photos.names)
+
+            def one(photo: str) -> bytes:
+                return encode_mask(make(index_of[photo]))
+
+            with run.task(name.replace("-", " "), len(todo)) as ticks:
+                results = map_photos(one, todo, workers=run.setup.threads, progress=ticks)
+                for photo, content in zip(todo, results, strict=True):
+                    store.put_bytes(photo, content)
+    return LabelMaps(stage, "labels", photos.names)
+
+
+def trained_segmenter(
+    run: Run,
+    config: TrainingConfig,
+    targets: Callable[[int], Labels],
+    objective: Objective,
+    inputs: Sequence[Stage | str],
+    *,
+    objective_name: str,
+    field_of_view: FieldOfView = "large",
+) -> tuple[Segmenter, Stage]:
+    """The segmenter, trained on ``targets`` with ``objective`` (Saleh et al. 3.2 and 4.2.1)."""
+    photos, setup = run.photos, run.setup
+    schedule = segmenter_schedule(config, setup, len(photos))
+    shapes = _some_shapes(photos)
+    how = Augmentation(crop_size(shapes, config.segmenter_crop), scale=(0.8, 1.25), jitter=0.1)
+    made_from = {
+        **setup.settings(),
+        "photo_side": config.photo_side,
+        "output_stride": setup.output_stride(config),
+        "field_of_view": field_of_view,
+        "view_scale": _view_scale(config, shapes),
+        "width": config.segmenter_width,
+        "objective": objective_name,
+        "augmentation": asdict(how),
+        "schedule": asdict(schedule),
+    }
+    torch.manual_seed(setup.execution.seed)
+    net = SegmentationNet(
+        setup.build_backbone(config),
+        len(photos.classes) + 1,
+        field_of_view=field_of_view,
+        width=config.segmenter_width,
+        view_scale=made_from["view_scale"],
+    )
+    if setup.weights is not None:
+        initialise_from_classifier(net, setup.weights.state, photos.classes)
+    with run.stage("segmenter", made_from, [run.photos_key, *inputs]) as stage:
+        if stage.pending:
+            with run.task("training the segmenter", schedule.iterations) as ticks:
+                fit_segmenter(
+                    net,
+                    photos,
+                    targets,
+                    objective,
+                    how,
+                    schedule,
+                    execution=setup.execution,
+                    frozen_batch_norm=setup.weights is not None,
+                    checkpoint=stage.checkpoint,
+                    log=stage.log,
+                    ticks=ticks,
+                )
+            stage.save_tensors("segmenter", net.state_dict())
+    net.load_state_dict(stage.load_tensors("segmenter")[0])
+    segmenter = Segmenter(
+        net,
+        photos.classes,
+        side=config.photo_side,
+        execution=setup.execution,
+        refine=_crf_of_probs(config) if config.segmenter_crf else None,
+    )
+    return segmenter, stage
+
+
+def predictions(
+    run: Run, config: TrainingConfig, segmenter: Segmenter, after: Stage, photos: WorkingPhotos
+) -> tuple[LabelMaps, LabelMaps | None]:
+    """Labels of the validation photos before and after the CRF; no tags are used."""
+    crf = asdict(crf_parameters(config)) if config.segmenter_crf else None
+    with run.stage("predictions", {"crf": crf}, [after, run.val_key]) as stage:
+        if stage.pending:
+            raw, smooth = stage.maps("raw"), stage.maps("smooth")
+
+            def refined(item: tuple[str, Image, Probs]) -> tuple[str, bytes, bytes]:
+                name, image, probs = item
+                before = encode_mask(probs.argmax(0).astype(np.uint8))
+                after_crf = probs if segmenter.refine is None else segmenter.refine(image, probs)
+                return name, before, encode_mask(after_crf.argmax(0).astype(np.uint8))
+
+            with run.task("segmenting the validation photos", len(photos)) as ticks:
+                for indices, images in photos.batches(_BATCH):
+                    probs = segmenter.forward(images)
+                    names = [photos.names[i] for i in indices]
+                    work = zip(names, images, probs, strict=True)
+                    for name, before, smoothed in map_photos(
+                        refined, work, workers=run.setup.threads, progress=ticks
+                    ):
+                        raw.put_bytes(name, before)
+                        smooth.put_bytes(name, smoothed)
+    smoothed_maps = LabelMaps(stage, "smooth", photos.names) if config.segmenter_crf else None
+    return LabelMaps(stage, "raw", photos.names), smoothed_maps
+
+
+def photo_masks(
+    run: Run, config: TrainingConfig, segmenter: Segmenter, after: Stage
+) -> tuple[Callable[[int], Labels], Stage]:
+    """Final masks of the training photos, as palettised PNG at the photos' own size.
+
+    Restricted to the classes of a photo's known tags where the configuration says so.
+    """
+    photos = run.photos
+    known = photos.dataset.known
+    made_from = {
+        "crf": asdict(crf_parameters(config)) if config.segmenter_crf else None,
+        "by_tags": config.masks_by_tags,
+    }
+    with run.stage("masks", made_from, [after, run.photos_key]) as stage:
+        if stage.pending:
+
+            def write(item: tuple[str, int, Image, Probs]) -> None:
+                name, index, image, probs = item
+                labels = np.arange(len(probs))
+                if config.masks_by_tags and known[index]:
+                    labels = labels_of_tags(photos.tags[index])
+                    probs = probs[labels] / probs[labels].sum(0).clip(1e-12)
+                if segmenter.refine is not None:
+                    probs = segmenter.refine(image, probs)
+                best = argmax_at(probs, photos.full_shape(index))
+                write_mask(stage.path(f"masks/{name}.png"), labels.astype(np.uint8)[best])
+
+            with run.task("masks of the training photos", len(photos)) as ticks:
+                for indices, images in photos.batches(_BATCH):
+                    names = [photos.names[i] for i in indices]
+                    if all(stage.path(f"masks/{name}.png").exists() for name in names):
+                        ticks.advance(len(names))
+                        continue
+                    work = zip(names, indices, images, segmenter.forward(images), strict=True)
+                    for _ in map_photos(
+                        write, work, workers=run.setup.threads, progress=ticks
+                    ):
+                        pass
+
+    def read(index: int) -> Labels:
+        return decode_mask(stage.path(f"masks/{photos.names[index]}.png").read_bytes())
+
+    return read, stage
+
+
+def labels_for(labels: Labels, photos: WorkingPhotos, index: int) -> Labels:
+    """``labels`` of a photo at its own size, for comparison with ground truth."""
+    return labels_at(labels, photos.full_shape(index))
+
+
+def _crf_of_probs(config: TrainingConfig) -> Refine:
+    parameters = crf_parameters(config)
+
+    def smooth(image: Image, probs: Probs) -> Probs:
+        return refine(image, -np.log(probs.clip(1e-8, 1.0)), parameters)
+
+    return smooth
+
+
+def _each_batch(
+    run: Run,
+    photos: WorkingPhotos,
+    title: str,
+    missing: Callable[[Sequence[str]], list[str]],
+    compute: Callable[[torch.Tensor, list[int]], None],
+) -> None:
+    """Call ``compute`` with image batches (B, 3, h, w) in [0, 1] on the device.
+
+    A batch is skipped only if it is there as a whole, so that photos keep their company.
+    """
+    execution = run.setup.execution
+    low = execution.precision != torch.float32
+    with run.task(title, len(photos)) as ticks, torch.no_grad():
+        for indices, images in photos.batches(_BATCH):
+            if missing([photos.names[i] for i in indices]):
+                x = torch.from_numpy(images).to(execution.device)
+                x = x.permute(0, 3, 1, 2).float() / 255
+                with torch.autocast(execution.device.type, execution.precision, enabled=low):
+                    compute(x, indices)
+            ticks.advance(len(indices))
+
+
+def _some_shapes(photos: WorkingPhotos) -> list[tuple[int, int]]:
+    """Working sizes of up to 200 photos, evenly spread."""
+    chosen = np.linspace(0, len(photos) - 1, min(_SHAPES, len(photos))).astype(int)
+    return [photos.image(int(i)).shape[:2] for i in chosen]
+
+
+def _classifier_input(photos: WorkingPhotos, config: TrainingConfig) -> Augmentation:
+    """Photos squeezed to 224 x 224 as in the paper; smaller ones stay as they are."""
+    size, shapes = config.classifier_size, _some_shapes(photos)
+    height, width = np.median(np.asarray(shapes), axis=0)
+    if min(height, width) * 1.25 >= size:
+        return Augmentation((size, size), stretch=True)
+    return Augmentation(crop_size(shapes, size), scale=(0.8, 1.25), jitter=0.1)
+
+
+def _classifier_width(run: Run, config: TrainingConfig) -> int:
+    return config.classifier_width or (1024 if run.setup.backbone == "vgg16" else 256)
+
+
+def _view_scale(config: TrainingConfig, shapes: Sequence[tuple[int, int]]) -> float:
+    """fc6's dilation relative to the paper's, whose photos have 500 pixels."""
+    if not config.scale_field_of_view:
+        return 1.0
+    longer = float(np.median(np.max(np.asarray(shapes), axis=1)))
+    return round(min(1.0, longer / 500.0), 3)

@@ -1,0 +1,1 @@
+"""Make labels follow the image."""

@@ -1,0 +1,291 @@
+"""The report of a run: one HTML page that needs nothing but itself."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from tagseg.errors import ShapeError
+from tagseg.maps import Image, check_image
+from tagseg.report.charts import training_charts
+from tagseg.report.figures import Palette, data_uri, legend, shrink
+
+__all__ = ["ConfigRow", "GalleryItem", "Rank", "RunReport", "StageScore", "TagScore", "render"]
+
+Rank = Literal["best", "median", "worst", "sample"]
+
+_PICTURE_SIDE = 240  # pixels of the longer side in the gallery
+_SECTIONS: Mapping[Rank, str] = {
+    "best": "Best photos",
+    "median": "Median photos",
+    "worst": "Worst photos",
+    "sample": "Sample photos",
+}
+
+
+class ConfigRow(NamedTuple):
+    """One number of the recipe and where the paper gives it."""
+
+    field: str
+    value: object
+    where: str = ""
+
+
+@dataclass(frozen=True)
+class StageScore:
+    """Quality of one stage's masks on one split; ``iou`` per label, background first; all in 0..1.
+
+    Scores that were not measured are None; NaN is an IoU that is not defined.
+    """
+
+    stage: str
+    split: str
+    miou: float | None
+    iou: Sequence[float | None] | None
+    photos: int
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class TagScore:
+    """Quality of the tag classifier on one split: mAP and the average precision of each class."""
+
+    split: str
+    mean: float
+    average_precision: Sequence[float | None]
+    photos: int
+
+
+@dataclass(frozen=True)
+class GalleryItem:
+    """One photo of the gallery and its pictures, (title, uint8 (H, W, 3)), in reading order."""
+
+    name: str
+    split: str
+    rank: Rank
+    score: float | None
+    photo: Image
+    panels: tuple[tuple[str, Image], ...]
+
+
+@dataclass(frozen=True)
+class RunReport:
+    """What a report tells. Only what is filled in gets a section.
+
+    Attributes:
+        classes: the C foreground classes in label order.
+        config: the recipe's fields, their values and where the paper gives them.
+        data: lines of the data audit.
+        stages: (name, seconds) of what was run.
+        scores: in the order of the stages; the last measured one is the headline.
+        full_supervision_miou: of the same network trained on ground truth, 0..1, if known.
+        full_supervision_split: the split it was measured on; others get no percentage.
+        confusion: counts (C+1, C+1), rows ground truth, or (C+1, C+2) with unlabelled pixels last.
+        confusion_of: which masks and split the counts are of.
+        curves: metric records by network.
+        palette: uint8 (256, 3) of the gallery's labels, VOC's if not given.
+    """
+
+    title: str
+    recipe: str
+    classes: Sequence[str]
+    paper: str = ""
+    command: str = ""
+    created: str = ""
+    settings: Mapping[str, object] = field(default_factory=dict)
+    config: Sequence[ConfigRow] = ()
+    data: Sequence[str] = ()
+    stages: Sequence[tuple[str, float]] = ()
+    scores: Sequence[StageScore] = ()
+    full_supervision_miou: float | None = None
+    full_supervision_split: str = "val"
+    confusion: npt.NDArray[np.int64] | None = None
+    confusion_of: str = ""
+    curves: Mapping[str, Sequence[Mapping[str, Any]]] = field(default_factory=dict)
+    classifier_map: TagScore | None = None
+    gallery: Sequence[GalleryItem] = ()
+    palette: Palette | None = None
+    notes: Sequence[str] = ()
+
+
+def render(report: RunReport) -> str:
+    """The whole page as a string; every text of ``report`` is escaped.
+
+    Raises:
+        ShapeError: scores or counts do not fit the classes, or a picture is no uint8 (H, W, 3).
+    """
+    _check(report)
+    labels = ("background", *report.classes)
+    charts = {name: training_charts(records) for name, records in report.curves.items()}
+    return (
+        _environment()
+        .get_template("template.html")
+        .render(
+            report=report,
+            headline=_headline(report),
+            scores=[(score, _share(report, score)) for score in report.scores],
+            total_seconds=sum(seconds for _, seconds in report.stages),
+            class_columns=[score for score in report.scores if score.iou is not None],
+            class_rows=_class_rows(report, labels),
+            undefined=_undefined(report),
+            confusion=_confusion_rows(report, labels),
+            labels=labels,
+            charts={name: drawn for name, drawn in charts.items() if drawn},
+            gallery=_gallery(report.gallery),
+            legend=legend(labels, report.palette),
+        )
+    )
+
+
+def _environment() -> Environment:
+    environment = Environment(
+        loader=PackageLoader("tagseg.report", ""),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters.update(percent=_percent, duration=_duration)
+    environment.tests["known"] = _is_known
+    return environment
+
+
+def _check(report: RunReport) -> None:
+    n_labels = len(report.classes) + 1
+    for score in report.scores:
+        if score.iou is not None and len(score.iou) != n_labels:
+            raise ShapeError(
+                f"{score.stage} has {len(score.iou)} IoU for {n_labels} labels",
+                do="give one per class and one for the background, first",
+            )
+    tags = report.classifier_map
+    if tags is not None and len(tags.average_precision) != n_labels - 1:
+        raise ShapeError(
+            f"the classifier has {len(tags.average_precision)} average precisions for "
+            f"{n_labels - 1} classes"
+        )
+    counts = report.confusion
+    if counts is not None and counts.shape not in {(n_labels, n_labels), (n_labels, n_labels + 1)}:
+        raise ShapeError(
+            f"confusion has shape {counts.shape} for {n_labels} labels",
+            do=f"give ({n_labels}, {n_labels}), or one more column for unlabelled pixels",
+        )
+
+
+def _headline(report: RunReport) -> list[tuple[str, str, str]]:
+    """The few figures at the top: (value, what, detail)."""
+    tiles = []
+    measured = [score for score in report.scores if _is_known(score.miou)]
+    if measured:
+        last = measured[-1]
+        of = f"{last.stage}, {last.split}, {last.photos:,} photos"
+        tiles.append((f"{_percent(last.miou)} %", "mIoU", of))
+        share = _share(report, last)
+        if share is not None:
+            full = _percent(report.full_supervision_miou)
+            tiles.append((f"{_percent(share)} %", "of full supervision", f"which reaches {full} %"))
+    if report.classifier_map is not None and _is_known(report.classifier_map.mean):
+        tags = report.classifier_map
+        tiles.append(
+            (f"{_percent(tags.mean)} %", "tag mAP", f"{tags.split}, {tags.photos:,} photos")
+        )
+    if report.stages:
+        total = sum(seconds for _, seconds in report.stages)
+        tiles.append((_duration(total), "run time", f"{len(report.stages)} stages"))
+    return tiles
+
+
+def _share(report: RunReport, score: StageScore) -> float | None:
+    """Part of the full supervision's mIoU that ``score`` reaches, on the same split only."""
+    full = report.full_supervision_miou
+    if not _is_known(full) or not full or not _is_known(score.miou):
+        return None
+    return score.miou / full if score.split == report.full_supervision_split else None  # type: ignore[operator]
+
+
+def _class_rows(
+    report: RunReport, labels: Sequence[str]
+) -> list[tuple[str, str, float | None, list[float | None]]]:
+    """Per label: name, colour, average precision of its tag, IoU of each stage that has one."""
+    columns = [score.iou for score in report.scores if score.iou is not None]
+    tags = report.classifier_map
+    precision = [None, *(tags.average_precision if tags else [None] * len(report.classes))]
+    colours = [colour for _, colour in legend(labels, report.palette)]
+    return [
+        (name, colours[i], precision[i], [column[i] for column in columns])
+        for i, name in enumerate(labels)
+    ]
+
+
+def _undefined(report: RunReport) -> list[str]:
+    """Why the table of classes has dashes, one reason for each kind that it has."""
+    tags, iou = (
+        report.classifier_map,
+        [score.iou for score in report.scores if score.iou is not None],
+    )
+    reasons = []
+    if any(not _is_known(value) for column in iou for value in column):
+        reasons.append("the class is in neither the ground truth nor the masks of these photos")
+    if tags is not None and any(not _is_known(value) for value in tags.average_precision):
+        reasons.append("for tag AP, no photo of the split has the tag")
+    return reasons
+
+
+def _confusion_rows(report: RunReport, labels: Sequence[str]) -> list[dict[str, Any]]:
+    """Rows of the confusion table: share of the true label's pixels in each column."""
+    if report.confusion is None:
+        return []
+    counts = np.asarray(report.confusion, np.int64)
+    rows = []
+    for index, (name, row) in enumerate(zip(labels, counts, strict=True)):
+        total = int(row.sum())
+        shares = row / total if total else np.full(row.shape, np.nan)
+        cells = [
+            {"count": int(count), "share": float(share), "right": column == index}
+            for column, (count, share) in enumerate(zip(row, shares, strict=True))
+        ]
+        rows.append({"name": name, "total": total, "cells": cells})
+    return rows
+
+
+def _gallery(items: Sequence[GalleryItem]) -> list[tuple[str, list[dict[str, Any]]]]:
+    """Sections of the gallery that have photos: (heading, photos with encoded pictures)."""
+    sections = []
+    for rank, heading in _SECTIONS.items():
+        photos = [_photo(item) for item in items if item.rank == rank]
+        if photos:
+            sections.append((heading, photos))
+    return sections
+
+
+def _photo(item: GalleryItem) -> dict[str, Any]:
+    pictures = []
+    for title, image in (("photo", item.photo), *item.panels):
+        small = shrink(check_image(image, f"{title} of {item.name}"), _PICTURE_SIDE)
+        height, width = small.shape[:2]
+        pictures.append({"title": title, "uri": data_uri(small), "width": width, "height": height})
+    return {"item": item, "pictures": pictures}
+
+
+def _is_known(value: float | None) -> bool:
+    return value is not None and math.isfinite(value)
+
+
+def _percent(value: float | None) -> str:
+    """A share in 0..1 as a percentage with one decimal; an en dash where there is none."""
+    return f"{100 * value:.1f}" if value is not None and math.isfinite(value) else "–"
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 60:
+        return f"{seconds:.1f}\N{NO-BREAK SPACE}s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    text = f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s"
+    return text.replace(" ", "\N{NO-BREAK SPACE}")

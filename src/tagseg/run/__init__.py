@@ -1,0 +1,1 @@
+"""Workspace, devices and progress."""

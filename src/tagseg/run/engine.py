@@ -1,0 +1,151 @@
+"""What the work runs on: device, precision, threads, and one function over many photos."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Generator, Iterable, Iterator
+from itertools import islice
+from pathlib import Path
+from typing import Any, Generic, Literal, TypeVar
+
+import cv2
+import joblib
+import torch
+
+from tagseg.errors import ConfigError, TagsegError
+from tagseg.run.progress import Task
+
+__all__ = ["choose_device", "choose_precision", "map_photos", "set_threads", "usable_cores"]
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+_CPU_INFO = Path("/proc/cpuinfo")
+_BF16_CPU_FLAGS = {"amx_bf16", "avx512_bf16"}
+_BF16_CUDA_CAPABILITY = 8  # Ampere
+_BLOCK_PER_WORKER = 32
+
+
+def choose_device(name: str = "auto") -> torch.device:
+    """Device for ``auto``, ``cpu`` or ``cuda``; ConfigError if it is another or not there."""
+    present = torch.cuda.is_available()
+    if name == "auto":
+        return torch.device("cuda" if present else "cpu")
+    if name not in {"cpu", "cuda"}:
+        raise ConfigError(f"device {name!r} does not exist", do="use auto, cpu or cuda")
+    if name == "cuda" and not present:
+        raise ConfigError("device cuda is not available here", do="use auto or cpu")
+    return torch.device(name)
+
+
+def choose_precision(name: str, device: torch.device) -> torch.dtype:
+    """Type for autocast on ``device``, from ``auto``, ``fp32`` or ``bf16``; else ConfigError.
+
+    ``auto`` is bf16 where the hardware multiplies in it: CUDA from Ampere on, and CPUs with AMX
+    or AVX512-BF16. ``float32`` means: no autocast.
+    """
+    if name == "auto":
+        return torch.bfloat16 if _multiplies_bf16(device) else torch.float32
+    if name not in {"fp32", "bf16"}:
+        raise ConfigError(f"precision {name!r} does not exist", do="use auto, fp32 or bf16")
+    return torch.bfloat16 if name == "bf16" else torch.float32
+
+
+def usable_cores() -> int:
+    """Cores that this process may use, by its affinity and its container's limit."""
+    return joblib.cpu_count()
+
+
+def set_threads(n: int) -> None:
+    """Let PyTorch and OpenCV use ``n`` threads each; ConfigError if n < 1."""
+    if n < 1:
+        raise ConfigError(f"{n} threads are too few", do="give 1 or more")
+    torch.set_num_threads(n)
+    cv2.setNumThreads(n)
+
+
+def map_photos(
+    function: Callable[[Item], Result],
+    items: Iterable[Item],
+    *,
+    workers: int,
+    backend: Literal["threading", "loky"] = "threading",
+    progress: Task | None = None,
+) -> Iterator[Result]:
+    """Results of ``function`` for each item, in the items' order; the one joblib call site.
+
+    Items are taken and results held in blocks, so that 100,000 photos need the memory of a few.
+
+    Args:
+        function: must be importable by name for ``loky``, whose workers are processes.
+        items: strings, paths, tuples that begin with a name, or objects with a ``name``.
+        workers: how many at a time; 1 runs in this thread.
+        backend: threads, for work that lets go of the interpreter lock, or processes.
+        progress: advanced by 1 for each result.
+
+    An exception names the item: as its place if it is a TagsegError without one, else as a note.
+    Raises ConfigError if workers < 1.
+    """
+    if workers < 1:
+        raise ConfigError(f"{workers} workers are too few", do="give 1 or more")
+    return _mapped(_Naming(function), iter(items), workers, backend, progress)
+
+
+def _mapped(
+    function: Callable[[Item], Result],
+    items: Iterator[Item],
+    workers: int,
+    backend: str,
+    progress: Task | None,
+) -> Iterator[Result]:
+    with joblib.Parallel(workers, backend=backend, return_as="generator") as parallel:
+        # joblib computes ahead of a slow consumer without bound; a block at a time bounds it.
+        while block := list(islice(items, _BLOCK_PER_WORKER * workers)):
+            results = parallel(joblib.delayed(function)(item) for item in block)
+            try:
+                for result in results:
+                    if progress is not None:
+                        progress.advance()
+                    yield result
+            finally:
+                _stop(results)
+
+
+def _stop(results: Generator[Any, None, None]) -> None:
+    """End a joblib generator, spent or not, without its advice on results that nobody took."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        results.close()
+
+
+class _Naming(Generic[Item, Result]):
+    """A function whose exceptions say for which item they were raised."""
+
+    def __init__(self, function: Callable[[Item], Result]) -> None:
+        self._function = function
+
+    def __call__(self, item: Item) -> Result:
+        try:
+            return self._function(item)
+        except TagsegError as error:
+            if error.where is not None:
+                raise
+            raise type(error)(error.what, where=_name_of(item), do=error.do) from error
+        except Exception as error:
+            error.add_note(f"while working on {_name_of(item)}")
+            raise
+
+
+def _name_of(item: Any) -> str:
+    if isinstance(item, tuple) and item:
+        return _name_of(item[0])
+    named = not isinstance(item, Path) and hasattr(item, "name")
+    return str(item.name if named else item)
+
+
+def _multiplies_bf16(device: torch.device) -> bool:
+    if device.type == "cuda":
+        return torch.cuda.get_device_capability(device)[0] >= _BF16_CUDA_CAPABILITY
+    if device.type != "cpu" or not _CPU_INFO.exists():
+        return False
+    return not _BF16_CPU_FLAGS.isdisjoint(_CPU_INFO.read_text().split())

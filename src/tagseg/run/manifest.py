@@ -1,0 +1,167 @@
+"""What a stage was made from and what it holds: keys, records and fingerprints of artefacts.
+
+A stage's key is a hash over its name, the format version, its configuration and the keys of its
+inputs. So it is known before the stage runs, and a change anywhere reaches exactly the stages
+behind it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path, PurePath
+from typing import Any, TypedDict
+
+import numpy as np
+import torch
+from safetensors import safe_open
+
+from tagseg.errors import ConfigError
+from tagseg.run.files import TEMPORARY
+from tagseg.run.map_store import MapStore
+
+__all__ = [
+    "FORMAT",
+    "Fingerprint",
+    "Record",
+    "canonical",
+    "changes",
+    "fingerprint",
+    "make_record",
+    "size_of",
+]
+
+FORMAT = 1  # raise it when old stage folders can no longer be read
+
+_SHOWN_CHANGES = 4
+_SHOWN_CHARACTERS = 40
+
+
+class Record(TypedDict):
+    """What decides whether a stage must run again."""
+
+    name: str
+    format: int
+    config: dict[str, Any]
+    inputs: list[list[str]]  # [label, key] of each
+    key: str
+
+
+class Fingerprint(TypedDict):
+    """Size and logical hash of one artefact (a file, or a folder of files)."""
+
+    bytes: int
+    hash: str
+
+
+def canonical(value: Any) -> Any:
+    """``value`` as plain JSON data; raise ConfigError for what JSON cannot say exactly."""
+    try:
+        return json.loads(json.dumps(value, default=_plain, sort_keys=True, allow_nan=False))
+    except (TypeError, ValueError) as error:
+        raise ConfigError(
+            f"a setting cannot be recorded: {error}", do="use numbers, strings, lists and paths"
+        ) from error
+
+
+def make_record(name: str, config: Mapping[str, Any], inputs: Iterable[tuple[str, str]]) -> Record:
+    """Record of stage ``name``; ``inputs`` are (label, key) pairs, of which the keys count."""
+    pairs = [[label, key] for label, key in inputs]
+    plain = canonical(dict(config))
+    text = json.dumps([name, FORMAT, plain, [key for _, key in pairs]], sort_keys=True)
+    key = hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+    return Record(name=name, format=FORMAT, config=plain, inputs=pairs, key=key)
+
+
+def changes(old: Record, new: Record) -> str:
+    """Say in one phrase which configuration fields and inputs differ, each with old -> new."""
+    found = list(_differences(_flat(old["config"]), _flat(new["config"]), ""))
+    old_inputs, new_inputs = ({label: key[:8] for label, key in r["inputs"]} for r in (old, new))
+    found += _differences(old_inputs, new_inputs, "input ")
+    if not found:
+        return f"its format changed ({old['format']} -> {new['format']})"
+    more = len(found) - _SHOWN_CHANGES
+    return ", ".join(found[:_SHOWN_CHANGES]) + (f" and {more} more" if more > 0 else "")
+
+
+def size_of(path: Path) -> int:
+    """Bytes of a file, or of all files in a folder; -1 if it is missing."""
+    if path.is_dir():
+        return sum(file.stat().st_size for file in _files(path))
+    return path.stat().st_size if path.exists() else -1
+
+
+def fingerprint(path: Path) -> Fingerprint:
+    """Size and hash of an artefact; equal content has equal hashes however it was written."""
+    if path.is_dir():
+        parts = [(file.relative_to(path).as_posix(), _hash_file(file)) for file in _files(path)]
+        return Fingerprint(bytes=size_of(path), hash=_hash(json.dumps(parts).encode()))
+    return Fingerprint(bytes=size_of(path), hash=_hash_file(path))
+
+
+def _plain(value: Any) -> Any:
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return dataclasses.asdict(value)
+    if isinstance(value, PurePath):
+        return str(value)
+    if isinstance(value, np.generic):
+        return value.item()
+    raise TypeError(f"{value!r} is a {type(value).__name__}")
+
+
+def _flat(value: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name, item in value.items():
+        if isinstance(item, Mapping):
+            flat |= _flat(item, f"{prefix}{name}.")
+        else:
+            flat[prefix + name] = item
+    return flat
+
+
+def _differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str) -> Iterable[str]:
+    for name in sorted(old.keys() | new.keys()):
+        if name not in old or name not in new or old[name] != new[name]:
+            yield f"{prefix}{name} {_shown(old, name)} -> {_shown(new, name)}"
+
+
+def _shown(values: Mapping[str, Any], name: str) -> str:
+    if name not in values:
+        return "(none)"
+    value = values[name]
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= _SHOWN_CHARACTERS else text[: _SHOWN_CHARACTERS - 1] + "…"
+
+
+def _files(folder: Path) -> Sequence[Path]:
+    return sorted(
+        file for file in folder.rglob("*") if file.is_file() and not file.name.startswith(TEMPORARY)
+    )
+
+
+def _hash(content: bytes) -> str:
+    return hashlib.blake2b(content, digest_size=16).hexdigest()
+
+
+def _hash_file(path: Path) -> str:
+    if path.suffix == ".sqlite":
+        with MapStore(path) as maps:
+            return maps.digest()
+    if path.suffix == ".safetensors":
+        return _hash_tensors(path)
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
+
+
+def _hash_tensors(path: Path) -> str:
+    # Not the file's bytes: the order of the metadata in them is left open by the format.
+    state = hashlib.blake2b(digest_size=16)
+    with safe_open(path, framework="pt") as file:
+        state.update(json.dumps(file.metadata() or {}, sort_keys=True).encode())
+        for name in sorted(file.keys()):
+            tensor = file.get_tensor(name)
+            state.update(json.dumps([name, str(tensor.dtype), list(tensor.shape)]).encode())
+            state.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    return state.hexdigest()

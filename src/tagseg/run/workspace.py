@@ -1,0 +1,295 @@
+"""A run on disk: numbered stage folders that are finished, continued or replaced, and a lock.
+
+    RUN/
+        workspace.json    format, recipe, settings, classes, the stages in order
+        stages/01-classifier/ ...
+
+What a stage folder holds is told in :mod:`tagseg.run.stage`.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import shutil
+import tempfile
+import weakref
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, NamedTuple, Self
+
+from tagseg.errors import WorkspaceError
+from tagseg.run.files import TEMPORARY, atomic_write, one_line_errors, read_json, write_json
+from tagseg.run.lock import LOCK_FILES, FolderLock
+from tagseg.run.manifest import FORMAT, Record, canonical, changes, make_record
+from tagseg.run.stage import Stage, discard, folder_aside, is_finished, record_in
+
+__all__ = ["Stage", "StageSummary", "Workspace", "atomic_write"]
+
+_LOGGER = logging.getLogger(__name__)
+_ABOUT = "workspace.json"
+_STAGE_NAME = re.compile(r"[a-z0-9][a-z0-9_-]*")
+
+Announce = Callable[[str], None]
+
+
+class StageSummary(NamedTuple):
+    """A finished stage: hash of what it is made from, working time, end (ISO, UTC)."""
+
+    name: str
+    key: str
+    seconds: float
+    finished_at: str
+
+
+class Workspace:
+    """The folder of one run; made by :meth:`open` or :meth:`read`, used as a context manager.
+
+    Attributes:
+        folder: the run's folder; whatever is no stage may be written beside ``stages``.
+        recipe, settings, classes: what the run was opened with, settings as plain JSON data.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        about: Mapping[str, Any],
+        announce: Announce,
+        lock: FolderLock | None,
+    ) -> None:
+        self.folder = folder
+        self.recipe: str = about["recipe"]
+        self.settings: dict[str, Any] = about["settings"]
+        self.classes: list[str] = about["classes"]
+        self._recorded: list[str] = list(about["stages"])
+        self._announce, self._lock = announce, lock
+        self._stages: dict[str, Stage] = {}
+        self._stages_folder = folder / "stages"
+
+    @classmethod
+    def open(
+        cls,
+        folder: Path | None,
+        *,
+        recipe: str,
+        settings: Mapping[str, Any],
+        classes: Sequence[str] = (),
+        announce: Announce = _LOGGER.info,
+    ) -> Self:
+        """Open a run for working on it, new or begun, and hold its lock until :meth:`close`.
+
+        Args:
+            folder: the run's folder, made if missing; None for a temporary one that lives as long
+                as the workspace object.
+            recipe: name of the recipe; a folder belongs to one.
+            settings: all that the run was asked for, for the record.
+            classes: class names in order, for the record.
+            announce: takes one line about each stage that runs again or continues.
+
+        Raises WorkspaceError if another process holds the folder, if it is not empty and no
+        workspace, belongs to another recipe or format, or cannot be written; then nothing in it
+        is touched.
+        """
+        temporary = folder is None
+        path = Path(tempfile.mkdtemp(prefix="tagseg-") if folder is None else folder).absolute()
+        old = _read_about(path)
+        if old is not None and old["recipe"] != recipe:
+            raise WorkspaceError(
+                f"holds a run of recipe {old['recipe']}, not {recipe}",
+                where=path,
+                do="give another folder",
+            )
+        lock = FolderLock(path)
+        about = {
+            "format": FORMAT,
+            "recipe": recipe,
+            "settings": canonical(dict(settings)),
+            "classes": list(classes),
+            "stages": old["stages"] if old else [],
+        }
+        work = cls(path, about, announce, lock)
+        if temporary:
+            weakref.finalize(work, shutil.rmtree, path, ignore_errors=True)
+        work._write_about()
+        for left in work._stages_folder.glob(f"{TEMPORARY}*"):
+            shutil.rmtree(left, ignore_errors=True)
+        return work
+
+    @classmethod
+    def read(cls, folder: Path) -> Self:
+        """Open a run to read its finished stages, without lock; nothing is written."""
+        path = Path(folder).absolute()
+        about = _read_about(path)
+        if about is None:
+            raise WorkspaceError(
+                "holds no run", where=path, do=f"give a folder that has a {_ABOUT}"
+            )
+        return cls(path, about, lambda line: None, None)
+
+    def stage(
+        self, name: str, *, config: Mapping[str, Any], inputs: Sequence[str | Stage]
+    ) -> Stage:
+        """The stage ``name``, made from ``config`` and ``inputs``; numbered by order of first use.
+
+        Finished before from the same: not pending. Begun before from the same: continued. Else it
+        is pending, ``announce`` hears what has changed, and the old folder waits aside until the
+        new one is finished; going back to the old settings before that takes it up again.
+
+        Args:
+            config: everything but the inputs that decides on the result; JSON data, paths,
+                dataclasses.
+            inputs: earlier stages, and keys of other things, such as the data set's fingerprint.
+        """
+        if self._lock is None:
+            raise WorkspaceError("is open for reading only", where=self.folder)
+        if not _STAGE_NAME.fullmatch(name):
+            raise WorkspaceError(f"{name!r} is no stage name", do="use a-z, 0-9, - and _")
+        record = make_record(name, config, _labelled(inputs))
+        known = self._stages.get(name)
+        if known is not None:
+            if known.key != record["key"]:
+                raise WorkspaceError(f"stage {name} is asked for twice, made from different things")
+            return known
+        folder = self._stages_folder / f"{len(self._stages) + 1:02d}-{name}"
+        with one_line_errors(folder):
+            self._bring(folder, record)
+        self._stages[name] = Stage(folder, record, self._announce)
+        self._remember(list(self._stages))
+        return self._stages[name]
+
+    def finished(self, name: str) -> Stage:
+        """The finished stage ``name``; raises WorkspaceError if there is none, or it is damaged."""
+        if name in self._stages:
+            stage = self._stages[name]
+        else:
+            folder = self._find(name)
+            record = record_in(folder) if folder is not None else None
+            if folder is None or record is None or not is_finished(folder):
+                raise self._unfinished(name)
+            stage = Stage(folder, record, self._announce, read_only=True)
+        if stage.pending:
+            raise self._unfinished(name)
+        if self._lock is None:
+            self._stages[name] = stage
+        return stage
+
+    def summary(self) -> list[StageSummary]:
+        """The finished stages of the present configuration, in order.
+
+        For a run that is open for reading: of the configuration it was worked on last.
+        """
+        stages = list(self._stages.values())
+        if self._lock is None:
+            done = [
+                n for n in self._recorded if (f := self._find(n)) is not None and is_finished(f)
+            ]
+            stages = [self.finished(name) for name in done]
+        return [
+            StageSummary(stage.name, stage.key, stage.seconds, stage.finished_at)
+            for stage in stages
+            if not stage.pending
+        ]
+
+    def close(self) -> None:
+        """Close all stages' stores and let the lock go."""
+        for stage in self._stages.values():
+            stage.close()
+        if self._lock is not None:
+            self._lock.release()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        try:
+            if error is None and self._stages and self._lock is not None:
+                self._recorded = list(self._stages)
+                self._write_about()
+        finally:
+            self.close()
+
+    def _bring(self, folder: Path, record: Record) -> None:
+        """Make ``folder`` hold what there is of the stage, or nothing."""
+        name, key = record["name"], record["key"]
+        found, aside = self._find(name), folder_aside(self._stages_folder, name)
+        before = record_in(aside)
+        if found is not None and ((old := record_in(found)) is None or old["key"] != key):
+            if before is not None and before["key"] == key:
+                self._announce(f"stage {name} is taken up again as it was before the last change")
+            elif old is not None:
+                self._announce(f"stage {name} runs again: {changes(old, record)}")
+            elif is_finished(found):
+                self._announce(f"stage {name} runs again: its manifest is damaged")
+            if is_finished(found) and old is not None:
+                discard(aside)
+                found.rename(aside)
+            else:
+                discard(found)
+            found = None
+        if found is None and before is not None and before["key"] == key:
+            found = aside
+        if found is not None and found != folder:
+            found.rename(folder)
+
+    def _find(self, name: str) -> Path | None:
+        pattern = re.compile(rf"\d+-{re.escape(name)}")
+        found = sorted(p for p in self._stages_folder.glob("*") if pattern.fullmatch(p.name))
+        return found[0] if found else None
+
+    def _remember(self, names: list[str]) -> None:
+        if self._recorded[: len(names)] != names:
+            self._recorded = names
+            self._write_about()
+
+    def _write_about(self) -> None:
+        write_json(
+            self.folder / _ABOUT,
+            {
+                "format": FORMAT,
+                "recipe": self.recipe,
+                "settings": self.settings,
+                "classes": self.classes,
+                "stages": self._recorded,
+            },
+        )
+
+    def _unfinished(self, name: str) -> WorkspaceError:
+        return WorkspaceError(
+            f"stage {name} is not finished", where=self.folder, do="run the training command again"
+        )
+
+
+def _labelled(inputs: Sequence[str | Stage]) -> list[tuple[str, str]]:
+    return [
+        (item.name, item.key) if isinstance(item, Stage) else (str(position), item)
+        for position, item in enumerate(inputs, start=1)
+    ]
+
+
+def _read_about(folder: Path) -> dict[str, Any] | None:
+    """Content of workspace.json, None for a new folder; WorkspaceError for any other folder."""
+    with one_line_errors(folder):
+        if not folder.exists():
+            return None
+        content = {path.name for path in folder.iterdir()}
+    if _ABOUT not in content:
+        # What a kill in the first moment of a run leaves is no one else's folder.
+        if content <= LOCK_FILES | {TEMPORARY + _ABOUT}:
+            return None
+        raise WorkspaceError(
+            f"is neither empty nor a run (no {_ABOUT})", where=folder, do="give another folder"
+        )
+    about = read_json(folder / _ABOUT)
+    if not isinstance(about, dict) or about.get("format") != FORMAT:
+        raise WorkspaceError(
+            f"was written by another version of tagseg (not format {FORMAT})",
+            where=folder,
+            do="give another folder",
+        )
+    return about

@@ -1,0 +1,66 @@
+"""A trained segmenter: photo in, labels out, no tags needed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from tagseg.data.working import argmax_at, working_image
+from tagseg.maps import Image, Labels, Probs, check_image
+from tagseg.nets.deeplab import SegmentationNet
+from tagseg.training import Execution
+
+__all__ = ["Refine", "Segmenter"]
+
+Refine = Callable[[Image, Probs], Probs]
+
+
+class Segmenter:
+    """A segmentation network with its classes, working size and optional refinement.
+
+    Attributes:
+        classes: foreground class names; label k + 1 is classes[k].
+        side: photos are brought down to this longest side, as in training.
+        refine: (image, probs) -> probs applied last, a dense CRF as a rule; None for none.
+    """
+
+    def __init__(
+        self,
+        net: SegmentationNet,
+        classes: tuple[str, ...],
+        *,
+        side: int,
+        execution: Execution,
+        refine: Refine | None = None,
+    ) -> None:
+        self.net = net.to(execution.device).eval()
+        self.classes, self.side, self.execution, self.refine = classes, side, execution, refine
+
+    def predict(self, image: Image, *, refine: bool = True) -> Labels:
+        """Labels (H, W) of a photo (H, W, 3) of any size.
+
+        Raises:
+            ShapeError: ``image`` is not uint8 (H, W, 3).
+        """
+        height, width = check_image(image).shape[:2]
+        return argmax_at(self.probabilities(image, refine=refine), (height, width))
+
+    def probabilities(self, image: Image, *, refine: bool = True) -> Probs:
+        """Label probabilities (C+1, h, w) at working size."""
+        small = working_image(check_image(image), self.side)
+        probs = self.forward(small[None])[0]
+        return self.refine(small, probs) if refine and self.refine is not None else probs
+
+    @torch.no_grad()
+    def forward(self, images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+        """Probabilities (B, C+1, h, w) of photos (B, h, w, 3) at working size, without refinement."""
+        execution = self.execution
+        x = torch.from_numpy(np.ascontiguousarray(images)).to(execution.device)
+        x = x.permute(0, 3, 1, 2).float() / 255
+        low = execution.precision != torch.float32
+        with torch.autocast(execution.device.type, execution.precision, enabled=low):
+            scores = self.net(x)
+        return torch.softmax(scores.float(), 1).cpu().numpy()

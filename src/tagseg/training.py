@@ -1,0 +1,292 @@
+"""The one training loop: schedule, precision, checkpoint, resume, progress.
+
+Iteration t of a run is a function of (weights, optimizer state, seed, t) alone: which photos, how
+they are cut and which units drop out are all drawn from (seed, t). So a run that is killed and
+resumed from a checkpoint ends with the same weights, to the bit on a CPU with fixed threads.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
+
+from tagseg.errors import ConfigError, TrainingError
+
+__all__ = [
+    "Batch",
+    "Checkpoint",
+    "Execution",
+    "Sample",
+    "Schedule",
+    "freeze_batch_norm",
+    "learning_rate_factor",
+    "train",
+]
+
+Batch = dict[str, Tensor]
+Sample = Callable[[int, np.random.Generator], Mapping[str, np.ndarray]]
+_LOG_EVERY = 20  # iterations
+_CHECKPOINT_EVERY = 15.0  # seconds
+
+
+class Checkpoint(Protocol):
+    """Where a training state is kept between interruptions."""
+
+    def load(self) -> dict[str, Any] | None:
+        """The last state that was saved, or None."""
+
+    def save(self, state: dict[str, Any]) -> None:
+        """Keep ``state`` in place of the last one."""
+
+
+class Ticks(Protocol):
+    """A progress bar."""
+
+    def advance(self, n: int = 1, **info: object) -> None:
+        """``n`` more iterations are done."""
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """How long and how fast to learn.
+
+    Attributes:
+        iterations: number of updates.
+        batch_size: photos an update.
+        learning_rate: at the start, before each group's multiplier.
+        optimizer: "sgd" (with ``momentum``) or "adamw".
+        policy: "step" multiplies by ``gamma`` at each fraction of the run in ``steps``; "poly"
+            decays as (1 - t / iterations) ** ``power``.
+        multipliers: factor on the learning rate by the name of a parameter group.
+        warmup: iterations of linear rise from 0.
+        clip: largest norm of the gradient; None for no limit.
+    """
+
+    iterations: int
+    batch_size: int
+    learning_rate: float
+    optimizer: Literal["sgd", "adamw"] = "sgd"
+    policy: Literal["step", "poly"] = "poly"
+    momentum: float = 0.9
+    weight_decay: float = 5e-4
+    steps: tuple[float, ...] = (2 / 3,)
+    gamma: float = 0.1
+    power: float = 0.9
+    warmup: int = 0
+    clip: float | None = None
+    multipliers: Mapping[str, float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for name in ("iterations", "batch_size"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name} is {getattr(self, name)}", do="use 1 or more")
+        if not self.learning_rate > 0:
+            raise ConfigError(f"learning_rate is {self.learning_rate}", do="use a value over 0")
+        if self.optimizer not in ("sgd", "adamw"):
+            raise ConfigError(f"optimizer is {self.optimizer!r}", do="use sgd or adamw")
+        if self.policy not in ("step", "poly"):
+            raise ConfigError(f"policy is {self.policy!r}", do="use step or poly")
+
+
+@dataclass(frozen=True)
+class Execution:
+    """Where and how exactly to compute: device, autocast type (float32 for none), seed, loaders."""
+
+    device: torch.device = torch.device("cpu")
+    precision: torch.dtype = torch.float32
+    seed: int = 0
+    workers: int = 0
+
+
+def learning_rate_factor(schedule: Schedule, iteration: int) -> float:
+    """Factor on the learning rate at ``iteration`` (0-based)."""
+    rise = min(1.0, (iteration + 1) / schedule.warmup) if schedule.warmup else 1.0
+    done = iteration / schedule.iterations
+    if schedule.policy == "poly":
+        return float(rise * (1.0 - done) ** schedule.power)
+    return float(rise * schedule.gamma ** sum(done >= step for step in schedule.steps))
+
+
+def freeze_batch_norm(net: nn.Module) -> None:
+    """Keep batch-norm statistics and parameters as loaded, also in training mode.
+
+    Small batches estimate the statistics badly, and weights whose batch norm was folded into the
+    convolutions hold the identity there.
+    """
+    for module in net.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.eval()
+            module.requires_grad_(False)
+
+
+def train(
+    net: nn.Module,
+    loss: Callable[[nn.Module, Batch], Tensor],
+    sample: Sample,
+    n_samples: int,
+    schedule: Schedule,
+    *,
+    groups: Sequence[Mapping[str, Any]] | None = None,
+    frozen_batch_norm: bool = False,
+    execution: Execution = Execution(),  # noqa: B008 - frozen
+    checkpoint: Checkpoint | None = None,
+    log: Callable[..., None] = lambda **_: None,
+    ticks: Ticks | None = None,
+) -> None:
+    """Train ``net`` in place.
+
+    Args:
+        net: moved to the device and left there, in evaluation mode.
+        loss: scalar of (net, batch); images arrive as uint8 (B, 3, H, W) under "image".
+        sample: arrays of sample i, drawn with the given generator; stacked into a batch.
+        n_samples: how many samples there are; each epoch visits all in a new order.
+        groups: parameter groups with "params" and "name"; all parameters in one if None.
+        frozen_batch_norm: see :func:`freeze_batch_norm`.
+        checkpoint: resumed from if it holds a state; saved to while training.
+        log: called with iteration, loss and learning_rate every 20 iterations.
+
+    Raises:
+        TrainingError: the loss is not finite.
+    """
+    net.to(execution.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    net.train()
+    if frozen_batch_norm:
+        freeze_batch_norm(net)
+    optimizer = _optimizer(net, groups, schedule)
+    start, total = _resume(net, optimizer, checkpoint, ticks)
+    saved = time.monotonic()
+    with torch.random.fork_rng(devices=[]):
+        for t, batch in _batches(sample, n_samples, schedule, execution, start):
+            total += _update(net, loss, optimizer, batch, t, schedule, execution)
+            if (t + 1) % _LOG_EVERY == 0 or t + 1 == schedule.iterations:
+                mean = total / ((t % _LOG_EVERY) + 1)
+                rate = schedule.learning_rate * learning_rate_factor(schedule, t)
+                log(iteration=t + 1, loss=mean, learning_rate=rate)
+                total = 0.0
+                if not math.isfinite(mean):
+                    raise TrainingError(
+                        f"the loss is {mean} at iteration {t + 1}",
+                        do="lower the learning rate or use --precision fp32",
+                    )
+            if checkpoint is not None and time.monotonic() - saved > _CHECKPOINT_EVERY:
+                checkpoint.save(_state(net, optimizer, t + 1, total))
+                saved = time.monotonic()
+            if ticks is not None:
+                ticks.advance(1)
+    net.eval()
+
+
+def _update(
+    net: nn.Module,
+    loss: Callable[[nn.Module, Batch], Tensor],
+    optimizer: torch.optim.Optimizer,
+    batch: Batch,
+    iteration: int,
+    schedule: Schedule,
+    execution: Execution,
+) -> float:
+    torch.manual_seed(hash((execution.seed, iteration)) % 2**63)  # dropout
+    batch = {k: v.to(execution.device, non_blocking=True) for k, v in batch.items()}
+    factor = learning_rate_factor(schedule, iteration)
+    for group in optimizer.param_groups:
+        group["lr"] = group["base_lr"] * factor
+    low = execution.precision != torch.float32
+    with torch.autocast(execution.device.type, execution.precision, enabled=low):
+        value = loss(net, batch)
+    optimizer.zero_grad(set_to_none=True)
+    value.backward()
+    if schedule.clip is not None:
+        nn.utils.clip_grad_norm_(net.parameters(), schedule.clip)
+    optimizer.step()
+    return float(value.detach())
+
+
+def _optimizer(
+    net: nn.Module, groups: Sequence[Mapping[str, Any]] | None, schedule: Schedule
+) -> torch.optim.Optimizer:
+    named = groups if groups is not None else [{"name": "all", "params": net.parameters()}]
+    prepared = []
+    for group in named:
+        rate = schedule.learning_rate * schedule.multipliers.get(str(group["name"]), 1.0)
+        params = [p for p in group["params"] if p.requires_grad]
+        if params:
+            prepared.append({"params": params, "lr": rate, "base_lr": rate})
+    if schedule.optimizer == "adamw":
+        return torch.optim.AdamW(prepared, weight_decay=schedule.weight_decay)
+    return torch.optim.SGD(
+        prepared, momentum=schedule.momentum, weight_decay=schedule.weight_decay, lr=1.0
+    )
+
+
+def _resume(
+    net: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    checkpoint: Checkpoint | None,
+    ticks: Ticks | None,
+) -> tuple[int, float]:
+    state = checkpoint.load() if checkpoint is not None else None
+    if state is None:
+        return 0, 0.0
+    net.load_state_dict(state["net"])
+    optimizer.load_state_dict(state["optimizer"])
+    if ticks is not None:
+        ticks.advance(state["iteration"])
+    return int(state["iteration"]), float(state["total"])
+
+
+def _state(
+    net: nn.Module, optimizer: torch.optim.Optimizer, iteration: int, total: float
+) -> dict[str, Any]:
+    return {
+        "net": net.state_dict(),
+        "optimizer": optimizer.state_dict(),
+        "iteration": iteration,
+        "total": total,
+    }
+
+
+class _Samples(Dataset[Mapping[str, np.ndarray]]):
+    def __init__(self, sample: Sample, seed: int) -> None:
+        self.sample, self.seed = sample, seed
+
+    def __getitem__(self, item: tuple[int, int]) -> Mapping[str, np.ndarray]:
+        position, index = item
+        return self.sample(index, np.random.default_rng([self.seed, 1, position]))
+
+
+def _batches(
+    sample: Sample, n: int, schedule: Schedule, execution: Execution, start: int
+) -> Iterator[tuple[int, Batch]]:
+    loader = DataLoader(
+        _Samples(sample, execution.seed),
+        batch_sampler=_order(n, schedule, execution.seed, start),
+        num_workers=execution.workers,
+        pin_memory=execution.device.type == "cuda",
+    )
+    yield from enumerate(loader, start)
+
+
+def _order(n: int, schedule: Schedule, seed: int, start: int) -> Sequence[list[tuple[int, int]]]:
+    """For each iteration from ``start`` the (position, sample) pairs of its batch.
+
+    Positions count samples from the start of the run; epoch e visits all in the order of its own
+    permutation.
+    """
+    size = schedule.batch_size
+    positions = range(start * size, schedule.iterations * size)
+    orders: dict[int, np.ndarray] = {}
+    pairs = []
+    for position in positions:
+        epoch, place = divmod(position, n)
+        if epoch not in orders:
+            orders = {epoch: np.random.default_rng([seed, 0, epoch]).permutation(n)}
+        pairs.append((position, int(orders[epoch][place])))
+    return [pairs[i : i + size] for i in range(0, len(pairs), size)]

@@ -1,0 +1,154 @@
+from __future__ import annotations
+
+import json
+import warnings
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image as PilImage
+
+from tagseg.data.audit import audit
+from tagseg.data.dataset import Dataset
+from tagseg.errors import DataError
+
+RNG = np.random.default_rng(2)
+
+
+def make(folder: Path, n: int = 12) -> Dataset:
+    """Photos 0..n-1, each with other content; the even ones are cats, the others dogs."""
+    paths = tuple(folder / f"{i}.png" for i in range(n))
+    for i, path in enumerate(paths):
+        pixels = RNG.integers(0, 256, (40 + i, 50, 3), dtype=np.uint8)
+        PilImage.fromarray(pixels).save(path)
+    tags = np.eye(2, dtype=bool)[np.arange(n) % 2]
+    return Dataset(("cat", "dog"), tuple(map(str, range(n))), tags, np.ones(n, bool), paths)
+
+
+def cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:400])
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_all_in_order(tmp_path, workers):
+    data = replace(make(tmp_path), unlisted=4)
+    seen = []
+    found = audit(data, workers=workers, progress=lambda done, total: seen.append((done, total)))
+    assert seen == [(i, 12) for i in range(1, 13)]
+    assert found.dataset.names == data.names
+    assert found.skipped == ()
+    assert found.per_class == {"cat": 6, "dog": 6}
+    assert found.per_tag_count == {1: 12}
+    assert found.sizes == ((40, 50), (46, 50), (51, 50))
+    assert (found.negatives, found.unknown, found.unlisted) == (0, 0, 4)
+    assert found.duplicates == ()
+    assert found.warnings == ("class 'cat' has only 6 photos", "class 'dog' has only 6 photos")
+
+
+def test_digests_serve_the_fingerprint(tmp_path, monkeypatch):
+    data = make(tmp_path)
+    before = data.fingerprint()
+    found = audit(data)
+    monkeypatch.setattr("tagseg.data.dataset.read_bytes", lambda path: pytest.fail("read again"))
+    assert data.fingerprint(found.digests) == before
+
+
+def test_broken_photos_are_skipped_and_listed(tmp_path):
+    data = make(tmp_path)
+    cut(tmp_path / "3.png")
+    (tmp_path / "5.png").unlink()
+    found = audit(data, allow_skipped=0.2)
+    assert [name for name, _ in found.skipped] == ["3", "5"]
+    assert "cut short or damaged" in found.skipped[0][1]
+    assert found.skipped[1][1] == "the file does not exist"
+    assert found.dataset.names == tuple(n for n in data.names if n not in "35")
+    assert found.per_class == {"cat": 6, "dog": 4}
+
+
+def test_too_many_broken_photos_stop_the_run(tmp_path):
+    data = make(tmp_path)
+    for i in (3, 4, 5, 6):
+        (tmp_path / f"{i}.png").write_bytes(b"")
+    with pytest.raises(DataError) as caught:
+        audit(data)
+    assert str(caught.value) == (
+        "4 of 12 photos cannot be used: 3 (the file is empty), 4 (the file is empty), "
+        "5 (the file is empty); mend or remove them, or go on without them: --allow-skipped 0.34"
+    )
+    assert len(audit(data, allow_skipped=0.34).dataset) == 8
+
+
+def test_exactly_one_percent_is_allowed(tmp_path):
+    image = RNG.integers(0, 256, (40, 40, 3), dtype=np.uint8)
+    data = Dataset.from_arrays([image] * 100, [["cat"]] * 100, ["cat"])
+    one = replace(data, sources=(tmp_path / "none.png", *data.sources[1:]))
+    assert len(audit(one).dataset) == 99
+    two = replace(data, sources=(tmp_path / "none.png",) * 2 + data.sources[2:])
+    with pytest.raises(DataError, match="2 of 100 photos cannot be used"):
+        audit(two)
+
+
+def test_nothing_left(tmp_path):
+    data = replace(make(tmp_path, 2), max_pixels=10)
+    with pytest.raises(DataError, match=r"2 of 2 photos .* mend or remove them$"):
+        audit(data, allow_skipped=1)
+    with pytest.raises(DataError, match="the dataset has no photos"):
+        audit(data.subset([]))
+
+
+def test_duplicates(tmp_path):
+    data = make(tmp_path)
+    for copy, original in ((4, 2), (5, 2), (9, 7)):
+        (tmp_path / f"{copy}.png").write_bytes((tmp_path / f"{original}.png").read_bytes())
+    found = audit(data, val=["7"])
+    assert found.duplicates == (("2", "4", "5"), ("7", "9"))
+    assert "the same photo 3 times: 2, 4, 5; with different tags" in found.warnings
+    text = "the same photo 2 times: 7, 9; both in training and in validation"
+    assert text in found.warnings
+
+
+def test_odd_data_in_plain_words():
+    small = np.zeros((31, 40, 3), np.uint8)
+    images = [RNG.integers(0, 256, (40, 40, 3), dtype=np.uint8) for _ in range(19)]
+    tags = [["cat"]] * 17 + [["cat", "Cat"], ["cat"], []]
+    data = Dataset.from_arrays([*images, small], tags, ["cat", "Cat", "cow"])
+    known = data.known.copy()
+    known[19] = False
+    found = audit(replace(data, known=known))
+    assert found.warnings == (
+        "class 'cat' is in 95 % of all photos; little tells it from background",
+        "class 'Cat' has only 1 photo",
+        "class 'cow' has no photos",
+        "classes 'cat' and 'Cat' differ in capitals only",
+        "1 photo is (000019) less than 32 pixels high or wide",
+    )
+    assert found.per_tag_count == {0: 1, 1: 18, 2: 1}
+    assert (found.negatives, found.unknown) == (0, 1)
+
+
+def test_report(tmp_path):
+    data = make(tmp_path)
+    cut(tmp_path / "3.png")
+    found = audit(data, allow_skipped=0.1)
+    told = json.loads(json.dumps(found.to_dict()))
+    assert told["photos"] == 11
+    assert told["skipped"][0]["name"] == "3"
+    assert told["sizes"] == {"min": [40, 50], "median": [46, 50], "max": [51, 50]}
+    lines = found.lines()
+    assert lines[0] == "11 photos, 2 classes"
+    assert "photos per class: cat 6, dog 5" in lines
+    assert any(line.startswith("  3: the PNG file is cut short") for line in lines)
+    assert lines[-1] == "warning: class 'dog' has only 5 photos"
+
+
+def test_odd_metadata_warn_nobody_not_even_from_threads(tmp_path):
+    data = make(tmp_path, 6)
+    exif = b"Exif\0\0II*\0\x08\0\0\0\x01\0\x0f\x01\x02\0\xff\0\0\0\xff\0\0\0\0\0\0\0"
+    picture = PilImage.open(tmp_path / "0.png")
+    for path in data.sources:
+        picture.save(path, "JPEG", exif=exif)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        assert len(audit(data, workers=2).dataset) == 6
+    assert caught == []

@@ -1,0 +1,384 @@
+from __future__ import annotations
+
+import io
+import os
+import struct
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+from PIL import Image as PilImage
+from PIL import ImageFile
+
+from tagseg.data.images import (
+    decode_mask,
+    decode_photo,
+    encode_mask,
+    find_masks,
+    find_photos,
+    read_mask,
+    voc_palette,
+    without_suffix,
+    write_mask,
+)
+from tagseg.errors import DataError, ImageError, MaskError, ShapeError
+
+RNG = np.random.default_rng(0)
+COARSE = PilImage.fromarray(RNG.integers(0, 256, (5, 7, 3), dtype=np.uint8))
+RGB = np.asarray(COARSE.resize((34, 26), PilImage.Resampling.BICUBIC))
+
+
+def encode(picture: PilImage.Image, form: str, **options: object) -> bytes:
+    buffer = io.BytesIO()
+    picture.save(buffer, form, **options)
+    return buffer.getvalue()
+
+
+def rgb() -> PilImage.Image:
+    return PilImage.fromarray(RGB)
+
+
+def chunk(kind: bytes, data: bytes) -> bytes:
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+
+def tiff(width: int, height: int, compression: int, strip: bytes) -> bytes:
+    """A grey TIFF with its directory first, so that a cut hits the pixels."""
+    entries = [
+        (256, 4, width),
+        (257, 4, height),
+        (258, 3, 8),
+        (259, 3, compression),
+        (262, 3, 1),
+        (273, 4, 8 + 2 + 9 * 12 + 4),
+        (277, 3, 1),
+        (278, 4, height),
+        (279, 4, len(strip)),
+    ]
+    directory = b"".join(struct.pack("<HHII", tag, kind, 1, v) for tag, kind, v in entries)
+    return b"II*\0" + struct.pack("<IH", 8, len(entries)) + directory + bytes(4) + strip
+
+
+class TestModes:
+    @pytest.mark.parametrize("form", ["PNG", "BMP", "TIFF", "PPM"])
+    def test_lossless_rgb_is_exact(self, form, tmp_path):
+        path = tmp_path / "a.png"  # the content counts, not the suffix
+        path.write_bytes(encode(rgb(), form))
+        photo = decode_photo(path)
+        assert photo.dtype == np.uint8
+        assert photo.flags.writeable
+        assert np.array_equal(photo, RGB)
+
+    def test_webp_and_gif(self):
+        assert np.array_equal(decode_photo(encode(rgb(), "WEBP", lossless=True)), RGB)
+        few = rgb().quantize(16)
+        assert np.array_equal(decode_photo(encode(few, "GIF")), np.asarray(few.convert("RGB")))
+
+    def test_grey(self):
+        grey = RGB[..., 0]
+        photo = decode_photo(encode(PilImage.fromarray(grey), "PNG"))
+        assert np.array_equal(photo, np.stack([grey] * 3, -1))
+
+    def test_one_bit(self):
+        bits = RGB[..., 0] > 100
+        photo = decode_photo(encode(PilImage.fromarray(bits), "PNG"))
+        assert np.array_equal(photo[..., 1], bits * 255)
+
+    def test_palette(self):
+        few = rgb().quantize(9)
+        photo = decode_photo(encode(few, "PNG"))
+        assert np.array_equal(photo, np.asarray(few.convert("RGB")))
+
+    @pytest.mark.parametrize("transparency", [2, bytes([255, 255, 0])])
+    @pytest.mark.parametrize("form", ["PNG", "GIF"])
+    def test_transparent_palette_entries_become_white(self, form, transparency):
+        if form == "GIF" and isinstance(transparency, bytes):
+            pytest.skip("GIF has one transparent entry")
+        ids = np.array([[0, 1, 2, 2]], np.uint8)
+        picture = PilImage.fromarray(ids)
+        picture.putpalette([10, 20, 30, 40, 50, 60, 70, 80, 90])
+        photo = decode_photo(encode(picture, form, transparency=transparency))
+        expected = [[10, 20, 30], [40, 50, 60], [255] * 3, [255] * 3]
+        assert photo[0].tolist() == expected
+
+    def test_alpha_is_composited_on_white(self):
+        rgba = np.array([[[200, 100, 0, 255], [200, 100, 0, 0], [200, 100, 0, 51]]], np.uint8)
+        photo = decode_photo(encode(PilImage.fromarray(rgba), "PNG"))
+        assert photo[0].tolist() == [[200, 100, 0], [255, 255, 255], [244, 224, 204]]
+
+    def test_grey_with_alpha(self):
+        picture = PilImage.merge("LA", (PilImage.new("L", (3, 2), 40), PilImage.new("L", (3, 2))))
+        assert (decode_photo(encode(picture, "PNG")) == 255).all()
+
+    def test_transparent_colour_of_an_rgb_png(self):
+        picture = PilImage.fromarray(np.array([[[9, 8, 7], [1, 2, 3]]], np.uint8))
+        photo = decode_photo(encode(picture, "PNG", transparency=(9, 8, 7)))
+        assert photo[0].tolist() == [[255] * 3, [1, 2, 3]]
+
+    @pytest.mark.parametrize("form", ["PNG", "TIFF", "PPM"])
+    def test_16_bit_grey_is_scaled_by_257(self, form):
+        values = np.array([[0, 128, 129, 257, 1000, 65535]], np.uint16)
+        photo = decode_photo(encode(PilImage.fromarray(values), form))
+        assert photo[0, :, 0].tolist() == [0, 0, 1, 1, 4, 255]
+
+    def test_big_endian_16_bit_tiff(self):
+        picture = PilImage.frombytes("I;16B", (2, 1), b"\x80\x80\xff\xff")
+        assert decode_photo(encode(picture, "TIFF"))[0, :, 0].tolist() == [128, 255]
+
+    def test_16_bit_rgb_png(self):
+        rows = b"\0" + struct.pack(">6H", 0, 257, 65535, 257 * 9, 257 * 200, 0)
+        header = struct.pack(">IIBBBBB", 2, 1, 16, 2, 0, 0, 0)
+        data = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header)
+        data += chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+        assert decode_photo(data)[0].tolist() == [[0, 1, 255], [9, 200, 0]]
+
+    def test_cmyk_jpeg_with_adobe_inversion(self):
+        flat = PilImage.new("CMYK", (16, 16), (0, 255, 255, 0))  # red
+        data = encode(flat, "JPEG", quality=100)
+        assert b"Adobe" in data
+        assert np.abs(decode_photo(data).astype(int) - [255, 0, 0]).max() <= 3
+
+    def test_cmyk_tiff_is_not_inverted(self):
+        flat = PilImage.new("CMYK", (4, 4), (0, 255, 255, 0))
+        assert decode_photo(encode(flat, "TIFF"))[0, 0].tolist() == [255, 0, 0]
+
+    def test_first_frame_of_an_animation(self):
+        frames = [PilImage.new("RGB", (5, 4), c) for c in ("red", "green", "blue")]
+        for form in ("GIF", "WEBP", "PNG", "TIFF"):
+            options = {"lossless": True} if form == "WEBP" else {}
+            data = encode(frames[0], form, save_all=True, append_images=frames[1:], **options)
+            assert decode_photo(data)[0, 0].tolist() == [255, 0, 0], form
+
+    def test_phone_photo_with_a_second_picture(self):
+        first, second = rgb(), PilImage.new("RGB", (10, 10))
+        data = encode(first, "MPO", save_all=True, append_images=[second])
+        assert data.count(b"\xff\xd9") == 2
+        plain = np.asarray(PilImage.open(io.BytesIO(data)).convert("RGB"))
+        assert np.array_equal(decode_photo(data), plain)
+        cut_in_second = data[: data.rindex(b"\xff\xd8") + 30]
+        assert np.array_equal(decode_photo(cut_in_second), plain)
+
+
+class TestOrientation:
+    @pytest.mark.parametrize("form", ["JPEG", "PNG", "WEBP", "TIFF"])
+    @pytest.mark.parametrize("orientation", range(1, 9))
+    def test_display_orientation(self, form, orientation):
+        exif = PilImage.Exif()
+        exif[0x0112] = orientation
+        options = {"quality": 95} if form == "JPEG" else {"lossless": True}
+        if form in ("PNG", "TIFF"):
+            options = {}
+        stored = decode_photo(encode(rgb(), form, **options))
+        turned = {
+            1: stored,
+            2: stored[:, ::-1],
+            3: stored[::-1, ::-1],
+            4: stored[::-1],
+            5: stored.transpose(1, 0, 2),
+            6: np.rot90(stored, -1),
+            7: stored[::-1, ::-1].transpose(1, 0, 2),
+            8: np.rot90(stored),
+        }
+        photo = decode_photo(encode(rgb(), form, exif=exif, **options))
+        assert np.array_equal(photo, turned[orientation])
+
+    @pytest.mark.parametrize("exif", [b"Exif\0\0II*\0", b"Exif\0\0" + b"\xff" * 40, b"Exif\0\0"])
+    def test_broken_exif_costs_nothing(self, exif):
+        expected = decode_photo(encode(rgb(), "JPEG"))
+        assert np.array_equal(decode_photo(encode(rgb(), "JPEG", exif=exif)), expected)
+
+    def test_an_orientation_that_does_not_exist_is_ignored(self):
+        exif = PilImage.Exif()
+        exif[0x0112] = 77
+        assert np.array_equal(decode_photo(encode(rgb(), "PNG", exif=exif)), RGB)
+
+
+GREY = np.ascontiguousarray(RGB[..., 1])
+FILES = {
+    "png": encode(rgb(), "PNG"),
+    "png, EXIF behind the pixels": encode(rgb(), "PNG")[:-12]
+    + chunk(b"eXIf", b"II*\0\x08\0\0\0\x01\0\x12\x01\x03\0\x01\0\0\0\x06\0\0\0\0\0\0\0")
+    + chunk(b"IEND", b""),
+    "gif": encode(rgb().quantize(64), "GIF"),
+    "bmp": encode(rgb(), "BMP"),
+    "webp": encode(rgb(), "WEBP"),
+    "webp lossless": encode(rgb(), "WEBP", lossless=True),
+    "ppm": encode(rgb(), "PPM"),
+    "pgm": encode(PilImage.fromarray(GREY), "PPM"),
+    "tiff": encode(rgb(), "TIFF"),
+    "tiff lzw": encode(rgb(), "TIFF", compression="tiff_lzw"),
+    "tiff deflate": tiff(34, 26, 8, zlib.compress(GREY.tobytes())),
+    "tiff raw": tiff(34, 26, 1, GREY.tobytes()),
+    "tiff jpeg": tiff(34, 26, 7, encode(PilImage.fromarray(GREY), "JPEG")),
+}
+
+
+class TestCuts:
+    @pytest.mark.parametrize("kind", FILES)
+    def test_every_cut_is_refused_or_lost_nothing(self, kind):
+        data = FILES[kind]
+        whole = decode_photo(data)
+        for length in {*range(1, len(data), 13), *range(max(1, len(data) - 24), len(data))}:
+            try:
+                cut = decode_photo(data[:length])
+            except ImageError:
+                continue
+            assert len(data) - length <= 4, f"cut at {length} of {len(data)} passed"
+            assert np.array_equal(cut, whole)
+
+    def test_also_if_somebody_told_pillow_to_accept_cut_files(self, monkeypatch):
+        monkeypatch.setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", True)
+        for data in (FILES["png"], encode(rgb(), "JPEG")):
+            with pytest.raises(ImageError):
+                decode_photo(data[: len(data) * 2 // 3])
+
+    def test_a_png_with_a_flipped_bit_is_refused(self):
+        data = bytearray(FILES["png"])
+        data[len(data) // 2] ^= 4
+        with pytest.raises(ImageError, match="cut short or damaged"):
+            decode_photo(bytes(data))
+
+    @given(st.binary(max_size=200), st.sampled_from(["", *FILES]))
+    @settings(max_examples=120, derandomize=True, deadline=None)
+    def test_no_bytes_raise_anything_else(self, junk, kind):
+        start = FILES[kind][:60] if kind else b""
+        try:
+            lines = ["fine" for _ in decode_photo(start + junk, max_pixels=10_000)][:1]
+        except ImageError as problem:
+            lines = str(problem).splitlines()
+        assert len(lines) == 1
+
+
+class TestLimit:
+    def test_is_checked_on_the_header_before_decoding(self):
+        header = struct.pack(">IIBBBBB", 60_000, 60_000, 8, 2, 0, 0, 0)
+        bomb = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", b"") * 2
+        with pytest.raises(ImageError, match="60000 x 60000 pixels are more than the limit"):
+            decode_photo(bomb)
+
+    def test_of_ones_own(self):
+        data = encode(rgb(), "PNG")
+        assert decode_photo(data, max_pixels=34 * 26).shape == (26, 34, 3)
+        with pytest.raises(ImageError, match="34 x 26 pixels are more than the limit of 883"):
+            decode_photo(data, max_pixels=34 * 26 - 1)
+
+    def test_between_pillows_limit_and_ours_there_is_no_warning(self):
+        picture = PilImage.new("1", (9600, 9600))  # 92 million pixels
+        data = encode(picture, "PNG")
+        with pytest.raises(ImageError, match="are more than the limit"):
+            decode_photo(data, max_pixels=92_000_000)
+        assert decode_mask(data).shape == (9600, 9600)
+
+
+class TestMasks:
+    @given(
+        hnp.arrays(
+            np.uint8,
+            hnp.array_shapes(min_dims=2, max_dims=2, max_side=9),
+            elements=st.integers(0, 255),
+        )
+    )
+    @settings(max_examples=40, derandomize=True, deadline=None)
+    def test_bytes_round_trip(self, labels):
+        assert np.array_equal(decode_mask(encode_mask(labels)), labels)
+
+    def test_file_round_trip_is_palettised_and_leaves_no_other_file(self, tmp_path):
+        labels = np.arange(256, dtype=np.uint8).reshape(16, 16)
+        write_mask(tmp_path / "a.png", labels)
+        write_mask(tmp_path / "a.png", labels.T.copy())  # replaces
+        assert os.listdir(tmp_path) == ["a.png"]
+        assert np.array_equal(read_mask(tmp_path / "a.png"), labels.T)
+        with PilImage.open(tmp_path / "a.png") as picture:
+            assert picture.mode == "P"
+            assert np.array_equal(np.array(picture.getpalette()).reshape(-1, 3), voc_palette())
+
+    def test_writing_to_no_folder(self, tmp_path):
+        with pytest.raises(MaskError, match="cannot be written: No such file"):
+            write_mask(tmp_path / "no" / "a.png", np.zeros((2, 2), np.uint8))
+
+    def test_wrong_arrays_are_refused(self, tmp_path):
+        with pytest.raises(ShapeError):
+            write_mask(tmp_path / "a.png", np.zeros((2, 2), np.int64))
+        assert not list(tmp_path.iterdir())
+
+    def test_palette(self):
+        known = {0: (0, 0, 0), 1: (128, 0, 0), 15: (192, 128, 128), 20: (0, 64, 128)}
+        for index, colour in {**known, 255: (224, 224, 192)}.items():
+            assert tuple(voc_palette()[index]) == colour
+        assert len({tuple(c) for c in voc_palette().tolist()}) == 256
+
+    def test_all_kinds_of_files(self, tmp_path):
+        ids = np.array([[0, 1, 20], [255, 7, 0]], np.uint8)
+        pictures = {
+            "grey": PilImage.fromarray(ids),
+            "16 bit": PilImage.fromarray(ids.astype(np.uint16)),
+            "colours": PilImage.fromarray(voc_palette()[ids]),
+            "opaque": PilImage.fromarray(voc_palette()[ids]).convert("RGBA"),
+        }
+        for name, picture in pictures.items():
+            picture.save(tmp_path / f"{name}.png")
+            assert np.array_equal(read_mask(tmp_path / f"{name}.png"), ids), name
+        PilImage.fromarray(ids.astype(np.int32)).save(tmp_path / "32 bit.tif")
+        assert np.array_equal(read_mask(tmp_path / "32 bit.tif"), ids)
+
+    def test_one_bit_is_zero_and_one(self, tmp_path):
+        bits = np.array([[True, False]])
+        PilImage.fromarray(bits).save(tmp_path / "a.png")
+        assert read_mask(tmp_path / "a.png").tolist() == [[1, 0]]
+
+    def test_few_colours_with_a_short_palette(self, tmp_path):
+        picture = PilImage.fromarray(np.array([[0, 3, 1]], np.uint8))
+        picture.putpalette([0, 0, 0, 9, 9, 9, 200, 0, 0, 7, 7, 7])
+        picture.save(tmp_path / "a.png", bits=2)
+        assert read_mask(tmp_path / "a.png").tolist() == [[0, 3, 1]]
+
+
+class TestFind:
+    def touch(self, folder: Path, *names: str) -> None:
+        for name in names:
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            (folder / name).touch()
+
+    def test_names_are_sorted_and_relative_without_suffix(self, tmp_path):
+        self.touch(tmp_path, "b.JPG", "a.b.png", "cat/c.WebP", "cat/x/d.tiff", "notes.txt", "noext")
+        found = find_photos(tmp_path)
+        assert list(found.items()) == [
+            ("a.b", tmp_path / "a.b.png"),
+            ("b", tmp_path / "b.JPG"),
+            ("cat/c", tmp_path / "cat" / "c.WebP"),
+            ("cat/x/d", tmp_path / "cat" / "x" / "d.tiff"),
+        ]
+
+    def test_hidden_files_and_folders_are_left_out(self, tmp_path):
+        self.touch(tmp_path, ".a.jpg", "._b.jpg", ".thumbs/c.jpg", "d.jpg")
+        assert list(find_photos(tmp_path)) == ["d"]
+
+    def test_same_name_with_two_suffixes(self, tmp_path):
+        self.touch(tmp_path, "cat/a.png", "cat/a.jpg")
+        with pytest.raises(DataError, match=r"a\.jpg and a\.png have the same name"):
+            find_photos(tmp_path)
+
+    def test_links_are_followed_but_not_in_circles(self, tmp_path):
+        self.touch(tmp_path / "real", "a.jpg")
+        photos = tmp_path / "photos"
+        photos.mkdir()
+        (photos / "linked").symlink_to(tmp_path / "real")
+        (photos / "b.jpg").symlink_to(tmp_path / "real" / "a.jpg")
+        (tmp_path / "real" / "circle").symlink_to(photos)
+        assert list(find_photos(photos)) == ["b", "linked/a"]
+
+    def test_masks_have_their_own_suffixes(self, tmp_path):
+        self.touch(tmp_path, "a.png", "a.jpg", "b.tif")
+        assert list(find_masks(tmp_path)) == ["a", "b"]
+
+    def test_no_folder(self, tmp_path):
+        with pytest.raises(DataError, match="this folder does not exist"):
+            find_photos(tmp_path / "none")
+
+    def test_only_photo_suffixes_are_suffixes(self):
+        assert without_suffix("cat/a.v2.JPG") == "cat/a.v2"
+        assert without_suffix("a.v2") == "a.v2"

@@ -1,0 +1,95 @@
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from tagseg.errors import ShapeError
+from tagseg.losses.pixel import pixel_loss
+
+torch.set_num_threads(1)
+
+
+def loop_loss(scores, labels, balanced):
+    parts = {"foreground": [], "background": []}
+    for b in range(labels.shape[0]):
+        for i in range(labels.shape[1]):
+            for j in range(labels.shape[2]):
+                label = int(labels[b, i, j])
+                if label != 255:
+                    s = [float(v) for v in scores[b, :, i, j]]
+                    cost = math.log(sum(math.exp(v) for v in s)) - s[label]
+                    parts["foreground" if label else "background"].append(cost)
+    if balanced:
+        means = [sum(p) / len(p) for p in parts.values() if p]
+        return sum(means) / len(means)
+    both = parts["foreground"] + parts["background"]
+    return sum(both) / len(both)
+
+
+def case(seed):
+    generator = torch.Generator().manual_seed(seed)
+    scores = torch.randn(2, 4, 5, 3, generator=generator, dtype=torch.float64)
+    labels = torch.randint(0, 4, (2, 5, 3), generator=generator).to(torch.uint8)
+    labels[torch.rand(2, 5, 3, generator=generator) < 0.3] = 255
+    return scores, labels
+
+
+@pytest.mark.parametrize("balanced", [False, True])
+@pytest.mark.parametrize("seed", [0, 1])
+def test_equals_the_loop(seed, balanced):
+    scores, labels = case(seed)
+    expected = loop_loss(scores, labels, balanced)
+    assert pixel_loss(scores, labels, balanced=balanced).item() == pytest.approx(expected, rel=1e-9)
+
+
+@pytest.mark.parametrize("only", [0, 2])
+def test_balanced_with_one_side_is_its_mean(only):
+    scores, labels = case(2)
+    labels[labels != 255] = only
+    balanced = pixel_loss(scores, labels, balanced=True)
+    assert balanced.item() == pytest.approx(pixel_loss(scores, labels).item(), rel=1e-12)
+
+
+def test_balanced_does_not_depend_on_the_share_of_background():
+    scores = torch.zeros(1, 2, 10, 10, dtype=torch.float64)
+    scores[:, 0] = 2.0  # background is right, foreground is wrong
+    labels = torch.zeros(1, 10, 10, dtype=torch.uint8)
+    labels[0, 0, 0] = 1
+    few = pixel_loss(scores, labels, balanced=True)
+    labels[0, :5] = 1
+    many = pixel_loss(scores, labels, balanced=True)
+    assert few.item() == pytest.approx(many.item(), rel=1e-12)
+
+
+@pytest.mark.parametrize("balanced", [False, True])
+def test_nothing_labelled_is_zero_with_zero_gradients(balanced):
+    scores = torch.randn(1, 3, 4, 4, requires_grad=True)
+    loss = pixel_loss(scores, torch.full((1, 4, 4), 255, dtype=torch.uint8), balanced=balanced)
+    loss.backward()
+    assert loss == 0
+    assert not scores.grad.any()
+
+
+def test_ignored_pixels_get_no_gradient():
+    scores, labels = case(3)
+    scores.requires_grad_()
+    pixel_loss(scores, labels).backward()
+    touched = scores.grad.abs().sum(1) > 0
+    assert torch.equal(touched, labels != 255)
+
+
+def test_half_precision_computes_in_float32():
+    scores, labels = case(4)
+    loss = pixel_loss(scores.bfloat16(), labels)
+    assert loss.dtype == torch.float32
+    assert loss.item() == pytest.approx(pixel_loss(scores, labels).item(), rel=1e-2)
+
+
+def test_wrong_labels_are_named():
+    scores = torch.zeros(1, 3, 4, 4)
+    with pytest.raises(ShapeError, match="labels has shape"):
+        pixel_loss(scores, torch.zeros(1, 5, 4, dtype=torch.uint8))
+    with pytest.raises(ShapeError, match=r"labels is torch\.int64"):
+        pixel_loss(scores, torch.zeros(1, 4, 4, dtype=torch.int64))

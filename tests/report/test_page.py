@@ -1,0 +1,266 @@
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+
+from tagseg.errors import ShapeError
+from tagseg.report.figures import colour_map, overlay
+from tagseg.report.page import ConfigRow, GalleryItem, RunReport, StageScore, TagScore, render
+
+CLASSES = ("boat", "cat", "dog", "horse", "house", "kite", "lamp", "tree")
+VOID = {"meta", "link", "img", "line", "polyline", "br"}
+
+
+class Page(HTMLParser):
+    """Tags with their attributes, and a check that each is closed."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.open: list[str] = []
+        self.feed(text)
+        assert self.open == []
+
+    def handle_starttag(self, tag, attrs) -> None:
+        self.tags.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attrs) -> None:
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag) -> None:
+        assert self.open.pop() == tag
+
+    def all(self, tag: str) -> list[dict[str, str | None]]:
+        return [attrs for name, attrs in self.tags if name == tag]
+
+
+def scene(seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Photo, labels and score map of two blobs before a gradient."""
+    rng = np.random.default_rng(seed)
+    y, x = np.mgrid[:96, :128] / 96
+    photo = np.stack([90 + 80 * y, 130 + 40 * x, 190 - 60 * y], -1)
+    photo += rng.normal(0, 6, (96, 128, 1))
+    labels, score = np.zeros((96, 128), np.uint8), np.zeros((96, 128))
+    for label in rng.choice(np.arange(1, 9), 2, replace=False):
+        cy, cx, radius = rng.uniform(0.25, 0.75), rng.uniform(0.3, 1.0), rng.uniform(0.12, 0.3)
+        distance = np.hypot(y - cy, x - cx) / radius
+        inside = distance < 1
+        photo[inside] = rng.integers(40, 230, 3) + rng.normal(0, 14, (inside.sum(), 3))
+        labels[inside] = label
+        labels[(distance >= 1) & (distance < 1.12)] = 255
+        score = np.maximum(score, np.exp(-(distance**2)))
+    return photo.clip(0, 255).astype(np.uint8), labels, score.astype(np.float32)
+
+
+def item(seed: int, rank, score: float) -> GalleryItem:
+    photo, labels, heat = scene(seed)
+    shifted = np.roll(labels, 7, axis=1)
+    names = ", ".join(CLASSES[label - 1] for label in np.unique(labels) if 0 < label < 255)
+    panels = (
+        (f"scores: {names}", colour_map(heat, photo)),
+        ("foreground P_f", colour_map(np.sqrt(heat), photo)),
+        ("pseudo-label", overlay(photo, shifted)),
+        ("prediction", overlay(photo, np.where(shifted == 255, 0, shifted).astype(np.uint8))),
+        ("ground truth", overlay(photo, labels)),
+    )
+    return GalleryItem(f"scene_{seed:05}", "val", rank, score, photo, panels)
+
+
+def demo() -> RunReport:
+    """A made-up run with everything a report can show."""
+    rng = np.random.default_rng(3)
+    counts = rng.integers(0, 3000, (9, 10)) + np.eye(9, 10, dtype=int) * 40_000
+    counts[6], counts[:, 6] = 0, 0
+    iou = [0.88, *rng.uniform(0.3, 0.75, 8)]
+    iou[6] = float("nan")
+    stages = ["CAM seeds", "masks before CRF", "masks after CRF"]
+    steps = np.arange(0, 3000, 4)
+    curves = [
+        {
+            "iteration": int(t),
+            "loss": float(2 * np.exp(-t / 900) + rng.gamma(2, 0.1)),
+            "learning_rate": lr,
+        }
+        for t, lr in zip(steps, 0.01 * (1 - steps / 3000) ** 0.9, strict=True)
+    ]
+    ranks = ("best", "median", "worst")
+    return RunReport(
+        title="scenes, seed 0",
+        recipe="builtin_priors",
+        classes=CLASSES,
+        paper="Saleh et al., Incorporating Network Built-in Priors, 2017",
+        command="tagseg train scenes --tags scenes/tags.csv --recipe builtin_priors --out "
+        "runs/demo --ground-truth scenes/SegmentationClass --seed 0",
+        created="2026-11-21 14:03",
+        settings={"backbone": "tiny", "device": "cpu", "precision": "bf16", "seed": 0},
+        config=[
+            ConfigRow("binary_threshold", 0.2, "3.1.2, B_c at 20 % of the maximum"),
+            ConfigRow("alpha", 0.5, "Eq. 3"),
+            ConfigRow("learning_rate", 1e-3, "4.2.2"),
+        ],
+        data=["2,000 photos for training, 300 for validation, 8 classes", "0 skipped"],
+        stages=[("classifier", 61.2), ("masks", 33.9), ("segmenter", 151.0), ("predict", 12.0)],
+        scores=[
+            *(StageScore(name, "train", 0.4 + i / 20, iou, 2000) for i, name in enumerate(stages)),
+            StageScore("segmenter", "val", 0.579, iou, 300, "without tags"),
+            StageScore("segmenter + CRF", "val", 0.602, iou, 300, "without tags"),
+        ],
+        full_supervision_miou=0.78,
+        confusion=counts,
+        confusion_of="segmenter + CRF on val",
+        curves={"classifier": curves[:300], "segmenter": curves},
+        classifier_map=TagScore("val", 0.963, [0.97] * 7 + [None], 300),
+        gallery=[item(3 * r + i, ranks[r], 0.9 - r / 3) for r in range(3) for i in range(3)],
+        notes=["This run is made up."],
+    )
+
+
+@pytest.fixture(scope="module")
+def page() -> str:
+    return render(demo())
+
+
+def test_the_page_needs_nothing_but_itself(page) -> None:
+    parsed = Page(page)
+    assert not parsed.all("link")
+    assert not parsed.all("script")
+    assert all(img["src"].startswith("data:image/webp;base64,") for img in parsed.all("img"))
+    assert "http:" not in page
+    assert "https:" not in page
+    assert "@import" not in page
+    assert "url(" not in page
+
+
+def test_every_stage_and_the_share_of_full_supervision(page) -> None:
+    text = " ".join(re.sub(r"<[^>]+>", " ", page).split())
+    for words in ("CAM seeds train 40.0", "segmenter + CRF val 60.2 77.2 300 without tags"):
+        assert words in text
+    assert "CAM seeds train 40.0 – 2,000" in text, "no share of a score on another split"
+    assert "reaches 78.0 % mIoU on val" in text
+    assert "60.2 % segmenter + CRF, val, 300 photos" in text
+    assert "4 min 18 s" in text
+
+
+def test_an_undefined_iou_is_a_dash_with_its_reason(page) -> None:
+    row = re.search(r"<th scope=\"row\"><span[^>]*></span>kite</th>.*?</tr>", page)
+    assert row is not None
+    assert row.group().count("–</td>") == 5
+    assert "nan" not in re.sub(r"base64,[^\"]*", "", page).lower().split()
+    assert "in neither the ground truth nor the masks of these photos" in page
+    assert "no photo of the split has the tag" in page
+
+
+def test_the_confusion_rows_are_shares_of_the_true_class() -> None:
+    counts = np.array([[90, 10, 0, 0], [0, 199, 1, 0], [0, 0, 0, 0]])
+    report = RunReport("t", "r", ("a", "b"), confusion=counts, confusion_of="x")
+    text = render(report)
+    cells = [
+        [re.sub(r"<[^>]+>", "", cell) for cell in re.findall(r"<td[^>]*>(.*?)</td>", row)]
+        for row in re.findall(r"<tr><th scope=\"row\">.*?</tr>", text)
+    ]
+    assert cells == [
+        ["90", "10", "·", "·", "100"],
+        ["·", "100", "&lt;1", "·", "200"],
+        ["–", "–", "–", "–", "0"],
+    ]
+    assert "unlabelled (255)" in text
+    assert "unlabelled (255)" not in render(replace(report, confusion=counts[:, :3]))
+
+
+def test_pictures_tables_and_charts_can_be_read_aloud(page) -> None:
+    parsed = Page(page)
+    images = parsed.all("img")
+    assert len(images) == 9 * 6
+    assert all(img["alt"] and int(img["width"]) <= 240 for img in images)
+    assert images[0]["alt"] == "photo of scene_00000"
+    assert all(th.get("scope") in {"col", "row"} for th in parsed.all("th"))
+    assert len(parsed.all("svg")) == 4
+    assert all(svg["aria-label"] for svg in parsed.all("svg"))
+    assert parsed.all("html")[0]["lang"] == "en"
+    ids = [attrs["id"] for _, attrs in parsed.tags if "id" in attrs]
+    assert len(ids) == len(set(ids))
+    assert {
+        attrs["aria-labelledby"] for _, attrs in parsed.tags if "aria-labelledby" in attrs
+    } <= set(ids)
+    links = [a["href"] for a in parsed.all("a")]
+    assert {link.removeprefix("#") for link in links} <= set(ids)
+
+
+def test_ranks_come_in_order(page) -> None:
+    headings = re.findall(r"<h3>(\w+) photos</h3>", page)
+    assert headings == ["Best", "Median", "Worst"]
+
+
+EVIL = "<script>alert('x')</script>\" onload=\"y"
+
+
+def test_every_text_is_escaped() -> None:
+    photo = np.zeros((4, 4, 3), np.uint8)
+    records = [{"iteration": i, EVIL: 1.0} for i in range(3)]
+    report = RunReport(
+        title=EVIL,
+        recipe=EVIL,
+        classes=(EVIL,),
+        paper=EVIL,
+        command=EVIL,
+        created=EVIL,
+        settings={EVIL: EVIL},
+        config=[ConfigRow(EVIL, EVIL, EVIL)],
+        data=[EVIL],
+        stages=[(EVIL, 1.0)],
+        scores=[StageScore(EVIL, EVIL, 0.5, [0.5, 0.5], 1, EVIL)],
+        full_supervision_miou=0.6,
+        full_supervision_split=EVIL,
+        confusion=np.eye(2, dtype=np.int64),
+        confusion_of=EVIL,
+        curves={EVIL: records},
+        classifier_map=TagScore(EVIL, 0.5, [0.5], 1),
+        gallery=[GalleryItem(EVIL, EVIL, "sample", None, photo, ((EVIL, photo),))],
+        notes=[EVIL],
+    )
+    text = render(report)
+    assert "&lt;script&gt;" in text
+    parsed = Page(text)
+    assert not parsed.all("script")
+    assert not [attrs for _, attrs in parsed.tags if "onload" in attrs]
+
+
+def test_without_ground_truth_the_page_says_so_and_leaves_the_rest_out() -> None:
+    text = render(RunReport("t", "cam_baseline", CLASSES))
+    assert "No ground truth was given: quality was not measured" in text
+    assert {attrs["id"] for attrs in Page(text).all("section")} == {"quality", "run"}
+
+
+def test_scores_that_were_not_measured() -> None:
+    scores = [StageScore("segmenter", "val", None, None, 0, "val has no ground truth")]
+    text = render(RunReport("t", "r", CLASSES, scores=scores, full_supervision_miou=float("nan")))
+    assert "– : not measured" in text
+    assert "full supervision" not in text
+    assert 'class="tiles"' not in text
+
+
+def test_size_is_bounded_for_24_photos_of_noise() -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (300, 300, 3), dtype=np.uint8)
+    panels = tuple((f"panel {i}", noise) for i in range(5))
+    gallery = [GalleryItem(f"p{i}", "val", "sample", None, noise, panels) for i in range(24)]
+    assert len(render(RunReport("t", "r", CLASSES, gallery=gallery))) < 8e6
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"scores": [StageScore("s", "val", 0.5, [0.5] * 8, 1)]},
+        {"confusion": np.zeros((9, 11), np.int64)},
+        {"classifier_map": TagScore("val", 0.5, [0.5] * 9, 1)},
+        {"gallery": [GalleryItem("p", "val", "best", 1.0, np.zeros((4, 4), np.uint8), ())]},
+    ],
+)
+def test_what_does_not_fit_is_refused(change) -> None:
+    with pytest.raises(ShapeError):
+        render(replace(demo(), **change))

@@ -1,0 +1,148 @@
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import cv2
+import pytest
+import torch
+
+from tagseg.errors import ConfigError, ImageError
+from tagseg.run import engine
+from tagseg.run.progress import Progress
+
+
+class Photo(NamedTuple):
+    name: str
+    number: int
+
+
+def slow_square(number: int) -> int:
+    time.sleep(0.002 * (number % 3))
+    return number * number
+
+
+def process_of(number: int) -> int:
+    return os.getpid()
+
+
+def fail(item: object) -> None:
+    raise ValueError("broken")
+
+
+def fail_on_purpose(item: object) -> None:
+    raise ImageError("cannot be decoded", do="leave it out")
+
+
+@pytest.mark.parametrize(
+    ("workers", "backend", "n"), [(1, "threading", 5), (3, "threading", 300), (2, "loky", 9)]
+)
+def test_results_come_in_order(workers: int, backend: str, n: int) -> None:
+    with Progress().task("squares", total=n) as task:
+        results = engine.map_photos(
+            slow_square, range(n), workers=workers, backend=backend, progress=task
+        )
+        assert list(results) == [i * i for i in range(n)]
+    assert task.done == n
+
+
+def test_loky_works_in_other_processes() -> None:
+    assert os.getpid() not in set(
+        engine.map_photos(process_of, range(4), workers=2, backend="loky")
+    )
+
+
+def test_a_slow_consumer_does_not_let_results_pile_up() -> None:
+    taken: list[int] = []
+
+    def items() -> Iterator[int]:
+        for number in range(10_000):
+            taken.append(number)
+            yield number
+
+    results = engine.map_photos(slow_square, items(), workers=2)
+    assert next(results) == 0
+    time.sleep(0.2)
+    assert len(taken) < 100
+    results.close()
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("item", [Path("a/b.jpg"), "a/b.jpg", ("a/b.jpg", 1), Photo("a/b.jpg", 1)])
+def test_an_exception_carries_the_name_of_the_item(workers: int, item: object) -> None:
+    with pytest.raises(ValueError, match="broken") as caught:
+        list(engine.map_photos(fail, [item], workers=workers))
+    assert caught.value.__notes__ == ["while working on a/b.jpg"]
+    with pytest.raises(ImageError) as error:
+        list(engine.map_photos(fail_on_purpose, [item], workers=workers))
+    assert str(error.value) == "a/b.jpg: cannot be decoded; leave it out"
+
+
+def test_an_exception_from_another_process_carries_the_name() -> None:
+    with pytest.raises(ImageError) as error:
+        list(engine.map_photos(fail_on_purpose, ["b.jpg"], workers=2, backend="loky"))
+    assert str(error.value) == "b.jpg: cannot be decoded; leave it out"
+
+
+def test_no_workers_is_an_error_at_once() -> None:
+    with pytest.raises(ConfigError, match="0 workers"):
+        engine.map_photos(slow_square, [1], workers=0)
+
+
+def test_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert engine.choose_device() == engine.choose_device("cpu") == torch.device("cpu")
+    with pytest.raises(ConfigError, match="cuda is not available"):
+        engine.choose_device("cuda")
+    with pytest.raises(ConfigError, match="'tpu' does not exist"):
+        engine.choose_device("tpu")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert engine.choose_device() == engine.choose_device("cuda") == torch.device("cuda")
+    assert engine.choose_device("cpu") == torch.device("cpu")
+
+
+@pytest.mark.parametrize(
+    ("flags", "wanted"),
+    [
+        ("fpu avx512f avx512_bf16 sse", torch.bfloat16),
+        ("fpu amx_bf16 amx_tile", torch.bfloat16),
+        ("fpu avx2 avx512f", torch.float32),
+    ],
+)
+def test_precision_on_cpus(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, flags: str, wanted: torch.dtype
+) -> None:
+    (tmp_path / "cpuinfo").write_text(f"processor : 0\nflags : {flags}\n")
+    monkeypatch.setattr(engine, "_CPU_INFO", tmp_path / "cpuinfo")
+    cpu = torch.device("cpu")
+    assert engine.choose_precision("auto", cpu) == wanted
+    assert engine.choose_precision("bf16", cpu) == torch.bfloat16
+    assert engine.choose_precision("fp32", cpu) == torch.float32
+    (tmp_path / "cpuinfo").unlink()
+    assert engine.choose_precision("auto", cpu) == torch.float32
+    with pytest.raises(ConfigError, match="'fp16' does not exist"):
+        engine.choose_precision("fp16", cpu)
+
+
+@pytest.mark.parametrize(("capability", "wanted"), [((7, 5), "float32"), ((8, 0), "bfloat16")])
+def test_precision_on_cuda(
+    monkeypatch: pytest.MonkeyPatch, capability: tuple[int, int], wanted: str
+) -> None:
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
+    assert engine.choose_precision("auto", torch.device("cuda")) == getattr(torch, wanted)
+
+
+def test_cores_and_threads() -> None:
+    assert 1 <= engine.usable_cores() <= (os.cpu_count() or 1)
+    before = torch.get_num_threads(), cv2.getNumThreads()
+    try:
+        engine.set_threads(2)
+        assert (torch.get_num_threads(), cv2.getNumThreads()) == (2, 2)
+        with pytest.raises(ConfigError, match="0 threads"):
+            engine.set_threads(0)
+    finally:
+        torch.set_num_threads(before[0])
+        cv2.setNumThreads(before[1])
