@@ -1,4 +1,4 @@
-"""Broken photos, tag files, class lists, lists and masks, each with the line that the user reads."""
+"""Broken photos, tag files, class lists, name lists, masks, each with the line the user reads."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ PHOTOS: dict[str, tuple[bytes, str]] = {
         f"the JPEG file is cut short or damaged (it ends before the picture does){REPLACE}",
     ),
     "half a jpeg, closed again": (
-        half(encode("JPEG")) + b"\xff\xd9",
+        half(encode("JPEG", quality=95)) + b"\xff\xd9",
         f"the JPEG file is cut short or damaged (part of the picture is missing){REPLACE}",
     ),
     "half a jpeg, filled with zeros": (

@@ -296,6 +296,19 @@ class TestMasks:
             assert picture.mode == "P"
             assert np.array_equal(np.array(picture.getpalette()).reshape(-1, 3), voc_palette())
 
+    def test_a_write_that_fails_leaves_the_old_file(self, tmp_path, monkeypatch):
+        write_mask(tmp_path / "a.png", np.ones((2, 2), np.uint8))
+
+        def fail(source: Path, target: Path) -> None:
+            assert source.parent == target.parent
+            raise OSError(28, "No space left on device")
+
+        monkeypatch.setattr(os, "replace", fail)
+        with pytest.raises(MaskError, match=r"a\.png: cannot be written: No space left"):
+            write_mask(tmp_path / "a.png", np.zeros((2, 2), np.uint8))
+        assert os.listdir(tmp_path) == ["a.png"]
+        assert (read_mask(tmp_path / "a.png") == 1).all()
+
     def test_writing_to_no_folder(self, tmp_path):
         with pytest.raises(MaskError, match="cannot be written: No such file"):
             write_mask(tmp_path / "no" / "a.png", np.zeros((2, 2), np.uint8))

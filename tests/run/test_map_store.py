@@ -149,10 +149,6 @@ def test_after_closing_it_reads_and_does_not_write(tmp_path: Path) -> None:
     store.close()
 
 
-def read_length(store: MapStore) -> int:
-    return len(store) + len(store.get("x"))
-
-
 def test_threads_and_processes_read_it(tmp_path: Path) -> None:
     names = ["x", *map(str, range(50))]
     with fill(tmp_path / "m.sqlite", names):
@@ -160,7 +156,8 @@ def test_threads_and_processes_read_it(tmp_path: Path) -> None:
     store = MapStore(tmp_path / "m.sqlite")
     with ThreadPoolExecutor(4) as pool:
         assert list(pool.map(lambda n: store.get(n)["a"][0] == len(n), names)) == [True] * 51
-    assert joblib.Parallel(2)(joblib.delayed(read_length)(store) for _ in range(3)) == [53] * 3
+    lengths = joblib.Parallel(2)(joblib.delayed(MapStore.__len__)(store) for _ in range(3))
+    assert lengths == [51] * 3
     store.close()
 
 
@@ -169,6 +166,7 @@ def test_a_fork_does_not_disturb_the_writer(tmp_path: Path) -> None:
 import gc, os, sys
 from pathlib import Path
 import numpy as np
+from tagseg.errors import WorkspaceError
 from tagseg.run.map_store import MapStore
 store = MapStore(Path(sys.argv[1]), writable=True)
 store.put("committed", a=np.zeros(1))
@@ -176,6 +174,11 @@ store._connected.commit()
 store.put("not yet", a=np.zeros(1))
 if (pid := os.fork()) == 0:
     ok = store.names() == ["committed"]
+    try:
+        store.put("child", a=np.zeros(1))
+        ok = False
+    except WorkspaceError:
+        pass
     store.close()
     store = None
     gc.collect()

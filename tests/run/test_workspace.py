@@ -47,7 +47,8 @@ class Run:
             if skip != "saliency":
                 stage("saliency", {}, [data])
             cam = stage("cam", {"scales": scales}, [data, classifier])
-            stage("segmenter", {}, [data, cam])
+            if skip != "segmenter":
+                stage("segmenter", {}, [data, cam])
             assert [s.name for s in work.summary()] == [s.name for s in work._stages.values()]
         return ran
 
@@ -131,6 +132,9 @@ def test_numbers_follow_the_order_and_strangers_stay(run: Run) -> None:
         assert [s.name for s in reader.summary()] == ["classifier", "cam", "segmenter"]
     assert run() == []
     assert stages(run) == FOLDERS
+    assert run(skip="segmenter") == []
+    with Workspace.read(run.folder) as reader:
+        assert [s.name for s in reader.summary()] == ["classifier", "saliency", "cam"]
 
 
 def test_a_finished_run_is_read_without_a_lock(run: Run) -> None:

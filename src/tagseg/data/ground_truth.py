@@ -6,11 +6,12 @@ code may read ground truth, and thresholds are never tuned on it silently.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
+from tagseg.data.dataset import digest_of_array, file_key
 from tagseg.data.images import find_masks, read_mask
 from tagseg.errors import MaskError
 from tagseg.maps import IGNORE, Labels
@@ -46,6 +47,14 @@ class GroundTruth:
     def names(self) -> tuple[str, ...]:
         """The annotated photos' names."""
         return tuple(self._masks)
+
+    def states(self) -> Iterator[tuple[str, str]]:
+        """(name, state) of every mask, by name; the state changes when the mask does."""
+        for name, source in sorted(self._masks.items()):
+            if isinstance(source, Path):
+                yield name, repr(file_key(source)[1:])
+            else:
+                yield name, digest_of_array(source)
 
     def labels(self, name: str, shape: tuple[int, int]) -> Labels:
         """Labels of photo ``name``, uint8 (H, W) with (H, W) == ``shape``, the photo's size.

@@ -27,7 +27,7 @@ from PIL.PpmImagePlugin import PpmImageFile
 from PIL.TiffImagePlugin import TiffImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 
-from tagseg.data.jpeg import padded_copy
+from tagseg.data.jpeg import NotWholeError, padded_copy
 from tagseg.errors import DataError, ImageError, MaskError
 from tagseg.maps import MAX_CLASSES, Image, Labels, check_labels
 
@@ -232,10 +232,15 @@ def _decode(data: bytes, where: Path | None, max_pixels: int) -> ImageFile.Image
         )
     _silence_pillow()
     try:
+        padded = padded_copy(data) if kind.name == "JPEG" else None
         picture = kind.reader(io.BytesIO(data))
         width, height = picture.size
         if width * height <= max_pixels:
-            _load_whole(picture, kind, data)
+            if kind.name == "PNG":
+                kind.reader(io.BytesIO(data)).verify()  # all chunks, with their checksums
+            picture.load()
+            if padded is not None:
+                _check_same(picture, kind.reader(io.BytesIO(padded)))
             return picture
     except Exception as problem:  # Pillow's readers raise anything on broken files
         raise _damaged(kind.name, problem, where) from None
@@ -246,16 +251,9 @@ def _decode(data: bytes, where: Path | None, max_pixels: int) -> ImageFile.Image
     )
 
 
-def _load_whole(picture: ImageFile.ImageFile, kind: _Format, data: bytes) -> None:
-    """Decode ``picture``; raise anything if a part of it is missing from ``data``."""
-    if kind.name == "PNG":
-        kind.reader(io.BytesIO(data)).verify()  # all chunks to the last, with their checksums
-    padded = padded_copy(data) if kind.name == "JPEG" else None
-    picture.load()
-    if padded is not None:
-        again = kind.reader(io.BytesIO(padded))
-        if ImageChops.difference(picture, again).getbbox() is not None:
-            raise ValueError("part of the picture is missing")
+def _check_same(picture: PilImage.Image, padded: PilImage.Image) -> None:
+    if ImageChops.difference(picture, padded).getbbox() is not None:
+        raise NotWholeError("part of the picture is missing")
 
 
 def _damaged(kind: str, problem: Exception, where: Path | None) -> ImageError:

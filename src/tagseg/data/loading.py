@@ -42,7 +42,7 @@ def load_dataset(
     classes: Path | str | Sequence[str] | None = None,
     untagged: Untagged | None = None,
     layout: Layout = "auto",
-    split: str | Path | None = None,
+    split: str | Path | Sequence[str | Path] | None = None,
     max_pixels: int = MAX_PIXELS,
 ) -> Dataset:
     """Load a folder of photos with image-level tags; nothing is decoded yet, nothing written.
@@ -56,7 +56,7 @@ def load_dataset(
         untagged: whether photos without tags hold none of the classes, or may hold any.
         layout: how the folder is laid out; by default what it looks like.
         split: a list file, or the name of one (``train`` for ImageSets/Segmentation/train.txt or
-            train.txt): only these photos, in that order.
+            train.txt), or several: only these photos, in that order.
         max_pixels: refuse larger photos.
 
     Raises TagError for tags, classes or lists that cannot be used (and if photos without tags
@@ -67,7 +67,7 @@ def load_dataset(
     _check_choice(untagged, (None, *get_args(Untagged)), "untagged")
     place = _Place.at(Path(path))
     source = _tag_source(place, None if tags is None else Path(tags), layout)
-    listed = None if split is None else _listed(place, split)
+    listed = None if split is None else _listed_in_all(place, split)
     class_list = _given_classes(classes, place, source)
     rows = _read_rows(place, source, class_list, listed)
     if class_list is None:
@@ -191,6 +191,11 @@ def _read_rows(
         names = place.photos if listed is None else listed
         return rows_of_annotations(place.folder / "Annotations", names, classes or VOC_CLASSES)
     return rows_of_class_folders(place.photos)
+
+
+def _listed_in_all(place: _Place, splits: str | Path | Sequence[str | Path]) -> tuple[str, ...]:
+    several = (splits,) if isinstance(splits, str | Path) else splits
+    return tuple(dict.fromkeys(name for split in several for name in _listed(place, split)))
 
 
 def _listed(place: _Place, split: str | Path) -> tuple[str, ...]:

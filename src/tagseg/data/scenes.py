@@ -81,7 +81,9 @@ def draw_scene(
         scene = _try_scene(kind, rng, height, width)
         if scene is not None:
             return scene
-    raise DataError(f"no legible scene in 20 attempts at {width} x {height}", do="use a larger size")
+    raise DataError(
+        f"no legible scene in 20 attempts at {width} x {height}", do="use a larger size"
+    )
 
 
 def scene_dataset(
@@ -136,9 +138,7 @@ def _number(text: str) -> int:
     return int.from_bytes(text.encode(), "big") % (2**31)
 
 
-def _try_scene(
-    kind: SceneKind, rng: np.random.Generator, height: int, width: int
-) -> Scene | None:
+def _try_scene(kind: SceneKind, rng: np.random.Generator, height: int, width: int) -> Scene | None:
     h, w = height * _DRAW, width * _DRAW
     placed = _arrange(kind, rng, h, w)
     canvas = background(rng, h, w, _surroundings(kind, placed, rng))
@@ -173,9 +173,7 @@ def _arrange(kind: SceneKind, rng: np.random.Generator, h: int, w: int) -> list[
         x = np.clip(w * (centre + rng.normal(0, 0.1)), 0.7 * half, w - 0.7 * half)
         y = np.clip(h * rng.uniform(0.3, 0.75), 0.7 * half, h - 0.7 * half)
         turn = float(rng.normal(0, 0.12))
-        placed.append(
-            _Placed(shape(rng), tag, float(x), float(y), half, rng.random() < 0.5, turn)
-        )
+        placed.append(_Placed(shape(rng), tag, float(x), float(y), half, rng.random() < 0.5, turn))
     return [placed[i] for i in rng.permutation(len(placed))]
 
 
@@ -236,7 +234,9 @@ def _photograph(rng: np.random.Generator, canvas: npt.NDArray[np.float32]) -> Im
     h, w = canvas.shape[:2]
     uneven = 1.0 + 0.12 * smooth_noise(rng, h, w, 90)[:, :, None]
     cast = rng.uniform(0.9, 1.1, 3).astype(np.float32) * rng.uniform(0.7, 1.15)
-    small = cv2.resize(canvas * uneven * cast, (w // _DRAW, h // _DRAW), interpolation=cv2.INTER_AREA)
+    small = cv2.resize(
+        canvas * uneven * cast, (w // _DRAW, h // _DRAW), interpolation=cv2.INTER_AREA
+    )
     soft = cv2.GaussianBlur(small, (0, 0), float(rng.uniform(0.3, 0.7)))
     noisy = soft + rng.standard_normal(soft.shape, dtype=np.float32) * rng.uniform(2, 7)
     return np.clip(noisy, 0, 255).astype(np.uint8)
@@ -259,5 +259,10 @@ def _add_box(entry: ET.Element, inside: npt.NDArray[np.bool_]) -> None:
     """VOC's pixel coordinates start at 1 and include the last pixel."""
     ys, xs = np.nonzero(inside)
     box = ET.SubElement(entry, "bndbox")
-    for key, value in (("xmin", xs.min()), ("ymin", ys.min()), ("xmax", xs.max()), ("ymax", ys.max())):
+    for key, value in (
+        ("xmin", xs.min()),
+        ("ymin", ys.min()),
+        ("xmax", xs.max()),
+        ("ymax", ys.max()),
+    ):
         ET.SubElement(box, key).text = str(int(value) + 1)

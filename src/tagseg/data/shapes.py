@@ -81,7 +81,9 @@ def _wheel(rng: np.random.Generator, x: float, y: float, radius: float) -> list[
     ]
 
 
-def _legs(xs: tuple[float, ...], top: float, bottom: float, width: float, m: Material) -> list[Part]:
+def _legs(
+    xs: tuple[float, ...], top: float, bottom: float, width: float, m: Material
+) -> list[Part]:
     return [Part(_box(x - width, top, x + width, bottom), m) for x in xs]
 
 
@@ -149,8 +151,13 @@ def _car(rng: np.random.Generator) -> list[Part]:
     roof = rng.uniform(-0.5, -0.35)
     return [
         Part(_polygon((-0.6, 0.02), (-0.38, roof), (0.3, roof), (0.62, 0.02)), body),
-        Part(_polygon((-0.45, 0.0), (-0.3, roof + 0.1), (-0.05, roof + 0.1), (-0.05, 0.0)), _glass(rng)),
-        Part(_polygon((0.05, 0.0), (0.05, roof + 0.1), (0.25, roof + 0.1), (0.46, 0.0)), _glass(rng)),
+        Part(
+            _polygon((-0.45, 0.0), (-0.3, roof + 0.1), (-0.05, roof + 0.1), (-0.05, 0.0)),
+            _glass(rng),
+        ),
+        Part(
+            _polygon((0.05, 0.0), (0.05, roof + 0.1), (0.25, roof + 0.1), (0.46, 0.0)), _glass(rng)
+        ),
         Part(_polygon((-1, 0.05), (-0.9, 0), (0.85, 0), (1, 0.15), (1, 0.45), (-1, 0.45)), body),
         *_wheel(rng, -0.55, 0.45, 0.23),
         *_wheel(rng, 0.58, 0.45, 0.23),
@@ -230,7 +237,11 @@ def _cup(rng: np.random.Generator) -> list[Part]:
     body = random_material(rng)
     ring = [Part(_ellipse(0.7, 0.0, 0.32, 0.4), body)]
     rim = Part(_ellipse(0, -0.65, 0.62, 0.14), _dark(rng))
-    return [*ring, Part(_polygon((-0.62, -0.65), (0.62, -0.65), (0.5, 0.8), (-0.5, 0.8)), body), rim]
+    return [
+        *ring,
+        Part(_polygon((-0.62, -0.65), (0.62, -0.65), (0.5, 0.8), (-0.5, 0.8)), body),
+        rim,
+    ]
 
 
 def _lamp(rng: np.random.Generator) -> list[Part]:
@@ -244,7 +255,10 @@ def _lamp(rng: np.random.Generator) -> list[Part]:
 
 def _clock(rng: np.random.Generator) -> list[Part]:
     a, b = rng.uniform(0, 6, 2)
-    hands = [_polygon((-0.04, 0), (0.04, 0), (r * np.cos(t), r * np.sin(t))) for t, r in ((a, 0.6), (b, 0.4))]
+    hands = [
+        _polygon((-0.04, 0), (0.04, 0), (r * np.cos(t), r * np.sin(t)))
+        for t, r in ((a, 0.6), (b, 0.4))
+    ]
     return [
         Part(_ellipse(0, 0, 0.95, 0.95), random_material(rng)),
         Part(_ellipse(0, 0, 0.74, 0.74), _plain(rng, 235, 235, 228)),
@@ -307,7 +321,12 @@ def _bottle(rng: np.random.Generator) -> list[Part]:
     body, label = random_material(rng, patterns=("plain", "stripes")), random_material(rng)
     return [
         Part(_box(-0.12, -0.95, 0.12, -0.3), body),
-        Part(_polygon((-0.14, -0.5), (0.14, -0.5), (0.4, -0.1), (0.4, 0.95), (-0.4, 0.95), (-0.4, -0.1)), body),
+        Part(
+            _polygon(
+                (-0.14, -0.5), (0.14, -0.5), (0.4, -0.1), (0.4, 0.95), (-0.4, 0.95), (-0.4, -0.1)
+            ),
+            body,
+        ),
         Part(_box(-0.4, 0.15, 0.4, 0.6), label),
     ]
 
@@ -318,7 +337,10 @@ def _flower(rng: np.random.Generator) -> list[Part]:
     turns = np.arange(n) * 2 * np.pi / n
     return [
         Part(_box(-0.05, -0.2, 0.05, 1.0), _plain(rng, 60, 140, 55)),
-        *[Part(_ellipse(0.38 * np.cos(t), -0.4 + 0.38 * np.sin(t), 0.34, 0.18, t), petal) for t in turns],
+        *[
+            Part(_ellipse(0.38 * np.cos(t), -0.4 + 0.38 * np.sin(t), 0.34, 0.18, t), petal)
+            for t in turns
+        ],
         Part(_ellipse(0, -0.4, 0.2, 0.2), _plain(rng, 235, 190, 50)),
     ]
 
@@ -359,7 +381,11 @@ def _tractor(rng: np.random.Generator) -> list[Part]:
 
 def _crab(rng: np.random.Generator) -> list[Part]:
     shell = random_material(rng)
-    legs = [_polygon((s * 0.4, y), (s * 1.0, y + 0.35), (s * 0.4, y + 0.12)) for s in (-1, 1) for y in (0.1, 0.3)]
+    legs = [
+        _polygon((s * 0.4, y), (s * 1.0, y + 0.35), (s * 0.4, y + 0.12))
+        for s in (-1, 1)
+        for y in (0.1, 0.3)
+    ]
     return [
         *[Part(leg, shell) for leg in legs],
         *[Part(_ellipse(s * 0.75, -0.45, 0.24, 0.2, s * 0.6), shell) for s in (-1, 1)],

@@ -76,9 +76,7 @@ def background(rng: np.random.Generator, height: int, width: int, surroundings: 
     """
     horizon = {"sky": rng.uniform(0.75, 1.1), "wall": 1.2}.get(surroundings, rng.uniform(0.3, 0.7))
     far = _sky(rng, height, width) if surroundings != "wall" else _ground(rng, height, width)
-    near = (
-        _water(rng, height, width) if surroundings == "water" else _ground(rng, height, width)
-    )
+    near = _water(rng, height, width) if surroundings == "water" else _ground(rng, height, width)
     line = horizon * height + smooth_noise(rng, 1, width, 40)[0] * height * 0.08
     rows = np.arange(height, dtype=np.float32)[:, None]
     blend = np.clip((rows - line[None]) / 3.0 + 0.5, 0.0, 1.0)[:, :, None]

@@ -122,4 +122,3 @@ def argmax_at(probs: Probs, shape: tuple[int, int]) -> Labels:
         labels[ahead] = label
         np.maximum(best, upsampled, out=best)  # type: ignore[call-overload]
     return labels
-

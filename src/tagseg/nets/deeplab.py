@@ -102,7 +102,7 @@ class SegmentationNet(nn.Module):
         stride = backbone.output_stride
         dilation = max(1, round(dilation * 8 / stride * view_scale))
         padding = (kernel - 1) * dilation // 2
-        self.backbone = backbone
+        self.backbone, self.field_of_view, self.view_scale = backbone, field_of_view, view_scale
         self.fc6 = nn.Conv2d(
             backbone.out_channels, width, kernel, padding=padding, dilation=dilation
         )

@@ -176,12 +176,14 @@ class Product:
         split: "train" or "val".
         labels: of photo i, at working or full size.
         stages: what the labels depend on.
+        by_class: False for masks that only tell foreground (1) from background.
     """
 
     title: str
     split: Literal["train", "val"]
     labels: Callable[[int], Labels]
     stages: tuple[Stage, ...]
+    by_class: bool = True
 
 
 @dataclass(frozen=True)

@@ -117,10 +117,11 @@ def run(run: Run, config: Config) -> Outcome:
         field_of_view=field_of_view(config),
     )
     products = []
+    by_class = config.masks != "foreground"
     if config.masks != "none":
         products += [
-            Product("masks before CRF", "train", raw_mask, tuple(evidence)),
-            Product("training masks", "train", masks, (masks.stage,)),
+            Product("masks before CRF", "train", raw_mask, tuple(evidence), by_class),
+            Product("training masks", "train", masks, (masks.stage,), by_class),
         ]
     products += segmenter_products(run, config, segmenter, segmenter_stage)
     return Outcome(

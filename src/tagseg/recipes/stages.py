@@ -36,6 +36,7 @@ __all__ = [
     "activation_prior",
     "classifier_scores",
     "crf_parameters",
+    "crf_refinement",
     "location_maps",
     "photo_masks",
     "predictions",
@@ -86,6 +87,15 @@ def crf_parameters(config: TrainingConfig) -> CrfParameters:
     )
 
 
+def crf_refinement(parameters: CrfParameters) -> Refine:
+    """Smooth probabilities with the dense CRF, from unary -log p."""
+
+    def smooth(image: Image, probs: Probs) -> Probs:
+        return refine(image, -np.log(probs.clip(1e-8, 1.0)), parameters)
+
+    return smooth
+
+
 def tag_classifier(run: Run, config: TrainingConfig) -> tuple[GapClassifier, Stage]:
     """The localization network, trained on tags (Saleh et al. 3.1.2 and 4.2.2)."""
     photos = run.photos
@@ -131,9 +141,7 @@ def classifier_scores(
 ) -> npt.NDArray[np.float32]:
     """Probability of each class in each photo (N, C)."""
     with run.task("classifying", len(photos)) as ticks:
-        return tag_scores(
-            classifier, photos, execution=run.setup.execution, advance=ticks.advance
-        )
+        return tag_scores(classifier, photos, execution=run.setup.execution, advance=ticks.advance)
 
 
 def location_maps(
@@ -209,9 +217,13 @@ def activation_prior(
 
     def read(index: int) -> SaliencyMap:
         means = stage.maps("channel-means").get(photos.names[index])
-        blocks = [means[key].astype(np.float32) for key in ("block4", "block5")]
-        shape = photos.image(index).shape[:2]
-        return foreground_probability(*blocks, shape, saturate=saturate, strides=strides)
+        return foreground_probability(
+            means["block4"].astype(np.float32),
+            means["block5"].astype(np.float32),
+            photos.image(index).shape[:2],
+            saturate=saturate,
+            strides=strides,
+        )
 
     return read, stage
 
@@ -300,7 +312,7 @@ def trained_segmenter(
         photos.classes,
         side=config.photo_side,
         execution=setup.execution,
-        refine=_crf_of_probs(config) if config.segmenter_crf else None,
+        refine=crf_refinement(crf_parameters(config)) if config.segmenter_crf else None,
     )
     return segmenter, stage
 
@@ -368,9 +380,7 @@ def photo_masks(
                         ticks.advance(len(names))
                         continue
                     work = zip(names, indices, images, segmenter.forward(images), strict=True)
-                    for _ in map_photos(
-                        write, work, workers=run.setup.threads, progress=ticks
-                    ):
+                    for _ in map_photos(write, work, workers=run.setup.threads, progress=ticks):
                         pass
 
     def read(index: int) -> Labels:
@@ -382,15 +392,6 @@ def photo_masks(
 def labels_for(labels: Labels, photos: WorkingPhotos, index: int) -> Labels:
     """``labels`` of a photo at its own size, for comparison with ground truth."""
     return labels_at(labels, photos.full_shape(index))
-
-
-def _crf_of_probs(config: TrainingConfig) -> Refine:
-    parameters = crf_parameters(config)
-
-    def smooth(image: Image, probs: Probs) -> Probs:
-        return refine(image, -np.log(probs.clip(1e-8, 1.0)), parameters)
-
-    return smooth
 
 
 def _each_batch(

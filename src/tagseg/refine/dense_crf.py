@@ -45,11 +45,13 @@ Float32 = npt.NDArray[np.float32]
 
 @dataclass(frozen=True)
 class CrfParameters:
-    """Settings of a dense CRF; the defaults are those of Saleh et al.'s successors (SEC).
+    """Settings of a dense CRF; the defaults are those of SEC (Saleh et al. state none).
 
-    ``bilateral`` is (weight, sigma in pixels, sigma in colour levels), ``smoothness`` (weight, sigma
-    in pixels); None leaves a kernel out. The sigmas hold for photos whose longer side is
+    ``bilateral`` is (weight, sigma in pixels, sigma in colour levels), ``smoothness`` (weight,
+    sigma in pixels); None leaves a kernel out. The sigmas hold for photos whose longer side is
     ``reference_side`` pixels, or for every photo where it is None.
+
+    Raises ConfigError for negative weights, sigmas that are not positive, negative iterations.
     """
 
     bilateral: tuple[float, float, float] | None = (10, 80, 13)
@@ -71,7 +73,7 @@ class CrfParameters:
             )
 
     def at(self, height: int, width: int) -> CrfParameters:
-        """Settings for a photo of ``height`` x ``width``: spatial sigmas scaled, if they are to be."""
+        """Settings for a photo of ``height`` x ``width``, with its spatial sigmas in pixels."""
         if self.reference_side is None:
             return self
         factor = max(height, width) / self.reference_side
@@ -123,6 +125,8 @@ def softmax_unary(maps: Float32) -> Float32:
     Raises ShapeError where ``maps`` is not a finite float32 (L, H, W).
     """
     maps = check_maps(maps, np.shape(maps)[1:], "maps")
+    if 0 in maps.shape:
+        raise ShapeError(f"maps has shape {maps.shape}", do="give at least one label and pixel")
     shifted = maps - maps.max(axis=0)
     unary: Float32 = np.log(np.exp(shifted).sum(axis=0)) - shifted
     return unary
@@ -138,11 +142,11 @@ def _check_kernel(kernel: Any, length: int, name: str) -> None:
         values = np.empty(0)
     fits = values.shape == (length,) and bool(np.isfinite(values).all())
     if not fits or values[0] < 0 or (values[1:] <= 0).any():
-        expected = "(weight, sigma in pixels" + (", sigma in colour levels)" if length == 3 else ")")
+        levels = ", sigma in colour levels" if length == 3 else ""
         raise ConfigError(
             f"{name} is {kernel!r}",
             where="dense CRF",
-            do=f"give {expected} with weight >= 0 and sigmas > 0, or None",
+            do=f"give (weight, sigma in pixels{levels}) with weight >= 0 and sigmas > 0, or None",
         )
 
 
@@ -165,9 +169,10 @@ def _bilateral_lattice(image: Image, bilateral: tuple[float, float, float] | Non
         return _empty_lattice(height * width)
     weight, sigma_pixels, sigma_levels = bilateral
     features = np.empty((height, width, 5), np.float32)
-    features[..., 0] = np.arange(width) / sigma_pixels
-    features[..., 1] = np.arange(height)[:, None] / sigma_pixels
-    np.divide(image, sigma_levels, out=features[..., 2:], casting="unsafe")
+    with np.errstate(over="ignore"):  # sigmas that small are refused by the lattice
+        features[..., 0] = np.arange(width) / sigma_pixels
+        features[..., 1] = np.arange(height)[:, None] / sigma_pixels
+        features[..., 2:] = (np.arange(256) / sigma_levels).astype(np.float32)[image]
     lattice = build_lattice(features.reshape(-1, 5))
     _normalise(lattice, weight)
     return lattice
@@ -227,7 +232,7 @@ def _normalise(lattice, weight):  # type: ignore[no-untyped-def]
         lattice.weights[i] *= np.float32(np.sqrt(weight / response))
 
 
-@njit(nogil=True, cache=True)
+@njit(nogil=True, cache=True, error_model="numpy")
 def _mean_field(unary, lattice, axis_y, axis_x, iterations, probs):  # type: ignore[no-untyped-def]
     """Run the mean field on ``unary`` (H, W, width) and write ``probs`` (L, H, W)."""
     height, length, width = unary.shape
@@ -254,7 +259,7 @@ def _mean_field(unary, lattice, axis_y, axis_x, iterations, probs):  # type: ign
         grid, grid_next = grid_next, grid
 
 
-@njit(nogil=True, cache=True)
+@njit(nogil=True, cache=True, error_model="numpy")
 def _slice_grid_row(grid, axis_y, y, grid_row):  # type: ignore[no-untyped-def]
     """Read the grid at row ``y`` of the photo into ``grid_row`` (grid columns * width,)."""
     step = axis_y.taps.shape[0]
@@ -267,7 +272,7 @@ def _slice_grid_row(grid, axis_y, y, grid_row):  # type: ignore[no-untyped-def]
         store(grid_row, k, axis_y.scale[y] * value)
 
 
-@njit(nogil=True, cache=True)
+@njit(nogil=True, cache=True, error_model="numpy")
 def _splat_grid_row(grid_row, axis_y, y, grid):  # type: ignore[no-untyped-def]
     """Add ``grid_row`` to the grid at row ``y`` of the photo."""
     step = axis_y.taps.shape[0]
@@ -278,7 +283,7 @@ def _splat_grid_row(grid_row, axis_y, y, grid):  # type: ignore[no-untyped-def]
             store(grid, start + k, load(grid, start + k) + tap * load(grid_row, k))
 
 
-@njit(nogil=True, cache=True)
+@njit(nogil=True, cache=True, error_model="numpy")
 def _update_row(unary, y, lattice, axis_x, values, grid_row, row):  # type: ignore[no-untyped-def]
     """Probabilities (W * width,) of the pixels of one row, from both kernels' messages."""
     vertices, weights, taps = lattice.vertices, lattice.weights, axis_x.taps
@@ -300,7 +305,7 @@ def _update_row(unary, y, lattice, axis_x, values, grid_row, row):  # type: igno
         _softmax(row, x * width, width, highest(best))
 
 
-@njit(nogil=True, cache=True)
+@njit(nogil=True, cache=True, error_model="numpy")
 def _softmax(row, start, width, largest):  # type: ignore[no-untyped-def]
     """Softmax of ``row[start : start + width]`` in place."""
     mass = spread(np.float32(0))
@@ -313,7 +318,7 @@ def _softmax(row, start, width, largest):  # type: ignore[no-untyped-def]
         store(row, k, inverse * load(row, k))
 
 
-@njit(nogil=True, cache=True)
+@njit(nogil=True, cache=True, error_model="numpy")
 def _splat_row(row, y, lattice, axis_x, values, grid_row):  # type: ignore[no-untyped-def]
     """Add the probabilities of one row to the lattice, and collect them in ``grid_row``."""
     vertices, weights, taps = lattice.vertices, lattice.weights, axis_x.taps
@@ -333,7 +338,7 @@ def _splat_row(row, y, lattice, axis_x, values, grid_row):  # type: ignore[no-un
                 store(grid_row, target, load(grid_row, target) + tap * share)
 
 
-@njit(nogil=True, cache=True)
+@njit(nogil=True, cache=True, error_model="numpy")
 def _write_row(row, probs, y):  # type: ignore[no-untyped-def]
     n_labels, _, length = probs.shape
     width = row.size // length

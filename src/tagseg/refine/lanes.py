@@ -1,8 +1,9 @@
 """Eight float32 at once in numba kernels.
 
-The loops of the dense CRF run over the labels of one pixel: too few for LLVM to vectorise a loop, and
-it cannot know that the arrays do not overlap. ``Lanes`` is a machine vector of eight values, which
-kernels load, combine with + - * and store. Indices are those of the flat array, and are not checked.
+The loops of the dense CRF run over the labels of one pixel: too few for LLVM to vectorise a loop,
+and it cannot know that the arrays do not overlap. Here a machine vector of eight values is a type
+of its own, which kernels load, combine with + - * (numbers stand on the left) and store. Indices
+are those of the flat array, and are not checked.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from typing import Any
 
 import numpy as np
 from llvmlite import ir
-from numba import njit, types
+from numba import types
 from numba.extending import intrinsic, models, overload, register_model
 
 __all__ = ["LANES", "exp", "highest", "load", "maximum", "spread", "store", "total"]
@@ -38,6 +39,11 @@ class _LanesModel(models.PrimitiveModel):
         super().__init__(manager, kind, _VECTOR)
 
 
+def _inline(function: Callable) -> Any:
+    """Numba's ``intrinsic``, with a type that says nothing of the first, hidden argument."""
+    return intrinsic(function)
+
+
 def _constant(value: float) -> ir.Constant:
     return ir.Constant(_VECTOR, [value] * LANES)
 
@@ -48,7 +54,7 @@ def _place(context: Any, builder: Any, array_type: Any, array: Any, index: Any) 
     return builder.bitcast(builder.gep(data, [index]), _VECTOR.as_pointer())
 
 
-@intrinsic
+@_inline
 def load(_typing, array, index):  # type: ignore[no-untyped-def]
     """Values ``array[index : index + 8]`` of a contiguous float32 array."""
 
@@ -59,7 +65,7 @@ def load(_typing, array, index):  # type: ignore[no-untyped-def]
     return _lanes(array, types.intp), lower
 
 
-@intrinsic
+@_inline
 def store(_typing, array, index, value):  # type: ignore[no-untyped-def]
     """Set ``array[index : index + 8]`` of a contiguous float32 array to ``value``."""
 
@@ -71,7 +77,7 @@ def store(_typing, array, index, value):  # type: ignore[no-untyped-def]
     return types.void(array, types.intp, _lanes), lower
 
 
-@intrinsic
+@_inline
 def spread(_typing, value):  # type: ignore[no-untyped-def]
     """Eight times the same number."""
 
@@ -84,11 +90,12 @@ def spread(_typing, value):  # type: ignore[no-untyped-def]
 def _spread(builder: Any, scalar: Any) -> Any:
     index = ir.IntType(32)
     first = builder.insert_element(ir.Constant(_VECTOR, ir.Undefined), scalar, index(0))
-    return builder.shuffle_vector(first, first, ir.Constant(ir.VectorType(index, LANES), [0] * LANES))
+    zeros = ir.Constant(ir.VectorType(index, LANES), [0] * LANES)
+    return builder.shuffle_vector(first, first, zeros)
 
 
 def _binary(instruction: str) -> Callable:
-    @intrinsic
+    @_inline
     def combine(_typing, a, b):  # type: ignore[no-untyped-def]
         def lower(_context, builder, _signature, args):  # type: ignore[no-untyped-def]
             return getattr(builder, instruction)(*args, flags=_FAST)
@@ -120,7 +127,7 @@ def _larger(builder: Any, a: Any, b: Any) -> Any:
     return builder.select(builder.fcmp_ordered(">", a, b), a, b)
 
 
-@intrinsic
+@_inline
 def maximum(_typing, a, b):  # type: ignore[no-untyped-def]
     """Larger value of each lane."""
 
@@ -133,7 +140,7 @@ def maximum(_typing, a, b):  # type: ignore[no-untyped-def]
 def _across(join: Callable) -> Callable:
     """Intrinsic that joins the eight values of one vector in a tree."""
 
-    @intrinsic
+    @_inline
     def reduce(_typing, value):  # type: ignore[no-untyped-def]
         def lower(_context, builder, _signature, args):  # type: ignore[no-untyped-def]
             index = ir.IntType(32)
@@ -159,7 +166,7 @@ _POWERS = [float(np.log(2.0) ** n / np.prod(np.arange(1.0, n + 1))) for n in ran
 _SMALLEST_EXPONENT = -96.0  # below 2^-96 the result is 0, so that products with it stay normal
 
 
-@intrinsic
+@_inline
 def exp(_typing, value):  # type: ignore[no-untyped-def]
     """Exponential of values <= 0; 0 below exp(-66)."""
 

@@ -4,11 +4,11 @@ Adams, Baek and Davis, "Fast high-dimensional filtering using the permutohedral 
 Points of a d-dimensional feature space are written in d + 1 coordinates that sum to zero. There the
 lattice A*_d divides the hyperplane into simplices with d + 1 vertices. Filtering is splat (every
 point adds its value to the vertices around it, with barycentric weights), blur ([1 2 1] / 2 along
-each of the d + 1 lattice directions) and slice (every point reads its vertices with the same weights).
+each of the d + 1 lattice directions) and slice (every point reads its vertices, same weights).
 
-A vertex has the coordinates ``(d + 1) * q_i + r`` with whole numbers q_i and one remainder r in 0..d
-that all coordinates share. So ``(q_0, ..., q_{d-1}, r)`` names it, and packs into one int64 in mixed
-radix; a step along a lattice direction is then the addition of a constant.
+A vertex has the coordinates ``(d + 1) * q_i + r``: whole numbers q_i, and one remainder r in 0..d
+that all coordinates share. So ``(q_0, ..., q_{d-1}, r)`` names it, and packs into one int64 in
+mixed radix; a step along a lattice direction is then the addition of a constant.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _FIRST_TABLE_SIZE = 1 << 15
 
 
 class Lattice(NamedTuple):
-    """The vertices that N points touch; row ``n_vertices`` of a value array stands for "missing"."""
+    """The vertices that N points touch; index ``n_vertices`` stands for a missing one."""
 
     vertices: npt.NDArray[np.int32]  # (N, d + 1) rows of the value array
     weights: npt.NDArray[np.float32]  # (N, d + 1) barycentric, each row sums to 1
@@ -50,10 +50,11 @@ def build_lattice(features: npt.NDArray[np.float32]) -> Lattice:
     """
     d = features.shape[1]
     basis = _hyperplane_basis(d)
-    radix_low, strides = _packing(features, basis)
-    vertices, weights, keys, table = _embed(features, basis, radix_low, strides)
-    steps_up = np.append(strides, 0) - 1  # the direction's own coordinate: -1 + (d + 1)
-    return Lattice(vertices, weights, _find_neighbours(keys, table, steps_up, strides.sum(), d))
+    low, strides = _packing(_extent(features), basis)
+    # The tuple's length is known when the kernel is compiled, so that its short loops unroll.
+    vertices, weights, keys, table = _embed(features, basis, low, strides, tuple(range(d + 1)))
+    steps_up = np.append(strides, 0) - 1
+    return Lattice(vertices, weights, _find_neighbours(keys, table, steps_up, strides.sum()))
 
 
 def _hyperplane_basis(d: int) -> npt.NDArray[np.float32]:
@@ -68,46 +69,63 @@ def _hyperplane_basis(d: int) -> npt.NDArray[np.float32]:
     return basis.astype(np.float32)
 
 
+@njit(nogil=True, cache=True)
+def _extent(features):  # type: ignore[no-untyped-def]
+    """Smallest and largest value (2, d) of each feature."""
+    n, d = features.shape
+    extent = np.empty((2, d), np.float64)
+    for j in range(d):
+        low, high = features[0, j], features[0, j]
+        for i in range(n):
+            low, high = min(low, features[i, j]), max(high, features[i, j])
+        extent[0, j], extent[1, j] = low, high
+    return extent
+
+
 def _packing(
-    features: npt.NDArray[np.float32], basis: npt.NDArray[np.float32]
+    extent: npt.NDArray[np.float64], basis: npt.NDArray[np.float32]
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """Smallest cell (d,) and key stride (d,) of each packed coordinate, from the features' extent."""
-    d = features.shape[1]
-    corners = np.stack([features.min(axis=0), features.max(axis=0)]).astype(np.float64)
-    reach = corners[:, None, :] * basis[None, :d].astype(np.float64)
+    """Smallest cell (d,) and key stride (d,) of each packed coordinate."""
+    d = extent.shape[1]
+    if not np.isfinite(extent).all():
+        raise _too_fine()
+    reach = extent[:, None, :] * basis[None, :d].astype(np.float64)
     low = np.floor(reach.min(axis=0).sum(axis=1) / (d + 1)) - _MARGIN
     high = np.ceil(reach.max(axis=0).sum(axis=1) / (d + 1)) + _MARGIN
     cells = high - low + 1
     if not np.prod(cells) * (d + 1) < _LARGEST_KEY:
-        raise ConfigError(
-            "the kernel's sigmas are too small for a photo of this size",
-            where="dense CRF",
-            do="use larger sigmas or leave the kernel out",
-        )
+        raise _too_fine()
     strides = (d + 1) * np.cumprod(np.concatenate(([1.0], cells[:-1])))
     return low.astype(np.int64), strides.astype(np.int64)
 
 
-@njit(nogil=True, cache=True)
-def _embed(features, basis, low, strides):  # type: ignore[no-untyped-def]
+def _too_fine() -> ConfigError:
+    return ConfigError(
+        "the kernel's sigmas are too small for a photo of this size",
+        where="dense CRF",
+        do="use larger sigmas or leave the kernel out",
+    )
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def _embed(features, basis, low, strides, axes):  # type: ignore[no-untyped-def]
     """Vertices and weights (N, d + 1) of every point; keys of all vertices; the hash table."""
-    n, d = features.shape
-    vertices = np.empty((n, d + 1), np.int32)
-    weights = np.empty((n, d + 1), np.float32)
+    n, size = features.shape[0], len(axes)
+    vertices = np.empty((n, size), np.int32)
+    weights = np.empty((n, size), np.float32)
     table = np.full(_FIRST_TABLE_SIZE, np.int32(_EMPTY))
-    keys = np.empty(_FIRST_TABLE_SIZE // 2 + d + 1, np.int64)
+    keys = np.empty(_FIRST_TABLE_SIZE // 2 + size, np.int64)
     count = 0
-    point_keys = np.empty(d + 1, np.int64)
-    previous_keys = np.full(d + 1, np.int64(-1))
-    elevated = np.empty(d + 1, np.float32)
-    cell = np.empty(d + 1, np.int64)
-    rank = np.empty(d + 1, np.int64)
+    point_keys = np.empty(size, np.int64)
+    previous_keys = np.full(size, np.int64(-1))
+    offset = np.empty(size, np.float32)
+    cell = np.empty(size, np.int64)
+    rank = np.empty(size, np.int64)
     for i in range(n):
-        _elevate(features[i], basis, elevated)
-        _nearest_remainder_zero(elevated, cell, rank)
-        _barycentric(elevated, cell, rank, weights[i])
-        _simplex_keys(cell, rank, low, strides, point_keys)
-        for r in range(d + 1):
+        _nearest_remainder_zero(features[i], basis, offset, cell, rank, axes)
+        _barycentric(offset, rank, weights[i], axes)
+        _simplex_keys(cell, rank, low, strides, point_keys, axes)
+        for r in range(size):
             # Neighbouring pixels mostly share their simplex: then there is nothing to look up.
             if point_keys[r] == previous_keys[r]:
                 vertices[i, r] = vertices[i - 1, r]
@@ -120,70 +138,60 @@ def _embed(features, basis, low, strides):  # type: ignore[no-untyped-def]
             vertices[i, r] = table[slot]
             previous_keys[r] = point_keys[r]
         if 2 * count > table.size:
-            keys, table = _grow(keys, count, d)
+            keys, table = _grow(keys, count, size)
     return vertices, weights, keys[:count], table
 
 
-@njit(nogil=True, cache=True)
-def _elevate(feature, basis, elevated):  # type: ignore[no-untyped-def]
-    d = feature.size
-    for i in range(d + 1):
-        total = np.float32(0)
-        for j in range(max(i - 1, 0), d):  # the basis is zero below its first subdiagonal
-            total += basis[i, j] * feature[j]
-        elevated[i] = total
-
-
-@njit(nogil=True, cache=True)
-def _nearest_remainder_zero(elevated, cell, rank):  # type: ignore[no-untyped-def]
-    """Cell of the nearest vertex with remainder 0, and the rank of each coordinate's offset to it."""
-    size = elevated.size
+@njit(nogil=True, cache=True, error_model="numpy")
+def _nearest_remainder_zero(feature, basis, offset, cell, rank, axes):  # type: ignore[no-untyped-def]
+    """Cell of the nearest vertex with remainder 0; offset to it in cells; rank of the offset."""
+    size = len(axes)
     excess = 0
     for i in range(size):
-        cell[i] = np.int64(np.floor(elevated[i] / np.float32(size) + np.float32(0.5)))
+        elevated = np.float32(0)
+        for j in range(max(i - 1, 0), size - 1):  # the basis is zero below its first subdiagonal
+            elevated += basis[i, j] * feature[j]
+        elevated *= np.float32(1 / size)
+        nearest = np.floor(elevated + np.float32(0.5))
+        offset[i] = elevated - nearest
+        cell[i] = np.int64(nearest)
         excess += cell[i]
-    rank[:] = 0
+        rank[i] = 0
     for i in range(size):
-        offset = elevated[i] - np.float32(size * cell[i])
         for j in range(i + 1, size):
-            if offset < elevated[j] - np.float32(size * cell[j]):
-                rank[i] += 1
-            else:
-                rank[j] += 1
+            below = np.int64(offset[i] < offset[j])  # no branch: it could not be predicted
+            rank[i] += below
+            rank[j] += 1 - below
     for i in range(size):  # the cells must sum to zero: move those with the extreme offsets
-        rank[i] += excess
-        if rank[i] < 0:
-            rank[i] += size
-            cell[i] += 1
-        elif rank[i] >= size:
-            rank[i] -= size
-            cell[i] -= 1
+        moved = rank[i] + excess
+        turn = np.int64(moved < 0) - np.int64(moved >= size)
+        rank[i] = moved + turn * size
+        cell[i] += turn
+        offset[i] -= np.float32(turn)
 
 
-@njit(nogil=True, cache=True)
-def _barycentric(elevated, cell, rank, weights):  # type: ignore[no-untyped-def]
+@njit(nogil=True, cache=True, error_model="numpy")
+def _barycentric(offset, rank, weights, axes):  # type: ignore[no-untyped-def]
     """Weights (d + 1,) of the vertices with remainder 0..d: gaps between the sorted offsets."""
-    size = elevated.size
+    size = len(axes)
     weights[:] = 0
     weights[0] = 1
     for i in range(size):
-        offset = (elevated[i] - np.float32(size * cell[i])) / np.float32(size)
-        weights[size - 1 - rank[i]] += offset
-        weights[(size - rank[i]) % size] -= offset
+        weights[size - 1 - rank[i]] += offset[i]
+        weights[size - rank[i] if rank[i] > 0 else 0] -= offset[i]
 
 
-@njit(nogil=True, cache=True)
-def _simplex_keys(cell, rank, low, strides, point_keys):  # type: ignore[no-untyped-def]
-    """Keys (d + 1,) of the simplex: from vertex r - 1 to r, the coordinate of rank d + 1 - r drops."""
-    d = strides.size
-    base = np.int64(0)
+@njit(nogil=True, cache=True, error_model="numpy")
+def _simplex_keys(cell, rank, low, strides, point_keys, axes):  # type: ignore[no-untyped-def]
+    """Keys (d + 1,) of the simplex: at vertex r, the coordinate of rank d + 1 - r drops a cell."""
+    size = len(axes)
     point_keys[:] = 1
-    for i in range(d):
+    base = np.int64(0)
+    for i in range(size - 1):
         base += (cell[i] - low[i]) * strides[i]
-        if rank[i] > 0:
-            point_keys[d + 1 - rank[i]] -= strides[i]
+        point_keys[size - rank[i] if rank[i] > 0 else 0] -= strides[i]
     point_keys[0] = base
-    for r in range(1, d + 1):
+    for r in range(1, size):
         point_keys[r] += point_keys[r - 1]
 
 
@@ -199,12 +207,12 @@ def _slot(keys, table, key):  # type: ignore[no-untyped-def]
 
 
 @njit(nogil=True, cache=True)
-def _grow(keys, count, d):  # type: ignore[no-untyped-def]
+def _grow(keys, count, spare):  # type: ignore[no-untyped-def]
     size = 8 * count
     while size & (size - 1):  # the next power of two below
         size &= size - 1
     grown_table = np.full(size, np.int32(_EMPTY))
-    grown_keys = np.empty(size // 2 + d + 1, np.int64)
+    grown_keys = np.empty(size // 2 + spare, np.int64)
     grown_keys[:count] = keys[:count]
     for index in range(count):
         grown_table[_slot(grown_keys, grown_table, grown_keys[index])] = index
@@ -212,13 +220,13 @@ def _grow(keys, count, d):  # type: ignore[no-untyped-def]
 
 
 @njit(nogil=True, cache=True)
-def _find_neighbours(keys, table, steps_up, all_strides, d):  # type: ignore[no-untyped-def]
+def _find_neighbours(keys, table, steps_up, all_strides):  # type: ignore[no-untyped-def]
     """Rows (d + 1, n, 2) one step up and down each direction; n where that vertex is missing.
 
     A step up adds d to the direction's own coordinate and -1 to every other. The shared remainder
     falls by one; from 0 it goes round to d, and then every cell falls by one.
     """
-    n = keys.size
+    n, d = keys.size, steps_up.size - 1
     neighbours = np.empty((d + 1, n, 2), np.int32)
     for direction in range(d + 1):
         for index in range(n):

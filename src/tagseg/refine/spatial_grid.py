@@ -1,10 +1,11 @@
 """Gaussian filtering of a photo through a coarse grid of cubic B-splines, nearly exact.
 
-A Gaussian of several pixels carries no detail, so it is applied on a grid of every ``step``-th pixel:
-splat (each pixel adds its value to 4 x 4 grid points, with B-spline weights), convolve, slice (each
-pixel reads the same 4 x 4 points). The short kernel between is the least-squares one, which makes the
-three together as close to the Gaussian as the splines can be. A narrow Gaussian has step 1: then the
-grid is the photo and the filter is the Gaussian itself, truncated where it has lost all weight.
+A Gaussian of several pixels leaves no detail, so it is applied on a grid with a point every
+``step`` pixels: splat (each pixel adds its value to 4 x 4 grid points, with B-spline weights),
+convolve, slice (each pixel reads the same 4 x 4 points). The kernel between is the least-squares
+one, which brings the three together as close to the Gaussian as the splines can be: a message
+along one axis is within 6e-4 of exact for noise in [0, 1]. A Gaussian under 3 pixels has step 1:
+then the grid is the photo, and the filter the Gaussian itself, cut where it has lost all weight.
 """
 
 from __future__ import annotations
@@ -23,6 +24,8 @@ _SIGMAS_PER_STEP = 1.5  # the grid's step is at most sigma / 1.5
 _RADIUS = 5.0  # sigmas where a Gaussian, 4e-6 there, is cut
 _NEGLIGIBLE = 1e-5  # of the kernel's largest value
 _FREQUENCIES = 128
+_FINEST_STEP = 8  # beyond, the kernel depends on sigma / step alone
+_FLAT = 30.0  # photo sides from where on a Gaussian is constant on the photo, to 6e-4
 
 Float64 = npt.NDArray[np.float64]
 
@@ -38,12 +41,14 @@ class GridAxis(NamedTuple):
 
 def grid_axis(length: int, sigma: float) -> GridAxis:
     """Filter with exp(-x^2 / (2 sigma^2)), sigma in pixels, along an axis of ``length`` pixels."""
+    sigma = min(sigma, _FLAT * length)
     step = max(1, int(sigma / _SIGMAS_PER_STEP))
     if step == 1:
         taps, kernel = np.ones((1, 1)), _gaussian(min(length - 1, int(_RADIUS * sigma)), sigma)
     else:
         taps = _cubic_spline(np.arange(step)[:, None] / step + 1 - np.arange(4))
-        kernel = _least_squares_kernel(step, sigma)
+        fine = min(step, _FINEST_STEP)
+        kernel = _least_squares_kernel(fine, sigma * fine / step)
     size = -(-length // step) + taps.shape[1] - 1
     scale = _ones_filtered(length, size, taps, kernel) ** -0.5
     return GridAxis(

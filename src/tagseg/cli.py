@@ -1,0 +1,461 @@
+"""The command line: ``tagseg VERB``. Thin; torch is imported inside a command only."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from tagseg.errors import TagsegError
+
+if TYPE_CHECKING:
+    from tagseg.data.dataset import Dataset
+    from tagseg.evaluate.masks import MaskScores
+    from tagseg.recipes.session import Options
+    from tagseg.run.progress import Progress
+
+__all__ = ["app", "main"]
+
+app = typer.Typer(
+    help="Pixel-level segmentation learned from image-level tags.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+
+class Device(StrEnum):
+    """Where to compute."""
+
+    auto = "auto"
+    cpu = "cpu"
+    cuda = "cuda"
+
+
+class Precision(StrEnum):
+    """Arithmetic of convolutions."""
+
+    auto = "auto"
+    fp32 = "fp32"
+    bf16 = "bf16"
+
+
+class UntaggedPhotos(StrEnum):
+    """What a photo without tags means."""
+
+    negative = "negative"
+    unknown = "unknown"
+
+
+class LayoutName(StrEnum):
+    """How photos and tags lie on disk."""
+
+    auto = "auto"
+    csv = "csv"
+    jsonl = "jsonl"
+    folders = "folders"
+    voc = "voc"
+
+
+# Typer carries its own click or uses the installed one; both derive BadParameter from UsageError.
+_USAGE_ERROR: Any = typer.BadParameter.__mro__[1]
+
+Photos = Annotated[Path, typer.Argument(help="Folder of photos, in any of the known layouts.")]
+Tags = Annotated[
+    Path | None, typer.Option(help="Tag file (.csv, .jsonl). [default: what the folder holds]")
+]
+ClassList = Annotated[Path | None, typer.Option(help="Class names, one a line, in label order.")]
+Untagged = Annotated[
+    UntaggedPhotos | None, typer.Option(help="What photos without tags are; needed if any exist.")
+]
+Layout = Annotated[LayoutName, typer.Option(help="Layout of the folder.")]
+TrainList = Annotated[
+    str | None, typer.Option("--train", help="List of training photos. [default: all but --val]")
+]
+ValList = Annotated[
+    str | None, typer.Option("--val", help="List of photos to score; never trained on.")
+]
+Truth = Annotated[
+    Path | None, typer.Option(help="Folder of ground-truth masks; for evaluation only.")
+]
+Backbone = Annotated[str, typer.Option(help="vgg16, mobilenet_v2 or tiny.")]
+Weights = Annotated[str, typer.Option(help="imagenet, none, a path or a URL.")]
+DeviceFlag = Annotated[Device, typer.Option("--device", help="Where to compute.")]
+PrecisionFlag = Annotated[Precision, typer.Option("--precision", help="Arithmetic.")]
+Seed = Annotated[int, typer.Option(help="Of all random draws.")]
+Workers = Annotated[int, typer.Option(help="Processes that load photos; 0: none beside the main.")]
+Threads = Annotated[int | None, typer.Option(help="Threads. [default: all cores]")]
+Skipped = Annotated[float, typer.Option(help="Part of the photos that may be unreadable.")]
+Settings = Annotated[
+    list[str] | None, typer.Option("--set", help="field=value of the recipe; may be repeated.")
+]
+
+
+@app.command()
+def train(
+    photos: Photos,
+    out: Annotated[Path, typer.Option(help="Folder of the run.")],
+    tags: Tags = None,
+    recipe: Annotated[str, typer.Option(help="See tagseg recipes.")] = "builtin_priors",
+    classes: ClassList = None,
+    untagged: Untagged = None,
+    layout: Layout = LayoutName.auto,
+    train_list: TrainList = None,
+    val: ValList = None,
+    ground_truth: Truth = None,
+    full_supervision: Annotated[
+        Path | None, typer.Option(help="Run of full_supervision, to state the percentage of it.")
+    ] = None,
+    backbone: Backbone = "mobilenet_v2",
+    weights: Weights = "imagenet",
+    device: DeviceFlag = Device.auto,
+    precision: PrecisionFlag = Precision.auto,
+    seed: Seed = 0,
+    workers: Workers = 0,
+    threads: Threads = None,
+    allow_skipped: Skipped = 0.01,
+    settings: Settings = None,
+) -> None:
+    """Train a segmenter from tagged photos; the same command again continues."""
+    from tagseg.recipes.catalog import find_recipe
+    from tagseg.recipes.session import Options
+    from tagseg.recipes.settings import parse_settings
+
+    values = parse_settings(find_recipe(recipe).Config, settings or [])
+    dataset, held_out = _load(photos, tags, classes, untagged, layout, train_list, val)
+    _train_and_tell(
+        dataset,
+        recipe,
+        values,
+        held_out,
+        ground_truth,
+        out,
+        Options(
+            backbone, weights, device.value, precision.value, seed, workers, threads, allow_skipped
+        ),
+        full_supervision,
+    )
+
+
+@app.command()
+def check(
+    photos: Photos,
+    tags: Tags = None,
+    classes: ClassList = None,
+    untagged: Untagged = None,
+    layout: Layout = LayoutName.auto,
+    train_list: TrainList = None,
+    val: ValList = None,
+    allow_skipped: Skipped = 0.01,
+    threads: Threads = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Look at photos and tags before anything long starts."""
+    from tagseg.data.audit import audit
+    from tagseg.run.engine import usable_cores
+
+    dataset, held_out = _load(photos, tags, classes, untagged, layout, train_list, val)
+    with _progress().task("checking the photos", len(dataset)) as ticks:
+        found = audit(
+            dataset,
+            allow_skipped=allow_skipped,
+            workers=threads or usable_cores(),
+            val=held_out,
+            progress=lambda done, total: ticks.advance(1),
+        )
+    if as_json:
+        typer.echo(json.dumps(found.to_dict(), indent=1, ensure_ascii=False))
+    else:
+        typer.echo("\n".join(found.lines()))
+
+
+@app.command()
+def predict(
+    run: Annotated[Path, typer.Argument(help="Run folder, or its segmenter.safetensors.")],
+    photos: Annotated[Path, typer.Argument(help="Folder of photos, or one photo.")],
+    out: Annotated[Path, typer.Option(help="Folder for the masks, one PNG a photo.")],
+    overlays: Annotated[
+        Path | None, typer.Option(help="Folder for photos with their mask over them.")
+    ] = None,
+    crf: Annotated[
+        bool, typer.Option(help="Smooth with the dense CRF, if the run has one.")
+    ] = True,
+    device: DeviceFlag = Device.auto,
+    precision: PrecisionFlag = Precision.auto,
+    threads: Threads = None,
+) -> None:
+    """Segment new photos; no tags are needed."""
+    from tagseg.recipes.predicting import predict_folder
+    from tagseg.recipes.session import load_segmenter
+    from tagseg.run.engine import set_threads, usable_cores
+
+    cores = threads or usable_cores()
+    set_threads(cores)
+    segmenter = load_segmenter(run, device=device.value, precision=precision.value)
+    done = predict_folder(
+        segmenter,
+        photos,
+        out,
+        overlays=overlays,
+        refine=crf,
+        threads=cores,
+        progress=_progress(),
+    )
+    for _, reason in done.skipped:
+        typer.echo(f"skipped: {reason}", err=True)
+    typer.echo(f"{len(done.written)} masks in {out}, {len(done.skipped)} photos skipped")
+
+
+@app.command()
+def evaluate(
+    masks: Annotated[Path, typer.Argument(help="Folder of predicted masks.")],
+    ground_truth: Annotated[Path, typer.Argument(help="Folder of ground-truth masks.")],
+    classes: Annotated[Path, typer.Option(help="Class names, one a line, in label order.")],
+    names: Annotated[Path | None, typer.Option("--list", help="Photos to compare.")] = None,
+    allow_missing: Annotated[
+        bool, typer.Option("--allow-missing", help="Leave photos without a mask out.")
+    ] = False,
+    out: Annotated[Path | None, typer.Option("--json", help="Write all figures here.")] = None,
+) -> None:
+    """Compare masks with ground truth: IoU per class, mIoU, confusion."""
+    from tagseg.data.ground_truth import GroundTruth
+    from tagseg.data.tag_files import read_classes, read_names
+    from tagseg.evaluate.masks import evaluate_masks
+
+    class_names = read_classes(classes)
+    scores = evaluate_masks(
+        masks,
+        GroundTruth(ground_truth, class_names),
+        class_names,
+        names=read_names(names) if names is not None else None,
+        allow_missing=allow_missing,
+    )
+    _print_table(scores)
+    if out is not None:
+        from tagseg.run.workspace import atomic_write
+
+        with atomic_write(out) as file:
+            file.write(json.dumps(scores.to_dict(), indent=1, ensure_ascii=False).encode())
+        typer.echo(f"written: {out}")
+
+
+@app.command()
+def report(
+    run: Annotated[Path, typer.Argument(help="Folder of a finished run.")],
+    full_supervision: Annotated[
+        Path | None, typer.Option(help="Run of full_supervision, to state the percentage of it.")
+    ] = None,
+) -> None:
+    """Write the report of a finished run again and print its path."""
+    from tagseg.recipes.session import render_report
+
+    typer.echo(str(render_report(run, full_supervision=full_supervision)))
+
+
+@app.command()
+def recipes(
+    fields: Annotated[
+        str | None, typer.Option("--fields", help="List the fields of this recipe.")
+    ] = None,
+) -> None:
+    """List the recipes and their papers."""
+    from tagseg.recipes.base import where_from
+    from tagseg.recipes.catalog import RECIPES, find_recipe
+
+    if fields is None:
+        for name, module in RECIPES.items():
+            typer.echo(f"{name}\n    {module.PAPER}")
+        return
+    for name, value, where, meaning in where_from(find_recipe(fields).Config):
+        typer.echo(f"{name} = {_plain(value)}\n    {meaning} ({where})")
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option(help="Folder for scenes and run.")] = Path("runs/demo"),
+    train_photos: Annotated[int, typer.Option("--train", help="Scenes to train on.")] = 2000,
+    val_photos: Annotated[int, typer.Option("--val", help="Scenes to score.")] = 300,
+    recipe: Annotated[str, typer.Option(help="See tagseg recipes.")] = "builtin_priors",
+    seed: Seed = 0,
+    settings: Settings = None,
+) -> None:
+    """Generate scenes and learn to segment them from their tags alone."""
+    from tagseg.data.scenes import write_scenes
+    from tagseg.recipes.catalog import find_recipe
+    from tagseg.recipes.session import Options
+    from tagseg.recipes.settings import parse_settings
+
+    values = parse_settings(find_recipe(recipe).Config, settings or [])
+    scenes = out / f"scenes-{train_photos}-{val_photos}"
+    progress = _progress()
+    if not scenes.exists():
+        scenes.parent.mkdir(parents=True, exist_ok=True)
+        with progress.task("generating scenes", train_photos + val_photos) as ticks:
+            write_scenes(scenes, train=train_photos, val=val_photos, advance=ticks.advance)
+    dataset, held_out = _load(
+        scenes, None, None, UntaggedPhotos.negative, LayoutName.voc, None, "val"
+    )
+    run = out / recipe
+    _train_and_tell(
+        dataset,
+        recipe,
+        values,
+        held_out,
+        scenes / "SegmentationClass",
+        run,
+        Options(backbone="tiny", seed=seed),
+        None,
+    )
+    photos = scenes / "JPEGImages"
+    typer.echo(
+        f"next: tagseg predict {run} {photos} --out {out / 'masks'} --overlays {out / 'overlays'}"
+    )
+
+
+def main() -> None:
+    """Run the command line; errors are one line, and the exit status is 2."""
+    os.environ.setdefault("NUMBA_CACHE_DIR", _numba_cache())
+    command = typer.main.get_command(app)
+    if len(sys.argv) == 1:
+        sys.argv.append("--help")
+    try:
+        sys.exit(command.main(standalone_mode=False) or 0)
+    except TagsegError as error:
+        _fail(str(error))
+    except _USAGE_ERROR as error:
+        _fail(" ".join(error.format_message().split()))
+    except (typer.Abort, KeyboardInterrupt):
+        typer.echo("stopped; the same command continues", err=True)
+        sys.exit(130)
+
+
+def _fail(line: str) -> None:
+    typer.echo(f"tagseg: error: {line}", err=True)
+    sys.exit(2)
+
+
+def _numba_cache() -> str:
+    base = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
+    return str(Path(base) / "tagseg" / "numba")
+
+
+def _progress() -> Progress:
+    from rich.console import Console
+
+    from tagseg.run.progress import Progress
+
+    return Progress(Console(stderr=True))
+
+
+def _load(
+    photos: Path,
+    tags: Path | None,
+    classes: Path | None,
+    untagged: UntaggedPhotos | None,
+    layout: LayoutName,
+    train_list: str | None,
+    val: str | None,
+) -> tuple[Dataset, tuple[str, ...]]:
+    """The photos for training and validation together, and the names of the latter."""
+    from tagseg.data.loading import load_dataset
+
+    def load(split: Any) -> Dataset:
+        return load_dataset(
+            photos,
+            tags=tags,
+            classes=classes,
+            untagged=untagged.value if untagged is not None else None,
+            layout=layout.value,
+            split=split,
+        )
+
+    if train_list is None:
+        dataset = load(None)
+        if val is None:
+            return dataset, ()
+    elif val is None:
+        return load(train_list), ()
+    else:
+        dataset = load([train_list, val])
+    return dataset, load(val).names
+
+
+def _train_and_tell(
+    dataset: Dataset,
+    recipe: str,
+    values: dict[str, Any],
+    held_out: tuple[str, ...],
+    ground_truth: Path | None,
+    out: Path,
+    options: Options,
+    full_supervision: Path | None,
+) -> None:
+    """Train, then print what was found and where it is."""
+    from tagseg.data.ground_truth import GroundTruth
+    from tagseg.recipes.session import train as train_recipe
+
+    truth = GroundTruth(ground_truth, dataset.classes) if ground_truth is not None else None
+    result = train_recipe(
+        dataset,
+        recipe,
+        values,
+        val=held_out,
+        ground_truth=truth,
+        out=out,
+        options=options,
+        full_supervision=full_supervision,
+        progress=_progress(),
+        command="tagseg " + shlex.join(sys.argv[1:]),
+    )
+    for warning in result.audit.warnings:
+        typer.echo(f"note: {warning}")
+    for score in result.scores:
+        note = f" ({score.note})" if score.note else ""
+        miou = "-" if score.miou is None else f"{100 * score.miou:5.1f}"
+        typer.echo(f"mIoU {miou}  {score.split:5s}  {score.stage}{note}, {score.photos} photos")
+    if not result.scores:
+        typer.echo("quality was not measured: no ground truth was given")
+    typer.echo(f"masks:  {result.masks}")
+    typer.echo(f"report: {result.report}")
+
+
+def _print_table(scores: MaskScores) -> None:
+    typer.echo(f"{'class':20s} {'IoU':>6s} {'accuracy':>9s} {'pixels':>12s}")
+    for row in scores.table():
+        iou, accuracy = (_percent(row[key]) for key in ("iou", "accuracy"))
+        typer.echo(f"{row['class']:20s} {iou:>6s} {accuracy:>9s} {row['truth_pixels']:12d}")
+    typer.echo(f"{'mIoU':20s} {_percent(scores.miou):>6s}   over {len(scores.photos)} photos")
+    if scores.missing:
+        typer.echo(f"{len(scores.missing)} photos without a mask were left out")
+
+
+def _percent(value: float | None) -> str:
+    return "-" if value is None else f"{100 * value:.1f}"
+
+
+def _plain(value: object) -> str:
+    return ",".join(map(str, value)) if isinstance(value, tuple) else str(value).lower()
+
+
+def _version(value: bool) -> None:
+    if value:
+        import tagseg
+
+        typer.echo(f"tagseg {tagseg.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _common(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Pixel-level segmentation learned from image-level tags."""

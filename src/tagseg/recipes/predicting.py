@@ -1,0 +1,115 @@
+"""Masks for a folder of new photos."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from tagseg.data.images import PHOTO_SUFFIXES, decode_photo, find_photos, write_mask
+from tagseg.data.working import argmax_at, working_image
+from tagseg.errors import DataError, ImageError
+from tagseg.maps import Image, Probs
+from tagseg.report.figures import overlay
+from tagseg.run.engine import map_photos
+from tagseg.run.progress import Progress
+from tagseg.segment.predict import Segmenter
+
+__all__ = ["Predicted", "predict_folder"]
+
+
+@dataclass(frozen=True)
+class Predicted:
+    """What :func:`predict_folder` did: names with a mask, and (name, reason) of the others."""
+
+    written: tuple[str, ...]
+    skipped: tuple[tuple[str, str], ...]
+
+
+def predict_folder(
+    segmenter: Segmenter,
+    source: Path,
+    out: Path,
+    *,
+    overlays: Path | None = None,
+    refine: bool = True,
+    threads: int = 1,
+    progress: Progress | None = None,
+) -> Predicted:
+    """Write a palettised PNG mask per photo, of the photo's own size, and overlays if asked.
+
+    Args:
+        source: a folder of photos, or one photo.
+        out: folder of the masks, ``<photo name>.png``; masks of before are replaced.
+        overlays: folder of photos with their mask over them, ``<photo name>.jpg``.
+
+    Raises:
+        DataError: there are no photos, or a result would replace a photo.
+    """
+    photos = _photos_of(source)
+    _keep_photos_safe(photos, out, ".png")
+    if overlays is not None:
+        _keep_photos_safe(photos, overlays, ".jpg")
+    skipped: list[tuple[str, str]] = []
+    progress = progress if progress is not None else Progress()
+
+    def finish(item: tuple[str, Image, Image, Probs]) -> str:
+        name, image, small, probs = item
+        if refine and segmenter.refine is not None:
+            probs = segmenter.refine(small, probs)
+        labels = argmax_at(probs, (image.shape[0], image.shape[1]))
+        mask = out / f"{name}.png"
+        mask.parent.mkdir(parents=True, exist_ok=True)
+        write_mask(mask, labels)
+        if overlays is not None:
+            _write_overlay(overlays / f"{name}.jpg", overlay(image, labels))
+        return name
+
+    with progress.task("segmenting", len(photos)) as ticks:
+        work = _with_probabilities(segmenter, photos, skipped)
+        written = tuple(map_photos(finish, work, workers=threads, progress=ticks))
+    return Predicted(written, tuple(skipped))
+
+
+def _photos_of(source: Path) -> dict[str, Path]:
+    if source.is_file():
+        if source.suffix.lower() not in PHOTO_SUFFIXES:
+            raise DataError("is no photo", where=source, do="give a photo or a folder of photos")
+        return {source.stem: source}
+    if not source.is_dir():
+        raise DataError("does not exist", where=source, do="give a photo or a folder of photos")
+    folder = source / "JPEGImages" if (source / "JPEGImages").is_dir() else source
+    photos = find_photos(folder)
+    if not photos:
+        raise DataError("no photos in this folder", where=source, do="check the path")
+    return photos
+
+
+def _keep_photos_safe(photos: dict[str, Path], out: Path, suffix: str) -> None:
+    for name, path in photos.items():
+        if (out / f"{name}{suffix}").resolve() == path.resolve():
+            raise DataError("a result would replace this photo", where=path, do="change --out")
+
+
+def _with_probabilities(
+    segmenter: Segmenter, photos: dict[str, Path], skipped: list[tuple[str, str]]
+) -> Iterator[tuple[str, Image, Image, Probs]]:
+    for name, path in photos.items():
+        try:
+            image = decode_photo(path)
+        except ImageError as error:
+            skipped.append((name, str(error)))
+            continue
+        small = working_image(image, segmenter.side)
+        yield name, image, small, segmenter.forward(small[None])[0]
+
+
+def _write_overlay(path: Path, picture: np.ndarray) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    ok, content = cv2.imencode(".jpg", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
+    if not ok:
+        raise DataError("the overlay cannot be encoded", where=path)
+    path.write_bytes(content.tobytes())

@@ -1,0 +1,92 @@
+"""A trained segmenter as one safetensors file that needs nothing else."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from tagseg.errors import WeightsError
+from tagseg.nets.backbone import Preprocessing
+from tagseg.nets.catalog import BACKBONES
+from tagseg.nets.deeplab import SegmentationNet
+from tagseg.nets.mobilenet import MobileNetV2
+from tagseg.segment.predict import Refine, Segmenter
+from tagseg.training import Execution
+
+__all__ = ["pack_segmenter", "unpack_segmenter"]
+
+_FORMAT = "tagseg-segmenter-1"
+
+
+def pack_segmenter(
+    segmenter: Segmenter, refinement: Mapping[str, Any] | None
+) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Tensors and metadata of ``segmenter``; ``refinement`` tells how to rebuild its ``refine``."""
+    net = segmenter.net
+    backbone = net.backbone
+    metadata = {
+        "format": _FORMAT,
+        "classes": json.dumps(segmenter.classes),
+        "photo_side": str(segmenter.side),
+        "backbone": backbone.name,
+        "output_stride": str(backbone.output_stride),
+        "preprocessing": json.dumps(backbone.preprocessing),
+        "field_of_view": net.field_of_view,
+        "width": str(net.fc6.out_channels),
+        "view_scale": str(net.view_scale),
+        "refinement": json.dumps(refinement),
+    }
+    if isinstance(backbone, MobileNetV2):
+        metadata["stride2_padding"] = backbone.stride2_padding
+    return {k: v.detach().cpu().contiguous() for k, v in net.state_dict().items()}, metadata
+
+
+def unpack_segmenter(
+    tensors: Mapping[str, Tensor],
+    metadata: Mapping[str, str],
+    *,
+    execution: Execution,
+    refinement: Callable[[Mapping[str, Any]], Refine],
+    where: object = None,
+) -> Segmenter:
+    """The segmenter of :func:`pack_segmenter`; ``refinement`` rebuilds its last step.
+
+    Raises:
+        WeightsError: the tensors or metadata are not those of a segmenter.
+    """
+    if metadata.get("format") != _FORMAT:
+        raise WeightsError(
+            "holds no segmenter of tagseg", where=where, do="give a run folder or its segmenter"
+        )
+    try:
+        classes = tuple(json.loads(metadata["classes"]))
+        backbone = BACKBONES[metadata["backbone"]](output_stride=int(metadata["output_stride"]))
+        backbone.set_preprocessing(
+            Preprocessing(*map(tuple, json.loads(metadata["preprocessing"])))
+        )
+        if isinstance(backbone, MobileNetV2):
+            backbone.set_stride2_padding(metadata["stride2_padding"])  # type: ignore[arg-type]
+        net = SegmentationNet(
+            backbone,
+            len(classes) + 1,
+            field_of_view=metadata["field_of_view"],  # type: ignore[arg-type]
+            width=int(metadata["width"]),
+            view_scale=float(metadata["view_scale"]),
+        )
+        net.load_state_dict(dict(tensors))
+        side, crf = int(metadata["photo_side"]), json.loads(metadata["refinement"])
+    except (KeyError, ValueError, TypeError, RuntimeError) as error:
+        raise WeightsError(
+            f"holds a damaged segmenter ({type(error).__name__})", where=where, do="train it again"
+        ) from error
+    return Segmenter(
+        net.to(memory_format=torch.channels_last),  # type: ignore[call-overload]
+        classes,
+        side=side,
+        execution=execution,
+        refine=None if crf is None else refinement(crf),
+    )
