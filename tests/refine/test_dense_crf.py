@@ -85,7 +85,6 @@ def test_bilateral_is_bounded_by_the_lattice(bilateral, agreement, difference, n
     image, unary = scene(16, 20, n_labels)
     got = dense_crf(image, unary, bilateral=bilateral, smoothness=(3, 3))
     exact = exact_mean_field(image, unary, bilateral, (3, 3), 10)
-    print(np.abs(got - exact).mean())
     assert (got.argmax(axis=0) == exact.argmax(axis=0)).mean() >= agreement
     assert np.abs(got - exact).mean() <= difference
 
