@@ -1,4 +1,4 @@
-"""Pre-train the ``tiny`` backbone on generated single objects and write the weights the package ships.
+"""Pre-train the ``tiny`` backbone on generated single objects; writes the weights that we ship.
 
     python tools/pretrain_tiny.py [--photos 12000] [--iterations 4000] [--out FILE]
 

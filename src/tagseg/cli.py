@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from tagseg.errors import TagsegError
+from tagseg.errors import ConfigError, TagsegError
 
 if TYPE_CHECKING:
     from tagseg.data.dataset import Dataset
@@ -129,19 +129,11 @@ def train(
     from tagseg.recipes.settings import parse_settings
 
     values = parse_settings(find_recipe(recipe).Config, settings or [])
-    dataset, held_out = _load(photos, tags, classes, untagged, layout, train_list, val)
-    _train_and_tell(
-        dataset,
-        recipe,
-        values,
-        held_out,
-        ground_truth,
-        out,
-        Options(
-            backbone, weights, device.value, precision.value, seed, workers, threads, allow_skipped
-        ),
-        full_supervision,
+    options = Options(
+        backbone, weights, device.value, precision.value, seed, workers, threads, allow_skipped
     )
+    dataset, held_out = _load(photos, tags, classes, untagged, layout, train_list, val)
+    _train_and_tell(dataset, recipe, values, held_out, ground_truth, out, options, full_supervision)
 
 
 @app.command()
@@ -159,14 +151,16 @@ def check(
 ) -> None:
     """Look at photos and tags before anything long starts."""
     from tagseg.data.audit import audit
+    from tagseg.recipes.session import Options
     from tagseg.run.engine import usable_cores
 
+    options = Options(threads=threads, allow_skipped=allow_skipped)
     dataset, held_out = _load(photos, tags, classes, untagged, layout, train_list, val)
     with _progress().task("checking the photos", len(dataset)) as ticks:
         found = audit(
             dataset,
-            allow_skipped=allow_skipped,
-            workers=threads or usable_cores(),
+            allow_skipped=options.allow_skipped,
+            workers=options.threads or usable_cores(),
             val=held_out,
             progress=lambda done, total: ticks.advance(1),
         )
@@ -193,10 +187,10 @@ def predict(
 ) -> None:
     """Segment new photos; no tags are needed."""
     from tagseg.recipes.predicting import predict_folder
-    from tagseg.recipes.session import load_segmenter
+    from tagseg.recipes.session import Options, load_segmenter
     from tagseg.run.engine import set_threads, usable_cores
 
-    cores = threads or usable_cores()
+    cores = Options(threads=threads).threads or usable_cores()
     set_threads(cores)
     segmenter = load_segmenter(run, device=device.value, precision=precision.value)
     done = predict_folder(
@@ -237,12 +231,13 @@ def evaluate(
         names=read_names(names) if names is not None else None,
         allow_missing=allow_missing,
     )
-    _print_table(scores)
     if out is not None:
         from tagseg.run.workspace import atomic_write
 
         with atomic_write(out) as file:
             file.write(json.dumps(scores.to_dict(), indent=1, ensure_ascii=False).encode())
+    _print_table(scores)
+    if out is not None:
         typer.echo(f"written: {out}")
 
 
@@ -293,6 +288,9 @@ def demo(
     from tagseg.recipes.settings import parse_settings
 
     values = parse_settings(find_recipe(recipe).Config, settings or [])
+    options = Options(backbone="tiny", seed=seed)
+    if min(train_photos, val_photos) < 1:
+        raise ConfigError(f"{train_photos} + {val_photos} scenes are too few", do="ask for more")
     scenes = out / f"scenes-{train_photos}-{val_photos}"
     progress = _progress()
     if not scenes.exists():
@@ -310,13 +308,12 @@ def demo(
         held_out,
         scenes / "SegmentationClass",
         run,
-        Options(backbone="tiny", seed=seed),
+        options,
         None,
     )
-    photos = scenes / "JPEGImages"
-    typer.echo(
-        f"next: tagseg predict {run} {photos} --out {out / 'masks'} --overlays {out / 'overlays'}"
-    )
+    follow = ["tagseg", "predict", run, scenes / "JPEGImages", "--out", out / "masks"]
+    follow += ["--overlays", out / "overlays"]
+    typer.echo(f"next: {shlex.join(map(str, follow))}")
 
 
 def main() -> None:

@@ -63,7 +63,7 @@ def label_of_tag(tag: int) -> int:
 
 
 def labels_of_tags(tags: Tags) -> npt.NDArray[np.intp]:
-    """Labels that a photo with ``tags`` (C,) may contain: background first, then the present ones."""
+    """Labels that a photo with ``tags`` (C,) may contain: background, then the present ones."""
     return np.concatenate(([BACKGROUND], np.flatnonzero(tags) + 1))
 
 
@@ -83,7 +83,7 @@ def check_image(image: Any, name: str = "image") -> Image:
 
 
 def check_labels(labels: Any, n_classes: int, name: str = "labels") -> Labels:
-    """Return ``labels`` if uint8 (H, W) with values 0..n_classes or 255; raise ShapeError otherwise."""
+    """Return ``labels`` if uint8 (H, W) with values 0..n_classes or 255; else ShapeError."""
     if not isinstance(labels, np.ndarray) or labels.dtype != np.uint8 or labels.ndim != 2:
         raise ShapeError(f"{name} is {_describe(labels)}", do="give a uint8 array (H, W)")
     present = np.flatnonzero(np.bincount(labels.ravel(), minlength=256))

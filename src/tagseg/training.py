@@ -16,9 +16,9 @@ from typing import Any, Literal, Protocol
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, default_collate
 
-from tagseg.errors import ConfigError, TrainingError
+from tagseg.errors import ConfigError, TagsegError, TrainingError
 
 __all__ = [
     "Batch",
@@ -50,8 +50,11 @@ class Checkpoint(Protocol):
 class Ticks(Protocol):
     """A progress bar."""
 
-    def advance(self, n: int = 1, **info: object) -> None:
+    def advance(self, n: int = 1) -> None:
         """``n`` more iterations are done."""
+
+    def skip(self, n: int) -> None:
+        """``n`` more iterations had been done before."""
 
 
 @dataclass(frozen=True)
@@ -100,10 +103,16 @@ class Schedule:
 class Execution:
     """Where and how exactly to compute: device, autocast type (float32 for none), seed, loaders."""
 
-    device: torch.device = torch.device("cpu")
+    device: torch.device = torch.device("cpu")  # noqa: RUF009 - immutable
     precision: torch.dtype = torch.float32
     seed: int = 0
     workers: int = 0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.seed < 2**63:
+            raise ConfigError(f"seed is {self.seed}", do="use a whole number from 0 to 2^63 - 1")
+        if self.workers < 0:
+            raise ConfigError(f"workers is {self.workers}", do="use 0 or more")
 
 
 def learning_rate_factor(schedule: Schedule, iteration: int) -> float:
@@ -136,7 +145,7 @@ def train(
     *,
     groups: Sequence[Mapping[str, Any]] | None = None,
     frozen_batch_norm: bool = False,
-    execution: Execution = Execution(),  # noqa: B008 - frozen
+    execution: Execution = Execution(),
     checkpoint: Checkpoint | None = None,
     log: Callable[..., None] = lambda **_: None,
     ticks: Ticks | None = None,
@@ -154,28 +163,32 @@ def train(
         log: called with iteration, loss and learning_rate every 20 iterations.
 
     Raises:
-        TrainingError: the loss is not finite.
+        TrainingError: the loss is not finite; no such state is saved.
+        TagsegError: what ``sample`` raises, from worker processes too.
     """
     net.to(execution.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     net.train()
     if frozen_batch_norm:
         freeze_batch_norm(net)
     optimizer = _optimizer(net, groups, schedule)
-    start, total = _resume(net, optimizer, checkpoint, ticks)
+    start, total = _resume(net, optimizer, checkpoint)
+    if ticks is not None:
+        ticks.skip(start)
     saved = time.monotonic()
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng([execution.device] if execution.device.type == "cuda" else []):
         for t, batch in _batches(sample, n_samples, schedule, execution, start):
-            total += _update(net, loss, optimizer, batch, t, schedule, execution)
+            value = _update(net, loss, optimizer, batch, t, schedule, execution)
+            if not math.isfinite(value):
+                raise TrainingError(
+                    f"the loss is {value} at iteration {t + 1}",
+                    do="lower the learning rate or use --precision fp32",
+                )
+            total += value
             if (t + 1) % _LOG_EVERY == 0 or t + 1 == schedule.iterations:
                 mean = total / ((t % _LOG_EVERY) + 1)
                 rate = schedule.learning_rate * learning_rate_factor(schedule, t)
                 log(iteration=t + 1, loss=mean, learning_rate=rate)
                 total = 0.0
-                if not math.isfinite(mean):
-                    raise TrainingError(
-                        f"the loss is {mean} at iteration {t + 1}",
-                        do="lower the learning rate or use --precision fp32",
-                    )
             if checkpoint is not None and time.monotonic() - saved > _CHECKPOINT_EVERY:
                 checkpoint.save(_state(net, optimizer, t + 1, total))
                 saved = time.monotonic()
@@ -212,11 +225,12 @@ def _update(
 def _optimizer(
     net: nn.Module, groups: Sequence[Mapping[str, Any]] | None, schedule: Schedule
 ) -> torch.optim.Optimizer:
-    named = groups if groups is not None else [{"name": "all", "params": net.parameters()}]
+    everything = {"name": "all", "params": net.parameters()}
+    named: Sequence[Mapping[str, Any]] = [everything] if groups is None else groups
     prepared = []
     for group in named:
         rate = schedule.learning_rate * schedule.multipliers.get(str(group["name"]), 1.0)
-        params = [p for p in group["params"] if p.requires_grad]
+        params = [parameter for parameter in group["params"] if parameter.requires_grad]
         if params:
             prepared.append({"params": params, "lr": rate, "base_lr": rate})
     if schedule.optimizer == "adamw":
@@ -227,18 +241,14 @@ def _optimizer(
 
 
 def _resume(
-    net: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    checkpoint: Checkpoint | None,
-    ticks: Ticks | None,
+    net: nn.Module, optimizer: torch.optim.Optimizer, checkpoint: Checkpoint | None
 ) -> tuple[int, float]:
+    """The iteration to go on from, and the sum of the losses since the last line of the log."""
     state = checkpoint.load() if checkpoint is not None else None
     if state is None:
         return 0, 0.0
     net.load_state_dict(state["net"])
     optimizer.load_state_dict(state["optimizer"])
-    if ticks is not None:
-        ticks.advance(state["iteration"])
     return int(state["iteration"]), float(state["total"])
 
 
@@ -253,13 +263,23 @@ def _state(
     }
 
 
-class _Samples(Dataset[Mapping[str, np.ndarray]]):
+class _Samples(Dataset[Mapping[str, np.ndarray] | TagsegError]):
+    """Samples, or what went wrong: DataLoader would put a worker's traceback into the message."""
+
     def __init__(self, sample: Sample, seed: int) -> None:
         self.sample, self.seed = sample, seed
 
-    def __getitem__(self, item: tuple[int, int]) -> Mapping[str, np.ndarray]:
+    def __getitem__(self, item: tuple[int, int]) -> Mapping[str, np.ndarray] | TagsegError:
         position, index = item
-        return self.sample(index, np.random.default_rng([self.seed, 1, position]))
+        try:
+            return self.sample(index, np.random.default_rng([self.seed, 1, position]))
+        except TagsegError as error:
+            return error
+
+
+def _collate(samples: list[Mapping[str, np.ndarray] | TagsegError]) -> Batch | TagsegError:
+    failed = next((item for item in samples if isinstance(item, TagsegError)), None)
+    return default_collate(samples) if failed is None else failed
 
 
 def _batches(
@@ -269,9 +289,13 @@ def _batches(
         _Samples(sample, execution.seed),
         batch_sampler=_order(n, schedule, execution.seed, start),
         num_workers=execution.workers,
+        collate_fn=_collate,
         pin_memory=execution.device.type == "cuda",
     )
-    yield from enumerate(loader, start)
+    for t, batch in enumerate(loader, start):
+        if isinstance(batch, TagsegError):
+            raise batch
+        yield t, batch
 
 
 def _order(n: int, schedule: Schedule, seed: int, start: int) -> Sequence[list[tuple[int, int]]]:

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from contracts import Fuse, FuserContract
 from tagseg.errors import ConfigError, ShapeError
 from tagseg.fuse.builtin_masks import (
     binary_maps,
@@ -192,3 +193,11 @@ def test_wrong_arguments_are_named():
         multiclass_maps(score_map, foreground * np.float32(np.nan), tags)
     with pytest.raises(ShapeError, match="for 2 labels"):
         labels_from_maps(score_map, np.array([0, 1]))
+
+
+class TestBuiltinMasks(FuserContract):
+    @pytest.fixture
+    def fuse(self) -> Fuse:
+        return lambda score_map, saliency, tags: labels_from_maps(
+            *multiclass_maps(score_map, saliency, tags)
+        )

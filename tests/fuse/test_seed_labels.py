@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from contracts import Fuse, FuserContract
 from tagseg.errors import ConfigError, ShapeError
 from tagseg.fuse.seed_labels import cam_labels
 
@@ -101,3 +102,10 @@ def test_thresholds_out_of_order_are_refused(options):
 def test_wrong_number_of_tags_is_named():
     with pytest.raises(ShapeError, match="4 score maps for 2 tags"):
         cam_labels(photo(2)[0], np.array([True, False]))
+
+
+@pytest.mark.parametrize("band", [None, (0.1, 0.4)])
+class TestSeedLabels(FuserContract):
+    @pytest.fixture
+    def fuse(self, band: tuple[float, float] | None) -> Fuse:
+        return lambda score_map, _, tags: cam_labels(score_map, tags, ignore_band=band)

@@ -6,8 +6,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from contracts import Localize, LocalizerContract
 from tagseg.errors import ConfigError, ShapeError
 from tagseg.localize.cam import class_activation_maps, normalised_maps
+from tagseg.nets.gap import GapClassifier
+from tagseg.nets.tiny import Tiny
 
 torch.set_num_threads(1)
 
@@ -158,3 +161,30 @@ def test_class_with_only_negative_evidence_is_zero():
 def test_unusable_maps_are_named(raw, message):
     with pytest.raises(ShapeError, match=message):
         normalised_maps(raw, np.array([True, False, True]), (4, 4))
+
+
+def test_with_a_stride_evidence_lies_on_its_pixel():
+    raw = np.zeros((2, 4, 6), np.float32)
+    raw[0, 1, 2], raw[1, 3, 5] = 3.0, 0.5
+    maps = normalised_maps(raw, np.array([True, True]), (32, 48), stride=8)
+    assert np.argwhere(maps[0] == 1).tolist() == [[8, 16]]
+    assert maps[0, 8, 12] == maps[0, 4, 16] == 0.5  # halfway to the next position
+    # The last position stands for everything behind it.
+    assert set(map(tuple, np.argwhere(maps[1] == 1))) == {
+        (y, x) for y in range(24, 32) for x in range(40, 48)
+    }
+
+
+class TestClassActivationMaps(LocalizerContract):
+    @pytest.fixture
+    def localize(self) -> Localize:
+        torch.manual_seed(0)
+        net = GapClassifier(Tiny(), self.n_classes, hidden=16).eval()
+
+        def localize(photos, tags):
+            x = torch.from_numpy(photos).permute(0, 3, 1, 2).float() / 255
+            maps = class_activation_maps(net, x, flip=True)
+            shape = photos.shape[1:3]
+            return [normalised_maps(m, t, shape, stride=8) for m, t in zip(maps, tags, strict=True)]
+
+        return localize

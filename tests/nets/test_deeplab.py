@@ -78,6 +78,24 @@ def test_upsampling_starts_bilinear(stride: int) -> None:
         torch.testing.assert_close(net(longer)[..., -3:], full[..., -1:].expand(-1, -1, -1, 3))
 
 
+@pytest.mark.parametrize("stride", [8, 16])
+@pytest.mark.parametrize(("view", "taps"), [("large", 3), ("small", 4)])
+@pytest.mark.parametrize("scale", [0.05, 0.256, 0.4, 0.64, 1.0, 1.5])
+def test_view_scale_keeps_size_and_place(stride: int, view: str, taps: int, scale: float) -> None:
+    net = SegmentationNet(Sampled(stride), 3, view, width=4, view_scale=scale)  # type: ignore[arg-type]
+    x = torch.rand(1, 4, 81, 81, requires_grad=True)
+    out = net.fc6(x)
+    assert out.shape[2:] == (81, 81)
+    out[0, :, 40, 40].sum().backward()
+    seen = x.grad[0].abs().sum(0).nonzero()  # type: ignore[index]
+    first, last = seen.amin(0), seen.amax(0)
+    assert ((first + last) / 2).tolist() == [40, 40]
+    pixels = (last - first) * stride
+    meant = {"large": 2 * 12 * 8, "small": 3 * 4 * 8}[view] * scale
+    step = (taps - 1) * stride * (2 - taps % 2)  # dilations are whole, and even for 4x4
+    assert pixels[0] == max(step, round(meant / step) * step)
+
+
 def test_upsampling_keeps_labels_apart_and_learns_if_asked() -> None:
     net = SegmentationNet(Sampled(), 3, width=4)
     assert net.upsample.groups == 3
@@ -113,6 +131,7 @@ def test_parameter_groups_hold_every_trained_parameter_once(learn_upsampling: bo
         ({"n_labels": 1}, "1 labels"),
         ({"width": 0}, "width of 0"),
         ({"field_of_view": "huge"}, "no field of view 'huge'; use large or small"),
+        ({"view_scale": 0.0}, "a view scale of 0.0"),
     ],
 )
 def test_impossible_numbers_are_refused(change: dict[str, object], message: str) -> None:

@@ -6,8 +6,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from contracts import Prior, PriorContract
 from tagseg.errors import ConfigError, ShapeError
 from tagseg.nets.backbone import Activations, Backbone
+from tagseg.nets.tiny import Tiny
 from tagseg.priors.activations import channel_means, foreground_probability
 
 torch.set_num_threads(1)
@@ -156,3 +158,27 @@ def test_channel_means_average_in_float32_without_a_graph():
     torch.testing.assert_close(mean5, 2 * x[:, :, ::2, ::2].mean(1))
     expected = (2 * x[:, 0]).bfloat16().double() + (6 * x[:, 0]).bfloat16().double()
     torch.testing.assert_close(mean4.double(), expected / 2, rtol=1e-7, atol=0)  # not rounded again
+
+
+def test_with_strides_each_block_lies_on_its_own_grid():
+    """Two spots on the same pixel, one in each block, meet although the grids differ."""
+    block4, block5 = np.zeros((5, 7), np.float32), np.zeros((3, 4), np.float32)
+    block4[2, 4], block5[1, 2] = 1, 1  # both on pixel (16, 32)
+    prior = foreground_probability(block4, block5, (40, 56), strides=(8, 16))
+    assert np.argwhere(prior == 1).tolist() == [[16, 32]]
+    assert prior[16, 24] == pytest.approx((0 + 0.5) / 2)
+    assert prior[20, 32] == pytest.approx((0.5 + 0.75) / 2)
+
+
+class TestActivations(PriorContract):
+    @pytest.fixture
+    def prior(self) -> Prior:
+        torch.manual_seed(0)
+        backbone = Tiny().eval()
+
+        def prior(photo):
+            x = torch.from_numpy(photo)[None].permute(0, 3, 1, 2).float() / 255
+            blocks = [block[0] for block in channel_means(backbone, x)]
+            return foreground_probability(*blocks, photo.shape[:2], strides=(8, 8))
+
+        return prior

@@ -43,6 +43,35 @@ def test_elsewhere_than_on_a_terminal_it_prints_a_line_now_and_then(clock: Clock
     ]
 
 
+def test_skipped_steps_say_nothing_about_the_speed(clock: Clock) -> None:
+    out, progress = plain()
+    with progress.task("training", total=1000) as task:
+        task.skip(900)
+        for _ in range(100):
+            clock.now += 0.5
+            task.advance()
+    lines = out.getvalue().splitlines()
+    assert lines[0] == "training: 920/1000, 2.0/s, 0:40 left"
+    assert lines[-1] == "training: 1000 done in 0:50, 2.0/s"
+
+
+def test_a_bar_measures_anew_after_skipped_steps(clock: Clock) -> None:
+    out = io.StringIO()
+    progress = Progress(Console(file=out, force_terminal=True, width=120))
+    assert progress._bars is not None
+    progress._bars.get_time = clock
+    with progress.task("training", total=1000) as task:
+        task.skip(900)
+        bar = progress._bars.tasks[0]
+        assert bar.completed == 900
+        for _ in range(50):
+            clock.now += 0.5
+            task.advance()
+        assert bar.completed == 950
+        assert bar.fields["rate"] == "2.0/s"
+        assert bar.time_remaining == pytest.approx(25, abs=1)
+
+
 def test_a_task_without_an_end_has_no_remaining_time(clock: Clock) -> None:
     out, progress = plain()
     with progress.task("reading") as task:

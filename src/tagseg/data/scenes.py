@@ -18,6 +18,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import numpy.typing as npt
+from PIL import Image as PilImage
 
 from tagseg.data.dataset import Dataset
 from tagseg.data.images import write_mask
@@ -29,7 +30,7 @@ from tagseg.maps import Image, Labels, label_of_tag
 __all__ = ["OBJECTS", "SCENES", "Scene", "SceneKind", "draw_scene", "scene_dataset", "write_scenes"]
 
 _DRAW = 2  # pictures are drawn at twice their size and averaged down
-_NOBODY = -1  # owner of background and distractor pixels
+_NOBODY = -1  # owner of background pixels
 
 
 @dataclass(frozen=True)
@@ -110,28 +111,40 @@ def write_scenes(
     """Write a training and a validation set in the layout of VOC 2012, with tags.csv beside it.
 
     Written under a temporary name and renamed, so that a folder is either whole or not there.
+    Raises DataError if it is there already or cannot be written.
     """
     if folder.exists():
         raise DataError("exists already", where=folder, do="choose another folder")
     partial = folder.with_name(folder.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
+    try:
+        _write_sets(partial, {"train": train, "val": val}, seed, kind, advance)
+        partial.rename(folder)
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise DataError(f"cannot be written: {reason}", where=folder, do="check it") from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def _write_sets(
+    folder: Path, counts: Mapping[str, int], seed: int, kind: SceneKind, advance: Callable[[], None]
+) -> None:
     for part in ("JPEGImages", "SegmentationClass", "Annotations", "ImageSets/Segmentation"):
-        (partial / part).mkdir(parents=True)
+        (folder / part).mkdir(parents=True)
     rows = ["image,tags"]
-    names = {"train": [f"train_{i:05d}" for i in range(train)]}
-    names["val"] = [f"val_{i:05d}" for i in range(val)]
     for split, offset in (("train", 0), ("val", 1_000_000)):
-        for i, name in enumerate(names[split]):
+        names = [f"{split}_{i:05d}" for i in range(counts[split])]
+        for i, name in enumerate(names):
             scene = draw_scene(kind, seed, offset + i)
-            _write_scene(partial, name, scene, kind.classes)
+            _write_scene(folder, name, scene, kind.classes)
             present = [kind.classes[t] for t in np.flatnonzero(scene.tags)]
             rows.append(f"{name}.jpg,{';'.join(present)}")
             advance()
-        listing = partial / "ImageSets" / "Segmentation" / f"{split}.txt"
-        listing.write_text("\n".join(names[split]) + "\n")
-    (partial / "tags.csv").write_text("\n".join(rows) + "\n")
-    (partial / "classes.txt").write_text("\n".join(("background", *kind.classes)) + "\n")
-    partial.rename(folder)
+        listing = folder / "ImageSets" / "Segmentation" / f"{split}.txt"
+        listing.write_text("\n".join(names) + "\n")
+    (folder / "tags.csv").write_text("\n".join(rows) + "\n")
+    (folder / "classes.txt").write_text("\n".join(("background", *kind.classes)) + "\n")
 
 
 def _number(text: str) -> int:
@@ -243,8 +256,7 @@ def _photograph(rng: np.random.Generator, canvas: npt.NDArray[np.float32]) -> Im
 
 
 def _write_scene(folder: Path, name: str, scene: Scene, classes: tuple[str, ...]) -> None:
-    photo = cv2.cvtColor(scene.image, cv2.COLOR_RGB2BGR)
-    cv2.imwrite(str(folder / "JPEGImages" / f"{name}.jpg"), photo, [cv2.IMWRITE_JPEG_QUALITY, 95])
+    PilImage.fromarray(scene.image).save(folder / "JPEGImages" / f"{name}.jpg", quality=95)
     write_mask(folder / "SegmentationClass" / f"{name}.png", scene.labels)
     root = ET.Element("annotation")
     ET.SubElement(root, "filename").text = f"{name}.jpg"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -44,13 +45,14 @@ class Material:
             noise = smooth_noise(rng, height, width, max(3.0, self.period / 3))
             return np.clip(noise * 0.6 + 0.4, 0.0, 1.0)
         y, x = np.mgrid[0:height, 0:width].astype(np.float32)
-        along = x * np.cos(self.angle) + y * np.sin(self.angle)
+        c, s = math.cos(self.angle), math.sin(self.angle)  # NumPy's would be float64, and spread
+        along = x * c + y * s
         if self.pattern == "fur":
             noise = smooth_noise(rng, height, width, 4)
             return np.clip(0.5 + 0.35 * np.sin(along * 1.7 + 5.0 * noise), 0.0, 1.0)
         wave = np.sin(along * (2 * np.pi / self.period))
         if self.pattern == "dots":
-            across = y * np.cos(self.angle) - x * np.sin(self.angle)
+            across = y * c - x * s
             wave = wave * np.sin(across * (2 * np.pi / self.period)) - 0.35
         return np.clip(wave * 4.0 + 0.5, 0.0, 1.0)
 
@@ -90,11 +92,12 @@ def smooth_noise(
     bank = _noise_bank()
     factor = max(1.0, period / 2.0)
     h, w = int(height / factor) + 2, int(width / factor) + 2
-    top, left = rng.integers(0, _BANK_SIDE - h), rng.integers(0, _BANK_SIDE - w)
-    crop = bank[top : top + h, left : left + w]
+    top, left = rng.integers(0, max(1, _BANK_SIDE - h)), rng.integers(0, max(1, _BANK_SIDE - w))
+    rows, columns = np.arange(top, top + h) % _BANK_SIDE, np.arange(left, left + w) % _BANK_SIDE
+    crop = bank[np.ix_(rows, columns)]
     if factor == 1.0:
-        return crop[:height, :width].copy()
-    return cv2.resize(crop, (width, height), interpolation=cv2.INTER_CUBIC)
+        return crop[:height, :width]
+    return cv2.resize(crop, (width, height), interpolation=cv2.INTER_CUBIC)  # type: ignore[return-value]
 
 
 @lru_cache(maxsize=1)
@@ -140,6 +143,7 @@ def _ground(rng: np.random.Generator, height: int, width: int) -> Canvas:
     if rng.random() < 0.25:  # planks, bricks or furrows
         y, x = np.mgrid[0:height, 0:width].astype(np.float32)
         angle = rng.uniform(0, np.pi)
-        phase = (x * np.cos(angle) + y * np.sin(angle)) / rng.uniform(14, 34)
-        ground = ground - (np.abs(phase % 1.0 - 0.5) > 0.45)[:, :, None] * rng.uniform(15, 45)
+        phase = (x * math.cos(angle) + y * math.sin(angle)) / rng.uniform(14, 34)
+        gaps = (np.abs(phase % 1.0 - 0.5) > 0.45).astype(np.float32)
+        ground = ground - gaps[:, :, None] * rng.uniform(15, 45)
     return ground

@@ -55,7 +55,9 @@ def augment(
         image = cv2.resize(  # type: ignore[assignment]
             image, target, interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
         )
-        maps = [cv2.resize(m, target, interpolation=cv2.INTER_NEAREST) for m in maps]  # type: ignore[misc]
+        # Not INTER_NEAREST, which rounds down and so moves labels by up to half a pixel.
+        nearest = cv2.INTER_NEAREST_EXACT
+        maps = [cv2.resize(m, target, interpolation=nearest) for m in maps]  # type: ignore[misc]
     if mirrored:
         image, maps = image[:, ::-1], [m[:, ::-1] for m in maps]
     window = _window(image.shape[0], image.shape[1], how.size, rng)

@@ -104,7 +104,8 @@ def labels_at(labels: Labels, shape: tuple[int, int]) -> Labels:
     """``labels`` (h, w) at ``shape``, by nearest neighbour."""
     if labels.shape == shape:
         return labels
-    return cv2.resize(labels, shape[::-1], interpolation=cv2.INTER_NEAREST)  # type: ignore[return-value]
+    nearest = cv2.INTER_NEAREST_EXACT  # INTER_NEAREST moves labels by up to half a pixel
+    return cv2.resize(labels, shape[::-1], interpolation=nearest)  # type: ignore[return-value]
 
 
 def argmax_at(probs: Probs, shape: tuple[int, int]) -> Labels:

@@ -184,7 +184,7 @@ def _check_coverage(
         raise MaskError(
             f"{len(missing)} of {total} photos with ground truth have no mask: {first}",
             where=where,
-            do="predict them too, or allow missing masks to score the others only",
+            do="predict them too, or score the others only, with --allow-missing",
         )
 
 

@@ -18,17 +18,24 @@ What the equations leave open: a term whose region is empty (a present class wit
 that is all foreground, a photo without tags, no absent class) is left out, and the divisors
 stay as they are. The result is the mean over the photos of the batch.
 
-Numbers: everything starts from log-softmax in float32 (float64 stays), and no probability is
-clipped. ``log S`` and ``log(1 - S)`` are exact however near S is to 0 or 1, so a pixel that is
-surely wrong still has its gradient.
+Numbers: everything is computed in float32 (float64 stays) and no probability is clipped. ``log S``,
+``log(1 - S)`` and their gradients are exact however near S is to 0 or 1, so a pixel that is surely
+wrong still has its gradient. Each forward pass also writes down its gradient, in closed form: that
+reads the scores a few times only, where automatic differentiation would keep and read back every
+step. There are therefore no second derivatives.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from tagseg.errors import ConfigError, ShapeError
 from tagseg.maps import IGNORE
@@ -37,7 +44,7 @@ __all__ = ["class_mask_loss", "foreground_loss", "tag_loss"]
 
 MAX_SHARPNESS = 10.0  # above it exp(-r) is lost beside 1 in float32
 _SERIES_BELOW = 1e-3  # |x| under which x -> 0 limits are taken from their series
-_NEAR_ONE = math.log(0.7)  # log p above which 1 - p is not computed by subtraction
+_NEAR_ONE = math.log(0.7)  # log S above which 1 - S is not computed by subtraction
 
 
 def tag_loss(
@@ -61,12 +68,8 @@ def tag_loss(
         ConfigError: r is out of range.
     """
     _check(scores, tags, r, valid=valid)
-    log_p = _log_softmax(scores)
-    region = (_all_pixels(scores) if valid is None else valid)[:, None]
-    log_s = _log_smooth_max(log_p, region, r)
-    present, seen = _present(tags), region.any(-1).any(-1)
-    absent_term = _mean_where(_log_one_minus_smooth_max(log_p, log_s, region, r), ~present & seen)
-    return -(_mean_where(log_s, present & seen) + absent_term).mean()
+    region = _all_pixels(scores) if valid is None else valid
+    return _Loss.apply(scores, partial(_tag_terms, tags=tags, region=region, r=r))
 
 
 def foreground_loss(
@@ -96,14 +99,14 @@ def foreground_loss(
         ConfigError: r is out of range.
     """
     _check(scores, tags, r, foreground=foreground, valid=valid)
-    log_p = _log_softmax(scores)
     inside = _all_pixels(scores) if valid is None else valid
     photo, label = _present(tags).nonzero(as_tuple=True)
     is_class = label > 0
-    regions = inside[photo] & (foreground[photo] == is_class[:, None, None])
-    divisors = torch.where(is_class, tags.sum(1)[photo], 1)
-    present_terms = _present_log_s(log_p, photo, label, regions, r) / divisors
-    return -(present_terms.sum() / len(tags) + _absent_pixels(log_p, tags, inside).mean())
+    in_mask = foreground.index_select(0, photo) == is_class[:, None, None]
+    pixels = inside.index_select(0, photo) & in_mask
+    regions = _Regions(photo, label, pixels, torch.where(is_class, tags.sum(1)[photo], 1))
+    terms = partial(_region_terms, absent=~_present(tags), regions=regions, inside=inside, r=r)
+    return _Loss.apply(scores, terms)
 
 
 def class_mask_loss(scores: Tensor, tags: Tensor, masks: Tensor, *, r: float = 5.0) -> Tensor:
@@ -125,76 +128,244 @@ def class_mask_loss(scores: Tensor, tags: Tensor, masks: Tensor, *, r: float = 5
         ConfigError: r is out of range.
     """
     _check(scores, tags, r, masks=masks)
-    log_p = _log_softmax(scores)
     present = _present(tags)
     photo, label = present.nonzero(as_tuple=True)
-    regions = masks[photo] == label[:, None, None]
-    present_terms = _present_log_s(log_p, photo, label, regions, r) / present.sum(1)[photo]
-    absent_terms = _absent_pixels(log_p, tags, masks != IGNORE)
-    return -(present_terms.sum() / len(tags) + absent_terms.mean())
+    pixels = masks.index_select(0, photo) == label[:, None, None]
+    regions = _Regions(photo, label, pixels, present.sum(1)[photo])
+    inside = masks != IGNORE
+    terms = partial(_region_terms, absent=~present, regions=regions, inside=inside, r=r)
+    return _Loss.apply(scores, terms)
 
 
-def _present_log_s(
-    log_p: Tensor, photo: Tensor, label: Tensor, regions: Tensor, r: float
-) -> Tensor:
-    """log S^k of P pairs of a photo and a present label over (P, H, W) regions; 0 where empty.
+class _Regions(NamedTuple):
+    """Where each of the P present labels of the batch is to be found."""
 
-    Only these maps are touched: a photo has few of the labels.
+    photo: Tensor  # (P,)
+    label: Tensor  # (P,)
+    pixels: Tensor  # (P, H, W) bool
+    divisor: Tensor  # (P,), of the label's term within its photo
+
+
+class _Absent(NamedTuple):
+    """Last term of Eq. 12 and 15 with what its gradient needs."""
+
+    value: Tensor  # scalar
+    odds: Tensor  # (B, L, H, W): p / (1 - p); 0 for the present labels and each pixel's top label
+    top: Tensor  # (B, 1, H, W): 1 where the top label is an absent one
+    weight: Tensor  # (B, 1, H, W): weight of a pixel's log(1 - p) in the loss
+
+
+@dataclass(frozen=True)
+class _Softmax:
+    """Eq. 9, each pixel's top label kept apart, so that 1 - p is exact for every label.
+
+    With a and b the highest and the second highest score of a pixel and Z = sum(exp(s - a)):
+    a label below the top has p = exp(s - b) exp(b - a) / Z <= 1/2, where 1 - p loses nothing. The
+    top label has p = 1 / Z, and 1 - p = rest exp(b - a) / Z, exact in the logarithm. Where two
+    labels share the highest score none is the top: they have p <= 1/2 as all others.
     """
-    maps = log_p.flatten(0, 1).index_select(0, photo * log_p.shape[1] + label)
-    return torch.where(regions.any(-1).any(-1), _log_smooth_max(maps, regions, r), 0.0)
+
+    scores: Tensor  # (B, L, H, W)
+    others: Tensor  # (B, L, H, W): exp(s - b), 0 for the top label
+    is_top: Tensor  # (B, L, H, W): 1 for the top label, 0 elsewhere
+    first: Tensor  # (B, 1, H, W): a
+    gap: Tensor  # (B, 1, H, W): b - a
+    rest: Tensor  # (B, 1, H, W): sum of others, at least 1
+    log_sum: Tensor  # (B, 1, H, W): log Z
+
+    @classmethod
+    def of(cls, scores: Tensor) -> _Softmax:
+        half = scores.dtype in (torch.float16, torch.bfloat16)
+        scores = (scores.float() if half else scores).contiguous()
+        first, second = _two_highest(scores)
+        above = scores - second
+        others = above.clamp(max=0).exp_()
+        is_top = above.gt_(0)  # in place: stays floating-point, much faster than masks of bool
+        others -= is_top
+        rest = others.sum(1, keepdim=True)
+        gap = second - first
+        top_share = (gap < 0).to(gap.dtype)  # of Z; 0 at a tie
+        log_sum = torch.log1p(rest * gap.exp() + (top_share - 1))
+        return cls(scores, others, is_top, first, gap, rest, log_sum)
+
+    @property
+    def scale(self) -> Tensor:
+        """(B, 1, H, W): p / others."""
+        return (self.gap - self.log_sum).exp()
+
+    @property
+    def log_one_minus_top(self) -> Tensor:
+        """log(1 - p) of the top label, (B, 1, H, W)."""
+        return self.rest.log() + self.gap - self.log_sum
+
+    def rows(self, photo: Tensor, label: Tensor) -> Tensor:
+        """Index of P (photo, label) pairs into maps of shape (B * L, H, W)."""
+        return photo * self.scores.shape[1] + label
+
+    def add_gradient(self, gradient: Tensor, flow: Tensor, top: Tensor) -> Tensor:
+        """Add what flows from log p and log(1 - p) through the denominator to the scores.
+
+        d log p_k / d s_l = [k = l] - p_l and d log(1 - p_k) / d s_l = odds_k (p_l - [k = l]), the
+        same as p_k (others_l / rest - [k = l]) for the top label, where odds_k may overflow. The
+        [k = l] of all but the top label's log(1 - p) are the caller's.
+
+        Args:
+            gradient: (B, L, H, W), added to in place.
+            flow: (B, 1, H, W), sum over the labels of dL/dlog(1 - p) odds (no top) - dL/dlog p.
+            top: (B, 1, H, W), dL/dlog(1 - p) of the top label.
+        """
+        p_top = (-self.log_sum).exp()
+        gradient.addcmul_(self.others, flow * self.scale + top * p_top / self.rest)
+        return gradient.addcmul_(self.is_top, (flow - top) * p_top)
 
 
-def _absent_pixels(log_p: Tensor, tags: Tensor, inside: Tensor) -> Tensor:
-    """Mean of log(1 - S^k_ij) over absent k and pixels inside, (B,): last term of Eq. 12 and 15."""
-    counted = (~_present(tags))[:, :, None, None] & inside[:, None]
-    return _mean_where(_log_one_minus(log_p).flatten(1), counted.flatten(1))
+class _Loss(torch.autograd.Function):
+    """A loss of the scores that comes with its gradient."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, scores: Tensor, terms: Callable[[_Softmax], tuple[Tensor, Callable[[], Tensor]]]
+    ) -> Tensor:
+        """Value of the loss; ``terms`` gives it and a function for its gradient."""
+        value, gradient = terms(_Softmax.of(scores))
+        ctx.dtype = scores.dtype
+        if ctx.needs_input_grad[0]:
+            ctx.save_for_backward(gradient())
+        return value
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, None]:
+        """Gradient by the scores; a loss scale is applied before half precision returns."""
+        (gradient,) = ctx.saved_tensors
+        return (upstream * gradient).to(ctx.dtype), None
 
 
-def _log_smooth_max(log_p: Tensor, region: Tensor, r: float) -> Tensor:
-    """log S with S = log(mean of exp(r p) over the region) / r: Eq. 11, 13, 14, 16.
+def _region_terms(
+    softmax: _Softmax, *, absent: Tensor, regions: _Regions, inside: Tensor, r: float
+) -> tuple[Tensor, Callable[[], Tensor]]:
+    """Eq. 12 and 15, and their gradient. Only the present labels' maps are made for S."""
+    photo, label, pixels, divisor = regions
+    log_p = _pick(softmax.scores, softmax.rows(photo, label))
+    log_p.sub_(_pick(softmax.first, photo)).sub_(_pick(softmax.log_sum, photo))
+    log_s, slope = _log_smooth_max(log_p, pixels, r)
+    weight = (pixels.sum((1, 2)) > 0) / (divisor * len(absent)).to(log_s.dtype)
+    rest = _absent_pixels(softmax, absent, inside)
+    value = rest.value - (weight * log_s).sum()
+    pull = slope.mul_(-weight[:, None, None])
+    return value, lambda: _region_gradient(softmax, regions, pull, rest)
 
-    Rewritten so that nothing is lost near p = 0: with t = mean(exp(r p) - 1) / r,
-    S = log(1 + r t) / r, and both steps are taken in the logarithm. A negative r gives the smooth
-    minimum. Where the region is empty the value is finite and means nothing.
+
+def _region_gradient(softmax: _Softmax, regions: _Regions, pull: Tensor, absent: _Absent) -> Tensor:
+    """Gradient of Eq. 12 and 15; ``pull`` is dL/dlog p of the regions' labels, (P, H, W)."""
+    flow = -absent.weight * absent.odds.sum(1, keepdim=True)
+    flow[:, 0].index_add_(0, regions.photo, pull, alpha=-1)
+    gradient = absent.odds.mul_(absent.weight)
+    softmax.add_gradient(gradient, flow, -absent.weight * absent.top)
+    rows = softmax.rows(regions.photo, regions.label)
+    gradient.flatten(0, 1).index_add_(0, rows, pull)
+    return gradient
+
+
+def _absent_pixels(softmax: _Softmax, absent: Tensor, inside: Tensor) -> _Absent:
+    """Minus the mean of log(1 - S^k_ij) over absent k and pixels inside."""
+    dtype = softmax.scores.dtype
+    count = absent.sum(1) * inside.sum((1, 2)) * len(absent)
+    weight = inside[:, None] / count.clamp(min=1).to(dtype)[:, None, None, None]
+    wanted = absent.to(dtype)[:, :, None, None]
+    odds = (softmax.others * softmax.scale).mul_(wanted)
+    one = odds.new_ones(1)
+    any_of, top = torch.zeros_like(weight[:, 0]), torch.zeros_like(weight[:, 0])
+    for k, p in enumerate(odds.unbind(1)):
+        any_of.lerp_(one, p)  # 1 - product of (1 - p): one logarithm a pixel, exact near p = 0
+        top.addcmul_(softmax.is_top[:, k], wanted[:, k])
+        p.div_(1 - p)
+    log_none = torch.log1p(-any_of) + top * softmax.log_one_minus_top[:, 0]
+    return _Absent(-(weight[:, 0] * log_none).sum(), odds, top[:, None], weight)
+
+
+def _tag_terms(
+    softmax: _Softmax, *, tags: Tensor, region: Tensor, r: float
+) -> tuple[Tensor, Callable[[], Tensor]]:
+    """Eq. 10, and its gradient."""
+    log_p = (softmax.scores - softmax.first).sub_(softmax.log_sum)
+    log_s, slope = _log_smooth_max(log_p, region[:, None], r)
+    present, seen = _present(tags), region.any(-1).any(-1)[:, None]
+    up = _shares(present & seen, log_s.dtype)
+    down = _shares(~present & seen, log_s.dtype)
+    # One minus the smooth maximum of p is the smooth minimum of 1 - p, which is exact near S = 1.
+    near_one = (down > 0) & (log_s > _NEAR_ONE)
+    photo, label = near_one.nonzero(as_tuple=True)
+    log_not, not_slope = _log_smooth_max(_log_one_minus(softmax, photo, label), region[photo], -r)
+    log_not_s = torch.log1p(-log_s.clamp(max=_NEAR_ONE).exp())
+    pull = torch.where(near_one, 0.0, down * (log_s - log_not_s).exp()) - up
+    log_not_s[near_one] = log_not
+    push = not_slope * -down[near_one][:, None, None]
+    value = -(up * log_s + down * log_not_s).sum()
+    pulls = slope.mul_(pull[:, :, None, None])
+    return value, lambda: _tag_gradient(softmax, pulls, photo, label, push)
+
+
+def _tag_gradient(
+    softmax: _Softmax, pull: Tensor, photo: Tensor, label: Tensor, push: Tensor
+) -> Tensor:
+    """Gradient of Eq. 10.
 
     Args:
-        log_p: (..., H, W).
+        pull: (B, L, H, W), dL/dlog p.
+        photo: (P,), of the labels whose S is near 1.
+        label: (P,), these labels.
+        push: (P, H, W), their dL/dlog(1 - p).
+    """
+    rows = softmax.rows(photo, label)
+    p = _pick(softmax.others, rows) * softmax.scale[photo, 0]
+    pushed = push * p / (1 - p)
+    flow = -pull.sum(1, keepdim=True)
+    flow[:, 0].index_add_(0, photo, pushed)
+    top = torch.zeros_like(flow)
+    top[:, 0].index_add_(0, photo, push * _pick(softmax.is_top, rows))
+    gradient = softmax.add_gradient(pull, flow, top)
+    gradient.flatten(0, 1).index_add_(0, rows, pushed, alpha=-1)
+    return gradient
+
+
+def _log_one_minus(softmax: _Softmax, photo: Tensor, label: Tensor) -> Tensor:
+    """log(1 - p) of P labels, (P, H, W), exact also for p = 1 - 1e-30."""
+    rows = softmax.rows(photo, label)
+    p = _pick(softmax.others, rows) * softmax.scale[photo, 0]
+    top = _pick(softmax.is_top, rows)
+    return torch.log1p(-p) + top * softmax.log_one_minus_top[photo, 0]
+
+
+def _log_smooth_max(log_p: Tensor, region: Tensor, r: float) -> tuple[Tensor, Tensor]:
+    """log S with S = log(mean of exp(r p) over the region) / r, and its slope: Eq. 11, 13, 14, 16.
+
+    Rewritten so that nothing is lost near p = 0: with t = mean(exp(r p) - 1) / r,
+    S = log(1 + r t) / r, and p is taken relative to the region's highest. A negative r gives the
+    smooth minimum. Where the region is empty the values are finite and mean nothing.
+
+    Args:
+        log_p: (..., H, W), overwritten.
         region: bool, broadcasts against log_p.
+
+    Returns:
+        log S (...) and d log S / d log p (..., H, W), which is p exp(r p) / (N (1 + r t) S).
     """
-    # Finite instead of -inf: an empty region then has no NaN in its (unused) gradient.
-    outside = torch.finfo(log_p.dtype).min / 4
-    terms = log_p + _log_expm1_over(r * log_p.exp())
-    size = region.sum((-2, -1)).clamp(min=1).to(log_p.dtype)
-    log_t = terms.masked_fill(~region, outside).logsumexp((-2, -1)) - size.log()
-    return log_t + _log_log1p_over(r * log_t.exp())
-
-
-def _log_one_minus_smooth_max(log_p: Tensor, log_s: Tensor, region: Tensor, r: float) -> Tensor:
-    """log(1 - S), (B, L), for the second term of Eq. 10.
-
-    One minus the smooth maximum of p is the smooth minimum of 1 - p, which is exact near S = 1.
-    """
-    near_one = log_s > _NEAR_ONE
-    small = torch.log1p(-log_s.masked_fill(near_one, -1.0).exp())
-    return torch.where(near_one, _log_smooth_max(_log_one_minus(log_p), region, -r), small)
-
-
-def _log_one_minus(log_p: Tensor) -> Tensor:
-    """log(1 - p) of every label, (B, L, H, W), exact also for p = 1 - 1e-30.
-
-    At most one label of a pixel is near 1; what the others hold together is its 1 - p.
-    """
-    near_one = log_p > _NEAR_ONE
-    others = log_p.masked_fill(near_one, -math.inf).logsumexp(1, keepdim=True)
-    return torch.where(near_one, others, torch.log1p(-log_p.masked_fill(near_one, -1.0).exp()))
-
-
-def _log_expm1_over(x: Tensor) -> Tensor:
-    """log((exp(x) - 1) / x), 0 at x = 0."""
-    small = x.abs() < _SERIES_BELOW
-    away = x.masked_fill(small, 1.0)
-    return torch.where(small, x / 2 + x * x / 24, (torch.expm1(away) / away).log())
+    limits = torch.finfo(log_p.dtype)
+    inside = region.to(log_p.dtype)
+    size = inside.sum((-2, -1), keepdim=True).clamp(min=1)
+    log_p += (inside - 1).mul_(-limits.min / 4)  # finite: no NaN where the region is empty
+    highest = log_p.amax((-2, -1), keepdim=True)
+    relative = log_p.sub_(highest).exp_()
+    # exp(x) - 1 is x long before x = eps^2, so the floor keeps the ratio from 0 / 0, no more.
+    sharpness = r * highest.exp().clamp(min=limits.eps**2)
+    raised = (relative * sharpness).expm1_()
+    log_t = highest + (raised.sum((-2, -1), keepdim=True) / (size * sharpness)).log()
+    rt = r * log_t.exp()
+    log_s = log_t + _log_log1p_over(rt)
+    slope = relative.addcmul_(relative, raised)
+    slope *= (highest - log_s).exp() / (size * (1 + rt))
+    return log_s[..., 0, 0], slope
 
 
 def _log_log1p_over(y: Tensor) -> Tensor:
@@ -205,20 +376,32 @@ def _log_log1p_over(y: Tensor) -> Tensor:
     return torch.where(small, series, (torch.log1p(away) / away).log())
 
 
-def _mean_where(values: Tensor, wanted: Tensor) -> Tensor:
-    """Mean of each photo's wanted values, (B, N) to (B,); 0 where none is wanted."""
-    return torch.where(wanted, values, 0.0).sum(1) / wanted.sum(1).clamp(min=1)
+def _two_highest(scores: Tensor) -> tuple[Tensor, Tensor]:
+    """Highest and second highest score of each pixel, (B, 1, H, W); the same at a tie.
+
+    One pass of element-wise steps: topk and argmax over a dimension that is not the last one cost
+    ten times as much.
+    """
+    first, second = scores[:, 0], torch.full_like(scores[:, 0], -math.inf)
+    for label in scores.unbind(1)[1:]:
+        second = torch.maximum(second, torch.minimum(first, label))
+        first = torch.maximum(first, label)
+    return first[:, None], second[:, None]
+
+
+def _pick(maps: Tensor, rows: Tensor) -> Tensor:
+    """(P, H, W) of the (B, L, H, W) maps."""
+    return maps.flatten(0, 1).index_select(0, rows)
+
+
+def _shares(wanted: Tensor, dtype: torch.dtype) -> Tensor:
+    """Weights (B, L) of the mean over the photos of the mean over the wanted labels."""
+    return wanted / (wanted.sum(1, keepdim=True).clamp(min=1) * len(wanted)).to(dtype)
 
 
 def _present(tags: Tensor) -> Tensor:
     """Labels in each photo, (B, L) bool: the background, then the tags."""
     return torch.nn.functional.pad(tags, (1, 0), value=True)
-
-
-def _log_softmax(scores: Tensor) -> Tensor:
-    """Logarithm of Eq. 9, at least float32."""
-    half = scores.dtype in (torch.float16, torch.bfloat16)
-    return (scores.float() if half else scores).log_softmax(1)
 
 
 def _all_pixels(scores: Tensor) -> Tensor:

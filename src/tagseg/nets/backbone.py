@@ -42,6 +42,8 @@ class Backbone(nn.Module, ABC):
     name: str
     out_channels: int
     block4_channels: int
+    _mean: Tensor
+    _std: Tensor
 
     def __init__(self, output_stride: int) -> None:
         super().__init__()
@@ -79,7 +81,11 @@ def upsample_grid(maps: Tensor, shape: tuple[int, int], stride: int | None) -> T
     """
     if stride is None:
         return functional.interpolate(maps, shape, mode="bilinear", align_corners=False)
-    padded = functional.pad(maps, (0, 1, 0, 1), mode="replicate")
-    size = [(side - 1) * stride + 1 for side in padded.shape[2:]]
+    down, right = (
+        max(0, -(-(pixels - 1) // stride) + 1 - positions)
+        for pixels, positions in zip(shape, maps.shape[2:], strict=True)
+    )
+    padded = functional.pad(maps, (0, right, 0, down), mode="replicate")
+    size = [(positions - 1) * stride + 1 for positions in padded.shape[2:]]
     full = functional.interpolate(padded, size, mode="bilinear", align_corners=True)
     return full[:, :, : shape[0], : shape[1]]

@@ -60,7 +60,7 @@ class SegmentationNet(nn.Module):
 
     On its input fc6 spans (k - 1) d + 1 positions, 25 or 13: odd in both forms, so the even kernel
     too keeps the size, with (k - 1) d / 2 of padding. At output stride 16 the dilations halve and
-    the pixels stay the same.
+    the pixels stay the same. The dilation of the 4x4 kernel is always even.
 
     Args:
         backbone: the network below; its position i must be centred on pixel output_stride * i.
@@ -100,7 +100,8 @@ class SegmentationNet(nn.Module):
         if view_scale <= 0:
             raise ConfigError(f"a view scale of {view_scale}", do="use a number over 0")
         stride = backbone.output_stride
-        dilation = max(1, round(dilation * 8 / stride * view_scale))
+        step = 2 - kernel % 2  # an even kernel keeps the size at even dilations only
+        dilation = max(step, step * round(dilation * 8 / stride * view_scale / step))
         padding = (kernel - 1) * dilation // 2
         self.backbone, self.field_of_view, self.view_scale = backbone, field_of_view, view_scale
         self.fc6 = nn.Conv2d(

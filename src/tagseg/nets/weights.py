@@ -197,7 +197,8 @@ def _read_torch(path: Path) -> dict[str, Tensor]:
     try:
         payload = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        if "Unsupported global" not in str(error) and "Unsupported class" not in str(error):
+        said = str(error).lower()  # "unsupported GLOBAL" for modules such as os and sys
+        if "unsupported global" not in said and "unsupported class" not in said:
             raise _damaged(path) from error
         raise WeightsError(
             "holds Python objects besides tensors, which are not loaded as they could run code",

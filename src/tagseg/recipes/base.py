@@ -7,6 +7,9 @@ from contextlib import AbstractContextManager
 from dataclasses import MISSING, dataclass, field, fields
 from typing import Any, Literal
 
+import numpy as np
+import numpy.typing as npt
+
 from tagseg.data.working import WorkingPhotos
 from tagseg.errors import ConfigError
 from tagseg.maps import Image, Labels
@@ -23,11 +26,15 @@ __all__ = [
     "Product",
     "Run",
     "Setup",
+    "TagScores",
     "TrainingConfig",
     "View",
     "number",
     "where_from",
 ]
+
+
+_POSITIVE = ("_width", "r_iterations", "_batch_size", "_learning_rate", "_epochs")  # endings
 
 
 def number(default: Any, where: str, meaning: str) -> Any:
@@ -63,12 +70,15 @@ class TrainingConfig:
     classifier_size: int = number(224, "4.2.2", "classifier input, pixels; smaller photos stay")
     classifier_hidden_layers: int = number(2, "4.2.2", "convolutions in place of fc6 and fc7")
     classifier_width: int | None = number(
-        None, "assumed", "their channels; none: 1024 for vgg16, 256 for others"
+        None, "assumed", "their channels; none: 1024 vgg16, 256 mobilenet_v2, 128 tiny"
     )
     classifier_iterations: int | None = number(None, "4.2.2", "none: by the schedule")
     classifier_batch_size: int | None = number(None, "4.2.2", "none: by the schedule, 15 or 16")
     classifier_learning_rate: float | None = number(None, "4.2.2", "none: by the schedule")
-    classifier_epochs: float = number(12.0, "assumed", "passes over the photos, short schedule")
+    classifier_epochs: float = number(8.0, "assumed", "passes over the photos, short schedule")
+    classifier_backbone_factor: float = number(
+        0.2, "assumed", "factor on the learning rate of pre-trained layers, short schedule"
+    )
     segmenter_crop: int = number(321, "assumed", "longest side of training crops, pixels")
     segmenter_width: int | None = number(
         None, "4.2.1", "channels of fc6 and fc7; none: 1024 or 4096 for vgg16, 256 for others"
@@ -76,7 +86,8 @@ class TrainingConfig:
     segmenter_iterations: int | None = number(None, "4.2.1", "none: by the schedule")
     segmenter_batch_size: int | None = number(None, "4.2.1", "none: by the schedule, 1 or 16")
     segmenter_learning_rate: float | None = number(None, "4.2.1", "none: by the schedule")
-    segmenter_epochs: float = number(20.0, "assumed", "passes over the photos, short schedule")
+    segmenter_epochs: float = number(12.0, "assumed", "passes over the photos, short schedule")
+    segmenter_backbone_factor: float = number(0.5, "assumed", "likewise, for the segmenter")
     segmenter_crf: bool = number(True, "3.2.1", "smooth the segmenter's masks with the dense CRF")
     crf_bilateral: tuple[float, float, float] = number(
         (10.0, 80.0, 13.0), "assumed", "weight, sigma in pixels, sigma in colour levels"
@@ -101,6 +112,14 @@ class TrainingConfig:
         for name in ("photo_side", "classifier_size", "segmenter_crop"):
             if getattr(self, name) < 16:
                 raise ConfigError(f"{name} is {getattr(self, name)}", do="use 16 or more")
+        for item in fields(self):
+            value = getattr(self, item.name)
+            if item.name.endswith(_POSITIVE) and value is not None and not value > 0:
+                raise ConfigError(f"{item.name} is {value}", do="use a value over 0")
+        if self.classifier_hidden_layers < 0:
+            raise ConfigError(
+                f"classifier_hidden_layers is {self.classifier_hidden_layers}", do="use 0 or more"
+            )
 
 
 @dataclass(frozen=True)
@@ -165,6 +184,7 @@ class Run:
 
 
 View = Callable[[int], Image]
+TagScores = Callable[[], npt.NDArray[np.float32]]
 
 
 @dataclass(frozen=True)
@@ -194,12 +214,12 @@ class Outcome:
         segmenter: trained, with its refinement.
         products: every stage's labels, in the order of the pipeline.
         views: pictures of the intermediate maps of training photo i, by title, for the gallery.
-        tag_scores: of the validation photos (N, C), by the tag classifier, if there is one.
+        tag_scores: computes those of the validation photos (N, C), if there is a tag classifier.
         curves: stages that logged a training.
     """
 
     segmenter: Segmenter
     products: tuple[Product, ...]
     views: tuple[tuple[str, View], ...] = ()
-    tag_scores: Any = None
+    tag_scores: TagScores | None = None
     curves: tuple[Stage, ...] = ()

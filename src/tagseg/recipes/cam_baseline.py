@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from tagseg.errors import ConfigError
 from tagseg.fuse.seed_labels import cam_labels
 from tagseg.losses.pixel import pixel_loss
 from tagseg.maps import Labels
@@ -33,6 +34,11 @@ class Config(TrainingConfig):
     cam_threshold: float = number(
         0.2, "Oh et al., code", "argmax class where its map is over this part of its maximum"
     )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 < self.cam_threshold <= 1:
+            raise ConfigError(f"cam_threshold is {self.cam_threshold}", do="use 0 to 1")
 
 
 def run(run: Run, config: Config) -> Outcome:

@@ -5,6 +5,7 @@ The one recipe that reads ground truth. What the others reach is told as a perce
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from torch import Tensor
@@ -18,7 +19,7 @@ from tagseg.recipes.base import Outcome, Run, TrainingConfig
 from tagseg.recipes.products import segmenter_products
 from tagseg.recipes.stages import trained_segmenter, training_labels
 
-__all__ = ["PAPER", "Config", "run"]
+__all__ = ["PAPER", "Config", "check_truth", "run"]
 
 PAPER = "reference: full supervision, the upper bound of every weakly supervised recipe"
 
@@ -28,19 +29,24 @@ class Config(TrainingConfig):
     """The shared numbers."""
 
 
+def check_truth(names: Sequence[str], truth: GroundTruth) -> None:
+    """Raise MaskError if one of the training photos ``names`` has no ground truth."""
+    missing = [name for name in names if not truth.has(name)]
+    if missing:
+        raise MaskError(
+            f"{len(missing)} of {len(names)} training photos have no ground truth: {missing[0]}",
+            do="full_supervision needs it for every one; give --ground-truth with all masks",
+        )
+
+
 def run(run: Run, config: Config, truth: GroundTruth, truth_key: str) -> Outcome:
     """Cross-entropy on the ground truth of the training photos.
 
     Raises:
-        MaskError: a training photo has no ground truth.
+        MaskError: a mask is missing, of another size than its photo, or holds an unknown id.
     """
     photos = run.photos
-    missing = [name for name in photos.names if not truth.has(name)]
-    if missing:
-        raise MaskError(
-            f"{len(missing)} of {len(photos)} training photos have no ground truth: {missing[0]}",
-            do="full_supervision needs it for every one; give --ground-truth with all masks",
-        )
+    check_truth(photos.names, truth)
 
     def labels_of(index: int) -> Labels:
         full = truth.labels(photos.names[index], photos.full_shape(index))

@@ -7,14 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
-import numpy as np
 
-from tagseg.data.images import PHOTO_SUFFIXES, decode_photo, find_photos, write_mask
+from tagseg.data.images import PHOTO_SUFFIXES, decode_photo, encode_mask, find_photos
 from tagseg.data.working import argmax_at, working_image
 from tagseg.errors import DataError, ImageError
 from tagseg.maps import Image, Probs
 from tagseg.report.figures import overlay
 from tagseg.run.engine import map_photos
+from tagseg.run.files import atomic_write, one_line_errors
 from tagseg.run.progress import Progress
 from tagseg.segment.predict import Segmenter
 
@@ -48,11 +48,15 @@ def predict_folder(
 
     Raises:
         DataError: there are no photos, or a result would replace a photo.
+        WorkspaceError: a result cannot be written.
     """
     photos = _photos_of(source)
-    _keep_photos_safe(photos, out, ".png")
-    if overlays is not None:
-        _keep_photos_safe(photos, overlays, ".jpg")
+    for folder, suffix in ((out, ".png"), (overlays, ".jpg")):
+        if folder is not None:
+            _keep_photos_safe(photos, folder, suffix)
+    for folder in (out, overlays):
+        if folder is not None:
+            _make_folder(folder)
     skipped: list[tuple[str, str]] = []
     progress = progress if progress is not None else Progress()
 
@@ -61,11 +65,9 @@ def predict_folder(
         if refine and segmenter.refine is not None:
             probs = segmenter.refine(small, probs)
         labels = argmax_at(probs, (image.shape[0], image.shape[1]))
-        mask = out / f"{name}.png"
-        mask.parent.mkdir(parents=True, exist_ok=True)
-        write_mask(mask, labels)
+        _write(out / f"{name}.png", encode_mask(labels))
         if overlays is not None:
-            _write_overlay(overlays / f"{name}.jpg", overlay(image, labels))
+            _write(overlays / f"{name}.jpg", _jpeg(overlay(image, labels)))
         return name
 
     with progress.task("segmenting", len(photos)) as ticks:
@@ -107,9 +109,19 @@ def _with_probabilities(
         yield name, image, small, segmenter.forward(small[None])[0]
 
 
-def _write_overlay(path: Path, picture: np.ndarray) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
+def _make_folder(path: Path) -> None:
+    with one_line_errors(path):
+        path.mkdir(parents=True, exist_ok=True)
+
+
+def _write(path: Path, content: bytes) -> None:
+    _make_folder(path.parent)
+    with atomic_write(path) as file:
+        file.write(content)
+
+
+def _jpeg(picture: Image) -> bytes:
     ok, content = cv2.imencode(".jpg", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
     if not ok:
-        raise DataError("the overlay cannot be encoded", where=path)
-    path.write_bytes(content.tobytes())
+        raise DataError("an overlay cannot be encoded", do="leave --overlays out")
+    return content.tobytes()

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from functools import partial
 
 import numpy as np
 
 from tagseg.data.working import WorkingPhotos
 from tagseg.maps import Image, SaliencyMap, ScoreMap
 from tagseg.nets.gap import GapClassifier
-from tagseg.recipes.base import Product, Run, TrainingConfig, View
+from tagseg.recipes.base import Product, Run, TagScores, TrainingConfig, View
 from tagseg.recipes.stages import classifier_scores, photo_masks, predictions
 from tagseg.report.figures import colour_map
 from tagseg.run.workspace import Stage
@@ -35,9 +35,9 @@ def segmenter_products(
     return products
 
 
-def classifier_outcome(run: Run, classifier: GapClassifier) -> Any:
-    """Class probabilities (N, C) of the validation photos, or None without any."""
-    return None if run.val is None else classifier_scores(run, classifier, run.val)
+def classifier_outcome(run: Run, classifier: GapClassifier) -> TagScores | None:
+    """Class probabilities (N, C) of the validation photos when asked for; None without any."""
+    return None if run.val is None else partial(classifier_scores, run, classifier, run.val)
 
 
 def show_maps(photos: WorkingPhotos, scores_of: Callable[[int], ScoreMap]) -> View:

@@ -10,7 +10,7 @@ from tagseg.training import Schedule
 __all__ = ["classifier_schedule", "segmenter_schedule", "uses_paper_schedule"]
 
 _MANY = 5000  # photos
-_LEAST = 100  # iterations of a short schedule
+_LEAST = 300  # iterations of a short schedule
 
 
 def uses_paper_schedule(config: TrainingConfig, setup: Setup, n_photos: int) -> bool:
@@ -33,12 +33,13 @@ def classifier_schedule(config: TrainingConfig, setup: Setup, n_photos: int) -> 
         config.classifier_batch_size,
         config.classifier_learning_rate,
         config.classifier_epochs,
+        config.classifier_backbone_factor,
         n_photos,
     )
 
 
 def segmenter_schedule(config: TrainingConfig, setup: Setup, n_photos: int) -> Schedule:
-    """Saleh et al. 4.2.1 (learning rate 1e-4, 1e-5 for the last third; one photo a batch), or short."""
+    """Saleh et al. 4.2.1 (one photo a batch; rate 1e-4, 1e-5 for the last third), or short."""
     if uses_paper_schedule(config, setup, n_photos):
         return _paper(
             config.segmenter_iterations,
@@ -50,6 +51,7 @@ def segmenter_schedule(config: TrainingConfig, setup: Setup, n_photos: int) -> S
         config.segmenter_batch_size,
         config.segmenter_learning_rate,
         config.segmenter_epochs,
+        config.segmenter_backbone_factor,
         n_photos,
     )
 
@@ -73,6 +75,7 @@ def _short(
     batch_size: int | None,
     learning_rate: float | None,
     epochs: float,
+    backbone_factor: float,
     n_photos: int,
 ) -> Schedule:
     """AdamW with poly decay; new layers learn faster than the pre-trained ones."""
@@ -86,5 +89,5 @@ def _short(
         weight_decay=1e-4,
         warmup=20,
         clip=5.0,
-        multipliers={"backbone": 0.2},
+        multipliers={"backbone": backbone_factor},
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -74,6 +74,7 @@ def examine(run: Run, outcome: Outcome, truth: GroundTruth | None, truth_key: st
     Training photos are scored on an even sample of at most 500.
     """
     inputs = [stage for product in outcome.products for stage in product.stages]
+    inputs += outcome.curves  # the tag classifier's scores and maps are shown too
     limits = {"training_photos": _MOST_TRAINING_PHOTOS, "examples": _EXAMPLES, "side": _SIDE}
     with run.stage("findings", limits, [*dict.fromkeys(inputs), truth_key, run.val_key]) as stage:
         if stage.pending:
@@ -171,11 +172,11 @@ def _score_foreground(labels: Mapping[str, Labels], truth: GroundTruth) -> MaskS
 
 
 def _row(product: Product, scored: MaskScores) -> dict[str, Any]:
-    iou = [None if np.isnan(v) else float(v) for v in scored.confusion.iou()]
+    iou = [_known(value) for value in scored.confusion.iou()]
     return {
         "stage": product.title,
         "split": product.split,
-        "miou": float(scored.miou),
+        "miou": _known(scored.miou),
         "iou": iou if product.by_class else None,
         "photos": len(scored.photos),
         "note": "" if product.by_class else "foreground against background",
@@ -185,21 +186,31 @@ def _row(product: Product, scored: MaskScores) -> dict[str, Any]:
 def _tag_score(run: Run, outcome: Outcome) -> dict[str, Any] | None:
     if run.val is None or outcome.tag_scores is None or not run.val.dataset.known.all():
         return None
-    precision = average_precision(np.asarray(outcome.tag_scores), run.val.tags)
+    precision = average_precision(outcome.tag_scores(), run.val.tags)
+    if np.isnan(precision).all():  # no class has a validation photo
+        return None
     return {
         "split": "val",
         "mean": float(np.nanmean(precision)),
-        "average_precision": [None if np.isnan(p) else float(p) for p in precision],
+        "average_precision": [_known(value) for value in precision],
         "photos": len(run.val),
     }
+
+
+def _known(value: float) -> float | None:
+    """A score, or None where it is not defined."""
+    return None if np.isnan(value) else float(value)
 
 
 def _examples(
     run: Run, split: str, scored: MaskScores | None
 ) -> list[tuple[str, str, float | None]]:
-    """(rank, name, score) of the photos to show."""
+    """(rank, name, score) of the photos to show; those without a class are no test of anything."""
+    photos = _photos(run, split)
     if scored is not None:
-        found = scored.examples(_EXAMPLES)
+        tagged = {n for n, t in zip(photos.names, photos.tags, strict=True) if t.any()}
+        shown = {name: score for name, score in scored.photos.items() if name in tagged}
+        found = replace(scored, photos=shown or scored.photos).examples(_EXAMPLES)
         return [
             (rank, name, float(scored.photos[name]))
             for rank in ("best", "median", "worst")
@@ -207,7 +218,6 @@ def _examples(
         ]
     if split == "val" and run.val is None:
         return []
-    photos = _photos(run, split)
     indices = {int(i) for i in np.linspace(0, len(photos) - 1, min(len(photos), 2 * _EXAMPLES))}
     return [("sample", photos.names[i], None) for i in sorted(indices)]
 

@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import safetensors.torch
 from safetensors import SafetensorError, safe_open
@@ -17,15 +17,19 @@ from tagseg.data.audit import Audit, audit
 from tagseg.data.dataset import Dataset
 from tagseg.data.ground_truth import GroundTruth
 from tagseg.data.working import WorkingPhotos
-from tagseg.errors import ConfigError, DataError, WeightsError, WorkspaceError
+from tagseg.errors import ConfigError, DataError, MaskError, WeightsError, WorkspaceError
+from tagseg.nets.catalog import build_backbone
 from tagseg.nets.weights import resolve
+from tagseg.recipes import full_supervision as full_supervision_recipe
 from tagseg.recipes.base import Outcome, Run, Setup, TrainingConfig, where_from
 from tagseg.recipes.catalog import find_recipe
 from tagseg.recipes.scoring import Findings, examine, key_of_truth
+from tagseg.recipes.settings import check_settings
 from tagseg.recipes.stages import crf_parameters, crf_refinement
 from tagseg.refine.dense_crf import CrfParameters
 from tagseg.report.page import ConfigRow, RunReport, StageScore, render
 from tagseg.run.engine import choose_device, choose_precision, set_threads, usable_cores
+from tagseg.run.files import read_json
 from tagseg.run.progress import Progress
 from tagseg.run.workspace import Stage, Workspace, atomic_write
 from tagseg.segment.model_file import pack_segmenter, unpack_segmenter
@@ -36,6 +40,16 @@ __all__ = ["Options", "Result", "load_segmenter", "render_report", "train"]
 
 _MODEL = "segmenter"
 _REPORT = "report.html"
+_ABOUT = "run.json"
+_ABOUT_FIELDS = {"recipe", "val", "paper", "classes", "photos", "command", "created"} | {
+    "settings",
+    "config",
+    "audit",
+    "stages",
+    "curves",
+}
+_NO_VAL = "no validation photos"
+_SEEDS = 1 << 63  # what PyTorch takes
 
 
 @dataclass(frozen=True)
@@ -60,6 +74,16 @@ class Options:
     workers: int = 0
     threads: int | None = None
     allow_skipped: float = 0.01
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.seed < _SEEDS:
+            raise ConfigError(f"seed is {self.seed}", do=f"use 0 to {_SEEDS - 1}")
+        if self.workers < 0:
+            raise ConfigError(f"workers is {self.workers}", do="use 0 or more")
+        if self.threads is not None and self.threads < 1:
+            raise ConfigError(f"threads is {self.threads}", do="use 1 or more")
+        if not 0 <= self.allow_skipped <= 1:
+            raise ConfigError(f"allow_skipped is {self.allow_skipped}", do="use a part, 0 to 1")
 
 
 @dataclass(frozen=True)
@@ -92,7 +116,7 @@ def train(
     val: Collection[str] = (),
     ground_truth: GroundTruth | None = None,
     out: Path | str | None = None,
-    options: Options = Options(),  # noqa: B008 - frozen
+    options: Options = Options(),
     full_supervision: Path | None = None,
     progress: Progress | None = None,
     command: str = "",
@@ -119,8 +143,14 @@ def train(
     config = make_config(module.Config, config)
     if recipe == "full_supervision" and ground_truth is None:
         raise ConfigError("full_supervision needs ground truth", do="give --ground-truth DIR")
+    _check_truth(ground_truth, photos)
     setup = make_setup(options)
     found = _checked(photos, val, options, progress)
+    training, validation = _parts(found, val)
+    if recipe == "full_supervision" and ground_truth is not None:
+        full_supervision_recipe.check_truth(training.dataset.names, ground_truth)
+    if full_supervision is not None:
+        _val_score_of(full_supervision, validation.key if validation else _NO_VAL)
     settings = _settings(options, setup, config, command)
     folder = Path(out) if out is not None else None
     work = Workspace.open(
@@ -131,14 +161,21 @@ def train(
         announce=progress.say,
     )
     with work:
-        run = _make_run(found, frozenset(val), config, setup, work, progress)
+        run = Run(
+            photos=WorkingPhotos(training.dataset, config.photo_side),
+            photos_key=training.key,
+            val=WorkingPhotos(validation.dataset, config.photo_side) if validation else None,
+            val_key=validation.key if validation else _NO_VAL,
+            setup=setup,
+            workspace=work,
+            progress=progress,
+        )
         truth_key = key_of_truth(ground_truth)
         extra = (ground_truth, truth_key) if recipe == "full_supervision" else ()
         outcome: Outcome = module.run(run, config, *extra)
         findings = examine(run, outcome, ground_truth, truth_key)
         _export(run, outcome, config)
-        about = _about(run, module.PAPER, config, found, outcome, command)
-        atomic_text(work.folder / "run.json", json.dumps(about, indent=1, ensure_ascii=False))
+        _write_about(work.folder, _about(run, module.PAPER, config, found, outcome, command))
         report = render_report(work.folder, full_supervision=full_supervision)
     return Result(
         outcome.segmenter,
@@ -155,30 +192,21 @@ def make_config(kind: type[TrainingConfig], given: Any) -> TrainingConfig:
     """A Config from another, from a mapping of fields, or with all defaults.
 
     Raises:
-        ConfigError: a field does not exist; the nearest one is named.
+        ConfigError: a field does not exist (the nearest one is named), or a value does not fit.
     """
     if isinstance(given, kind):
-        return given
+        return _checked_config(given)
     if isinstance(given, TrainingConfig):
         raise ConfigError(
             f"the configuration is of another recipe ({type(given).__module__})",
             do=f"give a {kind.__module__}.Config",
         )
-    values = dict(given or {})
-    known = [item.name for item in fields(kind)]
-    for name in values:
-        if name not in known:
-            raise unknown_field(name, known)
-    return kind(**values)
+    return _checked_config(kind(**check_settings(kind, given or {})))
 
 
-def unknown_field(name: str, known: list[str]) -> ConfigError:
-    """The error for a field that does not exist."""
-    import difflib
-
-    near = difflib.get_close_matches(name, known, 1, cutoff=0.5)
-    advice = f"did you mean {near[0]}?" if near else f"choose one of {', '.join(known)}"
-    return ConfigError(f"the recipe has no field {name!r}", do=advice)
+def _checked_config(config: TrainingConfig) -> TrainingConfig:
+    crf_parameters(config)  # numbers that the dense CRF refuses must show before long work
+    return config
 
 
 def make_setup(options: Options) -> Setup:
@@ -186,14 +214,13 @@ def make_setup(options: Options) -> Setup:
     device = choose_device(options.device)
     threads = options.threads or usable_cores()
     set_threads(threads)
-    if options.workers < 0:
-        raise ConfigError(f"workers is {options.workers}", do="use 0 or more")
+    build_backbone(options.backbone)  # a wrong name must show before weights are looked for
     execution = Execution(
         device, choose_precision(options.precision, device), options.seed, options.workers
     )
     weights = resolve(options.weights, options.backbone)
     setup = Setup(options.backbone, weights if weights.state else None, execution, threads)
-    setup.build_backbone(TrainingConfig())  # a wrong name or file must show before long work
+    setup.build_backbone(TrainingConfig())  # and a wrong file before long work
     return setup
 
 
@@ -237,8 +264,8 @@ def render_report(folder: Path, *, full_supervision: Path | None = None) -> Path
     """
     about = _read_about(folder)
     if full_supervision is not None:
-        about["full_supervision"] = _val_score_of(full_supervision)
-        atomic_text(folder / "run.json", json.dumps(about, indent=1, ensure_ascii=False))
+        about["full_supervision"] = _val_score_of(full_supervision, about["val"])
+        _write_about(folder, about)
     work = Workspace.read(folder)
     stages = {entry["name"]: entry for entry in about["stages"]}
     findings = Findings(work.finished("findings"), True)
@@ -269,9 +296,12 @@ def render_report(folder: Path, *, full_supervision: Path | None = None) -> Path
 
 
 def atomic_text(path: Path, text: str) -> None:
-    """Write a file as a whole."""
+    """Write a file as a whole, unless that is what it holds."""
+    content = text.encode()
+    if path.is_file() and path.read_bytes() == content:
+        return
     with atomic_write(path) as file:
-        file.write(text.encode())
+        file.write(content)
 
 
 def _checked(photos: Dataset, val: Collection[str], options: Options, progress: Progress) -> Audit:
@@ -294,26 +324,37 @@ def _checked(photos: Dataset, val: Collection[str], options: Options, progress: 
         )
 
 
-def _make_run(
-    found: Audit,
-    val: Collection[str],
-    config: TrainingConfig,
-    setup: Setup,
-    work: Workspace,
-    progress: Progress,
-) -> Run:
-    held_out = [name for name in found.dataset.names if name in val]
+def _check_truth(truth: GroundTruth | None, photos: Dataset) -> None:
+    """Names only: that none of the photos is annotated must show before long work."""
+    if truth is not None and not any(truth.has(name) for name in photos.names):
+        raise MaskError(
+            "no photo has ground truth",
+            do="name the masks as the photos, and give the folder that they lie in",
+        )
+
+
+class _Part(NamedTuple):
+    """The photos for training or for validation, and the hash of their content and tags."""
+
+    dataset: Dataset
+    key: str
+
+
+def _parts(found: Audit, val: Collection[str]) -> tuple[_Part, _Part | None]:
+    """What there is to train on and, if anything, to validate with."""
+    held_out = frozenset(val).intersection(found.dataset.names)
+    names = [name for name in found.dataset.names if name in held_out]
     training = found.dataset.without(held_out)
-    validation = found.dataset.select(held_out) if held_out else None
-    return Run(
-        photos=WorkingPhotos(training, config.photo_side),
-        photos_key=training.fingerprint(found.digests),
-        val=WorkingPhotos(validation, config.photo_side) if validation is not None else None,
-        val_key=validation.fingerprint(found.digests) if validation else "no validation photos",
-        setup=setup,
-        workspace=work,
-        progress=progress,
-    )
+    if not training.known.any():
+        raise DataError(
+            "no training photo can be used and has known tags",
+            do="mend or tag some, or use --untagged negative",
+        )
+    part = _Part(training, training.fingerprint(found.digests))
+    if not names:
+        return part, None
+    validation = found.dataset.select(names)
+    return part, _Part(validation, validation.fingerprint(found.digests))
 
 
 def _settings(
@@ -341,7 +382,7 @@ def _export(run: Run, outcome: Outcome, config: TrainingConfig) -> Stage:
 
 
 def _crf_from(stored: Mapping[str, Any]) -> Refine:
-    values = {k: tuple(v) if isinstance(v, list) else v for k, v in stored.items()}
+    values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in stored.items()}
     return crf_refinement(CrfParameters(**values))
 
 
@@ -355,9 +396,10 @@ def _about(
 ) -> dict[str, Any]:
     """All that the report needs beside the findings, as JSON."""
     work = run.workspace
-    old = _read_about(work.folder) if (work.folder / "run.json").exists() else {}
+    old = _read_about(work.folder) if (work.folder / _ABOUT).exists() else {}
     return {
         "recipe": work.recipe,
+        "val": run.val_key,
         "paper": paper,
         "classes": list(work.classes),
         "photos": len(run.photos),
@@ -373,25 +415,33 @@ def _about(
             for name, value, where, _ in where_from(config)
         ],
         "audit": list(found.lines()),
-        "stages": [{"name": s.name, "seconds": s.seconds} for s in work.summary()],
+        "stages": [{"name": s.name, "seconds": round(s.seconds, 3)} for s in work.summary()],
         "curves": [stage.name for stage in outcome.curves],
-        "full_supervision": old.get("full_supervision"),
+        "full_supervision": old.get("full_supervision") if old.get("val") == run.val_key else None,
     }
 
 
 def _read_about(folder: Path) -> dict[str, Any]:
-    path = folder / "run.json"
+    path = folder / _ABOUT
     if not path.is_file():
         raise WorkspaceError("holds no finished run", where=folder, do="finish it: tagseg train")
-    try:
-        about: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise WorkspaceError("is damaged", where=path, do="run tagseg train again") from error
+    about = read_json(path)
+    if not isinstance(about, dict) or not about.keys() >= _ABOUT_FIELDS:
+        raise WorkspaceError("is damaged", where=path, do="delete it and run tagseg train again")
     return about
 
 
-def _val_score_of(folder: Path) -> dict[str, Any]:
-    """Score on val of a finished full_supervision run."""
+def _write_about(folder: Path, about: dict[str, Any]) -> None:
+    """Write run.json; it keeps its date if nothing else has changed."""
+    path = folder / _ABOUT
+    old = _read_about(folder) if path.exists() else about
+    if {**old, "created": ""} == {**about, "created": ""}:
+        about = old
+    atomic_text(path, json.dumps(about, indent=1, ensure_ascii=False))
+
+
+def _val_score_of(folder: Path, val_key: str) -> dict[str, Any]:
+    """Score of a finished full_supervision run on the validation photos of hash ``val_key``."""
     about = _read_about(folder)
     if about["recipe"] != "full_supervision":
         raise ConfigError(
@@ -401,6 +451,12 @@ def _val_score_of(folder: Path) -> dict[str, Any]:
     val = [row for row in scores if row.split == "val"]
     if not val:
         raise ConfigError("has no scores on val", where=folder, do="train it with --val")
+    if about["val"] != val_key:
+        raise ConfigError(
+            "was scored on other validation photos",
+            where=folder,
+            do="give a run of full_supervision with the same --val",
+        )
     return {"miou": val[-1].miou, "folder": str(folder)}
 
 

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from tagseg.data.images import decode_mask, encode_mask, write_mask
+from tagseg.data.images import decode_mask, encode_mask
 from tagseg.data.transforms import Augmentation, crop_size
 from tagseg.data.working import WorkingPhotos, argmax_at, labels_at
 from tagseg.localize.cam import class_activation_maps, normalised_maps
@@ -48,6 +48,8 @@ __all__ = [
 _BATCH = 16  # photos a forward pass
 _SHAPES = 200  # photos that are looked at to choose a crop
 _MOST_LABELS_AT_ONCE = 1 << 28  # bytes of decoded labels kept in memory
+
+_CLASSIFIER_WIDTHS = {"vgg16": 1024, "mobilenet_v2": 256, "tiny": 128}
 
 LocationMaps = Callable[[int], ScoreMap]
 Prior = Callable[[int], SaliencyMap]
@@ -371,7 +373,8 @@ def photo_masks(
                 if segmenter.refine is not None:
                     probs = segmenter.refine(image, probs)
                 best = argmax_at(probs, photos.full_shape(index))
-                write_mask(stage.path(f"masks/{name}.png"), labels.astype(np.uint8)[best])
+                content = encode_mask(labels.astype(np.uint8)[best])
+                stage.save_bytes(f"masks/{name}.png", content)
 
             with run.task("masks of the training photos", len(photos)) as ticks:
                 for indices, images in photos.batches(_BATCH):
@@ -433,7 +436,7 @@ def _classifier_input(photos: WorkingPhotos, config: TrainingConfig) -> Augmenta
 
 
 def _classifier_width(run: Run, config: TrainingConfig) -> int:
-    return config.classifier_width or (1024 if run.setup.backbone == "vgg16" else 256)
+    return config.classifier_width or _CLASSIFIER_WIDTHS.get(run.setup.backbone, 256)
 
 
 def _view_scale(config: TrainingConfig, shapes: Sequence[tuple[int, int]]) -> float:

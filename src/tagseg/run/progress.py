@@ -25,12 +25,18 @@ class Task(ABC):
     def __init__(self, title: str, total: int | None, done: int) -> None:
         self.title, self.total, self.done = title, total, done
         self.info: dict[str, Info] = {}
+        self._speed = _Speed(done)
 
     def advance(self, n: int = 1, **info: Info) -> None:
         """Count ``n`` more steps; ``info``, such as ``loss=0.5``, is shown beside them."""
         self.done += n
         self.info |= info
         self._show()
+
+    def skip(self, n: int) -> None:
+        """Count ``n`` more steps that had been done before: they say nothing about the speed."""
+        self.done += n
+        self._speed.leave_out(n)
 
     @abstractmethod
     def _show(self) -> None: ...
@@ -101,8 +107,12 @@ class _BarTask(Task):
         self, title: str, total: int | None, done: int, bars: rich.progress.Progress
     ) -> None:
         super().__init__(title, total, done)
-        self._bars, self._speed = bars, _Speed(done)
+        self._bars = bars
         self._id = bars.add_task(escape(title), total=total, completed=done, rate="", info="")
+
+    def skip(self, n: int) -> None:
+        super().skip(n)
+        self._bars.reset(self._id, completed=self.done)  # rich measures anew from here
 
     def _show(self) -> None:
         rate = f"{self._speed.at(self.done):.1f}/s"
@@ -114,8 +124,7 @@ class _LineTask(Task):
         self, title: str, total: int | None, done: int, progress: Progress, interval: float
     ) -> None:
         super().__init__(title, total, done)
-        self._progress, self._interval = progress, interval
-        self._speed, self._shown_at = _Speed(done), time.monotonic()
+        self._progress, self._interval, self._shown_at = progress, interval, time.monotonic()
 
     def finish(self) -> None:
         """Print the last line."""
@@ -144,6 +153,9 @@ class _Speed:
 
     def __init__(self, done: int) -> None:
         self._done, self._began = done, time.monotonic()
+
+    def leave_out(self, n: int) -> None:
+        self._done += n
 
     def seconds(self) -> float:
         return time.monotonic() - self._began

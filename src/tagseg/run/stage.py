@@ -12,6 +12,7 @@ A folder with a manifest is finished, without one it is partial work that the sa
 
 from __future__ import annotations
 
+import json
 import shutil
 import time
 from collections.abc import Callable, Mapping
@@ -112,8 +113,8 @@ class Stage:
         """Write ``name``.safetensors as a whole."""
         # Cloned, because the format refuses tensors that share memory.
         plain = {key: value.detach().cpu().contiguous().clone() for key, value in tensors.items()}
-        content = safetensors.torch.save(plain, dict(metadata or {}))
-        self.save_bytes(f"{name}.safetensors", content)
+        content = safetensors.torch.save(plain, dict(metadata) if metadata else None)
+        self.save_bytes(f"{name}.safetensors", _in_order(content))
 
     def load_tensors(self, name: str) -> tuple[dict[str, Tensor], dict[str, str]]:
         """Tensors and metadata that :meth:`save_tensors` wrote."""
@@ -242,6 +243,17 @@ class Stage:
             for name in (_CHECKPOINT, _STARTED):
                 (self.folder / name).unlink(missing_ok=True)
         discard(folder_aside(self.folder.parent, self.name))
+
+
+def _in_order(content: bytes) -> bytes:
+    """The same safetensors file with its metadata sorted, so that equal results are equal bytes."""
+    end = 8 + int.from_bytes(content[:8], "little")
+    header = json.loads(content[8:end])
+    if "__metadata__" in header:
+        header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    text = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)  # the format aligns what follows
+    return len(text).to_bytes(8, "little") + text + content[end:]
 
 
 def is_finished(folder: Path) -> bool:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from tagseg.data.transforms import Augmentation, augment
 from tagseg.data.working import WorkingPhotos
+from tagseg.errors import TagError
 from tagseg.maps import Labels
 from tagseg.nets.deeplab import SegmentationNet
 from tagseg.training import Batch, Execution, Schedule, train
@@ -39,11 +40,18 @@ def fit_segmenter(
         objective: loss of scores (B, C+1, H, W), tags (B, C) and labels (B, H, W); labels are 255
             outside the photo, too.
         hooks: checkpoint, log and ticks of :func:`tagseg.training.train`.
+
+    Photos whose tags are not known are left out.
+
+    Raises:
+        TagError: no photo has known tags.
     """
-    usable = np.flatnonzero(photos.dataset.known)
+    known = np.flatnonzero(photos.dataset.known)
+    if known.size == 0:
+        raise TagError("no photo has known tags", do="tag some photos, or use --untagged negative")
 
     def sample(i: int, rng: np.random.Generator) -> Mapping[str, npt.NDArray[Any]]:
-        index = int(usable[i])
+        index = int(known[i])
         image, (labels,) = augment(photos.image(index), [targets(index)], how, rng)
         return {
             "image": image.transpose(2, 0, 1),
@@ -59,7 +67,7 @@ def fit_segmenter(
         net,
         loss,
         sample,
-        len(usable),
+        len(known),
         schedule,
         groups=net.parameter_groups(),
         frozen_batch_norm=frozen_batch_norm,

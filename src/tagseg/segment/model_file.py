@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tagseg.errors import WeightsError
+from tagseg.errors import ConfigError, WeightsError
 from tagseg.nets.backbone import Preprocessing
 from tagseg.nets.catalog import BACKBONES
 from tagseg.nets.deeplab import SegmentationNet
@@ -20,6 +20,17 @@ from tagseg.training import Execution
 __all__ = ["pack_segmenter", "unpack_segmenter"]
 
 _FORMAT = "tagseg-segmenter-1"
+
+# What the parts of a segmenter raise when they are built from numbers that cannot be meant.
+_DAMAGE = (
+    ArithmeticError,
+    AttributeError,
+    ConfigError,
+    LookupError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+)
 
 
 def pack_segmenter(
@@ -63,30 +74,38 @@ def unpack_segmenter(
             "holds no segmenter of tagseg", where=where, do="give a run folder or its segmenter"
         )
     try:
-        classes = tuple(json.loads(metadata["classes"]))
-        backbone = BACKBONES[metadata["backbone"]](output_stride=int(metadata["output_stride"]))
-        backbone.set_preprocessing(
-            Preprocessing(*map(tuple, json.loads(metadata["preprocessing"])))
+        stored = json.loads(metadata["refinement"])
+        return Segmenter(
+            _network(tensors, metadata),
+            tuple(json.loads(metadata["classes"])),
+            side=_positive(metadata["photo_side"]),
+            execution=execution,
+            refine=None if stored is None else refinement(stored),
         )
-        if isinstance(backbone, MobileNetV2):
-            backbone.set_stride2_padding(metadata["stride2_padding"])  # type: ignore[arg-type]
-        net = SegmentationNet(
-            backbone,
-            len(classes) + 1,
-            field_of_view=metadata["field_of_view"],  # type: ignore[arg-type]
-            width=int(metadata["width"]),
-            view_scale=float(metadata["view_scale"]),
-        )
-        net.load_state_dict(dict(tensors))
-        side, crf = int(metadata["photo_side"]), json.loads(metadata["refinement"])
-    except (KeyError, ValueError, TypeError, RuntimeError) as error:
+    except _DAMAGE as error:
         raise WeightsError(
             f"holds a damaged segmenter ({type(error).__name__})", where=where, do="train it again"
         ) from error
-    return Segmenter(
-        net.to(memory_format=torch.channels_last),  # type: ignore[call-overload]
-        classes,
-        side=side,
-        execution=execution,
-        refine=None if crf is None else refinement(crf),
+
+
+def _network(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> SegmentationNet:
+    backbone = BACKBONES[metadata["backbone"]](output_stride=int(metadata["output_stride"]))
+    backbone.set_preprocessing(Preprocessing(*map(tuple, json.loads(metadata["preprocessing"]))))
+    if isinstance(backbone, MobileNetV2):
+        backbone.set_stride2_padding(metadata["stride2_padding"])  # type: ignore[arg-type]
+    net = SegmentationNet(
+        backbone,
+        len(json.loads(metadata["classes"])) + 1,
+        field_of_view=metadata["field_of_view"],  # type: ignore[arg-type]
+        width=int(metadata["width"]),
+        view_scale=float(metadata["view_scale"]),
     )
+    net.load_state_dict(dict(tensors))
+    return net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise ValueError(text)
+    return number

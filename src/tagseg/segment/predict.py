@@ -56,9 +56,9 @@ class Segmenter:
 
     @torch.no_grad()
     def forward(self, images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
-        """Probabilities (B, C+1, h, w) of photos (B, h, w, 3) at working size, without refinement."""
+        """Probabilities (B, C+1, h, w) of photos (B, h, w, 3) at working size, not refined."""
         execution = self.execution
-        x = torch.from_numpy(np.ascontiguousarray(images)).to(execution.device)
+        x = torch.from_numpy(np.require(images, requirements=("C", "W"))).to(execution.device)
         x = x.permute(0, 3, 1, 2).float() / 255
         low = execution.precision != torch.float32
         with torch.autocast(execution.device.type, execution.precision, enabled=low):

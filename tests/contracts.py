@@ -1,0 +1,223 @@
+"""What every implementation of a role must hold: one suite per role, inherited by its tests.
+
+class TestTiny(BackboneContract):
+    @pytest.fixture
+    def backbone(self) -> Backbone:
+        return Tiny()
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+import torch
+from torch import nn
+
+from tagseg.maps import IGNORE, Image, Labels, SaliencyMap, ScoreMap, Tags, labels_of_tags
+from tagseg.nets.backbone import Backbone, Preprocessing
+
+__all__ = [
+    "BackboneContract",
+    "Fuse",
+    "FuserContract",
+    "Localize",
+    "LocalizerContract",
+    "Prior",
+    "PriorContract",
+]
+
+Localize = Callable[[npt.NDArray[np.uint8], Sequence[Tags]], list[ScoreMap]]
+"""Photos (B, H, W, 3) of one size and the tags (C,) of each -> a score map each."""
+
+Prior = Callable[[Image], SaliencyMap]
+
+Fuse = Callable[[ScoreMap, SaliencyMap, Tags], Labels]
+
+_SIZES = [(1, 1), (1, 40), (33, 2), (40, 56), (97, 61)]
+
+
+def _photos(count: int, height: int, width: int) -> npt.NDArray[np.uint8]:
+    rng = np.random.default_rng([height, width])
+    return rng.integers(0, 256, (count, height, width, 3), np.uint8)
+
+
+class BackboneContract:
+    """Two blocks of non-negative activations on a grid that starts at pixel 0."""
+
+    @pytest.fixture
+    def backbone(self) -> Backbone:
+        """The network in evaluation mode, with any weights."""
+        raise NotImplementedError
+
+    @pytest.mark.parametrize("size", [(1, 1), (40, 57), (33, 16)])
+    def test_shapes(self, backbone: Backbone, size: tuple[int, int]) -> None:
+        stride = backbone.output_stride
+        with torch.inference_mode():
+            x = torch.rand(2, 3, *size)
+            block4, block5 = backbone.activations(x)
+            features = backbone(x)
+        positions = tuple(-(-side // stride) for side in size)
+        assert block5.shape == features.shape == (2, backbone.out_channels, *positions)
+        assert block4.shape[:2] == (2, backbone.block4_channels)
+        fitting = [tuple(-(-side // s) for side in size) for s in (8, 16)]
+        assert tuple(block4.shape[2:]) in fitting
+
+    def test_activations_are_not_negative_and_not_dead(self, backbone: Backbone) -> None:
+        with torch.inference_mode():
+            for block in backbone.activations(torch.rand(1, 3, 40, 56)):
+                assert block.min() >= 0
+                assert block.max() > 0
+                assert torch.isfinite(block).all()
+
+    def test_normalisation_is_inside(self, backbone: Backbone) -> None:
+        x = torch.rand(1, 3, 40, 40)
+        mean, std = (0.1, 0.2, 0.3), (0.5, 2.0, 1.5)
+        scale, shift = torch.tensor(std).view(1, 3, 1, 1), torch.tensor(mean).view(1, 3, 1, 1)
+        with torch.inference_mode():
+            default = backbone(x)
+            backbone.set_preprocessing(Preprocessing((0.0,) * 3, (1.0,) * 3))
+            raw = backbone(x)
+            backbone.set_preprocessing(Preprocessing(mean, std))
+            torch.testing.assert_close(backbone(x * scale + shift), raw, atol=1e-4, rtol=1e-3)
+        assert not torch.allclose(default, raw, atol=1e-3 * float(raw.max()))
+
+    def test_photos_in_a_batch_do_not_meet(self, backbone: Backbone) -> None:
+        x = torch.rand(3, 3, 40, 40)
+        with torch.inference_mode():
+            together, alone = backbone(x), torch.cat([backbone(photo[None]) for photo in x])
+            torch.testing.assert_close(together, alone, atol=1e-5 * float(alone.max()), rtol=1e-4)
+            assert torch.equal(backbone(x), together)
+
+    def test_position_i_is_centred_on_pixel_stride_times_i(self, backbone: Backbone) -> None:
+        """Mirror images have mirrored features where the grid has pixels 0 and n * stride for ends.
+
+        Kernels are cut to their centres, so that no padding at the borders comes in.
+        """
+        for module in backbone.modules():
+            if isinstance(module, nn.Conv2d):
+                height, width = module.kernel_size
+                tap = module.weight.detach()[:, :, height // 2, width // 2].clone()
+                nn.init.zeros_(module.weight)
+                tap *= (height * width) ** 0.5  # so that features do not fade
+                module.weight.data[:, :, height // 2, width // 2] = tap
+        stride = backbone.output_stride
+        x = torch.rand(1, 3, 4 * stride + 1, 6 * stride + 1)
+        with torch.inference_mode():
+            features = backbone(x)
+            assert features.shape[2:] == (5, 7)
+            scale = float(features.std((2, 3)).max())
+            assert scale > 0  # or else anything would be its own mirror image
+            for axis in (2, 3):
+                mirrored = backbone(x.flip(axis)).flip(axis)
+                torch.testing.assert_close(mirrored, features, atol=1e-3 * scale, rtol=0)
+
+
+class LocalizerContract:
+    """Photos and their tags -> score maps."""
+
+    n_classes = 4
+
+    @pytest.fixture
+    def localize(self) -> Localize:
+        """A localizer of ``n_classes`` classes, with any weights."""
+        raise NotImplementedError
+
+    @pytest.mark.parametrize("size", _SIZES)
+    def test_score_maps_are_scores_of_the_present_classes(
+        self, localize: Localize, size: tuple[int, int]
+    ) -> None:
+        tags = [np.arange(self.n_classes) % 2 == i for i in (0, 1)]
+        tags.append(np.zeros(self.n_classes, bool))
+        for score_map, present in zip(localize(_photos(3, *size), tags), tags, strict=True):
+            assert score_map.dtype == np.float32
+            assert score_map.shape == (self.n_classes, *size)
+            assert np.isfinite(score_map).all()
+            assert score_map.min() >= 0
+            assert score_map.max() <= 1
+            assert not score_map[~present].any()
+
+    def test_repeats(self, localize: Localize) -> None:
+        photos, tags = _photos(2, 40, 56), [np.ones(self.n_classes, bool)] * 2
+        kept = photos.copy()
+        first, again = localize(photos, tags), localize(photos, tags)
+        np.testing.assert_array_equal(first, again)
+        np.testing.assert_array_equal(photos, kept)
+        assert np.ptp(first[0]) > 0
+
+    def test_company_does_not_matter(self, localize: Localize) -> None:
+        photos, tags = _photos(3, 40, 56), [np.ones(self.n_classes, bool)] * 3
+        together = localize(photos, tags)
+        for i in range(3):
+            alone = localize(photos[i : i + 1], tags[:1])[0]
+            np.testing.assert_allclose(alone, together[i], atol=1e-3)
+
+
+class PriorContract:
+    """A photo -> saliency map."""
+
+    @pytest.fixture
+    def prior(self) -> Prior:
+        """A prior, with any weights."""
+        raise NotImplementedError
+
+    @pytest.mark.parametrize("size", _SIZES)
+    def test_saliency_maps_are_in_0_1_at_the_photos_size(
+        self, prior: Prior, size: tuple[int, int]
+    ) -> None:
+        saliency = prior(_photos(1, *size)[0])
+        assert saliency.dtype == np.float32
+        assert saliency.shape == size
+        assert np.isfinite(saliency).all()
+        assert saliency.min() >= 0
+        assert saliency.max() <= 1
+
+    def test_repeats(self, prior: Prior) -> None:
+        photo = _photos(1, 40, 56)[0]
+        kept = photo.copy()
+        np.testing.assert_array_equal(prior(photo), prior(photo))
+        np.testing.assert_array_equal(photo, kept)
+        assert np.ptp(prior(photo)) > 0
+
+
+class FuserContract:
+    """Score map, saliency map and tags -> training labels."""
+
+    n_classes = 5
+
+    @pytest.fixture
+    def fuse(self) -> Fuse:
+        """The fusion, with its defaults."""
+        raise NotImplementedError
+
+    @pytest.mark.parametrize("n_present", [0, 1, 3, 5])
+    @pytest.mark.parametrize("size", [(1, 1), (9, 14)])
+    def test_labels_are_of_present_classes_only(
+        self, fuse: Fuse, n_present: int, size: tuple[int, int]
+    ) -> None:
+        rng = np.random.default_rng([n_present, *size])
+        tags = np.isin(np.arange(self.n_classes), rng.permutation(self.n_classes)[:n_present])
+        score_map = rng.random((self.n_classes, *size), np.float32)
+        score_map /= score_map.max((1, 2), keepdims=True)  # absent classes hold noise: not read
+        saliency = rng.random(size, np.float32)
+        before = score_map.copy(), saliency.copy()
+        labels = fuse(score_map, saliency, tags)
+        assert labels.dtype == np.uint8
+        assert labels.shape == size
+        assert set(np.unique(labels)) <= {*labels_of_tags(tags).tolist(), IGNORE}
+        np.testing.assert_array_equal(labels, fuse(score_map, saliency, tags))
+        for kept, now in zip(before, (score_map, saliency), strict=True):
+            np.testing.assert_array_equal(kept, now)
+
+    def test_clear_evidence_wins(self, fuse: Fuse) -> None:
+        tags = np.isin(np.arange(self.n_classes), (1, 3))
+        score_map = np.zeros((self.n_classes, 6, 8), np.float32)
+        score_map[1, :2], score_map[3, 4:] = 1, 1
+        saliency = np.ones((6, 8), np.float32)
+        saliency[2:4] = 0
+        labels = fuse(score_map, saliency, tags)
+        assert set(labels[:2].ravel()) == {2}
+        assert set(labels[2:4].ravel()) == {0}
+        assert set(labels[4:].ravel()) == {4}

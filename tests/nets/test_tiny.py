@@ -1,0 +1,39 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from tagseg.errors import ConfigError
+from tagseg.nets.tiny import Tiny
+
+
+def test_it_is_small() -> None:
+    assert sum(parameter.numel() for parameter in Tiny().parameters()) < 1.25e6
+
+
+def test_stride_16_is_stride_8_at_every_second_position_up_to_block4s_stride() -> None:
+    torch.manual_seed(0)
+    fine, coarse = Tiny(8).eval(), Tiny(16).eval()
+    coarse.load_state_dict(fine.state_dict())
+    x = torch.rand(1, 3, 64, 81)
+    with torch.inference_mode():
+        assert fine.activations(x).block4.shape[2:] == (8, 11)
+        assert coarse.activations(x).block4.shape[2:] == (4, 6)
+        first = [net.block3(net.block2(net.block1(net.normalise(x)))) for net in (fine, coarse)]
+        torch.testing.assert_close(first[0], first[1])
+        halved = fine.block4.conv1(first[0])[..., ::2, ::2]
+        torch.testing.assert_close(coarse.block4.conv1(first[1]), halved)
+
+
+def test_a_block_is_residual() -> None:
+    block = Tiny().block4.eval()
+    torch.nn.init.zeros_(block.conv2.weight)
+    x = torch.rand(1, 96, 5, 6)
+    with torch.inference_mode():
+        torch.testing.assert_close(block(x), block.norm1(block.conv1(x)).relu())
+
+
+@pytest.mark.parametrize("stride", [0, 4, 32])
+def test_other_output_strides_are_refused(stride: int) -> None:
+    with pytest.raises(ConfigError, match=f"output stride {stride}; use 8 or 16"):
+        Tiny(stride)

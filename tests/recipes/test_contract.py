@@ -1,0 +1,231 @@
+"""What holds for every recipe: each one in the catalog is trained on the same small photos."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image as PilImage
+
+from small_runs import (
+    N_TRAIN,
+    N_VAL,
+    UNKNOWN,
+    Photos,
+    contents,
+    finished_stages,
+    same_weights,
+    times,
+    weights_of,
+)
+from tagseg.data.ground_truth import GroundTruth
+from tagseg.data.images import decode_mask, read_mask, voc_palette
+from tagseg.data.working import WorkingPhotos
+from tagseg.errors import ConfigError
+from tagseg.maps import Labels, labels_of_tags
+from tagseg.recipes.catalog import RECIPES
+from tagseg.recipes.session import Result, load_segmenter
+from tagseg.run.workspace import Workspace
+from tagseg.segment.predict import Segmenter
+from tagseg.training import Checkpoint
+
+CASES: dict[str, tuple[str, dict[str, Any]]] = {name: (name, {}) for name in RECIPES}
+CASES |= {
+    f"builtin_priors, {masks}": ("builtin_priors", {"masks": masks})
+    for masks in ("none", "foreground", "localization")
+}
+CASES["builtin_priors, no CRF"] = ("builtin_priors", {"segmenter_crf": False, "mask_crf": False})
+CASES["builtin_priors, any label"] = ("builtin_priors", {"masks_by_tags": False})
+
+
+class LateTruth(GroundTruth):
+    """Ground truth that nobody may read before the segmenter and the masks are finished."""
+
+    def __init__(self, source: Any, classes: Any, run: Path) -> None:
+        super().__init__(source, classes)
+        self.run = run
+
+    def labels(self, name: str, shape: tuple[int, int]) -> Labels:
+        assert {"segmenter", "masks"} <= finished_stages(self.run).keys(), "read before scoring"
+        return super().labels(name, shape)
+
+
+@dataclass(frozen=True)
+class Finished:
+    recipe: str
+    config: dict[str, Any]
+    result: Result
+    photos: Photos
+
+    @property
+    def weakly(self) -> bool:
+        return self.recipe != "full_supervision"
+
+
+@pytest.fixture(scope="module", params=CASES)
+def run(request, photos, go, tmp_path_factory) -> Finished:
+    recipe, config = CASES[request.param]
+    out = tmp_path_factory.mktemp("runs") / "run"
+    weakly = recipe != "full_supervision"
+    truth = photos.truth(LateTruth, out) if weakly else photos.truth()
+    return Finished(recipe, config, go(recipe, config, ground_truth=truth, out=out), photos)
+
+
+def test_the_segmenter_predicts_photos_of_any_size(run):
+    segmenter = run.result.segmenter
+    for shape in ((50, 70), (9, 200), (1, 1)):
+        labels = segmenter.predict(np.full((*shape, 3), 128, np.uint8))
+        assert labels.shape == shape
+        assert labels.dtype == np.uint8
+        assert labels.max() <= len(run.photos.dataset.classes)
+
+
+def test_the_masks_have_the_photos_sizes_and_the_known_tags(run):
+    names = run.photos.train
+    made = {p.relative_to(run.result.masks).with_suffix("").as_posix() for p in files(run)}
+    assert made == set(names)
+    for index, name in enumerate(names):
+        mask = read_mask(run.result.masks / f"{name}.png")
+        assert mask.shape == run.photos.labels[name].shape, name
+        if run.config.get("masks_by_tags", True) and index != UNKNOWN:
+            allowed = labels_of_tags(run.photos.dataset.tags[index])
+        else:
+            allowed = np.arange(len(run.photos.dataset.classes) + 1)
+        assert set(np.unique(mask)) <= set(allowed), name
+
+
+def test_the_masks_are_palettised(run):
+    for path in files(run):
+        with PilImage.open(path) as picture:
+            assert picture.mode == "P"
+            palette = np.array(picture.getpalette()[:30]).reshape(-1, 3)
+            assert np.array_equal(palette, voc_palette()[:10])
+
+
+def test_every_validation_photo_is_predicted_without_its_tags(run):
+    working = WorkingPhotos(run.photos.dataset.select(run.photos.val), 64)
+    stage = Workspace.read(run.result.folder).finished("predictions")
+    for index, name in enumerate(run.photos.val):
+        raw = decode_mask(stage.maps("raw").get_bytes(name))
+        assert raw.shape == working.image(index).shape[:2]
+        probs = run.result.segmenter.forward(working.image(index)[None])[0]
+        assert (raw == probs.argmax(0)).mean() > 0.99  # batches round differently
+    stage.close()
+
+
+def test_both_splits_are_scored(run):
+    by_split = {s: [x for x in run.result.scores if x.split == s] for s in ("train", "val")}
+    assert {score.photos for score in by_split["train"]} == {N_TRAIN}
+    assert {score.photos for score in by_split["val"]} == {N_VAL}
+    assert len(by_split["val"]) == (1 if run.config.get("segmenter_crf") is False else 2)
+    for score in run.result.scores:
+        assert 0 <= score.miou <= 1
+        if score.iou is not None:
+            known = [value for value in score.iou if value is not None]
+            assert len(score.iou) == len(run.photos.dataset.classes) + 1
+            assert score.miou == pytest.approx(np.mean(known))
+
+
+def test_the_scores_of_the_masks_are_those_of_the_files(run):
+    from tagseg.evaluate.masks import evaluate_masks
+
+    row = next(s for s in run.result.scores if s.stage.startswith("masks of the photos"))
+    names = run.photos.train
+    scored = evaluate_masks(
+        run.result.masks, run.photos.truth(), run.photos.dataset.classes, names=names
+    )
+    assert row.miou == pytest.approx(scored.miou)
+
+
+def test_the_report_needs_nothing_else(run):
+    page = run.result.report.read_text()
+    assert run.result.report == run.result.folder / "report.html"
+    assert re.findall(r"<(?:link|script|iframe|object)\b[^>]*(?:href|src|data)=", page) == []
+    assert {s.split(":")[0] for s in re.findall(r"src=\"([^\"]{5})", page)} == {"data"}
+    assert "@import" not in page
+    assert "url(http" not in page
+    assert run.recipe in page
+    assert "unicorn" in page
+
+
+def test_the_same_call_again_changes_nothing(run, go, monkeypatch):
+    def must_not(*args: Any, **kwargs: Any) -> None:
+        raise AssertionError("worked on a finished run")
+
+    before, changed_at = contents(run.result.folder), times(run.result.folder)
+    for kind, work in ((Segmenter, "forward"), (torch.optim.AdamW, "step"), (Checkpoint, "save")):
+        monkeypatch.setattr(kind, work, must_not)
+    monkeypatch.setattr("tagseg.recipes.stages.tag_scores", must_not)
+    monkeypatch.setattr("tagseg.recipes.stages.refine", must_not)
+    again = go(run.recipe, run.config, out=run.result.folder)
+    assert contents(run.result.folder) == before
+    rewritten = {k for k, v in times(run.result.folder).items() if v != changed_at[k]}
+    assert rewritten <= {"workspace.json", ".lock"}  # the record of who works here
+    assert again.scores == run.result.scores
+    assert same_weights(weights_of(again), weights_of(run.result))
+
+
+def test_the_exported_segmenter_is_the_trained_one(run):
+    loaded = load_segmenter(run.result.folder, device="cpu", precision="fp32")
+    image = run.photos.dataset.image(0)
+    assert loaded.classes == run.photos.dataset.classes
+    assert np.array_equal(loaded.probabilities(image), run.result.segmenter.probabilities(image))
+
+
+def test_ground_truth_decides_on_nothing_but_scores(run, go, tmp_path):
+    if not run.weakly:
+        pytest.skip("full supervision trains on it")
+    wrong = {name: np.zeros_like(labels) for name, labels in run.photos.labels.items()}
+    truth = GroundTruth(wrong, run.photos.dataset.classes)
+    other = go(run.recipe, run.config, ground_truth=truth, out=tmp_path / "other")
+    assert same_weights(weights_of(other), weights_of(run.result))
+    assert contents(other.masks) == contents(run.result.masks)
+    assert [s.miou for s in other.scores] != [s.miou for s in run.result.scores]
+
+
+def test_without_ground_truth_and_without_files(run, go):
+    if not run.weakly:
+        with pytest.raises(ConfigError, match="full_supervision needs ground truth"):
+            go(run.recipe, run.config, ground_truth=None)
+        return
+    result = go(run.recipe, run.config, ground_truth=None)
+    folder = result.folder
+    assert result.scores == ()
+    assert same_weights(weights_of(result), weights_of(run.result))
+    assert contents(result.masks) == contents(run.result.masks)
+    assert "not measured" in result.report.read_text()
+    del result
+    assert not folder.exists()
+
+
+def test_other_ground_truth_reruns_the_scoring_only(run, go, tmp_path):
+    if not run.weakly:
+        pytest.skip("full supervision trains on it")
+    folder = tmp_path / "copy"
+    shutil.copytree(run.result.folder, folder)
+    before = finished_stages(folder)
+    some = {name: labels for name, labels in run.photos.labels.items() if name.startswith("train")}
+    truth = GroundTruth(some, run.photos.dataset.classes)
+    result = go(run.recipe, run.config, ground_truth=truth, out=folder)
+    after = finished_stages(folder)
+    assert {name for name in after if after[name] != before.get(name)} == {"findings"}
+    assert {score.split for score in result.scores} == {"train"}
+
+
+def test_the_run_folder_tells_what_it_was_made_from(run):
+    about = json.loads((run.result.folder / "run.json").read_text())
+    assert about["recipe"] == run.recipe
+    assert dict(row[:2] for row in about["config"])["segmenter_iterations"] == 3
+    assert about["settings"]["backbone"] == "tiny"
+    assert [stage["name"] for stage in about["stages"]][-1] == "export"
+
+
+def files(run: Finished) -> list[Path]:
+    return sorted(path for path in run.result.masks.rglob("*") if path.is_file())

@@ -1,0 +1,157 @@
+"""A changed field, option or photo reruns the stages that depend on it, and no others."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import replace
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+from small_runs import OPTIONS, QUICK, contents, finished_stages, options
+from tagseg.recipes.session import train
+from tagseg.run.progress import Progress
+
+AFTER_SEGMENTER = {"segmenter", "masks", "predictions", "findings", "export"}
+AFTER_MASKS = {"training-masks"} | AFTER_SEGMENTER
+AFTER_CLASSIFIER = {"classifier", "location-maps"} | AFTER_MASKS
+ALL = {"activation-prior"} | AFTER_CLASSIFIER
+
+FIELDS: list[tuple[dict[str, Any], set[str]]] = [
+    ({"crf_iterations": 3}, AFTER_MASKS),
+    ({"crf_bilateral": (10.0, 60.0, 13.0)}, AFTER_MASKS),
+    ({"crf_reference_side": None}, AFTER_MASKS),
+    ({"segmenter_crf": False}, {"masks", "predictions", "findings", "export"}),
+    ({"masks_by_tags": False}, {"masks", "findings"}),
+    ({"mask_crf": False}, AFTER_MASKS),
+    ({"alpha": 0.25}, AFTER_MASKS),
+    ({"cam_threshold": 0.4}, AFTER_MASKS),
+    ({"masks": "localization"}, AFTER_MASKS),
+    ({"sharpness": 4.0}, AFTER_SEGMENTER),
+    ({"field_of_view": "small"}, AFTER_SEGMENTER),
+    ({"scale_field_of_view": False}, AFTER_SEGMENTER),
+    ({"segmenter_iterations": 2}, AFTER_SEGMENTER),
+    ({"segmenter_learning_rate": 0.01}, AFTER_SEGMENTER),
+    ({"segmenter_width": 8}, AFTER_SEGMENTER),
+    ({"segmenter_crop": 40}, AFTER_SEGMENTER),
+    ({"classifier_iterations": 2}, AFTER_CLASSIFIER),
+    ({"classifier_hidden_layers": 1}, AFTER_CLASSIFIER),
+    ({"output_stride": 16}, ALL),
+    ({"photo_side": 48}, ALL),
+    # What comes to the same by another way is the same.
+    ({"classifier_epochs": 3.0, "segmenter_epochs": 3.0, "schedule": "short"}, set()),
+]
+
+
+@pytest.fixture(scope="module")
+def finished(go, tmp_path_factory) -> Path:
+    return go("builtin_priors", out=tmp_path_factory.mktemp("runs") / "run").folder
+
+
+@pytest.fixture
+def folder(finished, tmp_path) -> Path:
+    return Path(shutil.copytree(finished, tmp_path / "run"))
+
+
+def rerun(folder: Path, go: Any, config: dict[str, Any], **changed: Any) -> tuple[set[str], str]:
+    """The stages that ran, and what was said of them."""
+    before, said = finished_stages(folder), StringIO()
+    progress = Progress(Console(file=said, width=500))
+    go("builtin_priors", config, out=folder, progress=progress, **changed)
+    after = finished_stages(folder)
+    return {name for name in after if after[name] != before.get(name)}, said.getvalue()
+
+
+@pytest.mark.parametrize(("config", "expected"), FIELDS, ids=[str(c) for c, _ in FIELDS])
+def test_a_changed_field(folder, go, config, expected):
+    ran, said = rerun(folder, go, config)
+    assert ran == expected
+    announced = {line.split()[1] for line in said.splitlines() if line.startswith("stage ")}
+    assert announced == expected
+
+
+def test_a_rerun_gives_what_a_fresh_run_gives(folder, go, tmp_path):
+    rerun(folder, go, {"crf_iterations": 3})
+    fresh = go("builtin_priors", {"crf_iterations": 3}, out=tmp_path / "fresh").folder
+    for name in ("masks", "export", "training-masks", "predictions"):
+        (one,), (other,) = (list(f.glob(f"stages/[0-9][0-9]-{name}")) for f in (folder, fresh))
+        files = {k: v for k, v in contents(one).items() if k.endswith((".png", ".safetensors"))}
+        others = {k: v for k, v in contents(other).items() if k.endswith((".png", ".safetensors"))}
+        assert files == others, name
+
+
+def test_the_tag_classifier_is_scored_again_where_no_mask_depends_on_it(go, tmp_path):
+    """With masks "none" the report shows the classifier, but the segmenter does not use it."""
+    folder = go("builtin_priors", {"masks": "none"}, out=tmp_path / "run").folder
+    ran, _ = rerun(folder, go, {"masks": "none", "classifier_iterations": 2})
+    assert ran == {"classifier", "location-maps", "findings"}
+
+
+def test_a_changed_seed_reruns_all(folder, go):
+    ran, said = rerun(folder, go, {}, options=options(seed=1))
+    assert ran == ALL
+    assert "seed 0 -> 1" in said
+
+
+def test_threads_rerun_nothing(folder, go):
+    assert rerun(folder, go, {}, options=options(threads=2))[0] == set()
+
+
+def test_a_changed_tag_reruns_all_but_validation_does_not_count(folder, go, photos):
+    tags = photos.dataset.tags.copy()
+    tags[-1] = ~tags[-1]
+    other = replace(photos.dataset, tags=tags)
+    assert rerun_on(other, folder, photos) == {"predictions", "findings"}
+    tags = photos.dataset.tags.copy()
+    tags[0, 0] ^= True
+    assert rerun_on(replace(photos.dataset, tags=tags), folder, photos) == ALL
+
+
+def rerun_on(dataset: Any, folder: Path, photos: Any) -> set[str]:
+    before = finished_stages(folder)
+    train(
+        dataset,
+        "builtin_priors",
+        QUICK,
+        val=photos.val,
+        ground_truth=photos.truth(),
+        out=folder,
+        options=OPTIONS,
+    )
+    after = finished_stages(folder)
+    return {name for name in after if after[name] != before[name]}
+
+
+def test_fewer_validation_photos_rerun_their_predictions_only(folder, go, photos):
+    left_out = photos.dataset.without(photos.val[:2])
+    before = finished_stages(folder)
+    result = train(
+        left_out,
+        "builtin_priors",
+        QUICK,
+        val=photos.val[2:],
+        ground_truth=photos.truth(),
+        out=folder,
+        options=OPTIONS,
+    )
+    after = finished_stages(folder)
+    assert {n for n in after if after[n] != before[n]} == {"predictions", "findings"}
+    assert {s.photos for s in result.scores if s.split == "val"} == {6}
+
+
+def test_other_weights_rerun_all(folder, go):
+    assert rerun(folder, go, {}, options=options(weights="none"))[0] == ALL
+
+
+def test_photos_of_the_same_pixels_in_memory_need_no_files(go, photos):
+    """Arrays train as files do: nothing of a run depends on where its photos are."""
+    pictures = tuple(photos.dataset.image(i) for i in range(len(photos.dataset)))
+    in_memory = replace(photos.dataset, sources=pictures)
+    one = train(in_memory, "cam_baseline", QUICK, val=photos.val, options=OPTIONS)
+    other = go("cam_baseline", ground_truth=None)
+    image = np.full((40, 40, 3), 77, np.uint8)
+    assert np.array_equal(one.segmenter.forward(image[None]), other.segmenter.forward(image[None]))

@@ -1,0 +1,226 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from tagseg.data.working import working_image
+from tagseg.errors import WeightsError
+from tagseg.maps import Image, Probs
+from tagseg.nets.backbone import Backbone, Preprocessing
+from tagseg.nets.deeplab import SegmentationNet
+from tagseg.nets.mobilenet import MobileNetV2
+from tagseg.nets.tiny import Tiny
+from tagseg.segment.model_file import pack_segmenter, unpack_segmenter
+from tagseg.segment.predict import Refine, Segmenter
+from tagseg.training import Execution
+
+Packed = tuple[dict[str, Tensor], dict[str, str]]
+
+
+def segmenter(backbone: Backbone | None = None, refine: Any = None, **form: Any) -> Segmenter:
+    """With batch-norm statistics and upsampling as after training, and labels that vary."""
+    torch.manual_seed(0)
+    net = SegmentationNet(Tiny(16) if backbone is None else backbone, 3, width=8, **form)
+    net.upsample.weight.data.mul_(torch.rand_like(net.upsample.weight) + 0.5)
+    nn.init.normal_(net.score.weight)
+    x = torch.from_numpy(working_image(photo(), 48)).permute(2, 0, 1)[None].float() / 255
+    for module in net.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.momentum = 1.0  # or else a random MobileNetV2 hardly depends on the photo
+    with torch.no_grad():
+        net.train()(x)
+        net.eval()
+        net.score.weight.data.mul_(2 / net.coarse(x).std((0, 2, 3)).view(3, 1, 1, 1))
+        net.score.bias.copy_(-net.coarse(x).mean((0, 2, 3)))  # type: ignore[union-attr]
+    return Segmenter(net, ("cow", "größe"), side=48, execution=Execution(), refine=refine)
+
+
+def unpacked(packed: Packed, refinement: Any = None) -> Segmenter:
+    def none(stored: Mapping[str, Any]) -> Refine:
+        raise AssertionError
+
+    return unpack_segmenter(
+        *packed, execution=Execution(), refinement=refinement or none, where="m.safetensors"
+    )
+
+
+def photo(height: int = 40, width: int = 60) -> Image:
+    return np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8)
+
+
+def mobilenet() -> MobileNetV2:
+    backbone = MobileNetV2(8, "same_bottom_right")
+    backbone.set_preprocessing(Preprocessing((0.5, 0.4, 0.3), (0.25, 0.5, 0.75)))
+    return backbone
+
+
+def tiny() -> Tiny:
+    backbone = Tiny(16)
+    backbone.set_preprocessing(Preprocessing((0.1, 0.2, 0.3), (1.0, 0.5, 0.25)))
+    return backbone
+
+
+@pytest.mark.parametrize(
+    ("backbone", "form"),
+    [
+        (tiny, {"view_scale": 0.31}),
+        (tiny, {"field_of_view": "small", "learn_upsampling": False}),
+        (mobilenet, {"field_of_view": "small", "view_scale": 0.25}),
+        (mobilenet, {}),
+    ],
+)
+def test_what_comes_out_of_a_file_predicts_what_went_in(
+    backbone: Any, form: dict[str, Any], tmp_path: Any
+) -> None:
+    before = segmenter(backbone(), **form)
+    tensors, metadata = pack_segmenter(before, None)
+    save_file(tensors, tmp_path / "model.safetensors", metadata)
+    with safe_open(tmp_path / "model.safetensors", "pt") as file:
+        packed = {name: file.get_tensor(name) for name in file.keys()}, file.metadata()  # noqa: SIM118
+    after = unpacked(packed)
+    assert (after.classes, after.side, after.refine) == (before.classes, 48, None)
+    assert after.net.backbone.preprocessing == before.net.backbone.preprocessing
+    assert after.net.fc6.dilation == before.net.fc6.dilation
+    for image in (photo(), photo(70, 90)):
+        expected = before.probabilities(image)
+        assert len(np.unique(expected.argmax(0))) > 1
+        np.testing.assert_allclose(after.probabilities(image), expected, atol=1e-4)
+        assert (after.predict(image) == before.predict(image)).mean() > 0.999
+
+
+@pytest.mark.parametrize("forget", ["preprocessing", "stride2_padding", "view_scale"])
+def test_each_of_these_matters(forget: str) -> None:
+    """Were it left out of the file, predictions would differ."""
+    before = segmenter(mobilenet(), view_scale=0.3)
+    tensors, metadata = pack_segmenter(before, None)
+    default = {
+        "preprocessing": json.dumps(Preprocessing()),
+        "stride2_padding": "symmetric",
+        "view_scale": "1.0",
+    }
+    changed = unpacked((tensors, {**metadata, forget: default[forget]}))
+    difference = np.abs(changed.probabilities(photo()) - before.probabilities(photo()))
+    assert difference.max() > 1e-3
+
+
+def test_a_network_that_was_trained_packs_as_well() -> None:
+    """Training leaves weights channels-last; files want them contiguous."""
+    before = segmenter()
+    before.net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    tensors, metadata = pack_segmenter(before, None)
+    assert all(tensor.is_contiguous() and not tensor.requires_grad for tensor in tensors.values())
+    after = unpacked((tensors, metadata))
+    np.testing.assert_allclose(
+        after.probabilities(photo()), before.probabilities(photo()), atol=1e-5
+    )
+
+
+def test_refinement_is_rebuilt_from_what_was_stored() -> None:
+    stored = {"iterations": 3, "bilateral": [10.0, 80.0, 13.0]}
+    packed = pack_segmenter(segmenter(refine=lambda image, probs: probs), stored)
+    got: list[Mapping[str, Any]] = []
+
+    def refinement(values: Mapping[str, Any]) -> Refine:
+        got.append(values)
+
+        def refine(image: Image, probs: Probs) -> Probs:
+            return probs[::-1]
+
+        return refine
+
+    after = unpacked(packed, refinement)
+    assert got == [stored]
+    image = photo()
+    np.testing.assert_array_equal(
+        after.probabilities(image), after.probabilities(image, refine=False)[::-1]
+    )
+
+
+@pytest.fixture(scope="module")
+def packed() -> Packed:
+    return pack_segmenter(segmenter(), None)
+
+
+@pytest.mark.parametrize("metadata", [{}, {"format": "tagseg-segmenter-0"}, {"network": "tiny"}])
+def test_other_files_are_no_segmenter(packed: Packed, metadata: dict[str, str]) -> None:
+    with pytest.raises(WeightsError, match=r"^m.safetensors: holds no segmenter of tagseg; give a"):
+        unpacked((packed[0], metadata))
+
+
+KEYS = [
+    "classes", "photo_side", "backbone", "output_stride", "preprocessing", "field_of_view",
+    "width", "view_scale", "refinement",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("key", KEYS)
+def test_a_file_without_a_note_is_damaged(packed: Packed, key: str) -> None:
+    metadata = {name: value for name, value in packed[1].items() if name != key}
+    with pytest.raises(WeightsError, match=r"^m.safetensors: holds a damaged segmenter \(KeyError"):
+        unpacked((packed[0], metadata))
+
+
+def test_these_are_all_the_notes_that_are_needed(packed: Packed) -> None:
+    assert packed[1].keys() == {"format", *KEYS}
+    with_padding = pack_segmenter(segmenter(MobileNetV2()), None)[1]
+    assert with_padding.keys() == {"format", "stride2_padding", *KEYS}
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("classes", "cow"),
+        ("classes", "null"),
+        ("classes", '["cow"]'),
+        ("classes", "3"),
+        ("photo_side", "0"),
+        ("photo_side", "wide"),
+        ("backbone", "resnet"),
+        ("backbone", "mobilenet_v2"),
+        ("output_stride", "7"),
+        ("output_stride", "x"),
+        ("preprocessing", "null"),
+        ("preprocessing", "[[0.5], [0.5]]"),
+        ("preprocessing", '["a", "b"]'),
+        ("preprocessing", "[[0, 0, 0]]}"),
+        ("field_of_view", "huge"),
+        ("width", "0"),
+        ("width", "9"),
+        ("view_scale", "nan"),
+        ("view_scale", "inf"),
+        ("view_scale", "-1"),
+        ("refinement", "{"),
+        ("refinement", '"soft"'),
+        ("refinement", '{"unknown": 1}'),
+    ],
+)
+def test_damaged_notes_are_one_line(packed: Packed, key: str, value: str) -> None:
+    def refinement(stored: Mapping[str, Any]) -> Refine:
+        def build(iterations: int) -> Refine:
+            return lambda image, probs: probs
+
+        return build(**dict(stored.items()))
+
+    with pytest.raises(WeightsError, match=r"^m.safetensors: holds a damaged segmenter \(\w+\); "):
+        unpacked((packed[0], {**packed[1], key: value}), refinement)
+
+
+@pytest.mark.parametrize("change", ["missing", "more", "shape"])
+def test_damaged_tensors_are_one_line(packed: Packed, change: str) -> None:
+    tensors = dict(packed[0])
+    if change == "missing":
+        del tensors["fc7.bias"]
+    elif change == "more":
+        tensors["fc8.bias"] = torch.zeros(3)
+    else:
+        tensors["fc7.bias"] = torch.zeros(3)
+    with pytest.raises(WeightsError, match=r"holds a damaged segmenter \(RuntimeError\); train it"):
+        unpacked((tensors, packed[1]))

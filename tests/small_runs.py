@@ -1,0 +1,164 @@
+"""What tests of whole runs share: difficult photos, tiny networks, few steps."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import io
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from PIL import Image as PilImage
+
+from tagseg import cli
+from tagseg.data.dataset import Dataset
+from tagseg.data.ground_truth import GroundTruth
+from tagseg.data.scenes import SCENES, draw_scene
+from tagseg.maps import IGNORE, Labels
+from tagseg.recipes.session import Options, Result
+
+QUICK: dict[str, Any] = {
+    "photo_side": 64,
+    "classifier_width": 16,
+    "classifier_iterations": 3,
+    "classifier_batch_size": 4,
+    "segmenter_width": 16,
+    "segmenter_iterations": 3,
+    "segmenter_batch_size": 4,
+    "crf_iterations": 2,
+}
+OPTIONS = Options(backbone="tiny", device="cpu", precision="fp32", threads=1)
+CLASSES = (*SCENES.classes, "unicorn")  # of which there is no photo
+N_TRAIN, N_VAL = 24, 8
+
+SIZES = {0: (96, 128), 1: (48, 64), 2: (128, 96), 5: (7, 30), 6: (300, 400)}
+GREY, NEGATIVE, UNKNOWN = 4, 7, 9
+
+
+@dataclass(frozen=True)
+class Photos:
+    """A folder of photos as people have them, with exact labels by name.
+
+    Of several sizes, one grey, one smaller than the network's stride allows, one big; names with
+    folders; one photo without tags that is known to hold nothing, one of which nothing is known.
+    """
+
+    dataset: Dataset
+    labels: dict[str, Labels]
+    val: tuple[str, ...]
+
+    @property
+    def train(self) -> tuple[str, ...]:
+        return tuple(name for name in self.dataset.names if name not in self.val)
+
+    def truth(self, kind: type[GroundTruth] = GroundTruth, *args: Any) -> GroundTruth:
+        return kind(self.labels, self.dataset.classes, *args)
+
+
+def make_photos(folder: Path) -> Photos:
+    """Write the photos into ``folder``."""
+    sources, labels, tags = {}, {}, []
+    for i in range(N_TRAIN + N_VAL):
+        scene = draw_scene(SCENES, 3, i)
+        picture, mask = resized(scene.image, scene.labels, SIZES.get(i, SIZES[i % 3]))
+        split = "train" if i < N_TRAIN else "val"
+        name = f"{split}/a.b/photo {i}" if i % 4 == 0 else f"{split}_{i}"
+        tags.append(np.append(scene.tags, False))
+        if i == GREY:
+            picture = cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY)
+        if i in (NEGATIVE, UNKNOWN, N_TRAIN + 1):
+            picture = np.full_like(picture, 90 + i)
+            mask, tags[-1] = np.zeros_like(mask), np.zeros(len(CLASSES), bool)
+        sources[name] = folder / f"{name}.png"
+        sources[name].parent.mkdir(parents=True, exist_ok=True)
+        PilImage.fromarray(picture).save(sources[name])
+        labels[name] = mask
+    known = np.ones(len(sources), bool)
+    known[UNKNOWN] = False
+    dataset = Dataset(CLASSES, tuple(sources), np.array(tags), known, tuple(sources.values()))
+    return Photos(dataset, labels, dataset.names[N_TRAIN:])
+
+
+def resized(picture: Any, mask: Labels, size: tuple[int, int]) -> tuple[Any, Labels]:
+    picture = cv2.resize(picture, size[::-1], interpolation=cv2.INTER_AREA)
+    mask = cv2.resize(mask, size[::-1], interpolation=cv2.INTER_NEAREST)
+    mask[:1] = IGNORE
+    return picture, mask
+
+
+def weights_of(result: Result) -> dict[str, torch.Tensor]:
+    return {k: v.clone() for k, v in result.segmenter.net.state_dict().items()}
+
+
+def same_weights(a: Mapping[str, torch.Tensor], b: Mapping[str, torch.Tensor]) -> bool:
+    return a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
+
+
+def contents(folder: Path) -> dict[str, str]:
+    """Hash of every file."""
+    return {
+        path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
+
+
+def times(folder: Path) -> dict[str, int]:
+    """Time of change of every file."""
+    return {
+        path.relative_to(folder).as_posix(): path.stat().st_mtime_ns
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
+
+
+def finished_stages(folder: Path) -> dict[str, int]:
+    """When each stage was finished last."""
+    return {
+        path.parent.name[3:]: path.stat().st_mtime_ns
+        for path in folder.glob("stages/*/manifest.json")
+    }
+
+
+def options(**changed: Any) -> Options:
+    return replace(OPTIONS, **changed)
+
+
+@dataclass(frozen=True)
+class Said:
+    """What a command ended with and printed."""
+
+    status: int
+    out: str
+    err: str
+
+
+QUICK_FLAGS = (
+    *("--backbone", "tiny", "--device", "cpu", "--precision", "fp32", "--threads", "1"),
+    *(part for name, value in QUICK.items() for part in ("--set", f"{name}={value}")),
+)
+
+
+def tagseg(*words: object) -> Said:
+    """Run a command line in this process, as the installed script does."""
+    out, err = io.StringIO(), io.StringIO()
+    status = 0
+    with (
+        pytest.MonkeyPatch.context() as patch,
+        contextlib.redirect_stdout(out),
+        contextlib.redirect_stderr(err),
+    ):
+        patch.setattr(sys, "argv", ["tagseg", *map(str, words)])
+        patch.setattr("tagseg.recipes.session.usable_cores", lambda: 1)
+        try:
+            cli.main()
+        except SystemExit as end:
+            status = int(end.code or 0)
+    return Said(status, out.getvalue(), err.getvalue())

@@ -1,0 +1,793 @@
+"""What the command line says to everything that cannot work: one line, status 2, nothing done."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import filelock
+import numpy as np
+import pytest
+import torch
+from PIL import Image as PilImage
+
+from small_runs import QUICK_FLAGS, contents, tagseg
+from tagseg.data.scenes import write_scenes
+
+TINY = ("--backbone", "tiny", "--threads", "1", "--device", "cpu")
+
+
+@pytest.fixture(scope="module")
+def scenes(tmp_path_factory) -> Path:
+    """24 generated scenes to train on and 8 to validate with, in VOC's layout."""
+    folder = tmp_path_factory.mktemp("data") / "scenes"
+    write_scenes(folder, train=24, val=8)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def a_run(scenes, tmp_path_factory) -> Path:
+    out = tmp_path_factory.mktemp("runs") / "run"
+    words = ("train", scenes, "--out", out, "--recipe", "cam_baseline", "--val", "val")
+    assert tagseg(*words, *QUICK_FLAGS).status == 0
+    return out
+
+
+@dataclass(frozen=True)
+class Place:
+    """What a case may use and break: its own copies."""
+
+    here: Path
+    scenes: Path
+    run: Path
+
+    @property
+    def out(self) -> Path:
+        return self.here / "out"
+
+    @property
+    def photos(self) -> Path:
+        return self.scenes / "JPEGImages"
+
+    def train(self, *more: object) -> tuple[object, ...]:
+        return ("train", self.scenes, "--out", self.out, *TINY, *more)
+
+    def file(self, name: str, content: str | bytes) -> Path:
+        path = self.here / name
+        path.write_bytes(content.encode() if isinstance(content, str) else content)
+        return path
+
+
+@pytest.fixture
+def place(scenes, a_run, tmp_path) -> Place:
+    copies = {n: shutil.copytree(f, tmp_path / n) for n, f in (("d", scenes), ("r", a_run))}
+    return Place(tmp_path, Path(copies["d"]), Path(copies["r"]))
+
+
+Case = Callable[[Place], tuple[tuple[object, ...], str]]
+CASES: dict[str, Case] = {}
+
+
+def case(function: Case) -> Case:
+    """Register a case: it breaks something and gives the command and the start of its line."""
+    CASES[function.__name__.replace("_", " ")] = function
+    return function
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_one_line_and_nothing_done(place, name):
+    words, line = CASES[name](place)
+    before = contents(place.here)
+    said = tagseg(*words)
+    assert said.status == 2
+    assert said.out == ""
+    told = [text for text in said.err.splitlines() if not text.startswith("checking the photos: ")]
+    assert len(told) == 1, said.err
+    assert told[0].startswith("tagseg: error: ")
+    assert told[0].removeprefix("tagseg: error: ").startswith(line)
+    assert contents(place.here) == before, "something was written"
+
+
+# Flags and fields
+
+
+@case
+def unknown_verb(place):
+    return ("trian", place.scenes), "No such command 'trian'."
+
+
+@case
+def unknown_flag(place):
+    return place.train("--epochs", "3"), "No such option: --epochs"
+
+
+@case
+def no_out(place):
+    return ("train", place.scenes), "Missing option '--out'."
+
+
+@case
+def unknown_recipe(place):
+    line = "there is no recipe 'builtin-priors'; did you mean builtin_priors?"
+    return place.train("--recipe", "builtin-priors"), line
+
+
+@case
+def unknown_recipe_of_fields(place):
+    line = "there is no recipe 'x'; choose one of builtin_priors, cam_baseline, full_supervision"
+    return ("recipes", "--fields", "x"), line
+
+
+@case
+def unknown_field(place):
+    line = "the recipe has no field 'alhpa'; did you mean alpha?"
+    return place.train("--set", "alhpa=1"), line
+
+
+@case
+def field_of_another_recipe(place):
+    line = "the recipe has no field 'sharpness'; choose one of photo_side, "
+    return place.train("--recipe", "cam_baseline", "--set", "sharpness=3"), line
+
+
+@case
+def field_without_value(place):
+    return place.train("--set", "alpha"), "--set 'alpha' has no '='; write --set field=value"
+
+
+def wrong_value(text: str, line: str) -> None:
+    CASES[f"set {text}"] = lambda place: (place.train("--set", text), line)
+
+
+wrong_value("alpha=much", "--set alpha: 'much' does not fit; give a number")
+wrong_value("alpha=nan", "--set alpha: 'nan' does not fit; give a number")
+wrong_value("alpha=1.5", "alpha is 1.5; use 0 to 1")
+wrong_value("alpha=none", "--set alpha: 'none' does not fit; give a number")
+wrong_value("sharpness=0", "sharpness is 0.0; use a value over 0, up to 10")
+wrong_value("cam_threshold=1", "cam_threshold is 1.0; use 0 to 1")
+wrong_value("photo_side=3.5", "--set photo_side: '3.5' does not fit; give a whole number")
+wrong_value("photo_side=8", "photo_side is 8; use 16 or more")
+wrong_value("output_stride=32", "output_stride is 32; use 8, 16 or none")
+wrong_value("schedule=long", "--set schedule: 'long' does not fit; give auto or paper or short")
+wrong_value("mask_crf=perhaps", "--set mask_crf: 'perhaps' does not fit; give true or false")
+wrong_value(
+    "crf_bilateral=10,80",
+    "--set crf_bilateral: '10,80' does not fit; give 3 values with commas between",
+)
+wrong_value("crf_bilateral=10,0,13", "dense CRF: bilateral is (10.0, 0.0, 13.0); give (weight")
+wrong_value("crf_iterations=-1", "dense CRF: iterations is -1; give 0 or more")
+wrong_value("crf_reference_side=0", "dense CRF: reference_side is 0; give pixels or None")
+wrong_value(
+    "classifier_iterations=few",
+    "--set classifier_iterations: 'few' does not fit; give a whole number or none",
+)
+wrong_value("classifier_iterations=0", "classifier_iterations is 0; use a value over 0")
+wrong_value("segmenter_batch_size=0", "segmenter_batch_size is 0; use a value over 0")
+wrong_value("segmenter_learning_rate=-1", "segmenter_learning_rate is -1.0; use a value over 0")
+wrong_value("segmenter_epochs=0", "segmenter_epochs is 0.0; use a value over 0")
+wrong_value("classifier_width=0", "classifier_width is 0; use a value over 0")
+wrong_value("classifier_hidden_layers=-1", "classifier_hidden_layers is -1; use 0 or more")
+
+
+@case
+def no_threads(place):
+    return place.train("--threads", "0"), "threads is 0; use 1 or more"
+
+
+@case
+def no_threads_to_check(place):
+    words = ("check", place.scenes, "--threads", "0")
+    return words, "threads is 0; use 1 or more"
+
+
+@case
+def no_threads_to_predict(place):
+    words = ("predict", place.run, place.photos, "--out", place.out, "--threads", "0")
+    return words, "threads is 0; use 1 or more"
+
+
+@case
+def negative_seed(place):
+    return place.train("--seed", "-1"), f"seed is -1; use 0 to {(1 << 63) - 1}"
+
+
+@case
+def huge_seed(place):
+    seed = 1 << 63
+    return place.train("--seed", seed), f"seed is {seed}; use 0 to {seed - 1}"
+
+
+@case
+def negative_workers(place):
+    return place.train("--workers", "-1"), "workers is -1; use 0 or more"
+
+
+@case
+def allow_skipped_over_one(place):
+    line = "allow_skipped is 2.0; use a part, 0 to 1"
+    return place.train("--allow-skipped", "2"), line
+
+
+@case
+def allow_skipped_in_words(place):
+    line = "Invalid value for '--allow-skipped': "
+    return ("check", place.scenes, "--allow-skipped", "all"), line
+
+
+@case
+def unknown_device(place):
+    line = "Invalid value for '--device': "
+    return place.train("--device", "gpu"), line
+
+
+@case
+def cuda_without_a_gpu(place):
+    if torch.cuda.is_available():
+        pytest.skip("there is a GPU")
+    line = "device cuda is not available here; use auto or cpu"
+    return place.train("--device", "cuda"), line
+
+
+@case
+def cuda_without_a_gpu_to_predict(place):
+    if torch.cuda.is_available():
+        pytest.skip("there is a GPU")
+    words = ("predict", place.run, place.photos, "--out", place.out, "--device", "cuda")
+    return words, "device cuda is not available here; use auto or cpu"
+
+
+@case
+def unknown_precision(place):
+    line = "Invalid value for '--precision': "
+    return place.train("--precision", "fp16"), line
+
+
+@case
+def unknown_layout(place):
+    line = "Invalid value for '--layout': "
+    return place.train("--layout", "coco"), line
+
+
+# Backbones and weights
+
+
+@case
+def unknown_backbone(place):
+    line = "there is no backbone 'mobilenet'; did you mean mobilenet_v2?"
+    return place.train("--backbone", "mobilenet"), line
+
+
+@case
+def no_weights_file(place):
+    path = place.here / "w.pth"
+    line = f"{path}: no such weights file; use imagenet, none, a path or a URL"
+    return place.train("--weights", path), line
+
+
+@case
+def weights_of_another_network(place):
+    path = place.here / "w.pth"
+    torch.save({"features.0.weight": torch.zeros(64, 3, 3, 3)}, path)
+    return place.train("--weights", path), f"{path}: is not a file for tiny: "
+
+
+@case
+def weights_cut_short(place):
+    path = place.here / "w.pth"
+    torch.save({"a": torch.zeros(1000)}, path)
+    path.write_bytes(path.read_bytes()[:2000])
+    line = f"{path}: is damaged or cut short; fetch or copy it again"
+    return place.train("--weights", path), line
+
+
+@case
+def safetensors_cut_short(place):
+    whole = next(place.run.glob("stages/*-export/segmenter.safetensors")).read_bytes()
+    path = place.file("w.safetensors", whole[: len(whole) // 2])
+    line = f"{path}: is damaged or cut short; fetch or copy it again"
+    return place.train("--weights", path), line
+
+
+class _Code:
+    def __reduce__(self):
+        return pytest.fail, ("code of a weights file ran",)
+
+
+class _Shell:
+    def __reduce__(self):
+        return os.system, ("exit 1",)
+
+
+@case
+def weights_that_run_code(place):
+    path = place.here / "w.pth"
+    torch.save({"a": _Code()}, path)
+    line = f"{path}: holds Python objects besides tensors, which are not loaded as they could run"
+    return place.train("--weights", path), line
+
+
+@case
+def a_pickle_that_runs_code(place):
+    path = place.file("w.pth", pickle.dumps({"a": _Shell()}, protocol=2))
+    line = f"{path}: holds Python objects besides tensors, which are not loaded as they could run"
+    return place.train("--weights", path), line
+
+
+@case
+def weights_that_are_a_web_page(place):
+    path = place.file("w.pth", "<!doctype html>")
+    line = f"{path}: is a web page, not a weights file; give a .pth that torch.save wrote"
+    return place.train("--weights", path), line
+
+
+@case
+def weights_that_are_a_folder(place):
+    line = f"{place.run}: is a folder; name a weights file in it"
+    return place.train("--weights", place.run), line
+
+
+# Photos, tags and lists
+
+
+@case
+def no_photo_folder(place):
+    line = f"{place.here / 'no'}: this folder does not exist; check the path"
+    return ("train", place.here / "no", "--out", place.out, *TINY), line
+
+
+@case
+def empty_photo_folder(place):
+    (place.here / "empty").mkdir()
+    line = f"{place.here / 'empty'}: no photos in this folder; check the path"
+    return ("check", place.here / "empty"), line
+
+
+@case
+def photos_without_tags(place):
+    line = f"{place.photos}: no tags: neither tags.csv nor metadata.jsonl nor class folders; add"
+    return ("train", place.photos, "--out", place.out, *TINY), line
+
+
+@case
+def no_tag_file(place):
+    path = place.here / "t.csv"
+    line = f"{path}: cannot be read: No such file or directory; check the path"
+    return place.train("--tags", path), line
+
+
+@case
+def tag_file_without_header(place):
+    path = place.file("t.csv", "train_00000.jpg,cat\n")
+    line = f"{path}: the first line has no column 'image'; begin with the line image,tags and put"
+    return place.train("--tags", path), line
+
+
+@case
+def misspelt_tag(place):
+    path = place.file("t.csv", "image,tags\ntrain_00000.jpg,cta\n")
+    line = f"{path}, line 2: tag 'cta' is not in the class list; did you mean 'cat'?"
+    return place.train("--tags", path), line
+
+
+@case
+def class_list_without_a_tag(place):
+    tags = place.file("t.csv", "image,tags\ntrain_00000.jpg,zebra\n")
+    line = f"{tags}, line 2: tag 'zebra' is not in the class list; add it to the class list"
+    return place.train("--tags", tags), line
+
+
+@case
+def class_listed_twice(place):
+    path = place.file("c.txt", "cat\ncat\n")
+    return place.train("--classes", path), f"{path}: class 'cat' is listed twice; remove one"
+
+
+@case
+def tags_that_say_nothing(place):
+    tags = place.file("t.csv", "image,tags\ntrain_00000.jpg,\ntrain_00001.jpg,cat\n")
+    line = f"{tags}: 1 of 2 photos have no tags; say what that means: --untagged negative (none"
+    return place.train("--tags", tags), line
+
+
+@case
+def no_known_tags_at_all(place):
+    tags = place.file("t.csv", "image,tags\ntrain_00000.jpg,\ntrain_00001.jpg,\n")
+    line = "no training photo can be used and has known tags; mend or tag some, or use --untagged"
+    return place.train("--tags", tags, "--untagged", "unknown"), line
+
+
+@case
+def missing_photos(place):
+    tags = place.file("t.csv", "image,tags\ntrain_00000.jpg,cat\nlost.jpg,cat\n")
+    line = f"{place.photos}: 1 of 2 tagged photos are not here: lost; check the folder"
+    return place.train("--tags", tags), line
+
+
+@case
+def broken_photos(place):
+    for i in range(2):
+        (place.photos / f"train_0000{i}.jpg").write_bytes(b"\xff\xd8\xff")
+    line = "2 of 32 photos cannot be used: train_00000 (the JPEG file is cut short or damaged ("
+    return place.train(), line
+
+
+@case
+def broken_photos_to_check(place):
+    (place.photos / "train_00003.jpg").write_bytes(b"")
+    line = (
+        "1 of 32 photos cannot be used: train_00003 (the file is empty); mend or remove them, or "
+        "go on without them: --allow-skipped 0.04"
+    )
+    return ("check", place.scenes), line
+
+
+@case
+def all_training_photos_broken(place):
+    for path in place.photos.glob("train_*.jpg"):
+        path.write_bytes(b"")
+    line = "no training photo can be used and has known tags; mend or tag some"
+    return place.train("--val", "val", "--allow-skipped", "0.9"), line
+
+
+@case
+def two_photos_of_one_name(place):
+    PilImage.new("RGB", (40, 40)).save(place.photos / "val_00000.png")
+    line = f"{place.photos}: val_00000.jpg and val_00000.png have the same name; rename one"
+    return place.train(), line
+
+
+@case
+def no_list(place):
+    line = f"{place.scenes}: there is no list 'valid'; give a list file"
+    return place.train("--val", "valid"), line
+
+
+@case
+def empty_list(place):
+    path = place.file("l.txt", "\n")
+    line = f"{path}: this list names no photos; write one name a line"
+    return place.train("--val", path), line
+
+
+@case
+def val_list_with_an_unknown_photo(place):
+    path = place.file("l.txt", "val_00000\nval_x\n")
+    line = f"{place.photos}: 1 of 2 tagged photos are not here: val_x; check the folder"
+    return place.train("--val", path), line
+
+
+@case
+def val_list_with_a_photo_without_entry(place):
+    path = place.file("l.txt", "val_00000\nval_x\n")
+    line = f"{place.scenes / 'tags.csv'}: 1 of 2 listed photos have no entry: val_x; add them, or"
+    words = place.train("--val", path, "--layout", "csv", "--untagged", "negative")
+    return words, line
+
+
+@case
+def all_photos_in_val(place):
+    path = place.file("l.txt", "\n".join(p.stem for p in place.photos.iterdir()))
+    line = "all photos are for validation; leave some to train on"
+    return place.train("--val", path), line
+
+
+# Ground truth
+
+
+@case
+def full_supervision_without_ground_truth(place):
+    line = "full_supervision needs ground truth; give --ground-truth DIR"
+    return place.train("--recipe", "full_supervision"), line
+
+
+@case
+def no_ground_truth_folder(place):
+    path = place.here / "gt"
+    line = f"{path}: this folder does not exist; check the path"
+    return place.train("--ground-truth", path), line
+
+
+@case
+def ground_truth_folder_without_masks(place):
+    line = f"{place.photos}: no masks in this folder; give the folder of masks"
+    return place.train("--ground-truth", place.photos), line
+
+
+@case
+def ground_truth_of_other_photos(place):
+    path = place.here / "gt"
+    path.mkdir()
+    PilImage.new("L", (128, 96)).save(path / "2007_000032.png")
+    line = "no photo has ground truth; name the masks as the photos, and give the folder"
+    return place.train("--ground-truth", path), line
+
+
+@case
+def full_supervision_with_a_mask_missing(place):
+    (place.scenes / "SegmentationClass" / "train_00005.png").unlink()
+    truth = place.scenes / "SegmentationClass"
+    line = "1 of 24 training photos have no ground truth: train_00005; full_supervision needs it"
+    words = ("--recipe", "full_supervision", "--ground-truth", truth, "--val", "val")
+    return place.train(*words), line
+
+
+# Run folders
+
+
+@case
+def out_is_a_file(place):
+    path = place.file("out", "")
+    return place.train(), f"{path}: cannot be used: Not a directory; check the path"
+
+
+@case
+def out_is_another_folder(place):
+    place.out.mkdir()
+    (place.out / "letter.txt").write_text("Dear Anna")
+    line = f"{place.out}: is neither empty nor a run (no workspace.json); give another folder"
+    return place.train(), line
+
+
+@case
+def out_is_a_run_of_another_recipe(place):
+    line = f"{place.run}: holds a run of recipe cam_baseline, not builtin_priors; give another"
+    return ("train", place.scenes, "--out", place.run, *TINY), line
+
+
+@case
+def out_is_a_run_of_another_format(place):
+    path = place.run / "workspace.json"
+    path.write_text(path.read_text().replace('"format": 1', '"format": 0'))
+    line = f"{place.run}: was written by another version of tagseg (not format 1); give another"
+    return ("train", place.scenes, "--out", place.run, *TINY), line
+
+
+@case
+def percentage_of_no_run(place):
+    line = f"{place.scenes}: holds no finished run; finish it: tagseg train"
+    return place.train("--full-supervision", place.scenes, "--val", "val"), line
+
+
+@case
+def percentage_of_another_recipe(place):
+    line = f"{place.run}: is a run of cam_baseline; give one of full_supervision"
+    return place.train("--full-supervision", place.run, "--val", "val"), line
+
+
+@case
+def report_of_no_run(place):
+    line = f"{place.scenes}: holds no finished run; finish it: tagseg train"
+    return ("report", place.scenes), line
+
+
+@case
+def report_of_a_damaged_run(place):
+    path = place.run / "run.json"
+    path.write_text("[]")
+    line = f"{path}: is damaged; delete it and run tagseg train again"
+    return ("report", place.run), line
+
+
+@case
+def report_of_an_unfinished_run(place):
+    next(place.run.glob("stages/*-findings/manifest.json")).unlink()
+    line = f"{place.run}: stage findings is not finished; run the training command again"
+    return ("report", place.run), line
+
+
+# Predict
+
+
+@case
+def predict_with_no_run(place):
+    line = f"{place.here / 'no'}: no such file or run folder; check the path"
+    return ("predict", place.here / "no", place.photos, "--out", place.out), line
+
+
+@case
+def predict_with_an_unfinished_run(place):
+    shutil.rmtree(next(place.run.glob("stages/*-export")))
+    line = f"{place.run}: holds no trained segmenter; finish the run with tagseg train"
+    return ("predict", place.run, place.photos, "--out", place.out), line
+
+
+@case
+def predict_with_another_file(place):
+    path = place.scenes / "tags.csv"
+    line = f"{path}: is no safetensors file; give a run folder"
+    return ("predict", path, place.photos, "--out", place.out), line
+
+
+@case
+def predict_with_a_segmenter_cut_short(place):
+    path = next(place.run.glob("stages/*-export/segmenter.safetensors"))
+    path.write_bytes(path.read_bytes()[:-100])
+    line = f"{path}: is no safetensors file; give a run folder"
+    return ("predict", path, place.photos, "--out", place.out), line
+
+
+@case
+def predict_with_the_weights_of_a_stage(place):
+    path = next(place.run.glob("stages/*-segmenter/segmenter.safetensors"))
+    line = f"{path}: holds no segmenter of tagseg; give a run folder or its segmenter"
+    return ("predict", path, place.photos, "--out", place.out), line
+
+
+@case
+def predict_no_photos(place):
+    line = f"{place.here / 'no'}: does not exist; give a photo or a folder of photos"
+    return ("predict", place.run, place.here / "no", "--out", place.out), line
+
+
+@case
+def predict_an_empty_folder(place):
+    (place.here / "empty").mkdir()
+    line = f"{place.here / 'empty'}: no photos in this folder; check the path"
+    return ("predict", place.run, place.here / "empty", "--out", place.out), line
+
+
+@case
+def predict_no_photo(place):
+    line = f"{place.scenes / 'tags.csv'}: is no photo; give a photo or a folder of photos"
+    return ("predict", place.run, place.scenes / "tags.csv", "--out", place.out), line
+
+
+@case
+def predict_into_a_file(place):
+    path = place.file("out", "")
+    line = f"{path}: cannot be used: File exists; check the path"
+    return ("predict", place.run, place.photos, "--out", path, "--threads", "1"), line
+
+
+@case
+def overlays_over_photos(place):
+    line = f"{place.photos / 'train_00000.jpg'}: a result would replace this photo; change"
+    words = ("predict", place.run, place.photos, "--out", place.out)
+    return (*words, "--overlays", place.photos), line
+
+
+# Evaluate
+
+
+def evaluation(place: Place, *more: object) -> tuple[object, ...]:
+    truth = place.scenes / "SegmentationClass"
+    classes = place.scenes / "classes.txt"
+    return ("evaluate", place.here / "m", truth, "--classes", classes, *more)
+
+
+@case
+def evaluate_no_folder(place):
+    line = f"{place.here / 'm'}: this folder does not exist; check the path"
+    return evaluation(place), line
+
+
+@case
+def evaluate_an_empty_folder(place):
+    (place.here / "m").mkdir()
+    line = f"{place.here / 'm'}: no photo has both a mask and ground truth (no mask for train_000"
+    return evaluation(place), line
+
+
+@case
+def evaluate_masks_of_another_size(place):
+    (place.here / "m").mkdir()
+    PilImage.new("L", (64, 48)).save(place.here / "m" / "val_00000.png")
+    truth = place.scenes / "SegmentationClass" / "val_00000.png"
+    return evaluation(place, "--allow-missing"), f"{truth}: the mask is 96 x 128 (uint8), the photo"
+
+
+@case
+def evaluate_masks_of_more_classes(place):
+    (place.here / "m").mkdir()
+    grey = np.full((96, 128), 99, np.uint8)
+    PilImage.fromarray(grey).save(place.here / "m" / "val_00000.png")
+    line = "val_00000: prediction holds label 99"
+    return evaluation(place, "--allow-missing"), line
+
+
+@case
+def evaluate_a_broken_mask(place):
+    (place.here / "m").mkdir()
+    (place.here / "m" / "val_00000.png").write_bytes(b"\x89PNG\r\n\x1a\n")
+    line = f"{place.here / 'm' / 'val_00000.png'}: the PNG file is cut short or damaged ("
+    return evaluation(place, "--allow-missing"), line
+
+
+@case
+def evaluate_with_ground_truth_of_more_classes(place):
+    masks = shutil.copytree(place.scenes / "SegmentationClass", place.here / "m")
+    wrong = place.scenes / "SegmentationClass" / "val_00000.png"
+    PilImage.fromarray(np.full((96, 128), 99, np.uint8)).save(wrong)
+    assert masks
+    line = f"{wrong}: holds class id 99, but there are 8 classes; check the class list, or mark"
+    return evaluation(place), line
+
+
+@case
+def evaluate_with_no_class_list(place):
+    path = place.here / "c.txt"
+    truth = place.scenes / "SegmentationClass"
+    line = f"{path}: cannot be read: No such file or directory; check the path"
+    return ("evaluate", truth, truth, "--classes", path), line
+
+
+@case
+def evaluate_into_no_folder(place):
+    shutil.copytree(place.scenes / "SegmentationClass", place.here / "m")
+    path = place.here / "no" / "scores.json"
+    return evaluation(place, "--json", path), f"{path}: cannot be used: No such file or directory"
+
+
+# Demo
+
+
+@case
+def demo_without_photos(place):
+    line = "0 + 300 scenes are too few; ask for more"
+    return ("demo", "--train", "0", "--out", place.out), line
+
+
+@case
+def demo_of_an_unknown_recipe(place):
+    line = "there is no recipe 'mcof'; choose one of builtin_priors, "
+    return ("demo", "--recipe", "mcof", "--out", place.out), line
+
+
+@case
+def demo_with_an_unknown_field(place):
+    line = "the recipe has no field 'alfa'; did you mean alpha?"
+    return ("demo", "--set", "alfa=1", "--out", place.out), line
+
+
+# What leaves a trace, on purpose
+
+
+def test_a_run_in_use(place):
+    with filelock.FileLock(place.run / ".lock"):
+        before = contents(place.run)
+        words = ("train", place.scenes, "--out", place.run, "--recipe", "cam_baseline", *TINY)
+        said = tagseg(*words)
+        assert contents(place.run) == before
+    assert (said.status, said.out) == (2, "")
+    line = f"tagseg: error: {place.run}: in use by another process; wait for it, or end it"
+    assert said.err.splitlines()[-1] == line
+
+
+@pytest.mark.parametrize("recipe", ["cam_baseline", "full_supervision"])
+@pytest.mark.parametrize(
+    ("mask", "line"),
+    [
+        (np.full((96, 128), 99, np.uint8), "holds class id 99, but there are 8 classes; check the"),
+        (np.zeros((48, 64), np.uint8), "the mask is 48 x 64 (uint8), the photo 96 x 128; give a"),
+    ],
+)
+def test_wrong_ground_truth_costs_no_training(place, recipe, mask, line):
+    """It is read late: what was trained stays, and the same command goes on once it is mended."""
+    truth = place.scenes / "SegmentationClass"
+    wrong = truth / "train_00002.png"
+    good = wrong.read_bytes()
+    PilImage.fromarray(mask).save(wrong)
+    words = place.train("--recipe", recipe, "--ground-truth", truth, "--val", "val")
+    said = tagseg(*words, *QUICK_FLAGS)
+    assert (said.status, said.out) == (2, "")
+    assert said.err.splitlines()[-1].startswith(f"tagseg: error: {wrong}: {line}")
+    wrong.write_bytes(good)
+    said = tagseg(*words, *QUICK_FLAGS)
+    assert said.status == 0
+    assert ("training the segmenter" in said.err) == (recipe == "full_supervision")
+
+
+def test_a_closed_pipe_is_no_traceback(scenes):
+    command = [sys.executable, "-m", "tagseg", "recipes", "--fields", "builtin_priors"]
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, text=True, timeout=60)
+    os.close(writer)
+    assert done.returncode != 0
+    assert "Traceback" not in done.stderr

@@ -1,0 +1,302 @@
+"""The command line as people use it, verb by verb."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image as PilImage
+
+import tagseg as package
+from small_runs import QUICK_FLAGS, Said, contents, tagseg
+from tagseg.data.images import read_mask
+from tagseg.data.scenes import SCENES, write_scenes
+from tagseg.recipes.catalog import RECIPES
+
+VERBS = ("train", "check", "predict", "evaluate", "report", "recipes", "demo")
+
+
+@pytest.fixture(scope="module")
+def scenes(tmp_path_factory) -> Path:
+    """24 generated scenes to train on and 8 to validate with, in VOC's layout."""
+    folder = tmp_path_factory.mktemp("data") / "scenes"
+    write_scenes(folder, train=24, val=8)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def finished(scenes, tmp_path_factory) -> tuple[Path, Said]:
+    """Folder of a run on the scenes, and what the command said."""
+    out = tmp_path_factory.mktemp("runs") / "run"
+    return out, tagseg(*training(scenes, out))
+
+
+def training(scenes: Path, out: Path, *more: object) -> tuple[object, ...]:
+    truth = scenes / "SegmentationClass"
+    words = ("train", scenes, "--out", out, "--val", "val", "--ground-truth", truth)
+    return (*words, *QUICK_FLAGS, *more)
+
+
+def test_help_is_quick_and_imports_no_torch():
+    script = (
+        "import sys, tagseg.cli; sys.argv = ['tagseg', *sys.argv[1:]]\n"
+        "try: tagseg.cli.main()\n"
+        "finally: print(*(m for m in ('torch', 'numpy', 'cv2', 'scipy') if m in sys.modules))"
+    )
+    for words in (["--help"], ["train", "--help"], ["--version"], []):
+        seconds = []
+        for _ in range(3):  # the best of three, as other work may run beside
+            begun = time.monotonic()
+            done = subprocess.run(
+                [sys.executable, "-c", script, *words], capture_output=True, text=True, timeout=60
+            )
+            seconds.append(time.monotonic() - begun)
+        assert done.returncode == 0
+        assert done.stderr == ""
+        assert done.stdout.splitlines()[-1] == "", "heavy modules were imported"
+        assert min(seconds) < 0.5
+
+
+def test_help_of_every_verb():
+    told = tagseg("--help")
+    assert told.status == 0
+    assert tagseg() == told
+    for verb in VERBS:
+        assert re.search(rf"^  {verb} ", told.out, re.MULTILINE)
+        own = tagseg(verb, "--help")
+        assert own.status == 0
+        assert own.err == ""
+        options = re.findall(r"^  (--\w[\w-]*).*?$", own.out, re.MULTILINE)
+        assert options, verb
+        assert "TEXT" not in own.out
+
+
+def test_version():
+    assert tagseg("--version") == Said(0, f"tagseg {package.__version__}\n", "")
+
+
+def test_as_a_module(tmp_path):
+    command = [sys.executable, "-m", "tagseg", "recipes"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, timeout=60)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == tagseg("recipes").out
+
+
+def test_recipes():
+    told = tagseg("recipes")
+    assert told.status == 0
+    names = [line for line in told.out.splitlines() if not line.startswith(" ")]
+    assert names == list(RECIPES)
+    assert "Saleh" in told.out
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_fields_of_a_recipe(name):
+    told = tagseg("recipes", "--fields", name)
+    assert told.status == 0
+    assert "photo_side = 500\n    longest side of photos" in told.out
+    assert "crf_bilateral = 10.0,80.0,13.0\n" in told.out
+    assert "segmenter_crf = true\n" in told.out
+    assert "classifier_iterations = none\n" in told.out
+
+
+def test_train_tells_what_it_found_and_where_it_is(finished):
+    out, said = finished
+    assert said.status == 0
+    lines = said.out.splitlines()
+    scores = [line for line in lines if line.startswith("mIoU")]
+    assert len(scores) == 5
+    assert all(re.fullmatch(r"mIoU +\d+\.\d  (train|val  )  .+, (24|8) photos", s) for s in scores)
+    assert "note: class 'car' has only 3 photos" in lines
+    masks = Path(next(line for line in lines if line.startswith("masks:")).split(maxsplit=1)[1])
+    assert sorted(p.name for p in masks.iterdir()) == [f"train_{i:05d}.png" for i in range(24)]
+    assert lines[-1] == f"report: {out / 'report.html'}"
+    assert "training the segmenter: 3 done" in said.err
+
+
+def test_train_again_changes_nothing(finished, scenes):
+    out, said = finished
+    before = contents(out)
+    again = tagseg(*training(scenes, out))
+    assert (again.status, again.out) == (0, said.out)
+    # The record of the command differs from that of pytest's own first call in nothing.
+    assert contents(out) == before
+
+
+def test_the_report_repeats_the_command(finished, scenes):
+    page = (finished[0] / "report.html").read_text()
+    assert f"tagseg train {scenes} --out {finished[0]}" in page
+
+
+def test_train_and_val_lists_by_name_and_by_path(scenes, tmp_path):
+    some = tmp_path / "some.txt"
+    some.write_text("\n".join(f"train_{i:05d}" for i in range(0, 24, 2)))
+    out = tmp_path / "run"
+    words = ("train", scenes, "--out", out, "--train", some, "--val", "val", "--recipe")
+    said = tagseg(*words, "cam_baseline", *QUICK_FLAGS)
+    assert said.status == 0
+    assert "quality was not measured: no ground truth was given" in said.out
+    masks = list(out.glob("stages/*-masks/masks/*.png"))
+    assert sorted(p.stem for p in masks) == some.read_text().splitlines()
+    about = json.loads((out / "run.json").read_text())
+    assert about["photos"] == 12
+    assert about["audit"][0] == "20 photos, 8 classes"
+
+
+def test_train_on_csv_with_unlisted_photos(scenes, tmp_path):
+    """Photos in a plain folder, tags elsewhere, some photos without an entry."""
+    rows = (scenes / "tags.csv").read_text().splitlines()[:13]
+    (tmp_path / "my tags.csv").write_text("\n".join(rows))
+    said = tagseg(
+        *("train", scenes / "JPEGImages", "--tags", tmp_path / "my tags.csv"),
+        *("--classes", scenes / "classes.txt", "--untagged", "negative"),
+        *("--out", tmp_path / "run", "--recipe", "cam_baseline", *QUICK_FLAGS),
+    )
+    assert said.status == 0
+    about = json.loads((tmp_path / "run" / "run.json").read_text())
+    assert about["photos"] == 12
+    assert "left out, because not in the tag file: 20" in about["audit"]
+
+
+def test_percentage_of_full_supervision(scenes, finished, tmp_path):
+    upper = tmp_path / "upper"
+    assert tagseg(*training(scenes, upper, "--recipe", "full_supervision")).status == 0
+    told = tagseg("report", finished[0], "--full-supervision", upper)
+    assert told == Said(0, f"{finished[0] / 'report.html'}\n", "")
+    with_it = (finished[0] / "report.html").read_text()
+    assert re.search(r"Full supervision, .+ reaches \d+\.\d % mIoU on val", with_it)
+    assert tagseg("report", finished[0]).status == 0  # it is remembered
+    assert (finished[0] / "report.html").read_text() == with_it
+
+
+def test_check(scenes):
+    told = tagseg("check", scenes, "--val", "val", "--threads", "1")
+    assert told.status == 0
+    assert told.out.startswith("32 photos, 8 classes\nphotos per class: aeroplane ")
+    assert "96 x 128 (smallest)" in told.out
+    as_json = tagseg("check", scenes, "--val", "val", "--threads", "1", "--json")
+    assert json.loads(as_json.out)["photos"] == 32
+    assert set(as_json.err.splitlines()[0].split(":")[0:1]) == {"checking the photos"}
+
+
+def test_predict_a_folder(finished, scenes, tmp_path):
+    photos = tmp_path / "photos"
+    (photos / "sub").mkdir(parents=True)
+    shapes = {"wide": (60, 150), "sub/high": (90, 40), "grey": (33, 44)}
+    for name, shape in shapes.items():
+        pixels = np.random.default_rng(1).integers(0, 256, (*shape, 3), np.uint8)
+        picture = PilImage.fromarray(pixels[..., 0] if name == "grey" else pixels)
+        picture.save(photos / f"{name}.jpg")
+    (photos / "broken.jpg").write_bytes(b"\xff\xd8\xff oh")
+    before = contents(photos)
+    words = ("predict", finished[0], photos, "--out", tmp_path / "masks", "--threads", "1")
+    said = tagseg(*words, "--overlays", tmp_path / "over")
+    assert said.status == 0
+    assert said.out == f"3 masks in {tmp_path / 'masks'}, 1 photos skipped\n"
+    assert f"skipped: {photos / 'broken.jpg'}: the JPEG file is cut short or damaged" in said.err
+    assert sorted(contents(tmp_path / "masks")) == ["grey.png", "sub/high.png", "wide.png"]
+    assert sorted(contents(tmp_path / "over")) == ["grey.jpg", "sub/high.jpg", "wide.jpg"]
+    for name, shape in shapes.items():
+        assert read_mask(tmp_path / "masks" / f"{name}.png").shape == shape
+        with PilImage.open(tmp_path / "masks" / f"{name}.png") as mask:
+            assert mask.mode == "P"
+        with PilImage.open(tmp_path / "over" / f"{name}.jpg") as over:
+            assert (over.size, over.mode) == (shape[::-1], "RGB")
+    assert contents(photos) == before
+    first = contents(tmp_path / "masks")
+    assert tagseg(*words).status == 0
+    assert contents(tmp_path / "masks") == first
+
+
+def test_predict_agrees_with_the_runs_own_predictions(finished, scenes, tmp_path):
+    """One photo, without tags: as the run segmented it for validation."""
+    photo = scenes / "JPEGImages" / "val_00003.jpg"
+    file = next(finished[0].glob("stages/*-export/segmenter.safetensors"))
+    for source, extra in ((finished[0], ()), (file, ("--no-crf",))):
+        out = tmp_path / source.name
+        said = tagseg("predict", source, photo, "--out", out, "--device", "cpu", *extra)
+        assert said.status == 0
+        assert [p.name for p in out.iterdir()] == ["val_00003.png"]
+    segmenter = package.load_segmenter(finished[0], device="cpu")
+    with PilImage.open(photo) as picture:
+        image = np.asarray(picture.convert("RGB"))
+    for source, refine in ((finished[0], True), (file, False)):
+        mask = read_mask(tmp_path / source.name / "val_00003.png")
+        assert np.array_equal(mask, segmenter.predict(image, refine=refine))
+
+
+def test_predict_refuses_to_write_over_photos(finished, tmp_path):
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    PilImage.new("RGB", (20, 20)).save(photos / "a.png")
+    PilImage.new("RGB", (20, 20)).save(photos / "b.jpg")
+    before = contents(photos)
+    for words in (("--out", photos), ("--out", tmp_path / "m", "--overlays", photos)):
+        said = tagseg("predict", finished[0], photos, *words, "--threads", "1")
+        assert said.status == 2
+        assert "a result would replace this photo; " in said.err
+        assert contents(photos) == before
+        assert not (tmp_path / "m").exists()
+
+
+def test_evaluate(finished, scenes, tmp_path):
+    masks = next(finished[0].glob("stages/*-masks/masks"))
+    words = ("evaluate", masks, scenes / "SegmentationClass", "--classes", scenes / "classes.txt")
+    train_list = scenes / "ImageSets/Segmentation/train.txt"
+    said = tagseg(*words, "--list", train_list, "--json", tmp_path / "scores.json")
+    assert said.status == 0
+    lines = said.out.splitlines()
+    assert lines[0].split() == ["class", "IoU", "accuracy", "pixels"]
+    assert [line.split()[0] for line in lines[1:11]] == [
+        *("background", *SCENES.classes),
+        "mIoU",
+    ]
+    assert lines[-2].endswith("over 24 photos")
+    assert lines[-1] == f"written: {tmp_path / 'scores.json'}"
+    scores = json.loads((tmp_path / "scores.json").read_text())
+    told = next(line for line in finished[1].out.splitlines() if "masks of the photos" in line)
+    assert float(told.split()[1]) == pytest.approx(100 * scores["miou"], abs=0.051)
+
+
+def test_evaluate_with_missing_masks(finished, scenes, tmp_path):
+    masks = next(finished[0].glob("stages/*-masks/masks"))
+    words = ("evaluate", masks, scenes / "SegmentationClass", "--classes", scenes / "classes.txt")
+    said = tagseg(*words)
+    assert (said.status, said.out) == (2, "")
+    assert f"{masks}: 8 of 32 photos with ground truth have no mask: val_00000, " in said.err
+    assert "--allow-missing" in said.err
+    said = tagseg(*words, "--allow-missing")
+    assert said.status == 0
+    assert said.out.endswith("over 24 photos\n8 photos without a mask were left out\n")
+
+
+def test_demo(tmp_path):
+    flags = [w for name in QUICK_FLAGS[8:] for w in (name,)]
+    words = ("demo", "--train", 12, "--val", 4, "--out", tmp_path / "my demo", *flags)
+    said = tagseg(*words)
+    assert said.status == 0
+    assert "mIoU" in said.out
+    run = tmp_path / "my demo" / "builtin_priors"
+    assert (run / "report.html").is_file()
+    before = contents(tmp_path / "my demo")
+    again = tagseg(*words)
+    assert (again.status, again.out) == (0, said.out)
+    assert contents(tmp_path / "my demo") == before
+
+
+def test_the_demo_says_a_next_command_that_works(tmp_path):
+    import shlex
+
+    words = ("demo", "--train", 8, "--val", 4, "--out", tmp_path / "my demo")
+    said = tagseg(*words, "--recipe", "cam_baseline", *QUICK_FLAGS[8:])
+    line = said.out.splitlines()[-1]
+    assert line.startswith("next: tagseg predict ")
+    follow = tagseg(*shlex.split(line)[2:], "--threads", "1")
+    assert follow.status == 0
+    assert len(list((tmp_path / "my demo" / "masks").iterdir())) == 12
