@@ -107,7 +107,7 @@ def main() -> None:
     state = {k: v.half().contiguous() for k, v in net.backbone.state_dict().items()}
     state = {k: v for k, v in state.items() if "num_batches" not in k}
     metadata = {
-        "network": "tiny",
+        "architecture": "tiny",
         "mean": "0.485,0.456,0.406",
         "std": "0.229,0.224,0.225",
         "trained_on": f"{args.photos} generated single objects of {len(OBJECTS.classes)} classes",

@@ -1,0 +1,112 @@
+"""What the stages store and read back."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from small_runs import OPTIONS, QUICK, UNKNOWN, Photos
+from tagseg.data.images import encode_mask
+from tagseg.data.working import WorkingPhotos
+from tagseg.recipes import stages
+from tagseg.recipes.base import Run, Setup
+from tagseg.recipes.builtin_priors import Config
+from tagseg.recipes.session import make_config, make_setup
+from tagseg.recipes.stages import (
+    LabelMaps,
+    activation_prior,
+    classifier_scores,
+    crf_parameters,
+    crf_refinement,
+    location_maps,
+    tag_classifier,
+)
+from tagseg.refine.dense_crf import refine
+from tagseg.run.progress import Progress
+from tagseg.run.workspace import Workspace
+from tagseg.training import Execution
+
+CONFIG = make_config(Config, QUICK)
+
+
+@pytest.fixture
+def run(photos: Photos, tmp_path):
+    with Workspace.open(tmp_path / "run", recipe="toy", settings={}) as work:
+        few = WorkingPhotos(photos.dataset.subset(range(UNKNOWN + 1)), 64)
+        yield Run(few, "photos", few, "val", make_setup(OPTIONS), work, Progress())
+
+
+def test_location_maps_are_of_the_photos_tags(run):
+    net, stage = tag_classifier(run, CONFIG)
+    maps_of, _ = location_maps(run, net, stage)
+    for index in range(len(run.photos)):
+        maps = maps_of(index)
+        assert maps.shape == (len(run.photos.classes), *run.photos.image(index).shape[:2])
+        assert maps.dtype == np.float32
+        assert 0 <= maps.min() <= maps.max() <= 1
+        assert not maps[~run.photos.tags[index]].any()
+        assert maps[run.photos.tags[index]].any() == run.photos.tags[index].any()
+    scores = classifier_scores(run, net, run.photos)
+    assert scores.shape == (len(run.photos), len(run.photos.classes))
+    assert 0 < scores.min() < scores.max() < 1
+
+
+def test_the_prior_is_of_the_pre_trained_network(run):
+    prior_of, stage = activation_prior(run, CONFIG)
+    for index in range(len(run.photos)):
+        prior = prior_of(index)
+        assert prior.shape == run.photos.image(index).shape[:2]
+        assert 0 <= prior.min() <= prior.max() <= 1
+    assert stage.name == "activation-prior"
+
+
+def test_refinement_is_the_dense_crf_of_minus_log_p():
+    rng = np.random.default_rng(1)
+    image = rng.integers(0, 256, (12, 16, 3), np.uint8)
+    probs = rng.dirichlet(np.ones(3), (12, 16)).astype(np.float32).transpose(2, 0, 1).copy()
+    probs[:, 0, 0] = (1, 0, 0)
+    parameters = crf_parameters(CONFIG)
+    smooth = crf_refinement(parameters)(image, probs)
+    unary = -np.log(np.maximum(probs.astype(np.float64), 1e-8)).astype(np.float32)
+    assert np.allclose(smooth, refine(image, unary, parameters), atol=1e-4)
+    assert np.isfinite(smooth).all()
+
+
+@pytest.mark.parametrize("room", [0, 25, 10_000])
+def test_labels_are_kept_while_there_is_room(tmp_path, monkeypatch, room):
+    monkeypatch.setattr(stages, "_MOST_LABELS_AT_ONCE", room)
+    labels = [np.full((4, 5), i, np.uint8) for i in range(3)]
+    with Workspace.open(tmp_path / "run", recipe="toy", settings={}) as work:
+        with work.stage("labels", config={}, inputs=[]) as stage:
+            for i, one in enumerate(labels):
+                stage.maps("labels").put_bytes(str(i), encode_mask(one))
+        maps = LabelMaps(stage, "labels", ["0", "1", "2"])
+        for _ in range(2):
+            for i, one in enumerate(labels):
+                assert np.array_equal(maps(i), one)
+        assert sum(one.nbytes for one in maps._kept.values()) <= room
+
+
+def test_what_decides_on_a_network():
+    setup = make_setup(OPTIONS)
+    settings = setup.settings()
+    assert settings == {
+        "backbone": "tiny",
+        "weights": setup.weights.digest,
+        "precision": "float32",
+        "seed": 0,
+    }
+    plain = Setup("vgg16", None, Execution(precision=torch.bfloat16, seed=3))
+    assert plain.settings() == {
+        "backbone": "vgg16",
+        "weights": "none",
+        "precision": "bfloat16",
+        "seed": 3,
+    }
+    assert [
+        Setup(n, None, Execution()).output_stride(CONFIG) for n in ("vgg16", "mobilenet_v2")
+    ] == [
+        8,
+        16,
+    ]
