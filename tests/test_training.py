@@ -204,6 +204,19 @@ def test_the_result_depends_on_the_seed_and_on_nothing_outside() -> None:
     assert not torch.equal(other["head.weight"], first["head.weight"])
 
 
+def test_dropout_is_drawn_anew_in_each_iteration() -> None:
+    masks = []
+
+    def loss(module: nn.Module, batch: Batch) -> Tensor:
+        masks.append(functional.dropout(torch.ones(200)) > 0)
+        return module.w.sum()
+
+    for seed in (0, 1):
+        execution = Execution(seed=seed)
+        train(Weights({"w": 1.0}), loss, nothing, 1, Schedule(3, 1, 0.1), execution=execution)
+    assert len({tuple(mask.tolist()) for mask in masks}) == 6
+
+
 @pytest.mark.parametrize("workers", [0, 1])
 def test_the_global_random_state_stays(workers: int) -> None:
     net = new_net()

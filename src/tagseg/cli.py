@@ -216,12 +216,15 @@ def evaluate(
     allow_missing: Annotated[
         bool, typer.Option("--allow-missing", help="Leave photos without a mask out.")
     ] = False,
-    out: Annotated[Path | None, typer.Option("--json", help="Write all figures here.")] = None,
+    out: Annotated[
+        Path | None, typer.Option("--json", help="All figures. [default: MASKS/scores.json]")
+    ] = None,
 ) -> None:
     """Compare masks with ground truth: IoU per class, mIoU, confusion."""
     from tagseg.data.ground_truth import GroundTruth
     from tagseg.data.tag_files import read_classes, read_names
     from tagseg.evaluate.masks import evaluate_masks
+    from tagseg.run.workspace import atomic_write
 
     class_names = read_classes(classes)
     scores = evaluate_masks(
@@ -231,14 +234,11 @@ def evaluate(
         names=read_names(names) if names is not None else None,
         allow_missing=allow_missing,
     )
-    if out is not None:
-        from tagseg.run.workspace import atomic_write
-
-        with atomic_write(out) as file:
-            file.write(json.dumps(scores.to_dict(), indent=1, ensure_ascii=False).encode())
+    out = out if out is not None else masks / "scores.json"
+    with atomic_write(out) as file:
+        file.write(json.dumps(scores.to_dict(), indent=1, ensure_ascii=False).encode())
     _print_table(scores)
-    if out is not None:
-        typer.echo(f"written: {out}")
+    typer.echo(f"written: {out}")
 
 
 @app.command()

@@ -39,7 +39,7 @@ def run(photos: Photos, tmp_path):
 
 def test_location_maps_are_of_the_photos_tags(run):
     net, stage = tag_classifier(run, CONFIG)
-    maps_of, _ = location_maps(run, net, stage)
+    maps_of, _ = location_maps(run, CONFIG, net, stage)
     for index in range(len(run.photos)):
         maps = maps_of(index)
         assert maps.shape == (len(run.photos.classes), *run.photos.image(index).shape[:2])

@@ -81,17 +81,23 @@ def test_the_objective_sees_scores_tags_and_labels_of_the_same_crop(photos: Work
 def test_photos_without_known_tags_are_left_out() -> None:
     dataset = _SCENES[0].subset(range(8))
     dataset.known[:] = [True, False] * 4
-    asked: set[int] = set()
+    asked: list[int] = []
+    told: list[list[bool]] = []
 
     def remembered(index: int) -> Labels:
-        asked.add(index)
+        asked.append(index)
         return targets(index)
 
+    def objective(scores: Tensor, tags: Tensor, labels: Tensor) -> Tensor:
+        told.extend(tags.tolist())
+        return cross_entropy(scores, tags, labels)
+
     fit_segmenter(
-        net(), WorkingPhotos(dataset, 80), remembered, cross_entropy, HOW, Schedule(4, 2, 1e-3),
+        net(), WorkingPhotos(dataset, 80), remembered, objective, HOW, Schedule(4, 2, 1e-3),
         execution=EXECUTION,
     )  # fmt: skip
-    assert asked == {0, 2, 4, 6}
+    assert set(asked) == {0, 2, 4, 6}
+    assert told == [dataset.tags[index].tolist() for index in asked]
 
 
 def test_without_any_known_tags_there_is_nothing_to_learn() -> None:

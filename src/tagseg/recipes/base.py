@@ -79,6 +79,10 @@ class TrainingConfig:
     classifier_backbone_factor: float = number(
         0.2, "assumed", "factor on the learning rate of pre-trained layers, short schedule"
     )
+    cam_flip: bool = number(False, "3.1.2", "average class activation maps with the mirrored photo's")
+    cam_scales: tuple[float, ...] = number(
+        (1.0,), "3.1.2", "factors on the photo that class activation maps are averaged over"
+    )
     segmenter_crop: int = number(321, "assumed", "longest side of training crops, pixels")
     segmenter_width: int | None = number(
         None, "4.2.1", "channels of fc6 and fc7; none: 1024 or 4096 for vgg16, 256 for others"

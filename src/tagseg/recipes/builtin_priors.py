@@ -24,6 +24,7 @@ from tagseg.fuse.builtin_masks import (
     multiclass_maps,
     softmax_unary,
 )
+from tagseg.fuse.seed_labels import cam_labels
 from tagseg.losses.lse import MAX_SHARPNESS, class_mask_loss, foreground_loss, tag_loss
 from tagseg.maps import BACKGROUND, IGNORE, Labels, SaliencyMap, ScoreMap
 from tagseg.nets.deeplab import FieldOfView
@@ -106,6 +107,7 @@ def run(run: Run, config: Config) -> Outcome:
     if config.masks != "none":
         by_class = config.masks != "foreground"
         products = [
+            *evidence.seeds(masks.stage),
             Product("masks before CRF", "train", before, (masks.stage,), by_class),
             Product("training masks", "train", masks, (masks.stage,), by_class),
         ]
@@ -130,7 +132,7 @@ class Evidence:
         self.tag_scores: Callable[[], npt.NDArray[np.float32]] | None = None
         if config.masks in ("localization", "both"):
             classifier, classifier_stage = tag_classifier(run, config)
-            self.scores_of, stage = location_maps(run, classifier, classifier_stage)
+            self.scores_of, stage = location_maps(run, config, classifier, classifier_stage)
             self.stages.append(stage)
             self.curves.append(classifier_stage)
             self.tag_scores = classifier_outcome(run, classifier)
@@ -157,6 +159,18 @@ class Evidence:
         if config.masks == "none" or not tags.any():  # no mask, or a photo of background alone
             return PresentMaps(np.ones((1, *shape), np.float32), np.array([BACKGROUND]))
         return PresentMaps(foreground_maps(foreground), np.array([BACKGROUND, OBJECT]))
+
+    def seeds(self, stage: Stage) -> tuple[Product, ...]:
+        """Thresholded class activation maps, for comparison with the masks."""
+        scores_of, tags = self.scores_of, self.photos.tags
+        if scores_of is None:
+            return ()
+        threshold = self.config.cam_threshold
+
+        def labels(index: int) -> Labels:
+            return cam_labels(scores_of(index), tags[index], threshold=threshold)
+
+        return (Product("CAM seeds", "train", labels, (stage,)),)
 
     def views(self, photos: WorkingPhotos) -> tuple[tuple[str, View], ...]:
         """Pictures of the evidence for the gallery."""

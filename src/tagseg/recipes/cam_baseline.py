@@ -45,7 +45,7 @@ def run(run: Run, config: Config) -> Outcome:
     """Classifier, class activation maps, threshold, cross-entropy."""
     photos = run.photos
     classifier, classifier_stage = tag_classifier(run, config)
-    scores_of, location_stage = location_maps(run, classifier, classifier_stage)
+    scores_of, location_stage = location_maps(run, config, classifier, classifier_stage)
 
     def seeds_of(index: int) -> Labels:
         return cam_labels(scores_of(index), photos.tags[index], threshold=config.cam_threshold)

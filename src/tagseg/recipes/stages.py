@@ -147,18 +147,13 @@ def classifier_scores(
 
 
 def location_maps(
-    run: Run,
-    classifier: GapClassifier,
-    after: Stage,
-    *,
-    flip: bool = False,
-    scales: tuple[float, ...] = (1.0,),
+    run: Run, config: TrainingConfig, classifier: GapClassifier, after: Stage
 ) -> tuple[LocationMaps, Stage]:
     """Class activation maps of the training photos' tags (Saleh et al. Eq. 1).
 
     Stored on the network's grid, of present classes only; read as M_c in [0, 1] at working size.
     """
-    photos = run.photos
+    photos, flip, scales = run.photos, config.cam_flip, config.cam_scales
     with run.stage("location-maps", {"flip": flip, "scales": list(scales)}, [after]) as stage:
         if stage.pending:
             store = stage.maps("class-maps")
