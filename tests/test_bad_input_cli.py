@@ -172,6 +172,12 @@ wrong_value("segmenter_batch_size=0", "segmenter_batch_size is 0; use a value ov
 wrong_value("segmenter_learning_rate=-1", "segmenter_learning_rate is -1.0; use a value over 0")
 wrong_value("segmenter_epochs=0", "segmenter_epochs is 0.0; use a value over 0")
 wrong_value("classifier_width=0", "classifier_width is 0; use a value over 0")
+wrong_value("prior_saturate=0.5", "prior_saturate is 0.5; use 0 to below 0.5")
+wrong_value("cam_scales=", "cam_scales is (); use positive factors, 1 among them")
+wrong_value("cam_scales=0.5,2", "cam_scales is (0.5, 2.0); use positive factors, 1 among them")
+wrong_value("cam_scales=0,1", "cam_scales is (0.0, 1.0); use positive factors, 1 among them")
+wrong_value("cam_scales=big", "--set cam_scales: 'big' does not fit; give values with commas")
+wrong_value("segmenter_backbone_factor=-1", "segmenter_backbone_factor is -1.0; use 0 or more")
 wrong_value("classifier_hidden_layers=-1", "classifier_hidden_layers is -1; use 0 or more")
 
 

@@ -1,6 +1,6 @@
 """Draw the README's picture from the gallery of a finished run on generated scenes.
 
-    python tools/overview.py RUN docs/images/overview.png
+python tools/overview.py RUN docs/images/overview.png
 """
 
 from __future__ import annotations

@@ -188,3 +188,19 @@ class TestClassActivationMaps(LocalizerContract):
             return [normalised_maps(m, t, shape, stride=8) for m, t in zip(maps, tags, strict=True)]
 
         return localize
+
+
+class Sampler:
+    """Evidence is the photo's red at pixel 4 i, as on any backbone's grid."""
+
+    def class_maps(self, x):
+        return x[:, :1, ::4, ::4]
+
+
+def test_other_scales_do_not_move_the_maps():
+    ramp = torch.arange(64.0).expand(1, 3, 64, 64)
+    for photo in (ramp, ramp.transpose(2, 3)):
+        alone = class_activation_maps(Sampler(), photo)
+        several = class_activation_maps(Sampler(), photo, scales=(1.0, 0.5))
+        # Pixels are half a scaled pixel wide of their centres: 0.5 px at scale 0.5, halved here.
+        assert (alone - several)[..., 2:-2, 2:-2].abs().max() <= 0.26

@@ -257,6 +257,71 @@ def test_saturated_scores_keep_true_values_and_gradients(name, gap, favourite):
 
 
 @every_loss
+@pytest.mark.parametrize("labels", [(0, 1), (1, 3), (0, 2, 4), (0, 1, 2, 3, 4)])
+def test_labels_that_share_the_highest_score(name, labels):
+    """No label is the top one there; the tied ones count as all others do."""
+    scores, tags, masks, valid = batch(13)
+    scores[:, labels, ::2] = scores.amax(1, keepdim=True)[..., ::2, :] + 2
+    ours, loops = scores.clone().requires_grad_(), scores.clone().requires_grad_()
+    loss = compute(name, ours, tags, masks, valid)
+    expected = compute_by_loop(name, loops, tags, masks, valid)
+    assert loss.item() == pytest.approx(expected.item(), rel=1e-9)
+    loss.backward()
+    expected.backward()
+    torch.testing.assert_close(ours.grad, loops.grad, atol=1e-9, rtol=1e-7)
+
+
+@every_loss
+def test_widely_spread_scores_keep_finite_true_gradients(name):
+    """Far below the top, probabilities are outside the range of float32."""
+    scores, tags, masks, valid = batch(14, spread=60.0)
+    single = scores.float().requires_grad_()
+    double = single.detach().double().requires_grad_()
+    loss = compute(name, single, tags, masks, valid)
+    expected = compute(name, double, tags, masks, valid)
+    assert loss.item() == pytest.approx(expected.item(), rel=1e-6)
+    loss.backward()
+    expected.backward()
+    torch.testing.assert_close(single.grad.double(), double.grad, atol=1e-6, rtol=1e-4)
+
+
+@every_loss
+def test_memory_layout_does_not_matter(name):
+    scores, tags, masks, valid = batch(15)
+    plain = scores.clone().requires_grad_()
+    last = scores.to(memory_format=torch.channels_last).requires_grad_()
+    losses = [compute(name, s, tags, masks, valid) for s in (plain, last)]
+    assert losses[0] == losses[1]
+    sum(losses).backward()
+    assert torch.equal(plain.grad, last.grad)
+
+
+@every_loss
+def test_inputs_are_left_alone_and_gradients_add_up(name):
+    scores, tags, masks, valid = batch(16)
+    before = scores.clone()
+    scores.requires_grad_()
+    loss = compute(name, scores, tags, masks, valid)
+    assert torch.equal(scores.detach(), before)
+    (once,) = torch.autograd.grad(loss, scores, retain_graph=True)
+    (thrice,) = torch.autograd.grad(3 * loss, scores)
+    torch.testing.assert_close(thrice, 3 * once)
+    assert not compute(name, before, tags, masks, valid).requires_grad
+
+
+@every_loss
+def test_loss_scale_saves_small_gradients_of_half_precision(name):
+    """They must be scaled before they are rounded to float16, whose smallest number is 6e-8."""
+    scores, tags, masks, valid = batch(17, size=(40, 50), dtype=torch.float32)
+    half = scores.half().requires_grad_()
+    (2.0**12 * compute(name, half, tags, masks, valid)).backward()
+    exact = half.detach().double().requires_grad_()
+    compute(name, exact, tags, masks, valid).backward()
+    scaled = half.grad.double() / 2.0**12
+    torch.testing.assert_close(scaled, exact.grad, atol=1e-9, rtol=2e-3)
+
+
+@every_loss
 def test_photo_without_pixels_costs_nothing(name):
     scores, tags, masks, valid = batch(9)
     scores.requires_grad_()

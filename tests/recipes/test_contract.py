@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +56,12 @@ class LateTruth(GroundTruth):
     def labels(self, name: str, shape: tuple[int, int]) -> Labels:
         assert {"segmenter", "masks"} <= finished_stages(self.run).keys(), "read before scoring"
         return super().labels(name, shape)
+
+
+class Tomorrow(datetime):
+    @classmethod
+    def now(cls, tz: Any = None) -> datetime:
+        return datetime.now(tz) + timedelta(days=1)
 
 
 @dataclass(frozen=True)
@@ -164,6 +171,7 @@ def test_the_same_call_again_changes_nothing(run, go, monkeypatch):
         monkeypatch.setattr(kind, work, must_not)
     monkeypatch.setattr("tagseg.recipes.stages.tag_scores", must_not)
     monkeypatch.setattr("tagseg.recipes.stages.refine", must_not)
+    monkeypatch.setattr("tagseg.recipes.session.datetime", Tomorrow)
     again = go(run.recipe, run.config, out=run.result.folder)
     assert contents(run.result.folder) == before
     rewritten = {k for k, v in times(run.result.folder).items() if v != changed_at[k]}

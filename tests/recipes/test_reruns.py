@@ -40,6 +40,11 @@ FIELDS: list[tuple[dict[str, Any], set[str]]] = [
     ({"segmenter_crop": 40}, AFTER_SEGMENTER),
     ({"classifier_iterations": 2}, AFTER_CLASSIFIER),
     ({"classifier_hidden_layers": 1}, AFTER_CLASSIFIER),
+    ({"classifier_backbone_factor": 0.0}, AFTER_CLASSIFIER),
+    ({"segmenter_backbone_factor": 0.1}, AFTER_SEGMENTER),
+    ({"cam_flip": True}, AFTER_CLASSIFIER - {"classifier"}),
+    ({"cam_scales": (1.0, 0.5)}, AFTER_CLASSIFIER - {"classifier"}),
+    ({"prior_saturate": 0.1}, AFTER_MASKS),
     ({"output_stride": 16}, ALL),
     ({"photo_side": 48}, ALL),
     # What comes to the same by another way is the same.
@@ -84,11 +89,28 @@ def test_a_rerun_gives_what_a_fresh_run_gives(folder, go, tmp_path):
         assert files == others, name
 
 
-def test_the_tag_classifier_is_scored_again_where_no_mask_depends_on_it(go, tmp_path):
-    """With masks "none" the report shows the classifier, but the segmenter does not use it."""
-    folder = go("builtin_priors", {"masks": "none"}, out=tmp_path / "run").folder
-    ran, _ = rerun(folder, go, {"masks": "none", "classifier_iterations": 2})
-    assert ran == {"classifier", "location-maps", "findings"}
+@pytest.mark.parametrize(
+    ("masks", "left_out"),
+    [
+        ("both", set()),
+        ("localization", {"activation-prior"}),
+        ("foreground", {"classifier", "location-maps"}),
+        ("none", {"activation-prior", "classifier", "location-maps"}),
+    ],
+)
+def test_only_the_evidence_that_the_masks_need_is_made(go, tmp_path, masks, left_out):
+    folder = go("builtin_priors", {"masks": masks}, out=tmp_path / "run").folder
+    assert set(finished_stages(folder)) == ALL - left_out
+    ran, _ = rerun(folder, go, {"masks": masks, "classifier_iterations": 2})
+    assert ran == (set() if "classifier" in left_out else AFTER_CLASSIFIER)
+
+
+def test_the_threshold_of_the_cam_baseline(go, tmp_path):
+    folder = go("cam_baseline", out=tmp_path / "run").folder
+    before = finished_stages(folder)
+    go("cam_baseline", {"cam_threshold": 0.6}, out=folder)
+    after = finished_stages(folder)
+    assert {n for n in after if after[n] != before[n]} == {"seeds"} | AFTER_SEGMENTER
 
 
 def test_a_changed_seed_reruns_all(folder, go):

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 
+from tagseg.recipes import schedules
 from tagseg.recipes.base import Setup, TrainingConfig
 from tagseg.recipes.schedules import classifier_schedule, segmenter_schedule, uses_paper_schedule
 from tagseg.training import Execution, learning_rate_factor
@@ -50,7 +51,7 @@ def test_the_short_one(make, name):
     epochs = getattr(CONFIG, f"{name}_epochs")
     schedule = make(CONFIG, TINY, 2000)
     assert schedule.iterations == -(-int(epochs * 2000) // schedule.batch_size)
-    assert make(CONFIG, TINY, 3).iterations == 100
+    assert make(CONFIG, TINY, 3).iterations == schedules._LEAST
     assert learning_rate_factor(schedule, schedule.iterations - 1) < 0.01
     for paper in ("paper", "short"):
         own = {f"{name}_iterations": 7, f"{name}_batch_size": 3, f"{name}_learning_rate": 0.5}

@@ -46,7 +46,6 @@ def test_location_maps_are_of_the_photos_tags(run):
         assert maps.dtype == np.float32
         assert 0 <= maps.min() <= maps.max() <= 1
         assert not maps[~run.photos.tags[index]].any()
-        assert maps[run.photos.tags[index]].any() == run.photos.tags[index].any()
     scores = classifier_scores(run, net, run.photos)
     assert scores.shape == (len(run.photos), len(run.photos.classes))
     assert 0 < scores.min() < scores.max() < 1
@@ -104,9 +103,5 @@ def test_what_decides_on_a_network():
         "precision": "bfloat16",
         "seed": 3,
     }
-    assert [
-        Setup(n, None, Execution()).output_stride(CONFIG) for n in ("vgg16", "mobilenet_v2")
-    ] == [
-        8,
-        16,
-    ]
+    for name, stride in (("vgg16", 8), ("mobilenet_v2", 16), ("tiny", 8)):
+        assert Setup(name, None, Execution()).output_stride(CONFIG) == stride

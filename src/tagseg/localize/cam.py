@@ -55,7 +55,7 @@ def class_activation_maps(
     others = [scale for scale in scales if scale != 1.0]
     for scale in others:
         maps = _views(classifier, _resized_images(image_batch, scale), flip)
-        total = total + _resized(maps, total.shape[2:])
+        total = total + _on_grid(maps, total.shape[2:], scale)
     return total / (1 + len(others))
 
 
@@ -109,5 +109,15 @@ def _resized_images(images: Tensor, scale: float) -> Tensor:
     )
 
 
-def _resized(maps: Tensor, shape: Sequence[int]) -> Tensor:
-    return functional.interpolate(maps, tuple(shape), mode="bilinear", align_corners=False)
+def _on_grid(maps: Tensor, shape: Sequence[int], scale: float) -> Tensor:
+    """Maps of a photo that was scaled by ``scale``, at the positions of the unscaled photo's grid.
+
+    Position i lies on pixel stride * i in both, so position j of the one is j * scale of the other.
+    """
+    axes = []
+    for size, scaled in zip(shape, maps.shape[2:], strict=True):
+        place = torch.arange(size, device=maps.device, dtype=maps.dtype) * scale
+        axes.append(place / max(scaled - 1, 1) * 2 - 1)
+    y, x = torch.meshgrid(*axes, indexing="ij")
+    grid = torch.stack((x, y), dim=-1).expand(len(maps), -1, -1, -1)
+    return functional.grid_sample(maps, grid, padding_mode="border", align_corners=True)

@@ -179,19 +179,19 @@ class _Softmax:
         scores = (scores.float() if half else scores).contiguous()
         first, second = _two_highest(scores)
         above = scores - second
-        others = above.clamp(max=0).exp_()
+        others = _exp(above.clamp(max=0))
         is_top = above.gt_(0)  # in place: stays floating-point, much faster than masks of bool
         others -= is_top
         rest = others.sum(1, keepdim=True)
         gap = second - first
         top_share = (gap < 0).to(gap.dtype)  # of Z; 0 at a tie
-        log_sum = torch.log1p(rest * gap.exp() + (top_share - 1))
+        log_sum = torch.log1p(rest * _exp(gap.clone()) + (top_share - 1))
         return cls(scores, others, is_top, first, gap, rest, log_sum)
 
     @property
     def scale(self) -> Tensor:
         """(B, 1, H, W): p / others."""
-        return (self.gap - self.log_sum).exp()
+        return _exp(self.gap - self.log_sum)
 
     @property
     def log_one_minus_top(self) -> Tensor:
@@ -356,16 +356,25 @@ def _log_smooth_max(log_p: Tensor, region: Tensor, r: float) -> tuple[Tensor, Te
     size = inside.sum((-2, -1), keepdim=True).clamp(min=1)
     log_p += (inside - 1).mul_(-limits.min / 4)  # finite: no NaN where the region is empty
     highest = log_p.amax((-2, -1), keepdim=True)
-    relative = log_p.sub_(highest).exp_()
+    relative = _exp(log_p.sub_(highest)).mul_(inside)
     # exp(x) - 1 is x long before x = eps^2, so the floor keeps the ratio from 0 / 0, no more.
     sharpness = r * highest.exp().clamp(min=limits.eps**2)
     raised = (relative * sharpness).expm1_()
-    log_t = highest + (raised.sum((-2, -1), keepdim=True) / (size * sharpness)).log()
+    mean = raised.sum((-2, -1), keepdim=True) / (size * sharpness)
+    log_t = highest + mean.clamp(min=limits.tiny).log()  # 0 only where the region is empty
     rt = r * log_t.exp()
     log_s = log_t + _log_log1p_over(rt)
     slope = relative.addcmul_(relative, raised)
     slope *= (highest - log_s).exp() / (size * (1 + rt))
     return log_s[..., 0, 0], slope
+
+
+def _exp(x: Tensor) -> Tensor:
+    """exp(x) in place, at least 1e-19 (float64: 1e-154), for what stands beside numbers near 1.
+
+    Less would change nothing there, and subnormal numbers cost 10 to 30 times as much.
+    """
+    return x.clamp_(min=math.log(torch.finfo(x.dtype).tiny) / 2).exp_()
 
 
 def _log_log1p_over(y: Tensor) -> Tensor:

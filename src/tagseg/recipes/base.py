@@ -35,6 +35,11 @@ __all__ = [
 
 
 _POSITIVE = ("_width", "r_iterations", "_batch_size", "_learning_rate", "_epochs")  # endings
+_NOT_NEGATIVE = (
+    "classifier_hidden_layers",
+    "classifier_backbone_factor",
+    "segmenter_backbone_factor",
+)
 
 
 def number(default: Any, where: str, meaning: str) -> Any:
@@ -79,7 +84,9 @@ class TrainingConfig:
     classifier_backbone_factor: float = number(
         0.2, "assumed", "factor on the learning rate of pre-trained layers, short schedule"
     )
-    cam_flip: bool = number(False, "3.1.2", "average class activation maps with the mirrored photo's")
+    cam_flip: bool = number(
+        False, "3.1.2", "average class activation maps with the mirrored photo's"
+    )
     cam_scales: tuple[float, ...] = number(
         (1.0,), "3.1.2", "factors on the photo that class activation maps are averaged over"
     )
@@ -120,9 +127,12 @@ class TrainingConfig:
             value = getattr(self, item.name)
             if item.name.endswith(_POSITIVE) and value is not None and not value > 0:
                 raise ConfigError(f"{item.name} is {value}", do="use a value over 0")
-        if self.classifier_hidden_layers < 0:
+        for name in _NOT_NEGATIVE:
+            if not getattr(self, name) >= 0:
+                raise ConfigError(f"{name} is {getattr(self, name)}", do="use 0 or more")
+        if 1.0 not in self.cam_scales or not min(self.cam_scales) > 0:
             raise ConfigError(
-                f"classifier_hidden_layers is {self.classifier_hidden_layers}", do="use 0 or more"
+                f"cam_scales is {self.cam_scales}", do="use positive factors, 1 among them"
             )
 
 

@@ -80,6 +80,8 @@ class Config(TrainingConfig):
             )
         if not 0 < self.cam_threshold < 1:
             raise ConfigError(f"cam_threshold is {self.cam_threshold}", do="use 0 to 1")
+        if not 0 <= self.prior_saturate < 0.5:
+            raise ConfigError(f"prior_saturate is {self.prior_saturate}", do="use 0 to below 0.5")
         if not 0 <= self.alpha <= 1:
             raise ConfigError(f"alpha is {self.alpha}", do="use 0 to 1")
         if not 0 < self.sharpness <= MAX_SHARPNESS:

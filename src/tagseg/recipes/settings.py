@@ -139,6 +139,6 @@ def _describe(hint: Any) -> str:
         return " or ".join(map(str, args))
     if origin is tuple:
         if args[-1] is Ellipsis:
-            return f"{_describe(args[0])}s with commas between"
+            return "values with commas between"
         return f"{len(args)} values with commas between"
     return {int: "a whole number", float: "a number", bool: "true or false"}.get(hint, "a text")
