@@ -576,7 +576,7 @@ def report_of_no_run(place):
 def report_of_a_damaged_run(place):
     path = place.run / "run.json"
     path.write_text("[]")
-    line = f"{path}: is damaged; delete it and run tagseg train again"
+    line = f"{path}: is damaged; run tagseg train again"
     return ("report", place.run), line
 
 

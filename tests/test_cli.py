@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 import time
@@ -111,7 +112,7 @@ def test_train_tells_what_it_found_and_where_it_is(finished):
     assert said.status == 0
     lines = said.out.splitlines()
     scores = [line for line in lines if line.startswith("mIoU")]
-    assert len(scores) == 5
+    assert len(scores) == 6
     assert all(re.fullmatch(r"mIoU +\d+\.\d  (train|val  )  .+, (24|8) photos", s) for s in scores)
     assert "note: class 'car' has only 3 photos" in lines
     masks = Path(next(line for line in lines if line.startswith("masks:")).split(maxsplit=1)[1])
@@ -273,7 +274,20 @@ def test_evaluate_with_missing_masks(finished, scenes, tmp_path):
     assert "--allow-missing" in said.err
     said = tagseg(*words, "--allow-missing")
     assert said.status == 0
-    assert said.out.endswith("over 24 photos\n8 photos without a mask were left out\n")
+    assert "over 24 photos\n8 photos without a mask were left out\n" in said.out
+
+
+def test_evaluating_the_masks_of_a_run_leaves_the_run_whole(finished, scenes, tmp_path):
+    out = Path(shutil.copytree(finished[0], tmp_path / "run"))
+    masks = next(out.glob("stages/[0-9][0-9]-masks/masks"))
+    words = ("evaluate", masks, scenes / "SegmentationClass", "--classes", scenes / "classes.txt")
+    said = tagseg(*words, "--allow-missing")
+    assert said.status == 0
+    written = Path(said.out.splitlines()[-1].removeprefix("written: "))
+    assert "miou" in json.loads(written.read_text())
+    again = tagseg(*training(scenes, out))
+    assert again.status == 0
+    assert "runs again" not in again.err
 
 
 def test_demo(tmp_path):

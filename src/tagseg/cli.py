@@ -217,7 +217,7 @@ def evaluate(
         bool, typer.Option("--allow-missing", help="Leave photos without a mask out.")
     ] = False,
     out: Annotated[
-        Path | None, typer.Option("--json", help="All figures. [default: MASKS/scores.json]")
+        Path | None, typer.Option("--json", help="All figures. [default: scores.json beside MASKS]")
     ] = None,
 ) -> None:
     """Compare masks with ground truth: IoU per class, mIoU, confusion."""
@@ -234,7 +234,8 @@ def evaluate(
         names=read_names(names) if names is not None else None,
         allow_missing=allow_missing,
     )
-    out = out if out is not None else masks / "scores.json"
+    # Beside: the masks may be a finished stage of a run, whose files are under its manifest.
+    out = out if out is not None else masks.absolute().parent / "scores.json"
     with atomic_write(out) as file:
         file.write(json.dumps(scores.to_dict(), indent=1, ensure_ascii=False).encode())
     _print_table(scores)

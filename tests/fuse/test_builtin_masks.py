@@ -201,3 +201,16 @@ class TestBuiltinMasks(FuserContract):
         return lambda score_map, saliency, tags: labels_from_maps(
             *multiclass_maps(score_map, saliency, tags)
         )
+
+
+def test_background_from_the_maximum_instead_of_the_mean():
+    score_map = np.zeros((3, 1, 2), np.float32)
+    score_map[0, 0, 0], score_map[2, 0, 1] = 1.0, 0.5
+    foreground = np.full((1, 2), 0.25, np.float32)
+    tags = np.array([True, False, True])
+    mean = multiclass_maps(score_map, foreground, tags).maps[0, 0]
+    most = multiclass_maps(score_map, foreground, tags, elsewhere="max").maps[0, 0]
+    np.testing.assert_allclose(mean, [0.5 * 0.75 + 0.5 * 0.5, 0.5 * 0.75 + 0.5 * 0.75])
+    np.testing.assert_allclose(most, [0.5 * 0.75 + 0.5 * 0.0, 0.5 * 0.75 + 0.5 * 0.5])
+    with pytest.raises(ConfigError):
+        multiclass_maps(score_map, foreground, tags, elsewhere="median")

@@ -16,7 +16,7 @@ are made for those K labels only, and travel with the list of them. Absent class
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -71,6 +71,7 @@ def multiclass_maps(
     alpha: float = 0.5,
     threshold: float = 0.2,
     normalise: bool = True,
+    elsewhere: Literal["mean", "max"] = "mean",
 ) -> PresentMaps:
     """P_c and P_0 of the labels in a photo, from where each class and where any object is.
 
@@ -93,13 +94,16 @@ def multiclass_maps(
         alpha: weight of the foreground prior, 0 to 1.
         threshold: fraction of M_c's maximum for B_c.
         normalise: divide each P_c by its maximum.
+        elsewhere: M_0 is 1 minus the mean of the present M_c (Eq. 4), or minus their maximum: the
+            text before Eq. 4 asks where no class has been found, and in a photo of three classes
+            a pixel that is surely one of them still has M_0 = 2/3 by the mean.
 
     Returns:
         The maps of the background and the present classes, and their labels. A photo without tags
         has the background alone.
 
     Raises:
-        ConfigError: alpha is outside 0 to 1.
+        ConfigError: alpha is outside 0 to 1, or ``elsewhere`` is neither.
         ShapeError: shapes or types do not fit each other.
     """
     if not 0 <= alpha <= 1:
@@ -109,8 +113,13 @@ def multiclass_maps(
     if tags.shape != score_map.shape[:1]:
         raise ShapeError(f"{len(score_map)} score maps for {len(tags)} tags", do="give one per tag")
     present = score_map[tags]
-    elsewhere = 1 - (present.mean(0) if len(present) else 0)  # Eq. 4
-    background = alpha * (1 - foreground) + (1 - alpha) * elsewhere  # Eq. 5
+    if elsewhere not in ("mean", "max"):
+        raise ConfigError(f"elsewhere is {elsewhere!r}", do="use mean or max")
+    covered = np.zeros_like(foreground)
+    if len(present):
+        covered = present.mean(0) if elsewhere == "mean" else present.max(0)
+    uncovered = 1 - covered  # Eq. 4
+    background = alpha * (1 - foreground) + (1 - alpha) * uncovered  # Eq. 5
     truncated = foreground * binary_maps(present, threshold)  # Eq. 2
     classes = alpha * truncated + (1 - alpha) * present  # Eq. 3
     if normalise:

@@ -18,11 +18,12 @@ What the equations leave open: a term whose region is empty (a present class wit
 that is all foreground, a photo without tags, no absent class) is left out, and the divisors
 stay as they are. The result is the mean over the photos of the batch.
 
-Numbers: everything is computed in float32 (float64 stays) and no probability is clipped. ``log S``,
-``log(1 - S)`` and their gradients are exact however near S is to 0 or 1, so a pixel that is surely
-wrong still has its gradient. Each forward pass also writes down its gradient, in closed form: that
-reads the scores a few times only, where automatic differentiation would keep and read back every
-step. There are therefore no second derivatives.
+Numbers: everything is computed in float32 (float64 stays) and no probability is clipped. ``log S``
+and ``log(1 - S)`` are exact however near S is to 0 or 1, so a pixel that is surely wrong still has
+its gradient; only what is added to a number near 1 is rounded up to 1e-19 (float64: 1e-154). The
+forward pass also writes down the gradient, in closed form: that reads the scores a few times only,
+where automatic differentiation would keep and read back every step. There are therefore no second
+derivatives.
 """
 
 from __future__ import annotations

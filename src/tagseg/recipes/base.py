@@ -75,12 +75,12 @@ class TrainingConfig:
     classifier_size: int = number(224, "4.2.2", "classifier input, pixels; smaller photos stay")
     classifier_hidden_layers: int = number(2, "4.2.2", "convolutions in place of fc6 and fc7")
     classifier_width: int | None = number(
-        None, "assumed", "their channels; none: 1024 vgg16, 256 mobilenet_v2, 128 tiny"
+        None, "assumed", "their channels; none: 1024 for vgg16, 256 for others"
     )
     classifier_iterations: int | None = number(None, "4.2.2", "none: by the schedule")
     classifier_batch_size: int | None = number(None, "4.2.2", "none: by the schedule, 15 or 16")
     classifier_learning_rate: float | None = number(None, "4.2.2", "none: by the schedule")
-    classifier_epochs: float = number(8.0, "assumed", "passes over the photos, short schedule")
+    classifier_epochs: float = number(12.0, "assumed", "passes over the photos, short schedule")
     classifier_backbone_factor: float = number(
         0.2, "assumed", "factor on the learning rate of pre-trained layers, short schedule"
     )

@@ -66,6 +66,9 @@ class Config(TrainingConfig):
         0.02, "assumed", "share of P_f's pixels at either end that become 0 and 1; paper: 0"
     )
     cam_threshold: float = number(0.2, "3.1.2", "B_c: fraction of the CAM's maximum")
+    elsewhere: Literal["mean", "max"] = number(
+        "mean", "Eq. 4", "M_0 is 1 minus the mean of the present classes' maps, or their maximum"
+    )
     sharpness: float = number(5.0, "Eq. 11", "r of the log-sum-exp")
     mask_crf: bool = number(True, "3.1.3", "smooth the masks with the dense CRF")
     field_of_view: Literal["auto", "large", "small"] = number(
@@ -82,6 +85,8 @@ class Config(TrainingConfig):
             raise ConfigError(f"cam_threshold is {self.cam_threshold}", do="use 0 to 1")
         if not 0 <= self.prior_saturate < 0.5:
             raise ConfigError(f"prior_saturate is {self.prior_saturate}", do="use 0 to below 0.5")
+        if self.elsewhere not in ("mean", "max"):
+            raise ConfigError(f"elsewhere is {self.elsewhere!r}", do="use mean or max")
         if not 0 <= self.alpha <= 1:
             raise ConfigError(f"alpha is {self.alpha}", do="use 0 to 1")
         if not 0 < self.sharpness <= MAX_SHARPNESS:
@@ -157,6 +162,7 @@ class Evidence:
                 tags,
                 alpha=alpha,
                 threshold=config.cam_threshold,
+                elsewhere=config.elsewhere,
             )
         if config.masks == "none" or not tags.any():  # no mask, or a photo of background alone
             return PresentMaps(np.ones((1, *shape), np.float32), np.array([BACKGROUND]))
@@ -203,7 +209,7 @@ def mask_numbers(config: Config) -> dict[str, Any]:
     if config.masks == "none":
         return numbers
     if config.masks != "foreground":
-        numbers["cam_threshold"] = config.cam_threshold
+        numbers |= {"cam_threshold": config.cam_threshold, "elsewhere": config.elsewhere}
     if config.masks != "localization":
         numbers["saturate"] = config.prior_saturate
     if config.masks == "both":

@@ -396,7 +396,7 @@ def _about(
 ) -> dict[str, Any]:
     """All that the report needs beside the findings, as JSON."""
     work = run.workspace
-    old = _read_about(work.folder) if (work.folder / _ABOUT).exists() else {}
+    old = _old_about(work.folder)
     return {
         "recipe": work.recipe,
         "val": run.val_key,
@@ -427,14 +427,22 @@ def _read_about(folder: Path) -> dict[str, Any]:
         raise WorkspaceError("holds no finished run", where=folder, do="finish it: tagseg train")
     about = read_json(path)
     if not isinstance(about, dict) or not about.keys() >= _ABOUT_FIELDS:
-        raise WorkspaceError("is damaged", where=path, do="delete it and run tagseg train again")
+        raise WorkspaceError("is damaged", where=path, do="run tagseg train again")
     return about
+
+
+def _old_about(folder: Path) -> dict[str, Any]:
+    """What run.json held before, nothing if that cannot be told."""
+    try:
+        return _read_about(folder)
+    except WorkspaceError:
+        return {}
 
 
 def _write_about(folder: Path, about: dict[str, Any]) -> None:
     """Write run.json; it keeps its date if nothing else has changed."""
     path = folder / _ABOUT
-    old = _read_about(folder) if path.exists() else about
+    old = _old_about(folder)
     if {**old, "created": ""} == {**about, "created": ""}:
         about = old
     atomic_text(path, json.dumps(about, indent=1, ensure_ascii=False))

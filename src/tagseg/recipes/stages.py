@@ -49,8 +49,6 @@ _BATCH = 16  # photos a forward pass
 _SHAPES = 200  # photos that are looked at to choose a crop
 _MOST_LABELS_AT_ONCE = 1 << 28  # bytes of decoded labels kept in memory
 
-_CLASSIFIER_WIDTHS = {"vgg16": 1024, "mobilenet_v2": 256, "tiny": 128}
-
 LocationMaps = Callable[[int], ScoreMap]
 Prior = Callable[[int], SaliencyMap]
 
@@ -431,7 +429,7 @@ def _classifier_input(photos: WorkingPhotos, config: TrainingConfig) -> Augmenta
 
 
 def _classifier_width(run: Run, config: TrainingConfig) -> int:
-    return config.classifier_width or _CLASSIFIER_WIDTHS.get(run.setup.backbone, 256)
+    return config.classifier_width or (1024 if run.setup.backbone == "vgg16" else 256)
 
 
 def _view_scale(config: TrainingConfig, shapes: Sequence[tuple[int, int]]) -> float:
