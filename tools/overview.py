@@ -31,7 +31,7 @@ def main() -> None:
     parser.add_argument("run", type=Path)
     parser.add_argument("out", type=Path)
     args = parser.parse_args()
-    items = chosen(Findings(Workspace.read(args.run).finished("findings"), True).gallery())
+    items = chosen(Findings(Workspace.read(args.run).finished("findings")).gallery())
     titles = [title for title, _ in items[0].panels]
     figure = Figure(figsize=(8.0 * (1 + len(titles)) / 6, 1.15 * len(items) + 0.2), dpi=130)
     FigureCanvasAgg(figure)

@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from tagseg.data.loading import load_dataset
     from tagseg.errors import TagsegError
     from tagseg.evaluate.masks import evaluate_masks
-    from tagseg.recipes.session import Options, Result, load_segmenter, train
+    from tagseg.recipes.models import load_segmenter
+    from tagseg.recipes.session import Options, Result, train
     from tagseg.refine.dense_crf import dense_crf
     from tagseg.segment.predict import Segmenter
 
@@ -51,7 +52,7 @@ _HOMES = {
     "dense_crf": "refine.dense_crf",
     "evaluate_masks": "evaluate.masks",
     "load_dataset": "data.loading",
-    "load_segmenter": "recipes.session",
+    "load_segmenter": "recipes.models",
     "train": "recipes.session",
 }
 

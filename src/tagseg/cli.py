@@ -186,8 +186,9 @@ def predict(
     threads: Threads = None,
 ) -> None:
     """Segment new photos; no tags are needed."""
+    from tagseg.recipes.models import load_segmenter
     from tagseg.recipes.predicting import predict_folder
-    from tagseg.recipes.session import Options, load_segmenter
+    from tagseg.recipes.session import Options
     from tagseg.run.engine import set_threads, usable_cores
 
     cores = Options(threads=threads).threads or usable_cores()
@@ -250,7 +251,7 @@ def report(
     ] = None,
 ) -> None:
     """Write the report of a finished run again and print its path."""
-    from tagseg.recipes.session import render_report
+    from tagseg.recipes.run_page import render_report
 
     typer.echo(str(render_report(run, full_supervision=full_supervision)))
 

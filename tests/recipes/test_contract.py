@@ -32,7 +32,8 @@ from tagseg.data.working import WorkingPhotos
 from tagseg.errors import ConfigError
 from tagseg.maps import Labels, labels_of_tags
 from tagseg.recipes.catalog import RECIPES
-from tagseg.recipes.session import Result, load_segmenter
+from tagseg.recipes.models import load_segmenter
+from tagseg.recipes.session import Result
 from tagseg.run.workspace import Workspace
 from tagseg.segment.predict import Segmenter
 from tagseg.training import Checkpoint

@@ -19,7 +19,9 @@ from tagseg.data.ground_truth import GroundTruth
 from tagseg.data.images import read_mask
 from tagseg.data.scenes import SCENES, scene_dataset
 from tagseg.errors import ConfigError, DataError, MaskError, TagError, TagsegError, WorkspaceError
-from tagseg.recipes.session import load_segmenter, render_report, train
+from tagseg.recipes.models import load_segmenter
+from tagseg.recipes.run_page import render_report
+from tagseg.recipes.session import train
 
 
 @pytest.fixture(scope="module")

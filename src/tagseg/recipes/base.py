@@ -178,6 +178,7 @@ class Run:
         photos: the training photos.
         photos_key: hash of their content and tags.
         val, val_key: the validation photos, if any; no recipe trains on them.
+        worked: names of the stages that were not finished before.
     """
 
     photos: WorkingPhotos
@@ -187,10 +188,14 @@ class Run:
     setup: Setup
     workspace: Workspace
     progress: Progress
+    worked: list[str] = field(default_factory=list)
 
     def stage(self, name: str, config: dict[str, Any], inputs: Sequence[str | Stage]) -> Stage:
         """A stage of the workspace, new or finished."""
-        return self.workspace.stage(name, config=config, inputs=inputs)
+        stage = self.workspace.stage(name, config=config, inputs=inputs)
+        if stage.pending:
+            self.worked.append(name)
+        return stage
 
     def task(self, title: str, total: int) -> AbstractContextManager[Task]:
         """A progress bar."""

@@ -31,7 +31,6 @@ class Findings:
     """What :func:`examine` found, as JSON and pictures in a stage."""
 
     stage: Stage
-    truth_given: bool
 
     def scores(self) -> list[StageScore]:
         """mIoU and IoU per label of every product that could be scored."""
@@ -79,7 +78,7 @@ def examine(run: Run, outcome: Outcome, truth: GroundTruth | None, truth_key: st
     with run.stage("findings", limits, [*dict.fromkeys(inputs), truth_key, run.val_key]) as stage:
         if stage.pending:
             _fill(run, outcome, truth, stage)
-    return Findings(stage, truth is not None)
+    return Findings(stage)
 
 
 def _fill(run: Run, outcome: Outcome, truth: GroundTruth | None, stage: Stage) -> None:

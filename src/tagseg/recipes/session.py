@@ -2,52 +2,36 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, fields
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
-
-import safetensors.torch
-from safetensors import SafetensorError, safe_open
 
 import tagseg
 from tagseg.data.audit import Audit, audit
 from tagseg.data.dataset import Dataset
 from tagseg.data.ground_truth import GroundTruth
 from tagseg.data.working import WorkingPhotos
-from tagseg.errors import ConfigError, DataError, MaskError, WeightsError, WorkspaceError
+from tagseg.errors import ConfigError, DataError, MaskError
 from tagseg.nets.catalog import build_backbone
 from tagseg.nets.weights import resolve
 from tagseg.recipes import full_supervision as full_supervision_recipe
 from tagseg.recipes.base import Outcome, Run, Setup, TrainingConfig, where_from
 from tagseg.recipes.catalog import find_recipe
-from tagseg.recipes.scoring import Findings, examine, key_of_truth
+from tagseg.recipes.models import export
+from tagseg.recipes.run_page import full_supervision_score, render_report, write_about
+from tagseg.recipes.scoring import examine, key_of_truth
 from tagseg.recipes.settings import check_settings
-from tagseg.recipes.stages import crf_parameters, crf_refinement
-from tagseg.refine.dense_crf import CrfParameters
-from tagseg.report.page import ConfigRow, RunReport, StageScore, render
+from tagseg.recipes.stages import crf_parameters
+from tagseg.report.page import StageScore
 from tagseg.run.engine import choose_device, choose_precision, set_threads, usable_cores
-from tagseg.run.files import read_json
 from tagseg.run.progress import Progress
-from tagseg.run.workspace import Stage, Workspace, atomic_write
-from tagseg.segment.model_file import pack_segmenter, unpack_segmenter
-from tagseg.segment.predict import Refine, Segmenter
+from tagseg.run.workspace import Workspace
+from tagseg.segment.predict import Segmenter
 from tagseg.training import Execution
 
-__all__ = ["Options", "Result", "load_segmenter", "render_report", "train"]
+__all__ = ["Options", "Result", "train"]
 
-_MODEL = "segmenter"
-_REPORT = "report.html"
-_ABOUT = "run.json"
-_ABOUT_FIELDS = {"recipe", "val", "paper", "classes", "photos", "command", "created"} | {
-    "settings",
-    "config",
-    "audit",
-    "stages",
-    "curves",
-}
 _NO_VAL = "no validation photos"
 _SEEDS = 1 << 63  # what PyTorch takes
 
@@ -150,7 +134,7 @@ def train(
     if recipe == "full_supervision" and ground_truth is not None:
         full_supervision_recipe.check_truth(training.dataset.names, ground_truth)
     if full_supervision is not None:
-        _val_score_of(full_supervision, validation.key if validation else _NO_VAL)
+        full_supervision_score(full_supervision, validation.key if validation else _NO_VAL)
     settings = _settings(options, setup, config, command)
     folder = Path(out) if out is not None else None
     work = Workspace.open(
@@ -174,9 +158,11 @@ def train(
         extra = (ground_truth, truth_key) if recipe == "full_supervision" else ()
         outcome: Outcome = module.run(run, config, *extra)
         findings = examine(run, outcome, ground_truth, truth_key)
-        _export(run, outcome, config)
-        _write_about(work.folder, _about(run, module.PAPER, config, found, outcome, command))
+        export(run, outcome, config)
+        write_about(run, module.PAPER, config, found, outcome, command)
         report = render_report(work.folder, full_supervision=full_supervision)
+        if not run.worked:
+            progress.say("the run was finished before; nothing had to be done")
     return Result(
         outcome.segmenter,
         tuple(findings.scores()),
@@ -222,86 +208,6 @@ def make_setup(options: Options) -> Setup:
     setup = Setup(options.backbone, weights if weights.state else None, execution, threads)
     setup.build_backbone(TrainingConfig())  # and a wrong file before long work
     return setup
-
-
-def load_segmenter(
-    source: Path | str, *, device: str = "auto", precision: str = "auto"
-) -> Segmenter:
-    """The segmenter of a run folder, or of a ``segmenter.safetensors`` file.
-
-    Raises:
-        WorkspaceError: the folder holds no finished run.
-        WeightsError: the file holds no segmenter.
-    """
-    path = Path(source)
-    if path.is_dir():
-        found = sorted(path.glob(f"stages/*-export/{_MODEL}.safetensors"))
-        if not found:
-            raise WorkspaceError(
-                "holds no trained segmenter", where=path, do="finish the run with tagseg train"
-            )
-        path = found[0]
-    if not path.is_file():
-        raise WeightsError("no such file or run folder", where=path, do="check the path")
-    try:
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-        tensors = safetensors.torch.load_file(path)
-    except (SafetensorError, OSError) as error:
-        raise WeightsError("is no safetensors file", where=path, do="give a run folder") from error
-    chosen = choose_device(device)
-    execution = Execution(chosen, choose_precision(precision, chosen))
-    return unpack_segmenter(
-        tensors, metadata, execution=execution, refinement=_crf_from, where=path
-    )
-
-
-def render_report(folder: Path, *, full_supervision: Path | None = None) -> Path:
-    """Write the report of a finished run and return its path.
-
-    Args:
-        full_supervision: a finished ``full_supervision`` run; remembered for the next time.
-    """
-    about = _read_about(folder)
-    if full_supervision is not None:
-        about["full_supervision"] = _val_score_of(full_supervision, about["val"])
-        _write_about(folder, about)
-    work = Workspace.read(folder)
-    stages = {entry["name"]: entry for entry in about["stages"]}
-    findings = Findings(work.finished("findings"), True)
-    confusion, of = findings.confusion()
-    reference = about.get("full_supervision")
-    page = RunReport(
-        title=f"{about['recipe']} on {about['photos']} photos",
-        recipe=about["recipe"],
-        classes=about["classes"],
-        paper=about["paper"],
-        command=about["command"],
-        created=about["created"],
-        settings=about["settings"],
-        config=[ConfigRow(*row) for row in about["config"]],
-        data=about["audit"],
-        stages=[(name, entry["seconds"]) for name, entry in stages.items()],
-        scores=findings.scores(),
-        full_supervision_miou=reference["miou"] if reference else None,
-        confusion=confusion,
-        confusion_of=of,
-        curves={name: work.finished(name).read_log() for name in about["curves"]},
-        classifier_map=findings.tag_score(),
-        gallery=findings.gallery(),
-    )
-    report = folder / _REPORT
-    atomic_text(report, render(page))
-    return report
-
-
-def atomic_text(path: Path, text: str) -> None:
-    """Write a file as a whole, unless that is what it holds."""
-    content = text.encode()
-    if path.is_file() and path.read_bytes() == content:
-        return
-    with atomic_write(path) as file:
-        file.write(content)
 
 
 def _checked(photos: Dataset, val: Collection[str], options: Options, progress: Progress) -> Audit:
@@ -367,105 +273,6 @@ def _settings(
         "command": command,
         "tagseg": tagseg.__version__,
     }
-
-
-def _export(run: Run, outcome: Outcome, config: TrainingConfig) -> Stage:
-    """The segmenter with its refinement as one file."""
-    crf = None
-    if config.segmenter_crf:
-        parameters = crf_parameters(config)
-        crf = {item.name: getattr(parameters, item.name) for item in fields(parameters)}
-    with run.stage("export", {"crf": crf}, [outcome.curves[-1]]) as stage:
-        if stage.pending:
-            stage.save_tensors(_MODEL, *pack_segmenter(outcome.segmenter, crf))
-    return stage
-
-
-def _crf_from(stored: Mapping[str, Any]) -> Refine:
-    values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in stored.items()}
-    return crf_refinement(CrfParameters(**values))
-
-
-def _about(
-    run: Run,
-    paper: str,
-    config: TrainingConfig,
-    found: Audit,
-    outcome: Outcome,
-    command: str,
-) -> dict[str, Any]:
-    """All that the report needs beside the findings, as JSON."""
-    work = run.workspace
-    old = _old_about(work.folder)
-    return {
-        "recipe": work.recipe,
-        "val": run.val_key,
-        "paper": paper,
-        "classes": list(work.classes),
-        "photos": len(run.photos),
-        "command": command,
-        "created": datetime.now(UTC).isoformat(timespec="seconds"),
-        "settings": {
-            **work.settings["options"],
-            **work.settings["setup"],
-            "tagseg": tagseg.__version__,
-        },
-        "config": [
-            [name, list(value) if isinstance(value, tuple) else value, where]
-            for name, value, where, _ in where_from(config)
-        ],
-        "audit": list(found.lines()),
-        "stages": [{"name": s.name, "seconds": round(s.seconds, 3)} for s in work.summary()],
-        "curves": [stage.name for stage in outcome.curves],
-        "full_supervision": old.get("full_supervision") if old.get("val") == run.val_key else None,
-    }
-
-
-def _read_about(folder: Path) -> dict[str, Any]:
-    path = folder / _ABOUT
-    if not path.is_file():
-        raise WorkspaceError("holds no finished run", where=folder, do="finish it: tagseg train")
-    about = read_json(path)
-    if not isinstance(about, dict) or not about.keys() >= _ABOUT_FIELDS:
-        raise WorkspaceError("is damaged", where=path, do="run tagseg train again")
-    return about
-
-
-def _old_about(folder: Path) -> dict[str, Any]:
-    """What run.json held before, nothing if that cannot be told."""
-    try:
-        return _read_about(folder)
-    except WorkspaceError:
-        return {}
-
-
-def _write_about(folder: Path, about: dict[str, Any]) -> None:
-    """Write run.json; it keeps its date if nothing else has changed."""
-    path = folder / _ABOUT
-    old = _old_about(folder)
-    if {**old, "created": ""} == {**about, "created": ""}:
-        about = old
-    atomic_text(path, json.dumps(about, indent=1, ensure_ascii=False))
-
-
-def _val_score_of(folder: Path, val_key: str) -> dict[str, Any]:
-    """Score of a finished full_supervision run on the validation photos of hash ``val_key``."""
-    about = _read_about(folder)
-    if about["recipe"] != "full_supervision":
-        raise ConfigError(
-            f"is a run of {about['recipe']}", where=folder, do="give one of full_supervision"
-        )
-    scores = Findings(Workspace.read(folder).finished("findings"), True).scores()
-    val = [row for row in scores if row.split == "val"]
-    if not val:
-        raise ConfigError("has no scores on val", where=folder, do="train it with --val")
-    if about["val"] != val_key:
-        raise ConfigError(
-            "was scored on other validation photos",
-            where=folder,
-            do="give a run of full_supervision with the same --val",
-        )
-    return {"miou": val[-1].miou, "folder": str(folder)}
 
 
 def _masks_folder(work: Workspace) -> Path:

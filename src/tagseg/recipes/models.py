@@ -1,0 +1,72 @@
+"""The trained segmenter of a run as one file, and back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+from safetensors import SafetensorError, safe_open
+
+from tagseg.errors import WeightsError, WorkspaceError
+from tagseg.recipes.base import Outcome, Run, TrainingConfig
+from tagseg.recipes.stages import crf_parameters, crf_refinement
+from tagseg.refine.dense_crf import CrfParameters
+from tagseg.run.engine import choose_device, choose_precision
+from tagseg.segment.model_file import pack_segmenter, unpack_segmenter
+from tagseg.segment.predict import Refine, Segmenter
+from tagseg.training import Execution
+
+__all__ = ["export", "load_segmenter"]
+
+_MODEL = "segmenter"
+
+
+def export(run: Run, outcome: Outcome, config: TrainingConfig) -> None:
+    """The segmenter with its refinement as one file."""
+    crf = None
+    if config.segmenter_crf:
+        parameters = crf_parameters(config)
+        crf = {item.name: getattr(parameters, item.name) for item in fields(parameters)}
+    with run.stage("export", {"crf": crf}, [outcome.curves[-1]]) as stage:
+        if stage.pending:
+            stage.save_tensors(_MODEL, *pack_segmenter(outcome.segmenter, crf))
+
+
+def load_segmenter(
+    source: Path | str, *, device: str = "auto", precision: str = "auto"
+) -> Segmenter:
+    """The segmenter of a run folder, or of a ``segmenter.safetensors`` file.
+
+    Raises:
+        WorkspaceError: the folder holds no finished run.
+        WeightsError: the file holds no segmenter.
+    """
+    path = Path(source)
+    if path.is_dir():
+        found = sorted(path.glob(f"stages/*-export/{_MODEL}.safetensors"))
+        if not found:
+            raise WorkspaceError(
+                "holds no trained segmenter", where=path, do="finish the run with tagseg train"
+            )
+        path = found[0]
+    if not path.is_file():
+        raise WeightsError("no such file or run folder", where=path, do="check the path")
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+        tensors = safetensors.torch.load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise WeightsError("is no safetensors file", where=path, do="give a run folder") from error
+    chosen = choose_device(device)
+    execution = Execution(chosen, choose_precision(precision, chosen))
+    return unpack_segmenter(
+        tensors, metadata, execution=execution, refinement=_crf_from, where=path
+    )
+
+
+def _crf_from(stored: Mapping[str, Any]) -> Refine:
+    values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in stored.items()}
+    return crf_refinement(CrfParameters(**values))
