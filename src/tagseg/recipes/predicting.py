@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Lock
 
 import cv2
 
 from tagseg.data.images import PHOTO_SUFFIXES, decode_photo, encode_mask, find_photos
 from tagseg.data.working import argmax_at, working_image
 from tagseg.errors import DataError, ImageError
-from tagseg.maps import Image, Probs
+from tagseg.maps import Image
 from tagseg.report.figures import overlay
 from tagseg.run.engine import map_photos
 from tagseg.run.files import atomic_write, one_line_errors
@@ -57,23 +57,32 @@ def predict_folder(
     for folder in (out, overlays):
         if folder is not None:
             _make_folder(folder)
-    skipped: list[tuple[str, str]] = []
     progress = progress if progress is not None else Progress()
+    network = Lock()  # one photo at a time in the network, which uses all cores by itself
 
-    def finish(item: tuple[str, Image, Image, Probs]) -> str:
-        name, image, small, probs = item
+    def segment(item: tuple[str, Path]) -> tuple[str, str]:
+        name, path = item
+        try:
+            image = decode_photo(path)
+        except ImageError as error:
+            return name, str(error)
+        small = working_image(image, segmenter.side)
+        with network:
+            probs = segmenter.forward(small[None])[0]
         if refine and segmenter.refine is not None:
             probs = segmenter.refine(small, probs)
         labels = argmax_at(probs, (image.shape[0], image.shape[1]))
         _write(out / f"{name}.png", encode_mask(labels))
         if overlays is not None:
             _write(overlays / f"{name}.jpg", _jpeg(overlay(image, labels)))
-        return name
+        return name, ""
 
     with progress.task("segmenting", len(photos)) as ticks:
-        work = _with_probabilities(segmenter, photos, skipped)
-        written = tuple(map_photos(finish, work, workers=threads, progress=ticks))
-    return Predicted(written, tuple(skipped))
+        done = tuple(map_photos(segment, photos.items(), workers=threads, progress=ticks))
+    return Predicted(
+        written=tuple(name for name, reason in done if not reason),
+        skipped=tuple((name, reason) for name, reason in done if reason),
+    )
 
 
 def _photos_of(source: Path) -> dict[str, Path]:
@@ -94,19 +103,6 @@ def _keep_photos_safe(photos: dict[str, Path], out: Path, suffix: str) -> None:
     for name, path in photos.items():
         if (out / f"{name}{suffix}").resolve() == path.resolve():
             raise DataError("a result would replace this photo", where=path, do="change --out")
-
-
-def _with_probabilities(
-    segmenter: Segmenter, photos: dict[str, Path], skipped: list[tuple[str, str]]
-) -> Iterator[tuple[str, Image, Image, Probs]]:
-    for name, path in photos.items():
-        try:
-            image = decode_photo(path)
-        except ImageError as error:
-            skipped.append((name, str(error)))
-            continue
-        small = working_image(image, segmenter.side)
-        yield name, image, small, segmenter.forward(small[None])[0]
 
 
 def _make_folder(path: Path) -> None:

@@ -16,7 +16,7 @@ import torch
 
 from tagseg.data.images import decode_mask, encode_mask
 from tagseg.data.transforms import Augmentation, crop_size
-from tagseg.data.working import WorkingPhotos, argmax_at, labels_at
+from tagseg.data.working import WorkingPhotos, argmax_at
 from tagseg.localize.cam import class_activation_maps, normalised_maps
 from tagseg.localize.classifier import tag_scores, train_tag_classifier
 from tagseg.maps import Image, Labels, Probs, SaliencyMap, ScoreMap, labels_of_tags
@@ -373,7 +373,7 @@ def photo_masks(
                 for indices, images in photos.batches(_BATCH):
                     names = [photos.names[i] for i in indices]
                     if all(stage.path(f"masks/{name}.png").exists() for name in names):
-                        ticks.advance(len(names))
+                        ticks.skip(len(names))
                         continue
                     work = zip(names, indices, images, segmenter.forward(images), strict=True)
                     for _ in map_photos(write, work, workers=run.setup.threads, progress=ticks):
@@ -383,11 +383,6 @@ def photo_masks(
         return decode_mask(stage.path(f"masks/{photos.names[index]}.png").read_bytes())
 
     return read, stage
-
-
-def labels_for(labels: Labels, photos: WorkingPhotos, index: int) -> Labels:
-    """``labels`` of a photo at its own size, for comparison with ground truth."""
-    return labels_at(labels, photos.full_shape(index))
 
 
 def _each_batch(
@@ -405,11 +400,12 @@ def _each_batch(
     low = execution.precision != torch.float32
     with run.task(title, len(photos)) as ticks, torch.no_grad():
         for indices, images in photos.batches(_BATCH):
-            if missing([photos.names[i] for i in indices]):
-                x = torch.from_numpy(images).to(execution.device)
-                x = x.permute(0, 3, 1, 2).float() / 255
-                with torch.autocast(execution.device.type, execution.precision, enabled=low):
-                    compute(x, indices)
+            if not missing([photos.names[i] for i in indices]):
+                ticks.skip(len(indices))
+                continue
+            x = torch.from_numpy(images).to(execution.device).permute(0, 3, 1, 2).float() / 255
+            with torch.autocast(execution.device.type, execution.precision, enabled=low):
+                compute(x, indices)
             ticks.advance(len(indices))
 
 
