@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-import math
-
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -14,7 +12,6 @@ from tagseg.fuse.builtin_masks import (
     foreground_maps,
     labels_from_maps,
     multiclass_maps,
-    softmax_unary,
 )
 
 
@@ -167,18 +164,6 @@ def test_foreground_maps_split_at_one_half():
     assert maps.dtype == np.float32
     np.testing.assert_allclose(maps, [[[0.9, 0.5, 0.2]], [[0.1, 0.5, 0.8]]], atol=1e-7)
     np.testing.assert_array_equal(labels_from_maps(maps, np.array([0, 1])), [[0, 0, 1]])
-
-
-def test_softmax_unary_is_equation_7():
-    maps = multiclass_maps(*photo(9, tags=[True, False, True, False])).maps
-    unary = softmax_unary(maps)
-    assert unary.dtype == np.float32
-    for y in range(maps.shape[1]):
-        for x in range(maps.shape[2]):
-            total = sum(math.exp(float(p)) for p in maps[:, y, x])
-            for k in range(len(maps)):
-                expected = -math.log(math.exp(float(maps[k, y, x])) / total)
-                assert unary[k, y, x] == pytest.approx(expected, abs=1e-6)
 
 
 def test_wrong_arguments_are_named():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 import torch
@@ -19,6 +21,7 @@ from tagseg.recipes.stages import (
     classifier_scores,
     crf_parameters,
     crf_refinement,
+    crf_settings,
     location_maps,
     tag_classifier,
 )
@@ -60,16 +63,25 @@ def test_the_prior_is_of_the_pre_trained_network(run):
     assert stage.name == "activation-prior"
 
 
-def test_refinement_is_the_dense_crf_of_minus_log_p():
+@pytest.mark.parametrize("unary", ["softmax", "log"])
+def test_refinement_is_the_dense_crf_of_equation_7_or_of_minus_log_p(unary):
     rng = np.random.default_rng(1)
     image = rng.integers(0, 256, (12, 16, 3), np.uint8)
     probs = rng.dirichlet(np.ones(3), (12, 16)).astype(np.float32).transpose(2, 0, 1).copy()
     probs[:, 0, 0] = (1, 0, 0)
-    parameters = crf_parameters(CONFIG)
-    smooth = crf_refinement(parameters)(image, probs)
-    unary = -np.log(np.maximum(probs.astype(np.float64), 1e-8)).astype(np.float32)
-    assert np.allclose(smooth, refine(image, unary, parameters), atol=1e-4)
+    config = make_config(Config, {**QUICK, "segmenter_unary": unary})
+    smooth = crf_refinement(json.loads(json.dumps(crf_settings(config))))(image, probs)
+    exact = probs.astype(np.float64)
+    costs = -np.log(np.maximum(exact, 1e-8))
+    if unary == "softmax":
+        costs = -np.log(np.exp(exact) / np.exp(exact).sum(0))
+    expected = refine(image, costs.astype(np.float32), crf_parameters(config))
+    assert np.allclose(smooth, expected, atol=1e-4)
     assert np.isfinite(smooth).all()
+
+
+def test_no_refinement_without_the_crf():
+    assert crf_settings(make_config(Config, {**QUICK, "segmenter_crf": False})) is None
 
 
 @pytest.mark.parametrize("room", [0, 25, 10_000])

@@ -20,7 +20,6 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from scipy.special import log_softmax
 
 from tagseg.errors import ConfigError, ShapeError
 from tagseg.maps import (
@@ -39,7 +38,6 @@ __all__ = [
     "foreground_maps",
     "labels_from_maps",
     "multiclass_maps",
-    "softmax_unary",
 ]
 
 
@@ -132,21 +130,6 @@ def multiclass_maps(
 def foreground_maps(foreground: SaliencyMap) -> npt.NDArray[np.float32]:
     """Background and foreground maps (1 - P_f, P_f), float32 (2, H, W), as Eq. 7 takes P_f."""
     return np.stack((1 - foreground, foreground)).astype(np.float32)
-
-
-def softmax_unary(maps: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    """Cost of each label at each pixel, -log softmax of the maps (Saleh et al. 2017, Eq. 7).
-
-    The sum of Eq. 7 runs over all labels of the maps, background included. Maps in [0, 1] give
-    costs that differ by at most 1 between labels: soft evidence, which the CRF may overrule.
-
-    Args:
-        maps: (K, H, W).
-
-    Returns:
-        unary float32 (K, H, W), -log p.
-    """
-    return -log_softmax(maps, axis=0)
 
 
 def labels_from_maps(maps: npt.NDArray[np.float32], labels_present: npt.NDArray[np.intp]) -> Labels:

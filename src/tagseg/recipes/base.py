@@ -100,6 +100,9 @@ class TrainingConfig:
     segmenter_epochs: float = number(12.0, "assumed", "passes over the photos, short schedule")
     segmenter_backbone_factor: float = number(0.5, "assumed", "likewise, for the segmenter")
     segmenter_crf: bool = number(True, "3.2.1", "smooth the segmenter's masks with the dense CRF")
+    segmenter_unary: Literal["softmax", "log"] = number(
+        "softmax", "Eq. 7", "of that CRF: softmax of the probabilities, or -log of them"
+    )
     crf_bilateral: tuple[float, float, float] = number(
         (10.0, 80.0, 13.0), "assumed", "weight, sigma in pixels, sigma in colour levels"
     )
@@ -120,6 +123,10 @@ class TrainingConfig:
             raise ConfigError(f"output_stride is {self.output_stride}", do="use 8, 16 or none")
         if self.schedule not in ("auto", "paper", "short"):
             raise ConfigError(f"schedule is {self.schedule!r}", do="use auto, paper or short")
+        if self.segmenter_unary not in ("softmax", "log"):
+            raise ConfigError(
+                f"segmenter_unary is {self.segmenter_unary!r}", do="use softmax or log"
+            )
         for name in ("photo_side", "classifier_size", "segmenter_crop"):
             if getattr(self, name) < 16:
                 raise ConfigError(f"{name} is {getattr(self, name)}", do="use 16 or more")

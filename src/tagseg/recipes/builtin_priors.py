@@ -22,7 +22,6 @@ from tagseg.fuse.builtin_masks import (
     foreground_maps,
     labels_from_maps,
     multiclass_maps,
-    softmax_unary,
 )
 from tagseg.fuse.seed_labels import cam_labels
 from tagseg.losses.lse import MAX_SHARPNESS, class_mask_loss, foreground_loss, tag_loss
@@ -38,7 +37,7 @@ from tagseg.recipes.stages import (
     trained_segmenter,
     training_labels,
 )
-from tagseg.refine.dense_crf import refine
+from tagseg.refine.dense_crf import refine, softmax_unary
 from tagseg.run.workspace import Stage
 from tagseg.segment.fit import Objective
 

@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import fields
 from pathlib import Path
-from typing import Any
 
 import safetensors.torch
 from safetensors import SafetensorError, safe_open
 
 from tagseg.errors import WeightsError, WorkspaceError
 from tagseg.recipes.base import Outcome, Run, TrainingConfig
-from tagseg.recipes.stages import crf_parameters, crf_refinement
-from tagseg.refine.dense_crf import CrfParameters
+from tagseg.recipes.stages import crf_refinement, crf_settings
 from tagseg.run.engine import choose_device, choose_precision
 from tagseg.segment.model_file import pack_segmenter, unpack_segmenter
-from tagseg.segment.predict import Refine, Segmenter
+from tagseg.segment.predict import Segmenter
 from tagseg.training import Execution
 
 __all__ = ["export", "load_segmenter"]
@@ -26,10 +22,7 @@ _MODEL = "segmenter"
 
 def export(run: Run, outcome: Outcome, config: TrainingConfig) -> None:
     """The segmenter with its refinement as one file."""
-    crf = None
-    if config.segmenter_crf:
-        parameters = crf_parameters(config)
-        crf = {item.name: getattr(parameters, item.name) for item in fields(parameters)}
+    crf = crf_settings(config)
     with run.stage("export", {"crf": crf}, [outcome.curves[-1]]) as stage:
         if stage.pending:
             stage.save_tensors(_MODEL, *pack_segmenter(outcome.segmenter, crf))
@@ -63,10 +56,5 @@ def load_segmenter(
     chosen = choose_device(device)
     execution = Execution(chosen, choose_precision(precision, chosen))
     return unpack_segmenter(
-        tensors, metadata, execution=execution, refinement=_crf_from, where=path
+        tensors, metadata, execution=execution, refinement=crf_refinement, where=path
     )
-
-
-def _crf_from(stored: Mapping[str, Any]) -> Refine:
-    values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in stored.items()}
-    return crf_refinement(CrfParameters(**values))

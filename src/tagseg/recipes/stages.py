@@ -6,7 +6,7 @@ and segment; here stands what it depends on and how its results are stored.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -25,7 +25,7 @@ from tagseg.nets.gap import GapClassifier
 from tagseg.priors.activations import channel_means, foreground_probability
 from tagseg.recipes.base import Run, TrainingConfig
 from tagseg.recipes.schedules import classifier_schedule, segmenter_schedule
-from tagseg.refine.dense_crf import CrfParameters, refine
+from tagseg.refine.dense_crf import CrfParameters, refine, softmax_unary
 from tagseg.run.engine import map_photos
 from tagseg.run.workspace import Stage
 from tagseg.segment.fit import Objective, fit_segmenter
@@ -37,6 +37,7 @@ __all__ = [
     "classifier_scores",
     "crf_parameters",
     "crf_refinement",
+    "crf_settings",
     "location_maps",
     "photo_masks",
     "predictions",
@@ -87,11 +88,29 @@ def crf_parameters(config: TrainingConfig) -> CrfParameters:
     )
 
 
-def crf_refinement(parameters: CrfParameters) -> Refine:
-    """Smooth probabilities with the dense CRF, from unary -log p."""
+def crf_settings(config: TrainingConfig) -> dict[str, Any] | None:
+    """What decides on the CRF after the segmenter, as JSON data; None for no CRF."""
+    if not config.segmenter_crf:
+        return None
+    return {**asdict(crf_parameters(config)), "unary": config.segmenter_unary}
+
+
+def crf_refinement(settings: Mapping[str, Any]) -> Refine:
+    """The dense CRF of :func:`crf_settings`, on a segmenter's probabilities.
+
+    Its unary is Eq. 7 of Saleh et al. ("softmax", the softmax of probabilities, costs that differ
+    by 1 at most) or -log p ("log"). The log-sum-exp losses drive probabilities to 0 and 1, and
+    their logarithm then overrules the image.
+    """
+    values: dict[str, Any] = {
+        k: tuple(v) if isinstance(v, list) else v for k, v in settings.items()
+    }
+    unary = values.pop("unary")
+    parameters = CrfParameters(**values)
 
     def smooth(image: Image, probs: Probs) -> Probs:
-        return refine(image, -np.log(probs.clip(1e-8, 1.0)), parameters)
+        costs = softmax_unary(probs) if unary == "softmax" else -np.log(probs.clip(1e-8, 1.0))
+        return refine(image, costs, parameters)
 
     return smooth
 
@@ -302,12 +321,13 @@ def trained_segmenter(
                 )
             stage.save_tensors("segmenter", net.state_dict())
     net.load_state_dict(stage.load_tensors("segmenter")[0])
+    crf = crf_settings(config)
     segmenter = Segmenter(
         net,
         photos.classes,
         side=config.photo_side,
         execution=setup.execution,
-        refine=crf_refinement(crf_parameters(config)) if config.segmenter_crf else None,
+        refine=crf_refinement(crf) if crf is not None else None,
     )
     return segmenter, stage
 
@@ -316,8 +336,7 @@ def predictions(
     run: Run, config: TrainingConfig, segmenter: Segmenter, after: Stage, photos: WorkingPhotos
 ) -> tuple[LabelMaps, LabelMaps | None]:
     """Labels of the validation photos before and after the CRF; no tags are used."""
-    crf = asdict(crf_parameters(config)) if config.segmenter_crf else None
-    with run.stage("predictions", {"crf": crf}, [after, run.val_key]) as stage:
+    with run.stage("predictions", {"crf": crf_settings(config)}, [after, run.val_key]) as stage:
         if stage.pending:
             raw, smooth = stage.maps("raw"), stage.maps("smooth")
 
@@ -351,7 +370,7 @@ def photo_masks(
     photos = run.photos
     known = photos.dataset.known
     made_from = {
-        "crf": asdict(crf_parameters(config)) if config.segmenter_crf else None,
+        "crf": crf_settings(config),
         "by_tags": config.masks_by_tags,
     }
     with run.stage("masks", made_from, [after, run.photos_key]) as stage:
