@@ -172,7 +172,7 @@ def test_the_same_call_again_changes_nothing(run, go, monkeypatch):
         monkeypatch.setattr(kind, work, must_not)
     monkeypatch.setattr("tagseg.recipes.stages.tag_scores", must_not)
     monkeypatch.setattr("tagseg.recipes.stages.refine", must_not)
-    monkeypatch.setattr("tagseg.recipes.session.datetime", Tomorrow)
+    monkeypatch.setattr("tagseg.recipes.run_page.datetime", Tomorrow)
     again = go(run.recipe, run.config, out=run.result.folder)
     assert contents(run.result.folder) == before
     rewritten = {k for k, v in times(run.result.folder).items() if v != changed_at[k]}

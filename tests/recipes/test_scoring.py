@@ -121,7 +121,7 @@ def test_the_key_of_the_ground_truth(tmp_path):
 def test_average_precision_of_the_tag_classifier(go, photos):
     """Only with validation tags; a class without a positive photo has none."""
     result = go("cam_baseline")
-    findings = scoring.Findings(result._workspace.finished("findings"), True)
+    findings = scoring.Findings(result._workspace.finished("findings"))
     score = findings.tag_score()
     assert score.photos == len(photos.val)
     known = [value for value in score.average_precision if value is not None]
