@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from torch import Tensor
 
@@ -15,7 +16,7 @@ from tagseg.data.working import labels_at
 from tagseg.errors import MaskError
 from tagseg.losses.pixel import pixel_loss
 from tagseg.maps import Labels
-from tagseg.recipes.base import Outcome, Run, TrainingConfig
+from tagseg.recipes.base import Outcome, Run, TrainingConfig, number
 from tagseg.recipes.products import segmenter_products
 from tagseg.recipes.stages import trained_segmenter, training_labels
 
@@ -26,7 +27,15 @@ PAPER = "reference: full supervision, the upper bound of every weakly supervised
 
 @dataclass(frozen=True)
 class Config(TrainingConfig):
-    """The shared numbers."""
+    """The shared numbers, but for the CRF's unary: a reference is to be at its best.
+
+    -log p is usual for networks trained with cross-entropy (Chen et al. 2015); Eq. 7 of Saleh et
+    al. is for probabilities that are nearly 0 or 1, and costs this one some points.
+    """
+
+    segmenter_unary: Literal["softmax", "log"] = number(
+        "log", "Chen et al. 2015", "of the CRF after the segmenter: softmax of probs, or -log"
+    )
 
 
 def check_truth(names: Sequence[str], truth: GroundTruth) -> None:

@@ -141,7 +141,7 @@ def _write_about(folder: Path, about: dict[str, Any]) -> None:
 
 
 def full_supervision_score(folder: Path, val_key: str) -> dict[str, Any]:
-    """Score of a finished full_supervision run on the validation photos of hash ``val_key``."""
+    """Best score of a full_supervision run, with or without CRF, on the photos of ``val_key``."""
     about = _read_about(folder)
     if about["recipe"] != "full_supervision":
         raise ConfigError(
@@ -157,4 +157,5 @@ def full_supervision_score(folder: Path, val_key: str) -> dict[str, Any]:
             where=folder,
             do="give a run of full_supervision with the same --val",
         )
-    return {"miou": val[-1].miou, "folder": str(folder)}
+    best = max((row.miou for row in val if row.miou is not None), default=None)
+    return {"miou": best, "folder": str(folder)}
