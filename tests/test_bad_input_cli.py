@@ -18,17 +18,8 @@ import torch
 from PIL import Image as PilImage
 
 from small_runs import QUICK_FLAGS, contents, tagseg
-from tagseg.data.scenes import write_scenes
 
 TINY = ("--backbone", "tiny", "--threads", "1", "--device", "cpu")
-
-
-@pytest.fixture(scope="module")
-def scenes(tmp_path_factory) -> Path:
-    """24 generated scenes to train on and 8 to validate with, in VOC's layout."""
-    folder = tmp_path_factory.mktemp("data") / "scenes"
-    write_scenes(folder, train=24, val=8)
-    return folder
 
 
 @pytest.fixture(scope="module")

@@ -17,18 +17,10 @@ from PIL import Image as PilImage
 import tagseg as package
 from small_runs import QUICK_FLAGS, Said, contents, tagseg
 from tagseg.data.images import read_mask
-from tagseg.data.scenes import SCENES, write_scenes
+from tagseg.data.scenes import SCENES
 from tagseg.recipes.catalog import RECIPES
 
 VERBS = ("train", "check", "predict", "evaluate", "report", "recipes", "demo")
-
-
-@pytest.fixture(scope="module")
-def scenes(tmp_path_factory) -> Path:
-    """24 generated scenes to train on and 8 to validate with, in VOC's layout."""
-    folder = tmp_path_factory.mktemp("data") / "scenes"
-    write_scenes(folder, train=24, val=8)
-    return folder
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from tagseg.errors import ShapeError
-from tagseg.losses.pixel import pixel_loss
+from tagseg.losses.pixel import cross_entropy, pixel_loss
 
 torch.set_num_threads(1)
 
@@ -93,3 +93,10 @@ def test_wrong_labels_are_named():
         pixel_loss(scores, torch.zeros(1, 5, 4, dtype=torch.uint8))
     with pytest.raises(ShapeError, match=r"labels is torch\.int64"):
         pixel_loss(scores, torch.zeros(1, 4, 4, dtype=torch.int64))
+
+
+def test_the_objective_is_the_loss_whatever_the_tags():
+    scores = torch.randn(2, 4, 3, 5, generator=torch.Generator().manual_seed(3))
+    labels = torch.tensor([0, 1, 3, 255, 2], dtype=torch.uint8).expand(2, 3, 5)
+    for tags in (torch.zeros(2, 3, dtype=torch.bool), torch.ones(2, 3, dtype=torch.bool)):
+        assert torch.equal(cross_entropy(scores, tags, labels), pixel_loss(scores, labels))

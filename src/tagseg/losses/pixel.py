@@ -9,7 +9,7 @@ from torch.nn import functional
 from tagseg.errors import ShapeError
 from tagseg.maps import BACKGROUND, IGNORE
 
-__all__ = ["pixel_loss"]
+__all__ = ["cross_entropy", "pixel_loss"]
 
 
 def pixel_loss(scores: Tensor, labels: Tensor, *, balanced: bool = False) -> Tensor:
@@ -46,6 +46,11 @@ def pixel_loss(scores: Tensor, labels: Tensor, *, balanced: bool = False) -> Ten
     parts = background.any().to(losses.dtype) + foreground.any()
     total = _mean_over(losses, background) + _mean_over(losses, foreground)
     return total / parts.clamp(min=1)
+
+
+def cross_entropy(scores: Tensor, tags: Tensor, labels: Tensor) -> Tensor:
+    """:func:`pixel_loss` as a segmenter's objective; the labels say all, the tags are not used."""
+    return pixel_loss(scores, labels)
 
 
 def _mean_over(losses: Tensor, region: Tensor) -> Tensor:

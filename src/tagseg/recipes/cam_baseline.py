@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from torch import Tensor
-
 from tagseg.errors import ConfigError
 from tagseg.fuse.seed_labels import cam_labels
-from tagseg.losses.pixel import pixel_loss
+from tagseg.losses.pixel import cross_entropy
 from tagseg.maps import Labels
 from tagseg.recipes.base import Outcome, Product, Run, TrainingConfig, number
 from tagseg.recipes.products import classifier_outcome, segmenter_products, show_maps
@@ -69,8 +67,3 @@ def run(run: Run, config: Config) -> Outcome:
         tag_scores=classifier_outcome(run, classifier),
         curves=(classifier_stage, segmenter_stage),
     )
-
-
-def cross_entropy(scores: Tensor, tags: Tensor, labels: Tensor) -> Tensor:
-    """Mean over labelled pixels."""
-    return pixel_loss(scores, labels)

@@ -9,12 +9,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from torch import Tensor
-
 from tagseg.data.ground_truth import GroundTruth
 from tagseg.data.working import labels_at
 from tagseg.errors import MaskError
-from tagseg.losses.pixel import pixel_loss
+from tagseg.losses.pixel import cross_entropy
 from tagseg.maps import Labels
 from tagseg.recipes.base import Outcome, Run, TrainingConfig, number
 from tagseg.recipes.products import segmenter_products
@@ -68,8 +66,3 @@ def run(run: Run, config: Config, truth: GroundTruth, truth_key: str) -> Outcome
     return Outcome(
         segmenter, tuple(segmenter_products(run, config, segmenter, stage)), curves=(stage,)
     )
-
-
-def cross_entropy(scores: Tensor, tags: Tensor, labels: Tensor) -> Tensor:
-    """Mean over labelled pixels."""
-    return pixel_loss(scores, labels)
