@@ -155,3 +155,67 @@ def test_labels_that_do_not_fit_are_refused_and_not_counted(prediction, truth, m
 def test_impossible_numbers_of_labels(n_labels: int) -> None:
     with pytest.raises(ShapeError, match="n_labels"):
         ConfusionMatrix(n_labels)
+
+
+def pair_counts(prediction, truth, n_labels: int):
+    """Counts (L, L + 1) of the pixels with a true label, through numpy."""
+    columns = np.where(prediction == 255, n_labels, prediction)[truth != 255].astype(int)
+    counts = np.zeros((n_labels, n_labels + 1), np.int64)
+    np.add.at(counts, (truth[truth != 255], columns), 1)
+    return counts
+
+
+def patchy_pair(seed: int, n_labels: int, size: int):
+    """Two rows of runs of 1 to 200 pixels; where the second has another label is independent."""
+    rng = np.random.default_rng(seed)
+    values = np.append(np.arange(n_labels), 255).astype(np.uint8)
+    runs = rng.choice(values, (2, size + 1)), rng.integers(1, 201, (2, size + 1))
+    rows = [np.repeat(labels, lengths)[:size] for labels, lengths in zip(*runs, strict=True)]
+    return rows[0][None], rows[1][None]
+
+
+@pytest.mark.parametrize("n_labels", [1, 2, 21, 254, 255])
+@pytest.mark.parametrize("size", [0, 1, 63, 64, 65, 4095, 4096, 4097, 10_000])
+def test_counts_are_those_of_numpy_for_all_sizes(n_labels: int, size: int) -> None:
+    for prediction, truth in (random_pair(0, n_labels, (1, size)), patchy_pair(0, n_labels, size)):
+        counts = counted(n_labels, (prediction, truth)).counts
+        np.testing.assert_array_equal(counts, pair_counts(prediction, truth, n_labels))
+
+
+@pytest.mark.parametrize("n_labels", [1, 21])
+def test_equal_pixels_throughout(n_labels: int) -> None:
+    for predicted in (0, n_labels - 1, 255):
+        for true in (0, n_labels - 1, 255):
+            prediction = np.full((90, 70), predicted, np.uint8)
+            truth = np.full((90, 70), true, np.uint8)
+            counts = counted(n_labels, (prediction, truth)).counts
+            np.testing.assert_array_equal(counts, pair_counts(prediction, truth, n_labels))
+
+
+def test_any_layout_in_memory() -> None:
+    prediction, truth = (labels.reshape(100, 100) for labels in patchy_pair(0, 5, 10_000))
+    expected = pair_counts(prediction, truth, 5)
+    frozen = prediction.copy()
+    frozen.flags.writeable = False
+    spaced = np.repeat(truth, 3, axis=1)[:, ::3]
+    for one in (frozen, np.asfortranarray(prediction), prediction[::-1].copy()[::-1]):
+        for other in (truth, np.asfortranarray(truth), spaced):
+            np.testing.assert_array_equal(counted(5, (one, other)).counts, expected)
+
+
+@pytest.mark.parametrize("place", [0, 63, 64, 4095, 4096, 9_999])
+@pytest.mark.parametrize("wrong", [5, 6, 100, 254])
+@pytest.mark.parametrize("side", ["prediction", "truth"])
+def test_one_wrong_label_anywhere_is_found(side: str, wrong: int, place: int) -> None:
+    prediction, truth = patchy_pair(1, 5, 10_000)
+    {"prediction": prediction, "truth": truth}[side][0, place] = wrong
+    confusion = ConfusionMatrix(5)
+    with pytest.raises(ShapeError, match=f"{side} holds label {wrong}"):
+        confusion.update(prediction, truth)
+    assert confusion.counts.sum() == 0
+
+
+def test_the_least_wrong_label_of_the_prediction_is_named_first() -> None:
+    prediction = np.array([[9, 7, 8]], np.uint8)
+    with pytest.raises(ShapeError, match="prediction holds label 7"):
+        counted(3, (prediction, np.full((1, 3), 4, np.uint8)))

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from threading import BrokenBarrierError
 
 import numpy as np
 import pytest
@@ -8,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tagseg.errors import ConfigError, ShapeError
+from tagseg.refine import mean_field
 from tagseg.refine.dense_crf import CrfParameters, dense_crf, refine, softmax_unary
 
 
@@ -94,6 +96,41 @@ def test_one_bilateral_message_is_bounded_by_the_lattice():
     got = dense_crf(image, unary, bilateral=(1, 80, 13), smoothness=None, iterations=1)
     exact = exact_mean_field(image, unary, (1, 80, 13), None, 1)
     assert np.abs(got - exact).max() <= 0.03  # measured: 0.026
+
+
+def test_the_fine_filter_is_closer_to_exact_than_the_lattice():
+    rng = np.random.default_rng(3)
+    side = np.linspace(0, 4 * np.pi, 48)
+    waves = 128 + 70 * np.sin(side)[:, None, None] * np.cos(side[:40])[None, :, None]
+    image = (waves + rng.normal(0, 6, (48, 40, 3)) + [0, 20, -20]).clip(0, 255).astype(np.uint8)
+    unary = rng.gamma(2, 0.5, (5, 48, 40)).astype(np.float32)
+    exact = exact_mean_field(image, unary, (10, 20, 13), (3, 3), 5)
+    errors = {}
+    for filter_ in ("lattice", "fine"):
+        got = dense_crf(image, unary, bilateral=(10, 20, 13), iterations=5, filter=filter_)
+        errors[filter_] = np.abs(got - exact).mean()
+    assert errors["fine"] < 0.6 * errors["lattice"]
+
+
+@pytest.mark.parametrize("filter_", ["lattice", "fine"])
+@pytest.mark.parametrize("n_labels", [2, 5, 21])
+def test_threads_share_a_photo(n_labels, filter_):
+    image, unary = scene(120, 151, n_labels)
+    alone = dense_crf(image, unary, filter=filter_)
+    for threads in (2, 3):
+        together = dense_crf(image, unary, filter=filter_, threads=threads)
+        np.testing.assert_allclose(together, alone, atol=2e-5)
+
+
+def test_failing_thread_does_not_hang(monkeypatch):
+    image, unary = scene(120, 151, 3)
+
+    def fail(*_):
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(mean_field, "update", fail)
+    with pytest.raises((ZeroDivisionError, BrokenBarrierError)):
+        dense_crf(image, unary, threads=2)
 
 
 @pytest.mark.parametrize("bilateral", [None, (0, 80, 13)])

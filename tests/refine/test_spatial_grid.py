@@ -1,10 +1,14 @@
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 
-from tagseg.refine.lanes import LANES
-from tagseg.refine.spatial_grid import convolve, grid_axis, no_axis
+from tagseg.refine.lanes import Width
+from tagseg.refine.spatial_grid import SplineGrid, convolve, grid_axis
+
+LANES = 8
 
 
 def axis_matrix(axis, length):
@@ -39,10 +43,30 @@ def test_very_wide_gaussian_is_constant():
     np.testing.assert_allclose(got, 1 / 50, rtol=2e-3)
 
 
-def test_left_out_axis_touches_nothing():
-    axis = no_axis(7)
-    assert axis.size == axis.taps.size == axis.kernel.size == 0
-    assert axis.scale.shape == (7,)
+@pytest.mark.parametrize("sigma", [1, 3, 5, 9])
+@pytest.mark.parametrize(("height", "width"), [(1, 1), (1, 6), (7, 5), (14, 12)])
+def test_grid_is_the_product_of_its_axes(height, width, sigma):
+    grid = SplineGrid(height, width, sigma, 2.0)
+    starts, points, weights = grid.splat
+    pixel_points = np.zeros((height * width, grid.n_points))
+    across = -(-width // 2)
+    for group, (first, last) in enumerate(itertools.pairwise(starts)):
+        assert len(set(points[first:last])) == last - first
+        for entry in range(first, last):
+            for pixel in range(4):
+                y, x = group // across * 2 + pixel // 2, group % across * 2 + pixel % 2
+                if y < height and x < width:
+                    pixel_points[y * width + x, points[entry]] += weights[entry, pixel]
+                else:
+                    assert weights[entry, pixel] == 0
+    signal = np.random.default_rng(0).random((height * width, 4), dtype=np.float32)
+    values = np.ascontiguousarray((pixel_points.T @ signal).astype(np.float32)).ravel()
+    blurred, _ = grid.blur(values, np.empty_like(values), Width(4))
+    got = pixel_points @ blurred.reshape(-1, 4)
+    vertical = axis_matrix(grid_axis(height, sigma), height)
+    horizontal = axis_matrix(grid_axis(width, sigma), width)
+    expected = 2 * np.kron(vertical, horizontal) @ signal
+    np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("radius", [0, 2, 9])
@@ -52,7 +76,7 @@ def test_convolve_is_numpys(radius):
     kernel = rng.random(2 * radius + 1, dtype=np.float32)
     kernel += kernel[::-1]
     target = np.empty(signal.size, np.float32)
-    convolve(signal.ravel(), target, kernel, 3, 6, 2 * LANES)
+    convolve(signal.ravel(), target, kernel, 3, 6, 2 * LANES, Width(LANES))
     for outer in range(3):
         for inner in range(2 * LANES):
             expected = np.convolve(signal[outer, :, inner], kernel)[radius : radius + 6]

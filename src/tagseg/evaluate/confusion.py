@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from numba import njit
 
 from tagseg.errors import ShapeError
 from tagseg.maps import IGNORE, MAX_CLASSES, Labels
@@ -14,6 +15,11 @@ from tagseg.maps import IGNORE, MAX_CLASSES, Labels
 __all__ = ["ConfusionMatrix"]
 
 Scores = npt.NDArray[np.float64]
+
+_CHUNK = 4096  # pixels whose bins stay in the fastest cache
+_RUN = 64  # pixels that are counted as one if all have the same bin: most of a mask has
+_TABLES = 4  # neighbours count in different tables, so that no count waits for the one before
+_NEXT = np.uint8(1)  # labels count from 255, which wraps to 0
 
 
 class ConfusionMatrix:
@@ -56,13 +62,14 @@ class ConfusionMatrix:
                 f"prediction is {prediction.shape}, ground truth is {truth.shape}",
                 do="give masks of the photo's own height and width",
             )
-        # One pass: the pair of bytes is the bin, so values out of range show up in the table too.
-        pairs = (truth.astype(np.uint16) << 8) | prediction
-        table = np.bincount(pairs.ravel(), minlength=1 << 16).reshape(256, 256)
-        self._check_values("prediction", table.sum(axis=0))
-        self._check_values("truth", table.sum(axis=1))
-        self.counts[:, :-1] += table[: self.n_labels, : self.n_labels]
-        self.counts[:, -1] += table[: self.n_labels, IGNORE]
+        size = self.n_labels + 1
+        tables = np.zeros((_TABLES, size * size), np.int64)
+        if not _count(prediction.ravel(), truth.ravel(), size, tables):
+            self._check_values("prediction", prediction)
+            self._check_values("truth", truth)
+        table = tables.sum(axis=0).reshape(size, size)
+        self.counts[:, :-1] += table[1:, 1:]
+        self.counts[:, -1] += table[1:, 0]
 
     def __add__(self, other: ConfusionMatrix) -> ConfusionMatrix:
         if not isinstance(other, ConfusionMatrix):
@@ -115,13 +122,57 @@ class ConfusionMatrix:
         result.counts = counts
         return result
 
-    def _check_values(self, name: str, histogram: npt.NDArray[np.int64]) -> None:
+    def _check_values(self, name: str, labels: Labels) -> None:
+        histogram = np.bincount(labels.ravel(), minlength=256)
         wrong = np.flatnonzero(histogram[self.n_labels : IGNORE]) + self.n_labels
         if wrong.size:
             raise ShapeError(
                 f"{name} holds label {wrong[0]}, but the labels are 0..{self.n_labels - 1}",
                 do=f"use the class list the mask was made with, and {IGNORE} for ignore",
             )
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def _count(prediction, truth, size, tables):  # type: ignore[no-untyped-def]
+    """Count the pairs of two flat arrays; False, and no right counts, at a label out of range.
+
+    Labels are moved up by one with 255 as 0; the bin of a pair is ``truth * size + prediction``.
+    """
+    bins = np.empty(_CHUNK, np.uint16)
+    for start in range(0, truth.size, _CHUNK):
+        columns, rows = prediction[start : start + _CHUNK], truth[start : start + _CHUNK]
+        if max(_highest(columns), _highest(rows)) >= size:
+            return False
+        for i in range(rows.size):
+            row, column = np.uint8(rows[i] + _NEXT), np.uint8(columns[i] + _NEXT)
+            bins[i] = np.uint16(row) * np.uint16(size) + np.uint16(column)
+        _count_bins(bins[: rows.size], tables)
+    return True
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def _highest(labels):  # type: ignore[no-untyped-def]
+    highest = np.uint8(0)
+    for i in range(labels.size):
+        highest = max(highest, np.uint8(labels[i] + _NEXT))
+    return highest
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def _count_bins(bins, tables):  # type: ignore[no-untyped-def]
+    whole = bins.size // _RUN * _RUN
+    for i in range(0, whole, _RUN):
+        differs = np.uint16(0)
+        for k in range(_RUN):
+            differs |= bins[i + k] ^ bins[i]
+        if differs == 0:
+            tables[0, bins[i]] += _RUN
+            continue
+        for k in range(i, i + _RUN, _TABLES):
+            for t in range(_TABLES):
+                tables[t, bins[k + t]] += 1
+    for i in range(whole, bins.size):
+        tables[0, bins[i]] += 1
 
 
 def _check_array(name: str, labels: Any) -> None:

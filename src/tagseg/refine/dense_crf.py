@@ -1,12 +1,13 @@
 """Fully connected CRF with Gaussian edge potentials, by filter-based mean field.
 
 Kraehenbuehl and Koltun, "Efficient inference in fully connected CRFs with Gaussian edge potentials"
-(2011); Saleh et al. (2017), section 3.1.3, Eq. 6 and 7. The energy of a labelling x is
+(2011); Saleh et al. (2017), section 3.1.3, Eq. 6 to 8. The energy of a labelling x is
 
     E(x) = sum_i theta_i(x_i) + sum_{i < j} [x_i != x_j] sum_m w_m k_m(i, j) / sqrt(n_mi n_mj),
 
 with a bilateral kernel (position and colour) and a smoothness kernel (position), each normalised
-symmetrically by n_mi = sum_j k_m(i, j). One iteration sets
+symmetrically by n_mi = sum_j k_m(i, j), and with the terms of regions where some are given (see
+:mod:`tagseg.refine.higher_order`). One iteration sets
 
     Q_i(l)  proportional to  exp(-theta_i(l) + sum_m w_m sum_j k_m(i, j) Q_j(l) / sqrt(n_mi n_mj)).
 
@@ -15,32 +16,45 @@ j = i out; keeping it adds w_m / n_mi times Q_i(l), which is small where n is la
 weight in a smoothness kernel of 3 pixels) and lets a pixel of a colour that nothing else has keep
 its own label, where the normalisation would otherwise have nothing to normalise.
 
-The bilateral kernel goes through a permutohedral lattice (an approximation), the smoothness kernel
-through a spline grid (close to exact). Neither stores a message: each row of pixels reads both
-grids, takes its softmax and is added to the grids of the next iteration while it is in the cache.
+With the ``lattice`` filter both kernels go through permutohedral lattices, as in all peers. The
+``fine`` filter is closer to the exact mean field. Its smoothness kernel goes through a spline grid,
+exact but for 1e-3. Its bilateral kernel goes through a finer lattice with a wider blur, with more
+vertices where the blur would lose its way; and through a second one, whose vertices lie in the
+holes of the first, in turn with it from iteration to iteration: what one of them gets wrong for a
+pixel near a vertex, the other gets wrong the other way.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
-from numba import njit
 
 from tagseg.errors import ConfigError, ShapeError
 from tagseg.maps import Image, Probs, check_image, check_maps
-from tagseg.refine.lanes import LANES, exp, highest, load, maximum, spread, store, total
-from tagseg.refine.lattice import Lattice, blur, build_lattice
-from tagseg.refine.spatial_grid import GridAxis, convolve, grid_axis, no_axis
+from tagseg.refine.groups import GROUP, Filter, NoFilter, groups_of
+from tagseg.refine.higher_order import HigherOrder, Layers, check_regions, region_layer
+from tagseg.refine.lanes import Width
+from tagseg.refine.lattice import FINE, STANDARD, Blur, Lattice, build_lattice
+from tagseg.refine.mean_field import Filters, MeanField
+from tagseg.refine.pixel_kernels import Pixels, Regions, pixels_first
+from tagseg.refine.spatial_grid import SplineGrid
 
-__all__ = ["CrfParameters", "dense_crf", "refine", "softmax_unary"]
+__all__ = ["CrfParameters", "FilterName", "dense_crf", "refine", "softmax_unary"]
 
 _MAX_LABELS = 255
+_WIDTHS = (4, 8, 16, 32, 64, 128, 256)  # lanes that kernels are compiled for
 _NO_CHANCE = np.float32(1e30)  # energy of the labels that only fill a vector up
+_BOUNDED = 20.0  # kernel weights up to which no energy overflows exp
+_PIXELS_A_THREAD = 4096  # a thread with fewer costs more than it brings
 
 Float32 = npt.NDArray[np.float32]
+FilterName = Literal["fine", "lattice"]
 
 
 @dataclass(frozen=True)
@@ -49,7 +63,8 @@ class CrfParameters:
 
     ``bilateral`` is (weight, sigma in pixels, sigma in colour levels), ``smoothness`` (weight,
     sigma in pixels); None leaves a kernel out. The sigmas hold for photos whose longer side is
-    ``reference_side`` pixels, or for every photo where it is None.
+    ``reference_side`` pixels, or for every photo where it is None. ``filter`` is "fine" (closer to
+    exact) or "lattice" (what pydensecrf computes, in less time).
 
     Raises ConfigError for negative weights, sigmas that are not positive, negative iterations.
     """
@@ -58,6 +73,7 @@ class CrfParameters:
     smoothness: tuple[float, float] | None = (3, 3)
     iterations: int = 10
     reference_side: int | None = None
+    filter: FilterName = "fine"
 
     def __post_init__(self) -> None:
         _check_kernel(self.bilateral, 3, "bilateral")
@@ -65,6 +81,10 @@ class CrfParameters:
         if not _is_whole(self.iterations) or self.iterations < 0:
             raise ConfigError(
                 f"iterations is {self.iterations!r}", where="dense CRF", do="give 0 or more"
+            )
+        if self.filter not in ("fine", "lattice"):
+            raise ConfigError(
+                f"filter is {self.filter!r}", where="dense CRF", do="use fine or lattice"
             )
         side = self.reference_side
         if side is not None and (not _is_whole(side) or side < 1):
@@ -82,20 +102,38 @@ class CrfParameters:
             bilateral = (bilateral[0], bilateral[1] * factor, bilateral[2])
         if smoothness is not None:
             smoothness = (smoothness[0], smoothness[1] * factor)
-        return CrfParameters(bilateral, smoothness, self.iterations)
+        return CrfParameters(bilateral, smoothness, self.iterations, filter=self.filter)
 
 
-def refine(image: Image, unary: Float32, parameters: CrfParameters) -> Probs:
+def refine(
+    image: Image,
+    unary: Float32,
+    parameters: CrfParameters,
+    *,
+    regions: Layers | None = None,
+    higher_order: HigherOrder | None = None,
+    maps: Float32 | None = None,
+    threads: int = 1,
+) -> Probs:
     """Dense CRF of ``image`` (H, W, 3) and ``unary`` (L, H, W) with ``parameters`` at its size.
 
-    Returns probabilities float32 (L, H, W). Raises ShapeError for arrays that do not fit.
+    ``regions`` are integer ids (H, W), negative for no region, or a list of such layers, whose
+    pixels want one label with the strengths ``higher_order``; ``maps`` (L, H, W) >= 0 is P of Eq. 8
+    (default: softmax of -unary). Results depend on ``threads`` in their last bits. Returns
+    probabilities float32 (L, H, W). Raises ShapeError for arrays that do not fit.
     """
     image, unary = _check_arrays(image, unary)
+    threads = _check_threads(threads, image)
+    layers = [] if regions is None else check_regions(regions, unary.shape[1:])
     at_size = parameters.at(*image.shape[:2])
-    lattice = _bilateral_lattice(image, at_size.bilateral)
-    axis_y, axis_x = _smoothness_axes(image, at_size.smoothness)
+    width = Width(next(lanes for lanes in _WIDTHS if lanes >= len(unary)))
+    terms = _regions(layers, higher_order or HigherOrder(), unary, maps, width)
+    reach = sum(kernel[0] for kernel in (at_size.bilateral, at_size.smoothness) if kernel)
+    bounded = reach <= _BOUNDED and not layers and len(unary) > 1
+    pixels = _pixels(unary, width, bounded=bounded)
+    filters = _filters(image, at_size, threads)
     probs = np.empty_like(unary, order="C")
-    _mean_field(_pixels_first(unary), lattice, axis_y, axis_x, at_size.iterations, probs)
+    MeanField(pixels, filters, terms, probs, width, threads).run(at_size.iterations)
     return probs
 
 
@@ -106,17 +144,27 @@ def dense_crf(
     bilateral: tuple[float, float, float] | None = (10, 80, 13),
     smoothness: tuple[float, float] | None = (3, 3),
     iterations: int = 10,
+    filter: FilterName = "fine",
+    regions: Layers | None = None,
+    higher_order: HigherOrder | None = None,
+    threads: int = 1,
 ) -> Probs:
     """Mean-field marginals of a dense CRF (Kraehenbuehl and Koltun 2011; Saleh et al. Eq. 6).
 
     ``image`` is uint8 (H, W, 3), ``unary`` = -log p float32 (L, H, W); ``bilateral`` is (weight,
     sigma in pixels, sigma in colour levels), ``smoothness`` (weight, sigma in pixels), None leaves
-    a kernel out. Returns float32 (L, H, W) that sums to 1 over labels; with 0 iterations it is
-    softmax(-unary). Holds no lock: several photos may run in threads.
+    a kernel out. ``filter`` is "fine", closer to exact, or "lattice", as pydensecrf has it.
+    ``regions`` (H, W), or a list of such layers, adds P^n-Potts terms of strengths
+    ``higher_order``. Returns float32 (L, H, W) that sums to 1 over labels; with 0 iterations it is
+    softmax(-unary). Holds no lock: one photo may use several ``threads``, and several photos may
+    run in threads of yours.
 
     Raises ShapeError for arrays that do not fit, ConfigError for settings that make no sense.
     """
-    return refine(image, unary, CrfParameters(bilateral, smoothness, iterations))
+    parameters = CrfParameters(bilateral, smoothness, iterations, filter=filter)
+    return refine(
+        image, unary, parameters, regions=regions, higher_order=higher_order, threads=threads
+    )
 
 
 def softmax_unary(maps: Float32) -> Float32:
@@ -162,186 +210,129 @@ def _check_arrays(image: Any, unary: Any) -> tuple[Image, Float32]:
     return image, unary
 
 
-def _bilateral_lattice(image: Image, bilateral: tuple[float, float, float] | None) -> Lattice:
-    """Lattice of the bilateral kernel, with weight and symmetric normalisation in its weights."""
+def _check_threads(threads: Any, image: Image) -> int:
+    """Threads that are worth their start, at most ``threads``."""
+    if not _is_whole(threads) or threads < 1:
+        raise ConfigError(f"threads is {threads!r}", where="dense CRF", do="give 1 or more")
     height, width = image.shape[:2]
-    if bilateral is None or bilateral[0] == 0:
-        return _empty_lattice(height * width)
-    weight, sigma_pixels, sigma_levels = bilateral
-    features = np.empty((height, width, 5), np.float32)
-    with np.errstate(over="ignore"):  # sigmas that small are refused by the lattice
-        features[..., 0] = np.arange(width) / sigma_pixels
-        features[..., 1] = np.arange(height)[:, None] / sigma_pixels
-        features[..., 2:] = (np.arange(256) / sigma_levels).astype(np.float32)[image]
-    lattice = build_lattice(features.reshape(-1, 5))
-    _normalise(lattice, weight)
+    return int(min(threads, max(1, height * width // _PIXELS_A_THREAD)))
+
+
+def _filters(image: Image, parameters: CrfParameters, threads: int) -> Filters:
+    """Filters of both kernels, in the order in which the iterations take their turns."""
+    jobs = [*_bilateral_filters(image, parameters), _smoothness_filter(image, parameters)]
+    if threads == 1:
+        built = [job() for job in jobs]
+    else:
+        with ThreadPoolExecutor(threads) as pool:
+            built = [done.result() for done in [pool.submit(job) for job in jobs]]
+    *bilateral, smooth = built
+    return [(filter_, smooth) for filter_ in bilateral]
+
+
+def _bilateral_filters(image: Image, parameters: CrfParameters) -> list[Callable[[], Filter]]:
+    """What builds the lattices of the bilateral kernel: one, or two that take turns."""
+    if parameters.bilateral is None or parameters.bilateral[0] == 0:
+        return [partial(NoFilter, *image.shape[:2])]
+    weight, sigma_pixels, sigma_levels = parameters.bilateral
+    features = _bilateral_features(image, sigma_pixels, sigma_levels)
+    if parameters.filter == "lattice":
+        return [partial(_lattice_filter, features, STANDARD, weight)]
+    return [partial(_lattice_filter, features, FINE, weight, shift) for shift in (0.0, 1.0)]
+
+
+def _smoothness_filter(image: Image, parameters: CrfParameters) -> Callable[[], Filter]:
+    """What builds the filter of the smoothness kernel."""
+    height, width = image.shape[:2]
+    if parameters.smoothness is None or parameters.smoothness[0] == 0:
+        return partial(NoFilter, height, width)
+    weight, sigma = parameters.smoothness
+    if parameters.filter == "lattice":
+        return partial(_lattice_filter, _positions(height, width, sigma), STANDARD, weight)
+    return partial(SplineGrid, height, width, sigma, weight)
+
+
+def _lattice_filter(features: Float32, blur: Blur, weight: float, shift: float = 0.0) -> Lattice:
+    lattice = build_lattice(features, blur, shift=shift)
+    lattice.normalise(weight)
     return lattice
 
 
-def _empty_lattice(n: int) -> Lattice:
-    return Lattice(
-        np.empty((n, 0), np.int32), np.empty((n, 0), np.float32), np.empty((0, 0, 2), np.int32)
-    )
+def _positions(height: int, width: int, sigma: float) -> Float32:
+    """Coordinates (2, H, W) in sigmas."""
+    features = np.empty((2, height, width), np.float32)
+    with np.errstate(over="ignore"):  # sigmas that small are refused by the lattice
+        features[0] = np.arange(width) / sigma
+        features[1] = (np.arange(height) / sigma)[:, None]
+    return features
 
 
-def _smoothness_axes(
-    image: Image, smoothness: tuple[float, float] | None
-) -> tuple[GridAxis, GridAxis]:
-    """The two axes of the smoothness kernel, its weight in the vertical one."""
+def _bilateral_features(image: Image, sigma_pixels: float, sigma_levels: float) -> Float32:
+    """Coordinates and colours (5, H, W) in sigmas."""
     height, width = image.shape[:2]
-    if smoothness is None or smoothness[0] == 0:
-        return no_axis(height), no_axis(width)
-    weight, sigma = smoothness
-    vertical = grid_axis(height, sigma)
-    return vertical._replace(kernel=vertical.kernel * np.float32(weight)), grid_axis(width, sigma)
+    features = np.empty((5, height, width), np.float32)
+    features[:2] = _positions(height, width, sigma_pixels)
+    with np.errstate(over="ignore"):
+        levels = (np.arange(256) / sigma_levels).astype(np.float32)
+    for channel in range(3):
+        np.take(levels, image[..., channel], out=features[2 + channel])
+    return features
 
 
-def _pixels_first(unary: Float32) -> Float32:
-    """Unary (H, W, lanes), the least of each pixel moved to 0, padded with labels of no chance."""
-    n_labels, height, width = unary.shape
-    moved = np.full((height, width, -(-n_labels // LANES) * LANES), _NO_CHANCE)
-    _transpose(unary, moved)
-    return moved
+def _pixels(unary: Float32, width: Width, *, bounded: bool) -> Pixels:
+    n_labels, height, length = unary.shape
+    moved = np.zeros(groups_of(height, length) * GROUP * n_labels + width.lanes, np.float32)
+    pixels_first(unary, moved, _NO_CHANCE)
+    padding = np.where(np.arange(width.lanes) < n_labels, 0, -_NO_CHANCE).astype(np.float32)
+    return Pixels(moved, n_labels, padding, bounded)
 
 
-@njit(nogil=True, cache=True)
-def _transpose(unary, moved):  # type: ignore[no-untyped-def]
-    n_labels, height, width = unary.shape
-    for y in range(height):
-        for x in range(width):
-            least = unary[0, y, x]
-            for k in range(1, n_labels):
-                least = min(least, unary[k, y, x])
-            for k in range(n_labels):
-                moved[y, x, k] = min(unary[k, y, x] - least, _NO_CHANCE)
+def _regions(
+    layers: list[npt.NDArray[np.integer]],
+    strengths: HigherOrder,
+    unary: Float32,
+    maps: Float32 | None,
+    width: Width,
+) -> Regions:
+    """The terms of all layers, their regions numbered through."""
+    n_labels, height, length = unary.shape
+    groups = groups_of(height, length)
+    nothing = np.zeros(0, np.float32)
+    if not layers:
+        return Regions(np.empty((0, groups * GROUP), np.int32), *[nothing] * 5)
+    probs = _softmax(unary) if maps is None else check_maps(maps, (height, length), "maps")
+    if len(probs) != n_labels:
+        raise ShapeError(f"maps has {len(probs)} labels, unary {n_labels}", do="give as many")
+    found = [region_layer(layer, probs, strengths) for layer in layers]
+    total = sum(len(layer.sizes) for layer in found)
+    costs, gain = np.zeros((2, total + 1, width.lanes), np.float32)
+    ids = np.full((len(found), groups, GROUP), total, np.int32)
+    start = 0
+    for layer, places in zip(found, ids, strict=True):
+        end = start + len(layer.sizes)
+        paid = strengths.area_weight * layer.sizes[:, None] * layer.costs
+        costs[start:end, :n_labels] = paid - paid.min(axis=1, keepdims=True)
+        gain[start:end, :n_labels] = strengths.weight * (strengths.gamma_max - layer.costs)
+        _by_group(np.where(layer.ids < len(layer.sizes), layer.ids + start, total), places)
+        start = end
+    gains = bool(gain.any())
+    sums = np.zeros(((total + 1) if gains else 0) * width.lanes, np.float32)
+    logs = np.zeros(groups * GROUP * width.lanes if gains else 0, np.float32)
+    flat = ids.reshape(len(found), -1)
+    return Regions(flat, costs.ravel(), gain.ravel(), sums, sums.copy(), logs)
 
 
-@njit(nogil=True, cache=True)
-def _normalise(lattice, weight):  # type: ignore[no-untyped-def]
-    """Scale the weights of point i by sqrt(weight / n_i), n = the lattice's response to ones."""
-    n, corners = lattice.vertices.shape
-    values = np.zeros((lattice.neighbours.shape[1] + 1) * LANES, np.float32)
-    for i in range(n):
-        for v in range(corners):
-            values[lattice.vertices[i, v] * LANES] += lattice.weights[i, v]
-    values, _ = blur(values, np.empty_like(values), lattice.neighbours)
-    for i in range(n):
-        response = np.float32(0)
-        for v in range(corners):
-            response += lattice.weights[i, v] * values[lattice.vertices[i, v] * LANES]
-        lattice.weights[i] *= np.float32(np.sqrt(weight / response))
+def _by_group(ids: npt.NDArray[np.integer], places: npt.NDArray[np.int32]) -> None:
+    """Put ``ids`` (H, W) into ``places`` (groups, 4); what lies beside the photo stays."""
+    height, length = ids.shape
+    grid = places.reshape(-(-height // 2), -(-length // 2), 2, 2)
+    for dy in range(2):
+        for dx in range(2):
+            part = ids[dy::2, dx::2]
+            grid[: part.shape[0], : part.shape[1], dy, dx] = part
 
 
-@njit(nogil=True, cache=True, error_model="numpy")
-def _mean_field(unary, lattice, axis_y, axis_x, iterations, probs):  # type: ignore[no-untyped-def]
-    """Run the mean field on ``unary`` (H, W, width) and write ``probs`` (L, H, W)."""
-    height, length, width = unary.shape
-    values = np.zeros((lattice.neighbours.shape[1] + 1) * width, np.float32)
-    grid = np.zeros(axis_y.size * axis_x.size * width, np.float32)
-    values_next, grid_next = np.empty_like(values), np.empty_like(grid)
-    grid_row = np.empty(axis_x.size * width, np.float32)
-    row = np.empty(length * width, np.float32)
-    flat = unary.reshape(unary.size)
-    for iteration in range(iterations + 1):
-        values_next[:] = 0
-        grid_next[:] = 0
-        for y in range(height):
-            _slice_grid_row(grid, axis_y, y, grid_row)
-            _update_row(flat, y, lattice, axis_x, values, grid_row, row)
-            if iteration == iterations:
-                _write_row(row, probs, y)
-                continue
-            _splat_row(row, y, lattice, axis_x, values_next, grid_row)
-            _splat_grid_row(grid_row, axis_y, y, grid_next)
-        values, values_next = blur(values_next, values, lattice.neighbours)
-        convolve(grid_next, grid, axis_y.kernel, 1, axis_y.size, axis_x.size * width)
-        convolve(grid, grid_next, axis_x.kernel, axis_y.size, axis_x.size, width)
-        grid, grid_next = grid_next, grid
-
-
-@njit(nogil=True, cache=True, error_model="numpy")
-def _slice_grid_row(grid, axis_y, y, grid_row):  # type: ignore[no-untyped-def]
-    """Read the grid at row ``y`` of the photo into ``grid_row`` (grid columns * width,)."""
-    step = axis_y.taps.shape[0]
-    start = y // step * grid_row.size
-    for k in range(0, grid_row.size, LANES):
-        value = spread(np.float32(0))
-        for t in range(axis_y.taps.shape[1]):
-            tap = axis_y.taps[y % step, t]
-            value = value + tap * load(grid, start + t * grid_row.size + k)
-        store(grid_row, k, axis_y.scale[y] * value)
-
-
-@njit(nogil=True, cache=True, error_model="numpy")
-def _splat_grid_row(grid_row, axis_y, y, grid):  # type: ignore[no-untyped-def]
-    """Add ``grid_row`` to the grid at row ``y`` of the photo."""
-    step = axis_y.taps.shape[0]
-    for t in range(axis_y.taps.shape[1]):
-        start = (y // step + t) * grid_row.size
-        tap = axis_y.taps[y % step, t] * axis_y.scale[y]
-        for k in range(0, grid_row.size, LANES):
-            store(grid, start + k, load(grid, start + k) + tap * load(grid_row, k))
-
-
-@njit(nogil=True, cache=True, error_model="numpy")
-def _update_row(unary, y, lattice, axis_x, values, grid_row, row):  # type: ignore[no-untyped-def]
-    """Probabilities (W * width,) of the pixels of one row, from both kernels' messages."""
-    vertices, weights, taps = lattice.vertices, lattice.weights, axis_x.taps
-    length = axis_x.scale.size
-    width = row.size // length
-    for x in range(length):
-        point, cell, phase = y * length + x, x // taps.shape[0], x % taps.shape[0]
-        best = spread(np.float32(-np.inf))
-        for k in range(0, width, LANES):
-            energy = spread(np.float32(0))
-            for t in range(taps.shape[1]):
-                energy = energy + taps[phase, t] * load(grid_row, (cell + t) * width + k)
-            energy = axis_x.scale[x] * energy - load(unary, point * width + k)
-            for v in range(vertices.shape[1]):
-                source = vertices[point, v] * width + k
-                energy = energy + weights[point, v] * load(values, source)
-            store(row, x * width + k, energy)
-            best = maximum(best, energy)
-        _softmax(row, x * width, width, highest(best))
-
-
-@njit(nogil=True, cache=True, error_model="numpy")
-def _softmax(row, start, width, largest):  # type: ignore[no-untyped-def]
-    """Softmax of ``row[start : start + width]`` in place."""
-    mass = spread(np.float32(0))
-    for k in range(start, start + width, LANES):
-        share = exp(load(row, k) - spread(largest))
-        store(row, k, share)
-        mass = mass + share
-    inverse = np.float32(1) / total(mass)
-    for k in range(start, start + width, LANES):
-        store(row, k, inverse * load(row, k))
-
-
-@njit(nogil=True, cache=True, error_model="numpy")
-def _splat_row(row, y, lattice, axis_x, values, grid_row):  # type: ignore[no-untyped-def]
-    """Add the probabilities of one row to the lattice, and collect them in ``grid_row``."""
-    vertices, weights, taps = lattice.vertices, lattice.weights, axis_x.taps
-    length = axis_x.scale.size
-    width = row.size // length
-    grid_row[:] = 0
-    for x in range(length):
-        point, cell, phase = y * length + x, x // taps.shape[0], x % taps.shape[0]
-        for k in range(0, width, LANES):
-            share = load(row, x * width + k)
-            for v in range(vertices.shape[1]):
-                target = vertices[point, v] * width + k
-                store(values, target, load(values, target) + weights[point, v] * share)
-            for t in range(taps.shape[1]):
-                target = (cell + t) * width + k
-                tap = taps[phase, t] * axis_x.scale[x]
-                store(grid_row, target, load(grid_row, target) + tap * share)
-
-
-@njit(nogil=True, cache=True, error_model="numpy")
-def _write_row(row, probs, y):  # type: ignore[no-untyped-def]
-    n_labels, _, length = probs.shape
-    width = row.size // length
-    for k in range(n_labels):
-        for x in range(length):
-            probs[k, y, x] = row[x * width + k]
+def _softmax(unary: Float32) -> Float32:
+    probs: Float32 = np.exp(unary.min(axis=0) - unary)
+    probs /= probs.sum(axis=0)
+    return probs

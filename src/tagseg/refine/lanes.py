@@ -1,9 +1,12 @@
-"""Eight float32 at once in numba kernels.
+"""Machine vectors in numba kernels: several float32 at once, as many as a kernel asks for.
 
 The loops of the dense CRF run over the labels of one pixel: too few for LLVM to vectorise a loop,
-and it cannot know that the arrays do not overlap. Here a machine vector of eight values is a type
-of its own, which kernels load, combine with + - * (numbers stand on the left) and store. Indices
-are those of the flat array, and are not checked.
+and it cannot know that the arrays do not overlap. Here a vector of float32 is a type of its own,
+which kernels load, combine with + - * (numbers stand on the left) and store. LLVM splits vectors
+that are longer than the machine's registers. Indices are those of the flat array, unchecked.
+
+A kernel learns the length of its vectors from a :class:`Width` among its arguments, and is compiled
+once for each.
 """
 
 from __future__ import annotations
@@ -15,28 +18,77 @@ from typing import Any
 import numpy as np
 from llvmlite import ir
 from numba import types
-from numba.extending import intrinsic, models, overload, register_model
+from numba.core import cgutils
+from numba.extending import (
+    NativeValue,
+    intrinsic,
+    models,
+    overload,
+    register_model,
+    typeof_impl,
+    unbox,
+)
+from scipy.special import exprel
 
-__all__ = ["LANES", "exp", "highest", "load", "maximum", "spread", "store", "total"]
+__all__ = [
+    "Width",
+    "at",
+    "equal",
+    "exp",
+    "floor",
+    "highest",
+    "lanes",
+    "less",
+    "load",
+    "maximum",
+    "spread",
+    "store",
+    "total",
+]
 
-LANES = 8
-
-_VECTOR = ir.VectorType(ir.FloatType(), LANES)
 _FAST = ("fast",)
 
 
+class Width:
+    """Number of values of a vector: a number that kernels know when they are compiled."""
+
+    def __init__(self, lanes: int) -> None:
+        self.lanes = lanes
+
+
+class _WidthType(types.Type):
+    def __init__(self, lanes: int) -> None:
+        self.lanes = lanes
+        super().__init__(name=f"Width({lanes})")
+
+
+register_model(_WidthType)(models.OpaqueModel)
+
+
+@typeof_impl.register(Width)
+def _typeof_width(value: Width, _context: Any) -> _WidthType:
+    return _WidthType(value.lanes)
+
+
+@unbox(_WidthType)
+def _unbox_width(_type: Any, _value: Any, context: Any) -> NativeValue:
+    return NativeValue(context.context.get_dummy_value())
+
+
 class _LanesType(types.Type):
-    def __init__(self) -> None:
-        super().__init__(name="Lanes")
-
-
-_lanes = _LanesType()
+    def __init__(self, lanes: int) -> None:
+        self.lanes = lanes
+        super().__init__(name=f"Lanes({lanes})")
 
 
 @register_model(_LanesType)
 class _LanesModel(models.PrimitiveModel):
     def __init__(self, manager: Any, kind: Any) -> None:
-        super().__init__(manager, kind, _VECTOR)
+        super().__init__(manager, kind, _vector(kind.lanes))
+
+
+def _vector(lanes: int) -> ir.VectorType:
+    return ir.VectorType(ir.FloatType(), lanes)
 
 
 def _inline(function: Callable) -> Any:
@@ -44,78 +96,111 @@ def _inline(function: Callable) -> Any:
     return intrinsic(function)
 
 
-def _constant(value: float) -> ir.Constant:
-    return ir.Constant(_VECTOR, [value] * LANES)
+def _constant(like: Any, value: float) -> ir.Constant:
+    return ir.Constant(like.type, [value] * like.type.count)
 
 
-def _place(context: Any, builder: Any, array_type: Any, array: Any, index: Any) -> Any:
-    """Pointer to the eight values from ``index`` of the flat array on."""
+def _place(context: Any, builder: Any, array_type: Any, array: Any, index: Any, vector: Any) -> Any:
+    """Pointer to the values from ``index`` of the flat array on."""
     data = context.make_array(array_type)(context, builder, array).data
-    return builder.bitcast(builder.gep(data, [index]), _VECTOR.as_pointer())
+    return builder.bitcast(builder.gep(data, [index]), vector.as_pointer())
 
 
 @_inline
-def load(_typing, array, index):  # type: ignore[no-untyped-def]
-    """Values ``array[index : index + 8]`` of a contiguous float32 array."""
+def lanes(_typing, width):  # type: ignore[no-untyped-def]
+    """Number of values of a :class:`Width`, a constant to the compiler."""
+
+    def lower(_context, _builder, _signature, _args):  # type: ignore[no-untyped-def]
+        return ir.Constant(ir.IntType(64), width.lanes)
+
+    return types.int64(width), lower
+
+
+@_inline
+def at(_typing, array, index):  # type: ignore[no-untyped-def]
+    """Element ``index`` of the flat array, as a scalar."""
 
     def lower(context, builder, signature, args):  # type: ignore[no-untyped-def]
-        place = _place(context, builder, signature.args[0], *args)
+        data = context.make_array(signature.args[0])(context, builder, args[0]).data
+        return builder.load(builder.gep(data, [args[1]]))
+
+    return array.dtype(array, types.intp), lower
+
+
+@_inline
+def load(_typing, array, index, width):  # type: ignore[no-untyped-def]
+    """Values from ``index`` on of a contiguous float32 array."""
+
+    def lower(context, builder, signature, args):  # type: ignore[no-untyped-def]
+        vector = _vector(width.lanes)
+        place = _place(context, builder, signature.args[0], args[0], args[1], vector)
         return builder.load(place, align=4)
 
-    return _lanes(array, types.intp), lower
+    return _LanesType(width.lanes)(array, types.intp, width), lower
 
 
 @_inline
 def store(_typing, array, index, value):  # type: ignore[no-untyped-def]
-    """Set ``array[index : index + 8]`` of a contiguous float32 array to ``value``."""
+    """Set the values from ``index`` on of a contiguous float32 array."""
 
     def lower(context, builder, signature, args):  # type: ignore[no-untyped-def]
-        place = _place(context, builder, signature.args[0], *args[:2])
-        builder.store(args[2], place, align=4)
+        array, index, vector = args
+        place = _place(context, builder, signature.args[0], array, index, vector.type)
+        builder.store(vector, place, align=4)
         return context.get_dummy_value()
 
-    return types.void(array, types.intp, _lanes), lower
+    return types.void(array, types.intp, value), lower
 
 
 @_inline
-def spread(_typing, value):  # type: ignore[no-untyped-def]
-    """Eight times the same number."""
+def spread(_typing, value, width):  # type: ignore[no-untyped-def]
+    """The same number in every lane."""
 
     def lower(_context, builder, _signature, args):  # type: ignore[no-untyped-def]
-        return _spread(builder, args[0])
+        return _spread(builder, args[0], width.lanes)
 
-    return _lanes(types.float32), lower
+    return _LanesType(width.lanes)(types.float32, width), lower
 
 
-def _spread(builder: Any, scalar: Any) -> Any:
+@_inline
+def _spread_like(_typing, value, like):  # type: ignore[no-untyped-def]
+    def lower(_context, builder, _signature, args):  # type: ignore[no-untyped-def]
+        return _spread(builder, args[0], like.lanes)
+
+    return like(types.float32, like), lower
+
+
+def _spread(builder: Any, scalar: Any, lanes: int) -> Any:
     index = ir.IntType(32)
-    first = builder.insert_element(ir.Constant(_VECTOR, ir.Undefined), scalar, index(0))
-    zeros = ir.Constant(ir.VectorType(index, LANES), [0] * LANES)
+    first = builder.insert_element(ir.Constant(_vector(lanes), ir.Undefined), scalar, index(0))
+    zeros = ir.Constant(ir.VectorType(index, lanes), [0] * lanes)
     return builder.shuffle_vector(first, first, zeros)
 
 
-def _binary(instruction: str) -> Callable:
+def _elementwise(combine: Callable) -> Callable:
+    """Intrinsic that joins two vectors of one length lane by lane."""
+
     @_inline
-    def combine(_typing, a, b):  # type: ignore[no-untyped-def]
+    def join(_typing, a, b):  # type: ignore[no-untyped-def]
         def lower(_context, builder, _signature, args):  # type: ignore[no-untyped-def]
-            return getattr(builder, instruction)(*args, flags=_FAST)
+            return combine(builder, *args)
 
-        return _lanes(_lanes, _lanes), lower
+        return a(a, a), lower
 
-    return combine
+    return join
 
 
 def _overload_operator(function: Callable, instruction: str) -> None:
-    """Make ``function`` work between lanes, and with a number on the left."""
-    combine = _binary(instruction)
+    """Make ``function`` work between vectors, and with a number on the left."""
+    combine = _elementwise(lambda builder, a, b: getattr(builder, instruction)(a, b, flags=_FAST))
 
-    @overload(function)
+    @overload(function, inline="always")
     def typed(a, b):  # type: ignore[no-untyped-def]
-        if b is not _lanes:
+        if not isinstance(b, _LanesType):
             return None
-        if a is _lanes:
+        if isinstance(a, _LanesType):
             return lambda a, b: combine(a, b)
-        return lambda a, b: combine(spread(np.float32(a)), b)
+        return lambda a, b: combine(_spread_like(np.float32(a), b), b)
 
 
 _overload_operator(operator.add, "fadd")
@@ -127,33 +212,55 @@ def _larger(builder: Any, a: Any, b: Any) -> Any:
     return builder.select(builder.fcmp_ordered(">", a, b), a, b)
 
 
+def _compare(how: str) -> Callable:
+    """Comparison of two vectors: 1 where it holds, 0 elsewhere."""
+
+    def lower(builder: Any, a: Any, b: Any) -> Any:
+        holds = builder.fcmp_ordered(how, a, b)
+        return builder.select(holds, _constant(a, 1.0), _constant(a, 0.0))
+
+    return lower
+
+
+maximum = _elementwise(_larger)
+less = _elementwise(_compare("<"))
+equal = _elementwise(_compare("=="))
+
+
+def _machine(builder: Any, name: str, vector: Any) -> Any:
+    """Result of an LLVM intrinsic for one vector of float32."""
+    kind = ir.FunctionType(vector.type, [vector.type])
+    full = f"llvm.{name}.v{vector.type.count}f32"
+    return builder.call(cgutils.get_or_insert_function(builder.module, kind, full), [vector])
+
+
 @_inline
-def maximum(_typing, a, b):  # type: ignore[no-untyped-def]
-    """Larger value of each lane."""
+def floor(_typing, value):  # type: ignore[no-untyped-def]
+    """Largest whole number up to each value."""
 
     def lower(_context, builder, _signature, args):  # type: ignore[no-untyped-def]
-        return _larger(builder, *args)
+        return _machine(builder, "floor", args[0])
 
-    return _lanes(_lanes, _lanes), lower
+    return value(value), lower
 
 
 def _across(join: Callable) -> Callable:
-    """Intrinsic that joins the eight values of one vector in a tree."""
+    """Intrinsic that joins the values of one vector in a tree."""
 
     @_inline
     def reduce(_typing, value):  # type: ignore[no-untyped-def]
         def lower(_context, builder, _signature, args):  # type: ignore[no-untyped-def]
-            index = ir.IntType(32)
-            vector, half = args[0], LANES // 2
+            index, vector, half = ir.IntType(32), args[0], value.lanes // 2
             while half:
-                lanes = [(lane + half) % LANES for lane in range(LANES)]
-                moved = builder.shuffle_vector(
-                    vector, vector, ir.Constant(ir.VectorType(index, LANES), lanes)
+                low, high = (
+                    ir.Constant(ir.VectorType(index, half), list(range(start, start + half)))
+                    for start in (0, half)
                 )
-                vector, half = join(builder, vector, moved), half // 2
+                parts = [builder.shuffle_vector(vector, vector, which) for which in (low, high)]
+                vector, half = join(builder, *parts), half // 2
             return builder.extract_element(vector, index(0))
 
-        return types.float32(_lanes), lower
+        return types.float32(value), lower
 
     return reduce
 
@@ -161,30 +268,38 @@ def _across(join: Callable) -> Callable:
 highest = _across(_larger)
 total = _across(lambda builder, a, b: builder.fadd(a, b, flags=_FAST))
 
-# 2^x on [-1/2, 1/2], relative error 2e-7 in float32: the Taylor coefficients ln(2)^n / n!.
-_POWERS = [float(np.log(2.0) ** n / np.prod(np.arange(1.0, n + 1))) for n in range(7)]
+# 2^x on [-1/2, 1/2] as 1 + x p(x), relative error 2e-7 in float32: exactly 1 at 0.
+_LOG_2 = float(np.log(2))
+_SLOPE = np.polynomial.Chebyshev.interpolate(
+    lambda x: _LOG_2 * exprel(x * _LOG_2), 4, domain=[-0.5, 0.5]
+)
+_POWERS = [1.0, *_SLOPE.convert(kind=np.polynomial.Polynomial).coef.tolist()]
 _SMALLEST_EXPONENT = -96.0  # below 2^-96 the result is 0, so that products with it stay normal
 
 
 @_inline
 def exp(_typing, value):  # type: ignore[no-untyped-def]
-    """Exponential of values <= 0; 0 below exp(-66)."""
+    """Exponential of values up to 80; 0 below exp(-66)."""
 
     def lower(_context, builder, _signature, args):  # type: ignore[no-untyped-def]
-        integers = ir.VectorType(ir.IntType(32), LANES)
-        exponent = builder.fmul(args[0], _constant(float(np.float32(1 / np.log(2)))), flags=_FAST)
-        clamped = _larger(builder, exponent, _constant(_SMALLEST_EXPONENT))
-        shifted = builder.fsub(clamped, _constant(0.5))
-        whole = builder.fptosi(shifted, integers)  # rounds toward zero: to nearest for x <= 0
-        rest = builder.fsub(clamped, builder.sitofp(whole, _VECTOR), flags=_FAST)
-        power = _constant(float(np.float32(_POWERS[-1])))
+        def constant(number: float) -> ir.Constant:
+            return _constant(args[0], float(np.float32(number)))
+
+        integers = ir.VectorType(ir.IntType(32), value.lanes)
+        exponent = builder.fmul(args[0], constant(1 / np.log(2)), flags=_FAST)
+        clamped = _larger(builder, exponent, constant(_SMALLEST_EXPONENT))
+        whole = _machine(builder, "rint", clamped)
+        rest = builder.fsub(clamped, whole, flags=_FAST)
+        power = constant(_POWERS[-1])
         for coefficient in _POWERS[-2::-1]:
             scaled = builder.fmul(power, rest, flags=_FAST)
-            power = builder.fadd(scaled, _constant(float(np.float32(coefficient))), flags=_FAST)
-        biased = builder.add(whole, ir.Constant(integers, [127] * LANES))
-        scale = builder.bitcast(builder.shl(biased, ir.Constant(integers, [23] * LANES)), _VECTOR)
-        result = builder.fmul(power, scale, flags=_FAST)
-        kept = builder.fcmp_ordered(">", exponent, _constant(_SMALLEST_EXPONENT))
-        return builder.select(kept, result, _constant(0.0))
+            power = builder.fadd(scaled, constant(coefficient), flags=_FAST)
+        biased = builder.add(
+            builder.fptosi(whole, integers), ir.Constant(integers, [127] * value.lanes)
+        )
+        bits = builder.shl(biased, ir.Constant(integers, [23] * value.lanes))
+        result = builder.fmul(power, builder.bitcast(bits, args[0].type), flags=_FAST)
+        kept = builder.fcmp_ordered(">", exponent, constant(_SMALLEST_EXPONENT))
+        return builder.select(kept, result, constant(0.0))
 
-    return _lanes(_lanes), lower
+    return value(value), lower

@@ -1,4 +1,4 @@
-"""Gaussian filtering of a photo through a coarse grid of cubic B-splines, nearly exact.
+"""Gaussian filtering in the plane through a coarse grid of cubic B-splines, nearly exact.
 
 A Gaussian of several pixels leaves no detail, so it is applied on a grid with a point every
 ``step`` pixels: splat (each pixel adds its value to 4 x 4 grid points, with B-spline weights),
@@ -16,9 +16,10 @@ import numpy as np
 import numpy.typing as npt
 from numba import njit
 
-from tagseg.refine.lanes import LANES, load, spread, store
+from tagseg.refine.groups import GROUP, Splat, groups_of
+from tagseg.refine.lanes import Width, at, lanes, load, spread, store
 
-__all__ = ["GridAxis", "convolve", "grid_axis", "no_axis"]
+__all__ = ["GridAxis", "SplineGrid", "convolve", "grid_axis"]
 
 _SIGMAS_PER_STEP = 1.5  # the grid's step is at most sigma / 1.5
 _RADIUS = 5.0  # sigmas where a Gaussian, 4e-6 there, is cut
@@ -27,6 +28,7 @@ _FREQUENCIES = 128
 _FINEST_STEP = 8  # beyond, the kernel depends on sigma / step alone
 _FLAT = 30.0  # photo sides from where on a Gaussian is constant on the photo, to 6e-4
 
+Float32 = npt.NDArray[np.float32]
 Float64 = npt.NDArray[np.float64]
 
 
@@ -37,6 +39,48 @@ class GridAxis(NamedTuple):
     taps: npt.NDArray[np.float32]  # (step, T) weights by x % step; T is 4, or 1 where step is 1
     kernel: npt.NDArray[np.float32]  # (2 R + 1,) symmetric, applied between the grid points
     scale: npt.NDArray[np.float32]  # (length,) 1 / sqrt(filtered ones): symmetric normalisation
+
+
+class SplineGrid:
+    """Filter with weight * exp(-|x|^2 / (2 sigma^2)), sigma in pixels, normalised symmetrically."""
+
+    def __init__(self, height: int, width: int, sigma: float, weight: float) -> None:
+        self.vertical, self.horizontal = grid_axis(height, sigma), grid_axis(width, sigma)
+        self._weight = np.float32(weight)
+        step_y, taps = self.vertical.taps.shape
+        step_x = self.horizontal.taps.shape[0]
+        groups = groups_of(height, width)
+        most = groups * (taps + 1) ** 2
+        starts = np.zeros(groups + 1, np.int32)
+        points, weights = np.empty(most, np.int32), np.empty((most, GROUP), np.float32)
+        weights_y, weights_x = (_weights_of_pixels(a) for a in (self.vertical, self.horizontal))
+        _splat(
+            *(height, width, step_y, step_x, weights_y, weights_x),
+            *(starts, points, weights, self.horizontal.size),
+        )
+        self.splat = Splat(starts, points[: starts[-1]], weights[: starts[-1]])
+
+    @property
+    def n_points(self) -> int:
+        """Points of the grid."""
+        return self.vertical.size * self.horizontal.size
+
+    def blur(self, values: Float32, scratch: Float32, width: Width) -> tuple[Float32, Float32]:
+        """Convolve ``values`` along both axes; return result and scratch."""
+        vertical, horizontal = self.vertical, self.horizontal
+        inner = horizontal.size * width.lanes
+        kernel = vertical.kernel * self._weight
+        convolve(values, scratch, kernel, 1, vertical.size, inner, width)
+        sizes = (vertical.size, horizontal.size, width.lanes)
+        convolve(scratch, values, horizontal.kernel, *sizes, width)
+        return values, scratch
+
+
+def _weights_of_pixels(axis: GridAxis) -> Float32:
+    """Weights (length, T) of the points that each pixel touches, with its normalisation."""
+    pixels = np.arange(axis.scale.size)
+    weights: Float32 = axis.taps[pixels % len(axis.taps)] * axis.scale[:, None]
+    return weights
 
 
 def grid_axis(length: int, sigma: float) -> GridAxis:
@@ -54,12 +98,6 @@ def grid_axis(length: int, sigma: float) -> GridAxis:
     return GridAxis(
         size, taps.astype(np.float32), kernel.astype(np.float32), scale.astype(np.float32)
     )
-
-
-def no_axis(length: int) -> GridAxis:
-    """Axis of a filter that is left out: no pixel touches any grid point."""
-    nothing = np.zeros(0, np.float32)
-    return GridAxis(0, nothing.reshape(1, 0), nothing, np.ones(length, np.float32))
 
 
 def _gaussian(radius: int, sigma: float) -> Float64:
@@ -103,19 +141,43 @@ def _ones_filtered(length: int, size: int, taps: Float64, kernel: Float64) -> Fl
     return (weights * blurred[points]).sum(axis=1)
 
 
-@njit(nogil=True, cache=True)
-def convolve(source, target, kernel, outer, length, inner):  # type: ignore[no-untyped-def]
+@njit(nogil=True, cache=True, error_model="numpy")
+def _splat(height, width, step_y, step_x, weights_y, weights_x, starts, points, weights, columns):  # type: ignore[no-untyped-def]
+    """Fill the entries of all groups; pixel (y, x) touches points y // step + t, x // step + t."""
+    taps = weights_y.shape[1]
+    across = (width + 1) // 2
+    entry = 0
+    for y in range(0, height, 2):
+        top, bottom = y // step_y, min(y + 1, height - 1) // step_y + taps
+        for x in range(0, width, 2):
+            left, right = x // step_x, min(x + 1, width - 1) // step_x + taps
+            for row in range(top, bottom):
+                for column in range(left, right):
+                    points[entry] = row * columns + column
+                    for pixel in range(GROUP):
+                        py, px = y + pixel // 2, x + pixel % 2
+                        weights[entry, pixel] = 0
+                        if py < height and px < width:
+                            t, s = row - py // step_y, column - px // step_x
+                            if 0 <= t < taps and 0 <= s < taps:
+                                weights[entry, pixel] = weights_y[py, t] * weights_x[px, s]
+                    entry += 1
+            starts[y // 2 * across + x // 2 + 1] = entry
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def convolve(source, target, kernel, outer, length, inner, width):  # type: ignore[no-untyped-def]
     """Convolve the middle axis of ``source`` (outer * length * inner,) with ``kernel``.
 
-    Outside the axis all is zero; ``inner`` is a multiple of LANES.
+    Outside the axis all is zero; ``inner`` is a multiple of the lanes.
     """
     radius = kernel.size // 2
     for block in range(outer):
         for i in range(length):
             first, last = max(0, i - radius), min(length - 1, i + radius)
             start = block * length * inner
-            for k in range(start, start + inner, LANES):
-                value = spread(np.float32(0))
+            for k in range(start, start + inner, lanes(width)):
+                value = spread(np.float32(0), width)
                 for j in range(first, last + 1):
-                    value = value + kernel[radius + j - i] * load(source, j * inner + k)
+                    value = value + at(kernel, radius + j - i) * load(source, j * inner + k, width)
                 store(target, i * inner + k, value)
