@@ -5,7 +5,7 @@ import pytest
 
 from tagseg.errors import ConfigError, ShapeError
 from tagseg.refine.dense_crf import CrfParameters, dense_crf, refine, softmax_unary
-from tagseg.refine.higher_order import HigherOrder, check_regions, region_layer
+from tagseg.refine.higher_order import HigherOrder, check_regions, number_regions, region_costs
 
 
 def softmax(energies):
@@ -164,19 +164,23 @@ def test_large_regions_are_sound(threads):
     np.testing.assert_allclose(got.sum(axis=0), 1, atol=1e-5)
 
 
-def test_layer_is_equation_8():
+@pytest.mark.parametrize("far", [0, 10**9])
+def test_costs_are_equation_8(far):
     _, unary, regions = case(8, 11, 4, 6)
+    regions[regions == 2] += far
     probs = softmax(-unary.astype(np.float64)).astype(np.float32)
-    layer = region_layer(regions, probs, HigherOrder(gamma_max=1.3))
+    ids, sizes = number_regions(regions)
+    costs = region_costs(ids, sizes, probs, gamma_max=1.3)
     known = [region for region in np.unique(regions) if region >= 0]
+    assert len(sizes) == len(known)
     for row, region in enumerate(known):
         inside = regions == region
-        assert layer.sizes[row] == inside.sum()
-        assert (layer.ids[inside] == row).all()
+        assert sizes[row] == inside.sum()
+        assert (ids[inside] == row).all()
         for label in range(4):
             gamma = min(-np.log(probs[label][inside].astype(float).sum() / inside.sum()), 1.3)
-            assert layer.costs[row, label] == pytest.approx(gamma, rel=1e-5)
-    assert (layer.ids[regions < 0] == len(known)).all()
+            assert costs[row, label] == pytest.approx(gamma, rel=1e-5)
+    assert (ids[regions < 0] == len(known)).all()
 
 
 @pytest.mark.parametrize(

@@ -38,11 +38,18 @@ import numpy.typing as npt
 from tagseg.errors import ConfigError, ShapeError
 from tagseg.maps import Image, Probs, check_image, check_maps
 from tagseg.refine.groups import GROUP, Filter, NoFilter, groups_of
-from tagseg.refine.higher_order import HigherOrder, Layers, check_regions, region_layer
+from tagseg.refine.higher_order import (
+    HigherOrder,
+    Layers,
+    check_regions,
+    costs_of_means,
+    number_regions,
+    region_costs,
+)
 from tagseg.refine.lanes import Width
 from tagseg.refine.lattice import FINE, STANDARD, Blur, Lattice, build_lattice
 from tagseg.refine.mean_field import Filters, MeanField
-from tagseg.refine.pixel_kernels import Pixels, Regions, pixels_first
+from tagseg.refine.pixel_kernels import Pixels, Regions, add_up_regions, pixels_first
 from tagseg.refine.spatial_grid import SplineGrid
 
 __all__ = ["CrfParameters", "FilterName", "dense_crf", "refine", "softmax_unary"]
@@ -50,10 +57,21 @@ __all__ = ["CrfParameters", "FilterName", "dense_crf", "refine", "softmax_unary"
 _MAX_LABELS = 255
 _WIDTHS = (4, 8, 16, 32, 64, 128, 256)  # lanes that kernels are compiled for
 _NO_CHANCE = np.float32(1e30)  # energy of the labels that only fill a vector up
-_BOUNDED = 20.0  # kernel weights up to which no energy overflows exp
+_BOUNDED = 20.0  # sum of weights up to which no energy overflows exp
+_LARGEST_COST = 40.0  # of regions, up to which the best label's exp does not vanish
 _PIXELS_A_THREAD = 4096  # a thread with fewer costs more than it brings
 
 Float32 = npt.NDArray[np.float32]
+_NOTHING = np.zeros(0, np.float32)
+_NO_REGIONS = Regions(
+    ids=np.empty((0, 0), np.int32),
+    costs=_NOTHING,
+    gain=_NOTHING,
+    sums=_NOTHING,
+    agree=np.zeros(0, np.bool_),
+    sums_next=_NOTHING,
+    logs=_NOTHING,
+)
 FilterName = Literal["fine", "lattice"]
 
 
@@ -127,10 +145,11 @@ def refine(
     layers = [] if regions is None else check_regions(regions, unary.shape[1:])
     at_size = parameters.at(*image.shape[:2])
     width = Width(next(lanes for lanes in _WIDTHS if lanes >= len(unary)))
-    terms = _regions(layers, higher_order or HigherOrder(), unary, maps, width)
-    reach = sum(kernel[0] for kernel in (at_size.bilateral, at_size.smoothness) if kernel)
-    bounded = reach <= _BOUNDED and not layers and len(unary) > 1
-    pixels = _pixels(unary, width, bounded=bounded)
+    if maps is not None:
+        maps = _check_region_maps(maps, unary)
+    pixels = _pixels(unary, width)
+    terms = _regions(layers, higher_order or HigherOrder(), pixels, maps, width)
+    pixels = pixels._replace(bounded=_is_bounded(at_size, terms) and len(unary) > 1)
     filters = _filters(image, at_size, threads)
     probs = np.empty_like(unary, order="C")
     MeanField(pixels, filters, terms, probs, width, threads).run(at_size.iterations)
@@ -279,47 +298,72 @@ def _bilateral_features(image: Image, sigma_pixels: float, sigma_levels: float) 
     return features
 
 
-def _pixels(unary: Float32, width: Width, *, bounded: bool) -> Pixels:
+def _pixels(unary: Float32, width: Width) -> Pixels:
     n_labels, height, length = unary.shape
     moved = np.zeros(groups_of(height, length) * GROUP * n_labels + width.lanes, np.float32)
     pixels_first(unary, moved, _NO_CHANCE)
     padding = np.where(np.arange(width.lanes) < n_labels, 0, -_NO_CHANCE).astype(np.float32)
-    return Pixels(moved, n_labels, padding, bounded)
+    return Pixels(moved, n_labels, padding, False)
+
+
+def _check_region_maps(maps: Any, unary: Float32) -> Float32:
+    maps = check_maps(maps, unary.shape[1:], "maps")
+    if len(maps) != len(unary):
+        raise ShapeError(f"maps has {len(maps)} labels, unary {len(unary)}", do="give as many")
+    return maps
+
+
+def _is_bounded(parameters: CrfParameters, regions: Regions) -> bool:
+    """Whether exp of the energies stays in float32, and the best label's does not vanish."""
+    reach = sum(kernel[0] for kernel in (parameters.bilateral, parameters.smoothness) if kernel)
+    layers = len(regions.ids)
+    if layers:
+        reach += layers * float(regions.gain.max())
+        if layers * float(regions.costs.max()) > _LARGEST_COST:
+            return False
+    return reach <= _BOUNDED
 
 
 def _regions(
     layers: list[npt.NDArray[np.integer]],
     strengths: HigherOrder,
-    unary: Float32,
+    pixels: Pixels,
     maps: Float32 | None,
     width: Width,
 ) -> Regions:
     """The terms of all layers, their regions numbered through."""
-    n_labels, height, length = unary.shape
-    groups = groups_of(height, length)
-    nothing = np.zeros(0, np.float32)
+    slots = len(pixels.unary) // pixels.n_labels // GROUP * GROUP
     if not layers:
-        return Regions(np.empty((0, groups * GROUP), np.int32), *[nothing] * 5)
-    probs = _softmax(unary) if maps is None else check_maps(maps, (height, length), "maps")
-    if len(probs) != n_labels:
-        raise ShapeError(f"maps has {len(probs)} labels, unary {n_labels}", do="give as many")
-    found = [region_layer(layer, probs, strengths) for layer in layers]
-    total = sum(len(layer.sizes) for layer in found)
+        return _NO_REGIONS._replace(ids=np.empty((0, slots), np.int32))
+    numbered = [number_regions(layer) for layer in layers]
+    total = sum(len(sizes) for _, sizes in numbered)
     costs, gain = np.zeros((2, total + 1, width.lanes), np.float32)
-    ids = np.full((len(found), groups, GROUP), total, np.int32)
+    ids = np.full((len(layers), slots // GROUP, GROUP), total, np.int32)
     start = 0
-    for layer, places in zip(found, ids, strict=True):
-        end = start + len(layer.sizes)
-        paid = strengths.area_weight * layer.sizes[:, None] * layer.costs
-        costs[start:end, :n_labels] = paid - paid.min(axis=1, keepdims=True)
-        gain[start:end, :n_labels] = strengths.weight * (strengths.gamma_max - layer.costs)
-        _by_group(np.where(layer.ids < len(layer.sizes), layer.ids + start, total), places)
+    for (layer, sizes), places in zip(numbered, ids, strict=True):
+        end = start + len(sizes)
+        _by_group(np.where(layer < len(sizes), layer + start, total), places)
+        if maps is None:
+            sums = np.zeros((total + 1) * width.lanes, np.float32)
+            add_up_regions(pixels, places.ravel(), sums, width)
+            means = sums.reshape(-1, width.lanes)[start:end, : pixels.n_labels] / sizes[:, None]
+            gamma = costs_of_means(means, strengths.gamma_max)
+        else:
+            gamma = region_costs(layer, sizes, maps, strengths.gamma_max)
+        paid = strengths.area_weight * sizes[:, None] * gamma
+        costs[start:end, : pixels.n_labels] = paid - paid.min(axis=1, keepdims=True)
+        gain[start:end, : pixels.n_labels] = strengths.weight * (strengths.gamma_max - gamma)
         start = end
-    gains = bool(gain.any())
-    sums = np.zeros(((total + 1) if gains else 0) * width.lanes, np.float32)
-    logs = np.zeros(groups * GROUP * width.lanes if gains else 0, np.float32)
-    flat = ids.reshape(len(found), -1)
-    return Regions(flat, costs.ravel(), gain.ravel(), sums, sums.copy(), logs)
+    rows = total + 1 if gain.any() else 0
+    return Regions(
+        ids=ids.reshape(len(layers), -1),
+        costs=costs.ravel(),
+        gain=gain.ravel(),
+        sums=np.zeros(rows * width.lanes, np.float32),
+        agree=np.zeros(total + 1, np.bool_),
+        sums_next=np.zeros(rows * width.lanes, np.float32),
+        logs=np.zeros(slots * width.lanes if rows else 0, np.float32),
+    )
 
 
 def _by_group(ids: npt.NDArray[np.integer], places: npt.NDArray[np.int32]) -> None:
@@ -330,9 +374,3 @@ def _by_group(ids: npt.NDArray[np.integer], places: npt.NDArray[np.int32]) -> No
         for dx in range(2):
             part = ids[dy::2, dx::2]
             grid[: part.shape[0], : part.shape[1], dy, dx] = part
-
-
-def _softmax(unary: Float32) -> Float32:
-    probs: Float32 = np.exp(unary.min(axis=0) - unary)
-    probs /= probs.sum(axis=0)
-    return probs

@@ -20,7 +20,16 @@ import numpy.typing as npt
 
 from tagseg.errors import ConfigError, ShapeError
 
-__all__ = ["HigherOrder", "Layers", "RegionLayer", "check_regions", "region_layer"]
+__all__ = [
+    "HigherOrder",
+    "Layers",
+    "check_regions",
+    "costs_of_means",
+    "number_regions",
+    "region_costs",
+]
+
+_DENSE = 10_000_000  # ids up to which a table of them is small
 
 Float32 = npt.NDArray[np.float32]
 Layers = npt.NDArray[np.integer] | Sequence[npt.NDArray[np.integer]]
@@ -51,15 +60,6 @@ class HigherOrder:
                 )
 
 
-@dataclass(frozen=True)
-class RegionLayer:
-    """One division of a photo: its regions numbered anew, and what they cost."""
-
-    ids: npt.NDArray[np.int32]  # (H, W) 0..n-1, n where a pixel is in no region
-    sizes: npt.NDArray[np.int64]  # (n,) pixels
-    costs: Float32  # (n, L) gamma_l of Eq. 8, at most gamma_max
-
-
 def check_regions(regions: Any, shape: tuple[int, ...]) -> list[npt.NDArray[np.integer]]:
     """The layers in ``regions``: integer (H, W) or a sequence of them; ShapeError otherwise."""
     layers = [regions] if isinstance(regions, np.ndarray) and regions.ndim == 2 else regions
@@ -76,22 +76,36 @@ def check_regions(regions: Any, shape: tuple[int, ...]) -> list[npt.NDArray[np.i
     return list(layers)
 
 
-def region_layer(
-    regions: npt.NDArray[np.integer], probs: Float32, strengths: HigherOrder
-) -> RegionLayer:
-    """Sizes and costs gamma_l = min(-log mean P(l), gamma_max) of regions (Saleh et al., Eq. 8).
-
-    ``regions`` (H, W) holds any ids; negative ones mean no region. ``probs`` (L, H, W) is P.
-    """
-    known, ids = np.unique(regions, return_inverse=True)
-    outside = int((known < 0).sum())
+def number_regions(
+    regions: npt.NDArray[np.integer],
+) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int64]]:
+    """Ids (H, W) 0..n-1, n where ``regions`` is negative, and the sizes (n,) of the regions."""
+    known, ids = np.unique(regions, return_inverse=True) if regions.max() > _DENSE else (None, None)
+    if known is None or ids is None:  # numbers that are small enough to index a table
+        counts = np.bincount(np.maximum(regions, -1).ravel() + 1)
+        counts[0] = 1  # the place of "no region", whether or not it occurs
+        known = np.flatnonzero(counts) - 1
+        numbers = np.cumsum(counts > 0) - 1
+        ids = numbers[np.maximum(regions, -1) + 1]
+        outside = 1
+    else:
+        outside = int((known < 0).sum())
     n = len(known) - outside
-    ids = ids.reshape(regions.shape).astype(np.int32) - outside
+    ids = (ids.reshape(regions.shape) - outside).astype(np.int32)
     ids[ids < 0] = n
-    flat = ids.ravel()
-    sizes = np.bincount(flat, minlength=n + 1)[:n]
-    sums = [np.bincount(flat, channel.ravel(), minlength=n + 1)[:n] for channel in probs]
-    means = np.stack(sums, axis=1) / sizes[:, None]
-    floor = np.exp(-strengths.gamma_max)
-    costs = -np.log(np.clip(means, floor, 1.0))
-    return RegionLayer(ids, sizes, costs.astype(np.float32))
+    return ids, np.bincount(ids.ravel(), minlength=n + 1)[:n]
+
+
+def region_costs(
+    ids: npt.NDArray[np.int32], sizes: npt.NDArray[np.int64], maps: Float32, gamma_max: float
+) -> Float32:
+    """Costs gamma_l (n, L) of regions, from the maps P (L, H, W) of their pixels: Eq. 8."""
+    flat, n = ids.ravel(), len(sizes)
+    sums = [np.bincount(flat, channel.ravel(), minlength=n + 1)[:n] for channel in maps]
+    return costs_of_means(np.stack(sums, axis=1) / sizes[:, None], gamma_max)
+
+
+def costs_of_means(means: npt.NDArray[np.floating], gamma_max: float) -> Float32:
+    """gamma_l = min(-log mean P(l), gamma_max) of Saleh et al., Eq. 8; never below 0."""
+    costs: Float32 = -np.log(np.clip(means, np.exp(-gamma_max), 1.0)).astype(np.float32)
+    return costs

@@ -25,7 +25,7 @@ Pair = tuple[Filter, Filter]  # of the bilateral and of the smoothness kernel
 Filters = list[Pair]  # iteration i takes number i modulo their count
 
 _CACHE_LINE = 16  # float32
-_NEVER = np.float32(-1e9)  # sum of log Q of a region before there is any Q
+_VANISHED = -100.0  # sum of log Q below which no product over all but one pixel is left
 
 
 class MeanField:
@@ -93,8 +93,8 @@ class MeanField:
         nothing = NoFilter(*self.probs.shape[1:])
         regions = self.regions
         if regions.ids.size:
-            sums = np.full_like(regions.sums, _NEVER)
-            regions = regions._replace(costs=np.zeros_like(regions.costs), sums=sums)
+            nobody = np.zeros_like(regions.agree)
+            regions = regions._replace(costs=np.zeros_like(regions.costs), agree=nobody)
         return (nothing, nothing), regions
 
     def _own(self, regions: Regions, thread: int) -> Regions:
@@ -118,10 +118,17 @@ class MeanField:
             self.width,
         )
 
+    def _sum_regions(self) -> None:
+        """Sum up log Q of every region, and find those where a product may be left."""
+        regions = self.regions
+        np.sum(self.region_sums, axis=0, out=regions.sums)
+        by_region = regions.sums.reshape(-1, self.width.lanes)
+        np.greater(by_region.max(axis=1), _VANISHED, out=regions.agree[: len(by_region)])
+
     def _blur(self, thread: int, turn: Pair) -> None:
         """Sum up what the threads have added, and blur it: one kernel a thread."""
         if thread == 0:
-            np.sum(self.region_sums, axis=0, out=self.regions.sums)
+            self._sum_regions()
         for kernel, filter_ in enumerate(turn):
             if thread != kernel % self.threads:
                 continue

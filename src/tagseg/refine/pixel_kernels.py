@@ -21,6 +21,7 @@ __all__ = [
     "BLOCK",
     "Pixels",
     "Regions",
+    "add_up_regions",
     "pixels_first",
     "update",
     "write_probs",
@@ -28,7 +29,6 @@ __all__ = [
 
 BLOCK = 128  # groups that go through the steps together: they fit the second cache
 _LEAST_LOG = -80.0  # log Q below which a label has no chance
-_VANISHED = -100.0  # sum of log Q below which no product over all but one pixel is left
 
 Float32 = npt.NDArray[np.float32]
 
@@ -49,6 +49,7 @@ class Regions(NamedTuple):
     costs: Float32  # (n + 1, lanes) what a pixel pays in any case
     gain: Float32  # (n + 1, lanes) what it saves where all others have the label
     sums: Float32  # (n + 1, lanes) of log Q over each region
+    agree: npt.NDArray[np.bool_]  # (n + 1,) whether any product over all but one pixel is left
     sums_next: Float32
     logs: Float32  # (groups * 4 * lanes,) log Q; nothing where no gain is asked for
 
@@ -69,6 +70,18 @@ def pixels_first(unary, moved, no_chance):  # type: ignore[no-untyped-def]
             for x in range(width):
                 pixel = x // 2 * GROUP + x % 2
                 moved[start + pixel * n_labels + k] = min(unary[k, y, x] - least[x], no_chance)
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def add_up_regions(pixels, ids, sums, width):  # type: ignore[no-untyped-def]
+    """Add softmax(-unary) of every pixel to its region in ``sums`` (n + 1, lanes)."""
+    step = lanes(width)
+    none = load(pixels.padding, 0, width)
+    for pixel in range(ids.size):
+        share = exp(none - load(pixels.unary, pixel * pixels.n_labels, width))
+        region = np.int64(ids[pixel]) * step
+        mass = total(share)
+        store(sums, region, load(sums, region, width) + (np.float32(1) / mass) * share)
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
@@ -113,7 +126,7 @@ def _probabilities(start, end, pixels, splats, read, regions, rows, width):  # t
     if regions.ids.size:
         _add_regions(start * GROUP, n, regions, rows, width)
     if regions.logs.size:
-        _softmax_with_logs(start * GROUP, n, regions, rows, width)
+        _softmax_with_logs(start * GROUP, n, pixels.bounded, regions, rows, width)
     else:
         _softmax(rows, n, pixels.bounded, width)
 
@@ -156,14 +169,13 @@ def _add_regions(first, n, regions, rows, width):  # type: ignore[no-untyped-def
         for pixel in range(n):
             region = np.int64(regions.ids[layer, first + pixel]) * step
             energy = load(rows, pixel * step, width) - load(regions.costs, region, width)
-            if regions.logs.size:
+            if regions.logs.size and regions.agree[region // step]:
                 sums = load(regions.sums, region, width)
-                if highest(sums) > _VANISHED:
-                    own = load(regions.logs, (first + pixel) * step, width)
-                    rest = sums - maximum(own, spread(np.float32(_LEAST_LOG), width))
-                    nothing = spread(np.float32(0), width)
-                    others = exp(nothing - maximum(nothing - rest, nothing))
-                    energy = energy + load(regions.gain, region, width) * others
+                own = load(regions.logs, (first + pixel) * step, width)
+                rest = sums - maximum(own, spread(np.float32(_LEAST_LOG), width))
+                nothing = spread(np.float32(0), width)
+                others = exp(nothing - maximum(nothing - rest, nothing))
+                energy = energy + load(regions.gain, region, width) * others
             store(rows, pixel * step, energy)
 
 
@@ -183,13 +195,14 @@ def _softmax(rows, n, bounded, width):  # type: ignore[no-untyped-def]
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
-def _softmax_with_logs(first, n, regions, rows, width):  # type: ignore[no-untyped-def]
+def _softmax_with_logs(first, n, bounded, regions, rows, width):  # type: ignore[no-untyped-def]
     """Softmax of ``n`` pixels in place; keep log Q, and add it up over the regions."""
     step = lanes(width)
     least = spread(np.float32(_LEAST_LOG), width)
     for pixel in range(n):
         energy = load(rows, pixel * step, width)
-        energy = energy - spread(highest(energy), width)
+        if not bounded:
+            energy = energy - spread(highest(energy), width)
         share = exp(energy)
         mass = total(share)
         store(rows, pixel * step, (np.float32(1) / mass) * share)
