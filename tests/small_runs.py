@@ -22,6 +22,7 @@ from tagseg.data.dataset import Dataset
 from tagseg.data.ground_truth import GroundTruth
 from tagseg.data.scenes import SCENES, draw_scene
 from tagseg.maps import IGNORE, Labels
+from tagseg.priors.crisp import CrispSettings
 from tagseg.recipes.session import Options, Result
 
 QUICK: dict[str, Any] = {
@@ -34,6 +35,9 @@ QUICK: dict[str, Any] = {
     "segmenter_batch_size": 4,
     "crf_iterations": 2,
 }
+QUICK_CRISP = CrispSettings(
+    n_kernels=200, n_forest_pairs=300, n_trees=1, n_vectors=8, radius=3, n_orientations=4
+)  # 5 ms for a photo of 48 x 64 instead of 75
 OPTIONS = Options(backbone="tiny", device="cpu", precision="fp32", threads=1)
 CLASSES = (*SCENES.classes, "unicorn")  # of which there is no photo
 N_TRAIN, N_VAL = 24, 8
@@ -157,6 +161,7 @@ def tagseg(*words: object) -> Said:
     ):
         patch.setattr(sys, "argv", ["tagseg", *map(str, words)])
         patch.setattr("tagseg.recipes.session.usable_cores", lambda: 1)
+        patch.setattr("tagseg.recipes.smoothing.CRISP", QUICK_CRISP)
         try:
             cli.main()
         except SystemExit as end:

@@ -109,7 +109,7 @@ def test_train_tells_what_it_found_and_where_it_is(finished):
     assert said.status == 0
     lines = said.out.splitlines()
     scores = [line for line in lines if line.startswith("mIoU")]
-    assert len(scores) == 6
+    assert len(scores) == 7
     assert all(re.fullmatch(r"mIoU +\d+\.\d  (train|val  )  .+, (24|8) photos", s) for s in scores)
     assert "note: class 'car' has only 3 photos" in lines
     masks = Path(next(line for line in lines if line.startswith("masks:")).split(maxsplit=1)[1])
@@ -295,10 +295,20 @@ def test_demo(tmp_path):
     assert "mIoU" in said.out
     run = tmp_path / "my demo" / "builtin_priors"
     assert (run / "report.html").is_file()
+    assert "note: to be quick, mask_regions=none; --set mask_regions=crisp " in said.out
+    assert not list(run.glob("stages/*-regions"))
     before = contents(tmp_path / "my demo")
     again = tagseg(*words)
     assert (again.status, again.out) == (0, said.out)
     assert contents(tmp_path / "my demo") == before
+
+
+def test_the_demo_with_regions_if_asked_for(tmp_path):
+    words = ("demo", "--train", 8, "--val", 4, "--out", tmp_path / "demo", *QUICK_FLAGS[8:])
+    said = tagseg(*words, "--set", "mask_regions=crisp")
+    assert said.status == 0
+    assert "mask_regions=none" not in said.out
+    assert "masks after pairwise CRF" in said.out
 
 
 def test_the_demo_says_a_next_command_that_works(tmp_path):

@@ -10,6 +10,7 @@ import tagseg
 PUBLIC = [
     "Dataset",
     "GroundTruth",
+    "HigherOrder",
     "Options",
     "Result",
     "Segmenter",

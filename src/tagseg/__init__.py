@@ -24,11 +24,13 @@ if TYPE_CHECKING:
     from tagseg.recipes.models import load_segmenter
     from tagseg.recipes.session import Options, Result, train
     from tagseg.refine.dense_crf import dense_crf
+    from tagseg.refine.higher_order import HigherOrder
     from tagseg.segment.predict import Segmenter
 
 __all__ = [
     "Dataset",
     "GroundTruth",
+    "HigherOrder",
     "Options",
     "Result",
     "Segmenter",
@@ -45,6 +47,7 @@ __version__ = version("tagseg")
 _HOMES = {
     "Dataset": "data.dataset",
     "GroundTruth": "data.ground_truth",
+    "HigherOrder": "refine.higher_order",
     "Options": "recipes.session",
     "Result": "recipes.session",
     "Segmenter": "segment.predict",

@@ -289,7 +289,11 @@ def demo(
     from tagseg.recipes.session import Options
     from tagseg.recipes.settings import parse_settings
 
-    values = parse_settings(find_recipe(recipe).Config, settings or [])
+    kind = find_recipe(recipe).Config
+    values = parse_settings(kind, settings or [])
+    without_regions = "mask_regions" in kind.__dataclass_fields__ and "mask_regions" not in values
+    if without_regions:
+        values["mask_regions"] = "none"
     options = Options(backbone="tiny", seed=seed)
     if min(train_photos, val_photos) < 1:
         raise ConfigError(f"{train_photos} + {val_photos} scenes are too few", do="ask for more")
@@ -313,6 +317,8 @@ def demo(
         options,
         None,
     )
+    if without_regions:
+        typer.echo("note: to be quick, mask_regions=none; --set mask_regions=crisp takes longer")
     follow = ["tagseg", "predict", run, scenes / "JPEGImages", "--out", out / "masks"]
     follow += ["--overlays", out / "overlays"]
     typer.echo(f"next: {shlex.join(map(str, follow))}")

@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import pytest
 
-from small_runs import OPTIONS, QUICK, Photos, make_photos
+from small_runs import OPTIONS, QUICK, QUICK_CRISP, Photos, make_photos
 from tagseg.recipes.session import Result, train
 
 
 @pytest.fixture(scope="session")
 def photos(tmp_path_factory: pytest.TempPathFactory) -> Photos:
     return make_photos(tmp_path_factory.mktemp("photos"))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def quick_crisp() -> Iterator[None]:
+    """Crisp regions with few samples."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("tagseg.recipes.smoothing.CRISP", QUICK_CRISP)
+        yield
 
 
 Go = Callable[..., Result]

@@ -44,7 +44,14 @@ CASES |= {
     for masks in ("none", "foreground", "localization")
 }
 CASES["builtin_priors, no CRF"] = ("builtin_priors", {"segmenter_crf": False, "mask_crf": False})
-CASES["builtin_priors, any label"] = ("builtin_priors", {"masks_by_tags": False})
+CASES["builtin_priors, any label, no regions"] = (
+    "builtin_priors",
+    {"masks_by_tags": False, "mask_regions": "none"},
+)
+CASES["builtin_priors, regions after the segmenter"] = (
+    "builtin_priors",
+    {"segmenter_regions": "crisp"},
+)
 
 
 class LateTruth(GroundTruth):
@@ -171,7 +178,8 @@ def test_the_same_call_again_changes_nothing(run, go, monkeypatch):
     for kind, work in ((Segmenter, "forward"), (torch.optim.AdamW, "step"), (Checkpoint, "save")):
         monkeypatch.setattr(kind, work, must_not)
     monkeypatch.setattr("tagseg.recipes.stages.tag_scores", must_not)
-    monkeypatch.setattr("tagseg.recipes.stages.refine", must_not)
+    monkeypatch.setattr("tagseg.recipes.smoothing.refine", must_not)
+    monkeypatch.setattr("tagseg.priors.crisp.regions", must_not)
     monkeypatch.setattr("tagseg.recipes.run_page.datetime", Tomorrow)
     again = go(run.recipe, run.config, out=run.result.folder)
     assert contents(run.result.folder) == before

@@ -23,8 +23,8 @@ if __name__ != "__main__":
 pytestmark = pytest.mark.slow
 
 STAGES = (
-    *("classifier", "location-maps", "activation-prior", "training-masks", "segmenter"),
-    *("masks", "predictions", "findings", "export"),
+    *("classifier", "location-maps", "activation-prior", "regions", "training-masks"),
+    *("segmenter", "masks", "predictions", "findings", "export"),
 )
 SETTINGS = {
     "classifier_width": 16,
@@ -82,7 +82,7 @@ def kill_in(stage: str, number: int, scenes: Path, run: Path) -> None:
 
 
 def test_killed_in_every_stage_of_one_run(scenes, undisturbed, tmp_path):
-    """One run that is killed nine times: each start gets a stage further than the last."""
+    """One run that is killed ten times: each start gets a stage further than the last."""
     run = tmp_path / "run"
     caught = 0
     for number, stage in enumerate(STAGES, start=1):
@@ -119,7 +119,10 @@ def results(run: Path) -> dict[str, object]:
 
 if __name__ == "__main__":
     import tagseg.cli
+    import tagseg.recipes.smoothing
     import tagseg.training
+    from tagseg.priors.crisp import CrispSettings
 
     tagseg.training._CHECKPOINT_EVERY = 0.0
+    tagseg.recipes.smoothing.CRISP = CrispSettings(n_kernels=200, n_forest_pairs=300, n_trees=1)
     tagseg.cli.main()

@@ -19,7 +19,7 @@ from tagseg.run.progress import Progress
 AFTER_SEGMENTER = {"segmenter", "masks", "predictions", "findings", "export"}
 AFTER_MASKS = {"training-masks"} | AFTER_SEGMENTER
 AFTER_CLASSIFIER = {"classifier", "location-maps"} | AFTER_MASKS
-ALL = {"activation-prior"} | AFTER_CLASSIFIER
+ALL = {"activation-prior", "regions"} | AFTER_CLASSIFIER
 
 FIELDS: list[tuple[dict[str, Any], set[str]]] = [
     ({"crf_iterations": 3}, AFTER_MASKS),
@@ -28,6 +28,12 @@ FIELDS: list[tuple[dict[str, Any], set[str]]] = [
     ({"segmenter_crf": False}, {"masks", "predictions", "findings", "export"}),
     ({"masks_by_tags": False}, {"masks", "findings"}),
     ({"mask_crf": False}, AFTER_MASKS),
+    ({"mask_regions": "none"}, AFTER_MASKS),
+    ({"region_threshold": 0.2}, {"regions"} | AFTER_MASKS),
+    ({"region_weight": 0.5}, AFTER_MASKS),
+    ({"region_gamma_max": 4.0}, AFTER_MASKS),
+    ({"region_area_weight": 0.0}, AFTER_MASKS),
+    ({"segmenter_regions": "crisp"}, {"masks", "predictions", "findings", "export"}),
     ({"alpha": 0.25}, AFTER_MASKS),
     ({"cam_threshold": 0.4}, AFTER_MASKS),
     ({"masks": "localization"}, AFTER_MASKS),
@@ -45,7 +51,7 @@ FIELDS: list[tuple[dict[str, Any], set[str]]] = [
     ({"cam_flip": True}, AFTER_CLASSIFIER - {"classifier"}),
     ({"cam_scales": (1.0, 0.5)}, AFTER_CLASSIFIER - {"classifier"}),
     ({"prior_saturate": 0.1}, AFTER_MASKS),
-    ({"output_stride": 16}, ALL),
+    ({"output_stride": 16}, ALL - {"regions"}),
     ({"photo_side": 48}, ALL),
     # What comes to the same by another way is the same.
     ({"classifier_epochs": 3.0, "segmenter_epochs": 3.0, "schedule": "short"}, set()),
@@ -95,7 +101,7 @@ def test_a_rerun_gives_what_a_fresh_run_gives(folder, go, tmp_path):
         ("both", set()),
         ("localization", {"activation-prior"}),
         ("foreground", {"classifier", "location-maps"}),
-        ("none", {"activation-prior", "classifier", "location-maps"}),
+        ("none", {"activation-prior", "classifier", "location-maps", "regions"}),
     ],
 )
 def test_only_the_evidence_that_the_masks_need_is_made(go, tmp_path, masks, left_out):
@@ -103,6 +109,31 @@ def test_only_the_evidence_that_the_masks_need_is_made(go, tmp_path, masks, left
     assert set(finished_stages(folder)) == ALL - left_out
     ran, _ = rerun(folder, go, {"masks": masks, "classifier_iterations": 2})
     assert ran == (set() if "classifier" in left_out else AFTER_CLASSIFIER)
+
+
+def test_ablations_share_the_regions(folder, go):
+    """Other masks, or masks without the CRF in between, find the regions as they were."""
+    assert rerun(folder, go, {"masks": "foreground"})[0] == AFTER_MASKS
+    assert rerun(folder, go, {"mask_crf": False})[0] >= {"training-masks"}
+    ran, said = rerun(folder, go, {})
+    assert "regions" not in ran
+    assert "stage regions" not in said
+
+
+def test_what_is_said_of_changed_regions(folder, go):
+    _, said = rerun(folder, go, {"region_threshold": 0.2})
+    assert "stage regions runs again: threshold 0.1 -> 0.2\n" in said
+    assert "stage training-masks runs again: input regions " in said
+
+
+def test_regions_after_the_segmenter_alone(go, tmp_path):
+    """The masks of the photos need no more of them than are kept, whatever the masks are."""
+    config = {"masks": "none", "segmenter_regions": "crisp"}
+    folder = go("builtin_priors", config, out=tmp_path / "run").folder
+    assert "regions" in finished_stages(folder)
+    after = {"masks", "predictions", "findings", "export"}
+    assert rerun(folder, go, {**config, "region_weight": 0.5})[0] == after
+    assert rerun(folder, go, {**config, "region_threshold": 0.3})[0] == after | {"regions"}
 
 
 def test_the_threshold_of_the_cam_baseline(go, tmp_path):
@@ -165,8 +196,8 @@ def test_fewer_validation_photos_rerun_their_predictions_only(folder, go, photos
     assert {s.photos for s in result.scores if s.split == "val"} == {6}
 
 
-def test_other_weights_rerun_all(folder, go):
-    assert rerun(folder, go, {}, options=options(weights="none"))[0] == ALL
+def test_other_weights_rerun_all_that_networks_do(folder, go):
+    assert rerun(folder, go, {}, options=options(weights="none"))[0] == ALL - {"regions"}
 
 
 def test_photos_of_the_same_pixels_in_memory_need_no_files(go, photos):

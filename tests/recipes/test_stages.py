@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import json
-
 import numpy as np
 import pytest
 import torch
 
-from small_runs import OPTIONS, QUICK, UNKNOWN, Photos
+from small_runs import OPTIONS, QUICK, QUICK_CRISP, UNKNOWN, Photos
 from tagseg.data.images import encode_mask
 from tagseg.data.working import WorkingPhotos
+from tagseg.priors import crisp
 from tagseg.recipes import stages
 from tagseg.recipes.base import Run, Setup
 from tagseg.recipes.builtin_priors import Config
@@ -19,13 +18,10 @@ from tagseg.recipes.stages import (
     LabelMaps,
     activation_prior,
     classifier_scores,
-    crf_parameters,
-    crf_refinement,
-    crf_settings,
     location_maps,
+    photo_regions,
     tag_classifier,
 )
-from tagseg.refine.dense_crf import refine
 from tagseg.run.progress import Progress
 from tagseg.run.workspace import Workspace
 from tagseg.training import Execution
@@ -63,25 +59,18 @@ def test_the_prior_is_of_the_pre_trained_network(run):
     assert stage.name == "activation-prior"
 
 
-@pytest.mark.parametrize("unary", ["softmax", "log"])
-def test_refinement_is_the_dense_crf_of_equation_7_or_of_minus_log_p(unary):
-    rng = np.random.default_rng(1)
-    image = rng.integers(0, 256, (12, 16, 3), np.uint8)
-    probs = rng.dirichlet(np.ones(3), (12, 16)).astype(np.float32).transpose(2, 0, 1).copy()
-    probs[:, 0, 0] = (1, 0, 0)
-    config = make_config(Config, {**QUICK, "segmenter_unary": unary})
-    smooth = crf_refinement(json.loads(json.dumps(crf_settings(config))))(image, probs)
-    exact = probs.astype(np.float64)
-    costs = -np.log(np.maximum(exact, 1e-8))
-    if unary == "softmax":
-        costs = -np.log(np.exp(exact) / np.exp(exact).sum(0))
-    expected = refine(image, costs.astype(np.float32), crf_parameters(config))
-    assert np.allclose(smooth, expected, atol=1e-4)
-    assert np.isfinite(smooth).all()
-
-
-def test_no_refinement_without_the_crf():
-    assert crf_settings(make_config(Config, {**QUICK, "segmenter_crf": False})) is None
+def test_regions_are_found_once_and_kept(run, monkeypatch):
+    regions_of, stage = photo_regions(run, CONFIG)
+    for index in range(len(run.photos)):
+        image = run.photos.image(index)
+        found = regions_of(index)
+        assert found.dtype == np.int32
+        assert np.array_equal(found, crisp.regions(image, 0.1, settings=QUICK_CRISP, seed=0))
+    assert (stage.folder / "regions.sqlite").stat().st_size < 120_000
+    monkeypatch.setattr(crisp, "regions", None)
+    again, same = photo_regions(run, CONFIG)
+    assert same is stage
+    assert np.array_equal(again(0), regions_of(0))
 
 
 @pytest.mark.parametrize("room", [0, 25, 10_000])

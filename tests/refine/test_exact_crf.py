@@ -251,6 +251,14 @@ def test_one_tensor_is_one_layer_and_no_region_is_no_change():
         assert torch.equal(same, plain)
 
 
+def test_strengths_have_defaults():
+    images, unary = scene(8, 10)
+    layer = region_layers(1, 8, 10)[0]
+    got = exact_dense_crf(images, unary, DEFAULT, regions=layer)
+    same = exact_dense_crf(images, unary, DEFAULT, regions=layer, higher_order=HigherOrder())
+    assert torch.equal(got, same)
+
+
 def test_regions_of_one_photo_say_nothing_of_another():
     images, unary = scene(8, 10, photos=2)
     layer, strengths = region_layers(2, 8, 10)[0], HigherOrder(area_weight=0.1)
@@ -421,7 +429,3 @@ def test_regions_that_do_not_fit(function):
     for bad in (good.long(), good[0], good.mT, good.numpy(), good.to("meta")):
         with pytest.raises(ShapeError, match="regions is a"):
             function(images, unary, DEFAULT, regions=[good, bad], higher_order=strengths)
-    with pytest.raises(ConfigError, match="higher_order is missing"):
-        function(images, unary, DEFAULT, regions=good)
-    with pytest.raises(ConfigError, match="regions is missing"):
-        function(images, unary, DEFAULT, higher_order=strengths)

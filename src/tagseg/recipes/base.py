@@ -39,6 +39,9 @@ _NOT_NEGATIVE = (
     "classifier_hidden_layers",
     "classifier_backbone_factor",
     "segmenter_backbone_factor",
+    "region_weight",
+    "region_gamma_max",
+    "region_area_weight",
 )
 
 
@@ -109,7 +112,23 @@ class TrainingConfig:
     crf_smoothness: tuple[float, float] = number((3.0, 3.0), "assumed", "weight, sigma in pixels")
     crf_iterations: int = number(10, "assumed", "mean-field iterations")
     crf_reference_side: int | None = number(
-        500, "assumed", "sigmas are for photos of this longer side and scale with it; none: fixed"
+        500, "assumed", "sigmas and areas are for photos of this longer side; none: fixed"
+    )
+    crf_filter: Literal["fine", "lattice"] = number(
+        "fine", "assumed", "fine: close to the exact mean field; lattice: as pydensecrf has it"
+    )
+    segmenter_regions: Literal["none", "crisp"] = number(
+        "none", "3.2.1", "regions of the higher-order terms of the CRF after the segmenter"
+    )
+    region_threshold: float = number(
+        0.1, "Isola et al., code", "strength of the boundaries between crisp regions, 0 to 1"
+    )
+    region_weight: float = number(1.0, "other code", "of the P^n-Potts terms")
+    region_gamma_max: float = number(
+        5.0, "assumed", "cost of a region of several labels, and the most that Eq. 8 can cost"
+    )
+    region_area_weight: float = number(
+        0.00018, "other code", "part of Eq. 8 that each pixel pays too, times the region's pixels"
     )
     scale_field_of_view: bool = number(
         True, "assumed", "scale fc6's dilation with the photos, 12 at 500 pixels; false: always 12"
@@ -127,6 +146,12 @@ class TrainingConfig:
             raise ConfigError(
                 f"segmenter_unary is {self.segmenter_unary!r}", do="use softmax or log"
             )
+        if self.segmenter_regions not in ("none", "crisp"):
+            raise ConfigError(
+                f"segmenter_regions is {self.segmenter_regions!r}", do="use none or crisp"
+            )
+        if not 0 <= self.region_threshold <= 1:
+            raise ConfigError(f"region_threshold is {self.region_threshold}", do="use 0 to 1")
         for name in ("photo_side", "classifier_size", "segmenter_crop"):
             if getattr(self, name) < 16:
                 raise ConfigError(f"{name} is {getattr(self, name)}", do="use 16 or more")

@@ -9,7 +9,7 @@ from safetensors import SafetensorError, safe_open
 
 from tagseg.errors import WeightsError, WorkspaceError
 from tagseg.recipes.base import Outcome, Run, TrainingConfig
-from tagseg.recipes.stages import crf_refinement, crf_settings
+from tagseg.recipes.smoothing import crf_refinement, crf_settings
 from tagseg.run.engine import choose_device, choose_precision
 from tagseg.segment.model_file import pack_segmenter, unpack_segmenter
 from tagseg.segment.predict import Segmenter
@@ -22,7 +22,7 @@ _MODEL = "segmenter"
 
 def export(run: Run, outcome: Outcome, config: TrainingConfig) -> None:
     """The segmenter with its refinement as one file."""
-    crf = crf_settings(config)
+    crf = crf_settings(config, run.setup.execution.seed)
     with run.stage("export", {"crf": crf}, [outcome.curves[-1]]) as stage:
         if stage.pending:
             stage.save_tensors(_MODEL, *pack_segmenter(outcome.segmenter, crf))

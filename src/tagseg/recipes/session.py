@@ -22,7 +22,7 @@ from tagseg.recipes.models import export
 from tagseg.recipes.run_page import full_supervision_score, render_report, write_about
 from tagseg.recipes.scoring import examine, key_of_truth
 from tagseg.recipes.settings import check_settings
-from tagseg.recipes.stages import crf_parameters
+from tagseg.recipes.smoothing import Smoothing
 from tagseg.report.page import StageScore
 from tagseg.run.engine import choose_device, choose_precision, set_threads, usable_cores
 from tagseg.run.progress import Progress
@@ -191,7 +191,7 @@ def make_config(kind: type[TrainingConfig], given: Any) -> TrainingConfig:
 
 
 def _checked_config(config: TrainingConfig) -> TrainingConfig:
-    crf_parameters(config)  # numbers that the dense CRF refuses must show before long work
+    Smoothing.of(config)  # numbers that the dense CRF refuses must show before long work
     return config
 
 

@@ -6,7 +6,7 @@ and segment; here stands what it depends on and how its results are stored.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -25,21 +25,19 @@ from tagseg.nets.gap import GapClassifier
 from tagseg.priors.activations import channel_means, foreground_probability
 from tagseg.recipes.base import Run, TrainingConfig
 from tagseg.recipes.schedules import classifier_schedule, segmenter_schedule
-from tagseg.refine.dense_crf import CrfParameters, refine, softmax_unary
+from tagseg.recipes.smoothing import RegionFinder, Regions, crf_refinement, crf_settings
 from tagseg.run.engine import map_photos
 from tagseg.run.workspace import Stage
 from tagseg.segment.fit import Objective, fit_segmenter
-from tagseg.segment.predict import Refine, Segmenter
+from tagseg.segment.predict import Segmenter
 
 __all__ = [
     "LabelMaps",
     "activation_prior",
     "classifier_scores",
-    "crf_parameters",
-    "crf_refinement",
-    "crf_settings",
     "location_maps",
     "photo_masks",
+    "photo_regions",
     "predictions",
     "tag_classifier",
     "trained_segmenter",
@@ -52,6 +50,7 @@ _MOST_LABELS_AT_ONCE = 1 << 28  # bytes of decoded labels kept in memory
 
 LocationMaps = Callable[[int], ScoreMap]
 Prior = Callable[[int], SaliencyMap]
+PhotoRegions = Callable[[int], Regions]
 
 
 class LabelMaps:
@@ -76,43 +75,6 @@ class LabelMaps:
             self._room -= labels.nbytes
             self._kept[index] = labels
         return self._kept[index]
-
-
-def crf_parameters(config: TrainingConfig) -> CrfParameters:
-    """The dense CRF as configured."""
-    return CrfParameters(
-        bilateral=config.crf_bilateral,
-        smoothness=config.crf_smoothness,
-        iterations=config.crf_iterations,
-        reference_side=config.crf_reference_side,
-    )
-
-
-def crf_settings(config: TrainingConfig) -> dict[str, Any] | None:
-    """What decides on the CRF after the segmenter, as JSON data; None for no CRF."""
-    if not config.segmenter_crf:
-        return None
-    return {**asdict(crf_parameters(config)), "unary": config.segmenter_unary}
-
-
-def crf_refinement(settings: Mapping[str, Any]) -> Refine:
-    """The dense CRF of :func:`crf_settings`, on a segmenter's probabilities.
-
-    Its unary is Eq. 7 of Saleh et al. ("softmax", the softmax of probabilities, costs that differ
-    by 1 at most) or -log p ("log"). The log-sum-exp losses drive probabilities to 0 and 1, and
-    their logarithm then overrules the image.
-    """
-    values: dict[str, Any] = {
-        k: tuple(v) if isinstance(v, list) else v for k, v in settings.items()
-    }
-    unary = values.pop("unary")
-    parameters = CrfParameters(**values)
-
-    def smooth(image: Image, probs: Probs) -> Probs:
-        costs = softmax_unary(probs) if unary == "softmax" else -np.log(probs.clip(1e-8, 1.0))
-        return refine(image, costs, parameters)
-
-    return smooth
 
 
 def tag_classifier(run: Run, config: TrainingConfig) -> tuple[GapClassifier, Stage]:
@@ -242,6 +204,31 @@ def activation_prior(
     return read, stage
 
 
+def photo_regions(run: Run, config: TrainingConfig) -> tuple[PhotoRegions, Stage]:
+    """Crisp regions of the training photos at working size (Saleh et al. 3.1.3)."""
+    photos = run.photos
+    find = RegionFinder.of(config, run.setup.execution.seed)
+    made_from = {"photo_side": config.photo_side, **asdict(find)}
+    with run.stage("regions", made_from, [run.photos_key]) as stage:
+        if stage.pending:
+            store = stage.maps("regions")
+            index_of = {photo: i for i, photo in enumerate(photos.names)}
+            todo = store.missing(photos.names)
+
+            def one(photo: str) -> Regions:
+                return find(photos.image(index_of[photo]))
+
+            with run.task("crisp regions", len(todo)) as ticks:
+                results = map_photos(one, todo, workers=run.setup.threads, progress=ticks)
+                for photo, regions in zip(todo, results, strict=True):
+                    store.put(photo, regions=regions)
+
+    def read(index: int) -> Regions:
+        return stage.maps("regions").get(photos.names[index])["regions"]
+
+    return read, stage
+
+
 def training_labels(
     run: Run,
     name: str,
@@ -321,7 +308,7 @@ def trained_segmenter(
                 )
             stage.save_tensors("segmenter", net.state_dict())
     net.load_state_dict(stage.load_tensors("segmenter")[0])
-    crf = crf_settings(config)
+    crf = crf_settings(config, setup.execution.seed)
     segmenter = Segmenter(
         net,
         photos.classes,
@@ -336,7 +323,8 @@ def predictions(
     run: Run, config: TrainingConfig, segmenter: Segmenter, after: Stage, photos: WorkingPhotos
 ) -> tuple[LabelMaps, LabelMaps | None]:
     """Labels of the validation photos before and after the CRF; no tags are used."""
-    with run.stage("predictions", {"crf": crf_settings(config)}, [after, run.val_key]) as stage:
+    crf = crf_settings(config, run.setup.execution.seed)
+    with run.stage("predictions", {"crf": crf}, [after, run.val_key]) as stage:
         if stage.pending:
             raw, smooth = stage.maps("raw"), stage.maps("smooth")
 
@@ -369,11 +357,14 @@ def photo_masks(
     """
     photos = run.photos
     known = photos.dataset.known
-    made_from = {
-        "crf": crf_settings(config),
-        "by_tags": config.masks_by_tags,
-    }
-    with run.stage("masks", made_from, [after, run.photos_key]) as stage:
+    crf = crf_settings(config, run.setup.execution.seed)
+    smooth = crf_refinement(crf) if crf is not None else None
+    inputs: list[Stage | str] = [after, run.photos_key]
+    regions_of: PhotoRegions | None = None
+    if crf is not None and crf["regions"] is not None:
+        regions_of, found = photo_regions(run, config)
+        inputs.append(found)
+    with run.stage("masks", {"crf": crf, "by_tags": config.masks_by_tags}, inputs) as stage:
         if stage.pending:
 
             def write(item: tuple[str, int, Image, Probs]) -> None:
@@ -382,8 +373,9 @@ def photo_masks(
                 if config.masks_by_tags and known[index]:
                     labels = labels_of_tags(photos.tags[index])
                     probs = probs[labels] / probs[labels].sum(0).clip(1e-12)
-                if segmenter.refine is not None:
-                    probs = segmenter.refine(image, probs)
+                if smooth is not None:
+                    regions = regions_of(index) if regions_of is not None else None
+                    probs = smooth(image, probs, regions)
                 best = argmax_at(probs, photos.full_shape(index))
                 content = encode_mask(labels.astype(np.uint8)[best])
                 stage.save_bytes(f"masks/{name}.png", content)

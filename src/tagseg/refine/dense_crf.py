@@ -150,9 +150,10 @@ def refine(
     pixels = _pixels(unary, width)
     terms = _regions(layers, higher_order or HigherOrder(), pixels, maps, width)
     pixels = pixels._replace(bounded=_is_bounded(at_size, terms) and len(unary) > 1)
-    filters = _filters(image, at_size, threads)
     probs = np.empty_like(unary, order="C")
-    MeanField(pixels, filters, terms, probs, width, threads).run(at_size.iterations)
+    filters = _filters(image, at_size, threads)
+    field = MeanField(pixels, filters, terms, probs, width, threads)
+    field.run(at_size.iterations)
     return probs
 
 

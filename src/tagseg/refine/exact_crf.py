@@ -37,7 +37,7 @@ from tagseg.refine.higher_order import HigherOrder
 
 __all__ = ["EXACT_PIXELS_CPU", "EXACT_PIXELS_CUDA", "dense_crf_batch", "exact_dense_crf"]
 
-EXACT_PIXELS_CPU = 4096
+EXACT_PIXELS_CPU = 1024
 EXACT_PIXELS_CUDA = 512 * 512
 
 _MID_LEVEL = 127.5
@@ -81,7 +81,7 @@ def dense_crf_batch(
     Arguments, result and errors are those of :func:`exact_dense_crf`; the result is on the
     device of the arguments.
     """
-    layers = _check(images, unary, regions, higher_order)
+    layers = _check(images, unary, regions)
     height, width = images.shape[1:3]
     limit = EXACT_PIXELS_CUDA if images.is_cuda else EXACT_PIXELS_CPU
     if height * width <= limit and _is_precise(images, parameters):
@@ -107,17 +107,17 @@ def exact_dense_crf(
         unary: (B, L, H, W) float32, -log p, on the device of ``images``; 1 to 255 labels.
         parameters: weights, sigmas and iterations of the CRF.
         regions: (B, H, W) int32 ids, or several such layers; a negative id is no region.
-        higher_order: strengths of the terms over ``regions``; both or neither is given.
+        higher_order: strengths of the terms over ``regions``; None for the defaults.
 
     Returns:
         (B, L, H, W) float32 probabilities, summing to 1 over labels.
 
     Raises:
         ShapeError: tensors that do not fit, NaN or infinity in ``unary``.
-        ConfigError: regions without strengths or the other way round; on cuda, sigmas so small
-            that |f|^2 / 2 passes 4096 in a corner of the photo or of the colour cube.
+        ConfigError: on cuda, sigmas so small that |f|^2 / 2 passes 4096 in a corner of the photo
+            or of the colour cube.
     """
-    layers = _check(images, unary, regions, higher_order)
+    layers = _check(images, unary, regions)
     if not _is_precise(images, parameters):
         raise ConfigError(
             f"sigmas of {parameters.bilateral} are too small for half precision",
@@ -127,10 +127,8 @@ def exact_dense_crf(
     return _exact(images, unary, parameters, layers, higher_order, _precision(images))
 
 
-def _check(
-    images: Any, unary: Any, regions: Any, higher_order: HigherOrder | None
-) -> tuple[Tensor, ...]:
-    """Raise ShapeError or ConfigError for arguments that do not fit; return the region layers."""
+def _check(images: Any, unary: Any, regions: Any) -> tuple[Tensor, ...]:
+    """Raise ShapeError for arguments that do not fit; return the region layers."""
     if not _is_tensor(images, torch.uint8, 4) or images.shape[3] != 3 or 0 in images.shape:
         raise ShapeError(f"images is {_describe(images)}", do="give a uint8 tensor (B, H, W, 3)")
     photos, height, width, _ = images.shape
@@ -145,17 +143,10 @@ def _check(
         raise ShapeError(f"unary has {unary.shape[1]} labels", do=f"give 1 to {MAX_CLASSES + 1}")
     if not bool(torch.isfinite(unary).all()):
         raise ShapeError("unary holds NaN or infinity", do="check what produced it")
-    return _check_regions(images, regions, higher_order)
+    return _check_regions(images, regions)
 
 
-def _check_regions(
-    images: Tensor, regions: Any, higher_order: HigherOrder | None
-) -> tuple[Tensor, ...]:
-    if (regions is None) != (higher_order is None):
-        missing = "regions" if regions is None else "higher_order"
-        raise ConfigError(
-            f"{missing} is missing", where="exact dense CRF", do="give both or neither"
-        )
+def _check_regions(images: Tensor, regions: Any) -> tuple[Tensor, ...]:
     if regions is None:
         return ()
     layers = (regions,) if isinstance(regions, Tensor) else tuple(regions)
@@ -209,8 +200,8 @@ def _exact(
     with torch.autocast(images.device.type, enabled=False):
         theta = unary.to(precision.state)
         terms = _kernel_messages(images, parameters, precision)
-        if higher_order is not None:
-            terms += [_region_message(theta, layer, higher_order) for layer in layers]
+        strengths = higher_order or HigherOrder()
+        terms += [_region_message(theta, layer, strengths) for layer in layers]
         log_probs = functional.log_softmax(-theta, dim=1)
         for _ in range(parameters.iterations):
             energy = sum((term(log_probs) for term in terms), -theta)

@@ -74,6 +74,9 @@ class MeanField:
                 self._blur(thread, turn)
                 self.barrier.wait()
                 filters, regions = turn, self.regions
+            if thread == 0:  # the last pass needs neither: room for its result
+                self.filters.clear()
+                self.writes.clear()
             write_probs(
                 *self.shares[thread],
                 self.pixels,

@@ -1,0 +1,154 @@
+"""The dense CRF as configured, and the regions of its higher-order terms (Saleh et al., 3.1.3)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Protocol, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from tagseg.maps import Image, Probs
+from tagseg.priors import crisp
+from tagseg.recipes.base import TrainingConfig
+from tagseg.refine.dense_crf import CrfParameters, refine, softmax_unary
+from tagseg.refine.higher_order import HigherOrder
+
+__all__ = [
+    "CRISP",
+    "Refinement",
+    "RegionFinder",
+    "Regions",
+    "Smoothing",
+    "crf_refinement",
+    "crf_settings",
+]
+
+CRISP = crisp.CrispSettings()  # the authors' speedy preset
+_SEEDS = 1 << 32  # what crisp regions take
+
+Regions: TypeAlias = npt.NDArray[np.int32]
+
+
+class Refinement(Protocol):
+    """The CRF after the segmenter; regions of the photo may be given if they are known."""
+
+    def __call__(self, image: Image, probs: Probs, regions: Regions | None = None) -> Probs:
+        """Refine probabilities (L, H, W) of a photo (H, W, 3)."""
+
+
+@dataclass(frozen=True)
+class RegionFinder:
+    """Crisp regions of a photo, int32 (H, W), with the settings that decide on them."""
+
+    threshold: float
+    seed: int
+    settings: crisp.CrispSettings
+
+    @classmethod
+    def of(cls, config: TrainingConfig, seed: int) -> RegionFinder:
+        """As configured."""
+        return cls(config.region_threshold, seed % _SEEDS, CRISP)
+
+    def __call__(self, image: Image) -> Regions:
+        """Regions of one photo (H, W, 3)."""
+        return crisp.regions(image, self.threshold, settings=self.settings, seed=self.seed)
+
+
+@dataclass(frozen=True)
+class Smoothing:
+    """The dense CRF with or without higher-order terms, for photos of any size.
+
+    Attributes:
+        parameters: of the pairwise CRF; its ``reference_side`` holds for the strengths as well.
+        strengths: of the higher-order terms, where there are regions.
+    """
+
+    parameters: CrfParameters
+    strengths: HigherOrder
+
+    @classmethod
+    def of(cls, config: TrainingConfig) -> Smoothing:
+        """As configured; raises ConfigError for numbers that the CRF refuses."""
+        return cls(
+            CrfParameters(
+                bilateral=config.crf_bilateral,
+                smoothness=config.crf_smoothness,
+                iterations=config.crf_iterations,
+                reference_side=config.crf_reference_side,
+                filter=config.crf_filter,
+            ),
+            HigherOrder(
+                weight=config.region_weight,
+                gamma_max=config.region_gamma_max,
+                area_weight=config.region_area_weight,
+            ),
+        )
+
+    def __call__(
+        self,
+        image: Image,
+        costs: npt.NDArray[np.float32],
+        maps: npt.NDArray[np.float32],
+        regions: Regions | None,
+    ) -> Probs:
+        """Probabilities (L, H, W) from ``costs`` (L, H, W); ``maps`` is P in Eq. 8."""
+        return refine(
+            image,
+            costs,
+            self.parameters,
+            regions=regions,
+            higher_order=self._strengths_at(max(image.shape[:2])),
+            maps=maps,
+        )
+
+    def _strengths_at(self, side: int) -> HigherOrder:
+        """A region that is a given part of its photo costs the same in a smaller photo."""
+        reference = self.parameters.reference_side
+        if reference is None:
+            return self.strengths
+        per_pixel = self.strengths.area_weight * (reference / side) ** 2
+        return replace(self.strengths, area_weight=per_pixel)
+
+
+def crf_settings(config: TrainingConfig, seed: int) -> dict[str, Any] | None:
+    """What decides on the CRF after the segmenter, as JSON data; None for no CRF."""
+    if not config.segmenter_crf:
+        return None
+    smoothing = Smoothing.of(config)
+    regions = None
+    if config.segmenter_regions == "crisp":
+        regions = {
+            **asdict(RegionFinder.of(config, seed)),
+            "strengths": asdict(smoothing.strengths),
+        }
+    return {**asdict(smoothing.parameters), "unary": config.segmenter_unary, "regions": regions}
+
+
+def crf_refinement(settings: Mapping[str, Any]) -> Refinement:
+    """The dense CRF of :func:`crf_settings`, on a segmenter's probabilities.
+
+    Its unary is Eq. 7 of Saleh et al. ("softmax", the softmax of probabilities, costs that differ
+    by 1 at most) or -log p ("log"). The log-sum-exp losses drive probabilities to 0 and 1, and
+    their logarithm then overrules the image.
+    """
+    values: dict[str, Any] = {
+        k: tuple(v) if isinstance(v, list) else v for k, v in settings.items()
+    }
+    unary, found = values.pop("unary"), values.pop("regions")
+    finder, strengths = None, HigherOrder()
+    if found is not None:
+        finder = RegionFinder(
+            found["threshold"], found["seed"], crisp.CrispSettings(**found["settings"])
+        )
+        strengths = HigherOrder(**found["strengths"])
+    smoothing = Smoothing(CrfParameters(**values), strengths)
+
+    def smooth(image: Image, probs: Probs, regions: Regions | None = None) -> Probs:
+        costs = softmax_unary(probs) if unary == "softmax" else -np.log(probs.clip(1e-8, 1.0))
+        if regions is None and finder is not None:
+            regions = finder(image)
+        return smoothing(image, costs, probs, regions)
+
+    return smooth
