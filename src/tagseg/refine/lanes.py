@@ -2,7 +2,7 @@
 
 The loops of the dense CRF run over the labels of one pixel: too few for LLVM to vectorise a loop,
 and it cannot know that the arrays do not overlap. Here a vector of float32 is a type of its own,
-which kernels load, combine with + - * (numbers stand on the left) and store. LLVM splits vectors
+which kernels load, combine with + - * / (numbers stand on the left) and store. LLVM splits vectors
 that are longer than the machine's registers. Indices are those of the flat array, unchecked.
 
 A kernel learns the length of its vectors from a :class:`Width` among its arguments, and is compiled
@@ -37,16 +37,23 @@ __all__ = [
     "exp",
     "floor",
     "highest",
+    "highest_of_four",
     "lanes",
     "less",
     "load",
+    "load_four",
     "maximum",
+    "repeat_four",
     "spread",
     "store",
+    "stretch_four",
+    "sum_of_four",
     "total",
+    "total_of_four",
 ]
 
 _FAST = ("fast",)
+_BUTTERFLY = 8  # lanes up to which all are joined with all at once
 
 
 class Width:
@@ -139,6 +146,77 @@ def load(_typing, array, index, width):  # type: ignore[no-untyped-def]
     return _LanesType(width.lanes)(array, types.intp, width), lower
 
 
+def _of_pixels(builder: Any, vector: Any, lanes: list[int]) -> Any:
+    """The lanes of ``vector`` in a new order, some of them more than once."""
+    order = ir.Constant(ir.VectorType(ir.IntType(32), len(lanes)), lanes)
+    return builder.shuffle_vector(vector, ir.Constant(vector.type, ir.Undefined), order)
+
+
+def _join(builder: Any, parts: list[Any]) -> Any:
+    """Vectors of one length, one after the other; their number is a power of two."""
+    while len(parts) > 1:
+        count = 2 * parts[0].type.count
+        order = ir.Constant(ir.VectorType(ir.IntType(32), count), list(range(count)))
+        pairs = zip(parts[::2], parts[1::2], strict=True)
+        parts = [builder.shuffle_vector(a, b, order) for a, b in pairs]
+    return parts[0]
+
+
+def _quarter(builder: Any, vector: Any, number: int) -> Any:
+    width = vector.type.count // 4
+    return _of_pixels(builder, vector, list(range(number * width, (number + 1) * width)))
+
+
+@_inline
+def load_four(_typing, array, index, stride, width):  # type: ignore[no-untyped-def]
+    """Four vectors, ``stride`` values apart, as one of four times the lanes."""
+
+    def lower(context, builder, signature, args):  # type: ignore[no-untyped-def]
+        vector = _vector(width.lanes)
+        parts, start = [], args[1]
+        for _ in range(4):
+            place = _place(context, builder, signature.args[0], args[0], start, vector)
+            parts.append(builder.load(place, align=4))
+            start = builder.add(start, args[2])
+        return _join(builder, parts)
+
+    return _LanesType(4 * width.lanes)(array, types.intp, types.intp, width), lower
+
+
+@_inline
+def repeat_four(_typing, value):  # type: ignore[no-untyped-def]
+    """A vector four times."""
+
+    def lower(_context, builder, _signature, args):  # type: ignore[no-untyped-def]
+        return _of_pixels(builder, args[0], list(range(value.lanes)) * 4)
+
+    return _LanesType(4 * value.lanes)(value), lower
+
+
+@_inline
+def stretch_four(_typing, array, index, width):  # type: ignore[no-untyped-def]
+    """Four values from ``index`` on, each in a quarter of the lanes of four vectors."""
+
+    def lower(context, builder, signature, args):  # type: ignore[no-untyped-def]
+        place = _place(context, builder, signature.args[0], args[0], args[1], _vector(4))
+        four = builder.load(place, align=4)
+        return _of_pixels(builder, four, [k for k in range(4) for _ in range(width.lanes)])
+
+    return _LanesType(4 * width.lanes)(array, types.intp, width), lower
+
+
+@_inline
+def sum_of_four(_typing, value):  # type: ignore[no-untyped-def]
+    """Sum of the four quarters."""
+
+    def lower(_context, builder, _signature, args):  # type: ignore[no-untyped-def]
+        a, b, c, d = (_quarter(builder, args[0], k) for k in range(4))
+        ab, cd = builder.fadd(a, b, flags=_FAST), builder.fadd(c, d, flags=_FAST)
+        return builder.fadd(ab, cd, flags=_FAST)
+
+    return _LanesType(value.lanes // 4)(value), lower
+
+
 @_inline
 def store(_typing, array, index, value):  # type: ignore[no-untyped-def]
     """Set the values from ``index`` on of a contiguous float32 array."""
@@ -206,6 +284,7 @@ def _overload_operator(function: Callable, instruction: str) -> None:
 _overload_operator(operator.add, "fadd")
 _overload_operator(operator.sub, "fsub")
 _overload_operator(operator.mul, "fmul")
+_overload_operator(operator.truediv, "fdiv")
 
 
 def _larger(builder: Any, a: Any, b: Any) -> Any:
@@ -244,29 +323,62 @@ def floor(_typing, value):  # type: ignore[no-untyped-def]
     return value(value), lower
 
 
+def _tree(builder: Any, vector: Any, join: Callable) -> Any:
+    """All lanes of a vector joined into a scalar."""
+    half = vector.type.count // 2
+    while half:
+        low, high = (
+            _of_pixels(builder, vector, list(range(start, start + half))) for start in (0, half)
+        )
+        vector, half = join(builder, low, high), half // 2
+    return builder.extract_element(vector, ir.IntType(32)(0))
+
+
 def _across(join: Callable) -> Callable:
-    """Intrinsic that joins the values of one vector in a tree."""
+    """Intrinsic that joins the values of one vector."""
 
     @_inline
     def reduce(_typing, value):  # type: ignore[no-untyped-def]
         def lower(_context, builder, _signature, args):  # type: ignore[no-untyped-def]
-            index, vector, half = ir.IntType(32), args[0], value.lanes // 2
-            while half:
-                low, high = (
-                    ir.Constant(ir.VectorType(index, half), list(range(start, start + half)))
-                    for start in (0, half)
-                )
-                parts = [builder.shuffle_vector(vector, vector, which) for which in (low, high)]
-                vector, half = join(builder, *parts), half // 2
-            return builder.extract_element(vector, index(0))
+            return _tree(builder, args[0], join)
 
         return types.float32(value), lower
 
     return reduce
 
 
+def _across_quarters(join: Callable) -> Callable:
+    """Intrinsic that joins the values of each quarter, and puts the result in all its lanes."""
+
+    @_inline
+    def reduce(_typing, value):  # type: ignore[no-untyped-def]
+        width = value.lanes // 4
+
+        def lower(_context, builder, _signature, args):  # type: ignore[no-untyped-def]
+            if width > _BUTTERFLY:
+                quarters = [_quarter(builder, args[0], k) for k in range(4)]
+                joined = [_tree(builder, quarter, join) for quarter in quarters]
+                return _join(builder, [_spread(builder, number, width) for number in joined])
+            vector, distance = args[0], 1
+            while distance < width:
+                partners = [lane ^ distance for lane in range(value.lanes)]
+                vector = join(builder, vector, _of_pixels(builder, vector, partners))
+                distance *= 2
+            return vector
+
+        return value(value), lower
+
+    return reduce
+
+
+def _sum(builder: Any, a: Any, b: Any) -> Any:
+    return builder.fadd(a, b, flags=_FAST)
+
+
 highest = _across(_larger)
-total = _across(lambda builder, a, b: builder.fadd(a, b, flags=_FAST))
+total = _across(_sum)
+highest_of_four = _across_quarters(_larger)
+total_of_four = _across_quarters(_sum)
 
 # 2^x on [-1/2, 1/2] as 1 + x p(x), relative error 2e-7 in float32: exactly 1 at 0.
 _LOG_2 = float(np.log(2))

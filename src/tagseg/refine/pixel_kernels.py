@@ -15,7 +15,23 @@ import numpy.typing as npt
 from numba import njit
 
 from tagseg.refine.groups import GROUP
-from tagseg.refine.lanes import at, exp, highest, lanes, load, maximum, spread, store, total
+from tagseg.refine.lanes import (
+    at,
+    exp,
+    highest,
+    highest_of_four,
+    lanes,
+    load,
+    load_four,
+    maximum,
+    repeat_four,
+    spread,
+    store,
+    stretch_four,
+    sum_of_four,
+    total,
+    total_of_four,
+)
 
 __all__ = [
     "BLOCK",
@@ -128,37 +144,25 @@ def _probabilities(start, end, pixels, splats, read, regions, rows, width):  # t
     if regions.logs.size:
         _softmax_with_logs(start * GROUP, n, pixels.bounded, regions, rows, width)
     else:
-        _softmax(rows, n, pixels.bounded, width)
+        _softmax(rows, end - start, pixels.bounded, width)
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
 def _energies(start, end, pixels, bilateral, smooth, read, read_smooth, rows, width):  # type: ignore[no-untyped-def]
     """Messages of both kernels minus the unary, of the pixels of some groups, into ``rows``."""
-    step, n_labels, unary = lanes(width), pixels.n_labels, pixels.unary
-    none = load(pixels.padding, 0, width)
+    step, n_labels = lanes(width), pixels.n_labels
+    none = repeat_four(load(pixels.padding, 0, width))
     for group in range(start, end):
-        first = group * GROUP * n_labels
-        a = none - load(unary, first, width)
-        b = none - load(unary, first + n_labels, width)
-        c = none - load(unary, first + 2 * n_labels, width)
-        d = none - load(unary, first + 3 * n_labels, width)
+        energy = none - load_four(pixels.unary, group * GROUP * n_labels, n_labels, width)
         for entry in range(at(bilateral.starts, group), at(bilateral.starts, group + 1)):
             value = load(read, np.int64(at(bilateral.points, entry)) * step, width)
-            a = a + at(bilateral.weights, entry * GROUP) * value
-            b = b + at(bilateral.weights, entry * GROUP + 1) * value
-            c = c + at(bilateral.weights, entry * GROUP + 2) * value
-            d = d + at(bilateral.weights, entry * GROUP + 3) * value
+            weights = stretch_four(bilateral.weights, entry * GROUP, width)
+            energy = energy + weights * repeat_four(value)
         for entry in range(at(smooth.starts, group), at(smooth.starts, group + 1)):
             value = load(read_smooth, np.int64(at(smooth.points, entry)) * step, width)
-            a = a + at(smooth.weights, entry * GROUP) * value
-            b = b + at(smooth.weights, entry * GROUP + 1) * value
-            c = c + at(smooth.weights, entry * GROUP + 2) * value
-            d = d + at(smooth.weights, entry * GROUP + 3) * value
-        row = (group - start) * GROUP * step
-        store(rows, row, a)
-        store(rows, row + step, b)
-        store(rows, row + 2 * step, c)
-        store(rows, row + 3 * step, d)
+            weights = stretch_four(smooth.weights, entry * GROUP, width)
+            energy = energy + weights * repeat_four(value)
+        store(rows, (group - start) * GROUP * step, energy)
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
@@ -180,18 +184,15 @@ def _add_regions(first, n, regions, rows, width):  # type: ignore[no-untyped-def
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
-def _softmax(rows, n, bounded, width):  # type: ignore[no-untyped-def]
-    """Softmax of ``n`` pixels in place; ``bounded`` energies cannot overflow as they are."""
-    step = lanes(width)
-    if bounded:
-        for k in range(0, n * step, step):
-            share = exp(load(rows, k, width))
-            store(rows, k, (np.float32(1) / total(share)) * share)
-        return
-    for k in range(0, n * step, step):
-        energy = load(rows, k, width)
-        share = exp(energy - spread(highest(energy), width))
-        store(rows, k, (np.float32(1) / total(share)) * share)
+def _softmax(rows, groups, bounded, width):  # type: ignore[no-untyped-def]
+    """Softmax of the pixels of some groups; ``bounded`` energies cannot overflow as they are."""
+    step = lanes(width) * GROUP
+    for k in range(0, groups * step, step):
+        energy = load_four(rows, k, lanes(width), width)
+        if not bounded:
+            energy = energy - highest_of_four(energy)
+        share = exp(energy)
+        store(rows, k, share / total_of_four(share))
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
@@ -218,14 +219,8 @@ def _splat(start, end, splat, write, rows, width):  # type: ignore[no-untyped-de
     """Add the probabilities of some groups to a grid."""
     step = lanes(width)
     for group in range(start, end):
-        row = (group - start) * GROUP * step
-        a = load(rows, row, width)
-        b = load(rows, row + step, width)
-        c = load(rows, row + 2 * step, width)
-        d = load(rows, row + 3 * step, width)
+        share = load_four(rows, (group - start) * GROUP * step, step, width)
         for entry in range(at(splat.starts, group), at(splat.starts, group + 1)):
             place = np.int64(at(splat.points, entry)) * step
-            weight = entry * GROUP
-            ab = at(splat.weights, weight) * a + at(splat.weights, weight + 1) * b
-            cd = at(splat.weights, weight + 2) * c + at(splat.weights, weight + 3) * d
-            store(write, place, load(write, place, width) + (ab + cd))
+            added = sum_of_four(stretch_four(splat.weights, entry * GROUP, width) * share)
+            store(write, place, load(write, place, width) + added)

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 from numba import njit
 
-from tagseg.refine.groups import GROUP, Splat, groups_of
+from tagseg.refine.groups import GROUP, Splat
 from tagseg.refine.lanes import Width, at, lanes, load, spread, store
 
 __all__ = ["GridAxis", "SplineGrid", "convolve", "grid_axis"]
@@ -47,17 +47,14 @@ class SplineGrid:
     def __init__(self, height: int, width: int, sigma: float, weight: float) -> None:
         self.vertical, self.horizontal = grid_axis(height, sigma), grid_axis(width, sigma)
         self._weight = np.float32(weight)
-        step_y, taps = self.vertical.taps.shape
-        step_x = self.horizontal.taps.shape[0]
-        groups = groups_of(height, width)
-        most = groups * (taps + 1) ** 2
-        starts = np.zeros(groups + 1, np.int32)
-        points, weights = np.empty(most, np.int32), np.empty((most, GROUP), np.float32)
-        weights_y, weights_x = (_weights_of_pixels(a) for a in (self.vertical, self.horizontal))
-        _splat(
-            *(height, width, step_y, step_x, weights_y, weights_x),
-            *(starts, points, weights, self.horizontal.size),
+        (first_y, weights_y), (first_x, weights_x) = (
+            _pairs_of_pixels(axis) for axis in (self.vertical, self.horizontal)
         )
+        most = first_y.size * first_x.size * weights_y.shape[1] * weights_x.shape[1]
+        starts = np.zeros(first_y.size * first_x.size + 1, np.int32)
+        points, weights = np.empty(most, np.int32), np.empty((most, GROUP), np.float32)
+        columns = self.horizontal.size
+        _splat(first_y, first_x, weights_y, weights_x, columns, starts, points, weights)
         self.splat = Splat(starts, points[: starts[-1]], weights[: starts[-1]])
 
     @property
@@ -76,11 +73,20 @@ class SplineGrid:
         return values, scratch
 
 
-def _weights_of_pixels(axis: GridAxis) -> Float32:
-    """Weights (length, T) of the points that each pixel touches, with its normalisation."""
+def _pairs_of_pixels(axis: GridAxis) -> tuple[npt.NDArray[np.int64], Float32]:
+    """First point of each pair of pixels, and the pair's weights (pairs, T + 1, 2) from it on.
+
+    The symmetric normalisation is in the weights. Pixels and points past the end have none.
+    """
+    step, taps = axis.taps.shape
     pixels = np.arange(axis.scale.size)
-    weights: Float32 = axis.taps[pixels % len(axis.taps)] * axis.scale[:, None]
-    return weights
+    first = pixels[::2] // step
+    weights = np.zeros((first.size, taps + 1, 2), np.float32)
+    offset = pixels // step - first[pixels // 2]  # 0 or 1: where the pair lies across two cells
+    for t in range(taps):
+        values = axis.taps[pixels % step, t] * axis.scale
+        weights[pixels // 2, offset + t, pixels % 2] = values
+    return first, weights
 
 
 def grid_axis(length: int, sigma: float) -> GridAxis:
@@ -142,27 +148,24 @@ def _ones_filtered(length: int, size: int, taps: Float64, kernel: Float64) -> Fl
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
-def _splat(height, width, step_y, step_x, weights_y, weights_x, starts, points, weights, columns):  # type: ignore[no-untyped-def]
-    """Fill the entries of all groups; pixel (y, x) touches points y // step + t, x // step + t."""
-    taps = weights_y.shape[1]
-    across = (width + 1) // 2
+def _splat(first_y, first_x, weights_y, weights_x, columns, starts, points, weights):  # type: ignore[no-untyped-def]
+    """Fill the entries of all groups, the products of both axes' (see _pairs_of_pixels)."""
     entry = 0
-    for y in range(0, height, 2):
-        top, bottom = y // step_y, min(y + 1, height - 1) // step_y + taps
-        for x in range(0, width, 2):
-            left, right = x // step_x, min(x + 1, width - 1) // step_x + taps
-            for row in range(top, bottom):
-                for column in range(left, right):
-                    points[entry] = row * columns + column
-                    for pixel in range(GROUP):
-                        py, px = y + pixel // 2, x + pixel % 2
-                        weights[entry, pixel] = 0
-                        if py < height and px < width:
-                            t, s = row - py // step_y, column - px // step_x
-                            if 0 <= t < taps and 0 <= s < taps:
-                                weights[entry, pixel] = weights_y[py, t] * weights_x[px, s]
+    for y in range(first_y.size):
+        for x in range(first_x.size):
+            for t in range(weights_y.shape[1]):
+                top, bottom = weights_y[y, t, 0], weights_y[y, t, 1]
+                if top == 0 and bottom == 0:
+                    continue
+                for s in range(weights_x.shape[1]):
+                    left, right = weights_x[x, s, 0], weights_x[x, s, 1]
+                    if left == 0 and right == 0:
+                        continue
+                    points[entry] = (first_y[y] + t) * columns + first_x[x] + s
+                    weights[entry, 0], weights[entry, 1] = top * left, top * right
+                    weights[entry, 2], weights[entry, 3] = bottom * left, bottom * right
                     entry += 1
-            starts[y // 2 * across + x // 2 + 1] = entry
+            starts[y * first_x.size + x + 1] = entry
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
