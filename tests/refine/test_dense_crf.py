@@ -122,6 +122,18 @@ def test_threads_share_a_photo(n_labels, filter_):
         np.testing.assert_allclose(together, alone, atol=2e-5)
 
 
+def test_too_little_memory_is_one_line(monkeypatch):
+    image, unary = scene(8, 9, 3)
+
+    def no_memory(*_):
+        raise MemoryError
+
+    monkeypatch.setattr("tagseg.refine.dense_crf.MeanField", no_memory)
+    with pytest.raises(ConfigError, match="no memory for a photo of 9 x 8 pixels") as caught:
+        dense_crf(image, unary)
+    assert "\n" not in str(caught.value)
+
+
 def test_failing_thread_does_not_hang(monkeypatch):
     image, unary = scene(120, 151, 3)
 

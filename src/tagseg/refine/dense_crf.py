@@ -143,18 +143,17 @@ def refine(
     image, unary = _check_arrays(image, unary)
     threads = _check_threads(threads, image)
     layers = [] if regions is None else check_regions(regions, unary.shape[1:])
-    at_size = parameters.at(*image.shape[:2])
-    width = Width(next(lanes for lanes in _WIDTHS if lanes >= len(unary)))
     if maps is not None:
         maps = _check_region_maps(maps, unary)
-    pixels = _pixels(unary, width)
-    terms = _regions(layers, higher_order or HigherOrder(), pixels, maps, width)
-    pixels = pixels._replace(bounded=_is_bounded(at_size, terms) and len(unary) > 1)
-    probs = np.empty_like(unary, order="C")
-    filters = _filters(image, at_size, threads)
-    field = MeanField(pixels, filters, terms, probs, width, threads)
-    field.run(at_size.iterations)
-    return probs
+    try:
+        return _infer(image, unary, parameters, layers, higher_order, maps, threads)
+    except MemoryError:
+        n_labels, height, width = unary.shape
+        raise ConfigError(
+            f"no memory for a photo of {width} x {height} pixels with {n_labels} labels",
+            where="dense CRF",
+            do="bring the photo to a smaller size",
+        ) from None
 
 
 def dense_crf(
@@ -228,6 +227,27 @@ def _check_arrays(image: Any, unary: Any) -> tuple[Image, Float32]:
     if not 1 <= unary.shape[0] <= _MAX_LABELS:
         raise ShapeError(f"unary has {unary.shape[0]} labels", do=f"give 1 to {_MAX_LABELS}")
     return image, unary
+
+
+def _infer(
+    image: Image,
+    unary: Float32,
+    parameters: CrfParameters,
+    layers: list[npt.NDArray[np.integer]],
+    higher_order: HigherOrder | None,
+    maps: Float32 | None,
+    threads: int,
+) -> Probs:
+    at_size = parameters.at(*image.shape[:2])
+    width = Width(next(lanes for lanes in _WIDTHS if lanes >= len(unary)))
+    pixels = _pixels(unary, width)
+    terms = _regions(layers, higher_order or HigherOrder(), pixels, maps, width)
+    pixels = pixels._replace(bounded=_is_bounded(at_size, terms) and len(unary) > 1)
+    probs = np.empty_like(unary, order="C")
+    filters = _filters(image, at_size, threads)
+    field = MeanField(pixels, filters, terms, probs, width, threads)
+    field.run(at_size.iterations)
+    return probs
 
 
 def _check_threads(threads: Any, image: Image) -> int:
