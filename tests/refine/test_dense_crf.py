@@ -122,6 +122,17 @@ def test_threads_share_a_photo(n_labels, filter_):
         np.testing.assert_allclose(together, alone, atol=2e-5)
 
 
+@pytest.mark.parametrize("regions", [False, True])
+def test_labels_without_a_chance_may_be_left_out(regions):
+    image, unary = scene(30, 40, 3)
+    layer = np.arange(30 * 40).reshape(30, 40) // 200 if regions else None
+    more = np.full((21, 30, 40), 1e4, np.float32)
+    more[[0, 7, 20]] = unary
+    probs = dense_crf(image, more, regions=layer)
+    np.testing.assert_allclose(probs[[0, 7, 20]], dense_crf(image, unary, regions=layer), atol=1e-5)
+    assert probs[[1, 6, 19]].max() == 0
+
+
 def test_too_little_memory_is_one_line(monkeypatch):
     image, unary = scene(8, 9, 3)
 
