@@ -57,7 +57,7 @@ def case(height, width, n_labels, n_regions, seed=0, sure=1.0):
     "strengths",
     [HigherOrder(), HigherOrder(2.0, 3.0, 0.02), HigherOrder(0, 5, 0.1), HigherOrder(4, 6, 0)],
 )
-@pytest.mark.parametrize("n_labels", [2, 3, 9, 21])
+@pytest.mark.parametrize("n_labels", [1, 2, 3, 5, 9, 21])
 def test_terms_are_products_over_the_other_pixels(n_labels, strengths, sure):
     image, unary, regions = case(7, 9, n_labels, 5, sure=sure)
     got = dense_crf(

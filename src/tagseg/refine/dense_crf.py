@@ -353,9 +353,9 @@ def _regions(
     width: Width,
 ) -> Regions:
     """The terms of all layers, their regions numbered through."""
-    slots = len(pixels.unary) // pixels.n_labels // GROUP * GROUP
     if not layers:
-        return _NO_REGIONS._replace(ids=np.empty((0, slots), np.int32))
+        return _NO_REGIONS
+    slots = groups_of(*layers[0].shape) * GROUP
     numbered = [number_regions(layer) for layer in layers]
     total = sum(len(sizes) for _, sizes in numbered)
     costs, gain = np.zeros((2, total + 1, width.lanes), np.float32)
