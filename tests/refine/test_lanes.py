@@ -11,13 +11,19 @@ from tagseg.refine.lanes import (
     exp,
     floor,
     highest,
+    highest_of_four,
     lanes,
     less,
     load,
+    load_four,
     maximum,
+    repeat_four,
     spread,
     store,
+    stretch_four,
+    sum_of_four,
     total,
+    total_of_four,
 )
 
 WIDTHS = [1, 4, 16, 32, 128]
@@ -39,6 +45,36 @@ def _combine(a, b, target, width):
     store(target, 3 * n, equal(floor(x), floor(y)))
     store(target, 4 * n, floor(x))
     return highest(x), total(x), at(b, n - 1)
+
+
+@njit
+def _four(source, target, width):
+    n = lanes(width)
+    pixels = load_four(source, 1, n + 3, width)
+    store(target, 0, pixels)
+    store(target, 4 * n, repeat_four(load(source, 2, width)))
+    store(target, 8 * n, stretch_four(source, 5, width))
+    store(target, 12 * n, highest_of_four(pixels))
+    store(target, 16 * n, total_of_four(pixels))
+    store(target, 20 * n, sum_of_four(pixels))
+    store(target, 24 * n, pixels / total_of_four(pixels))
+
+
+@pytest.mark.parametrize("n", [1, 4, 8, 16, 32])
+def test_four_pixels_in_one_vector(n):
+    source = np.random.default_rng(0).random(4 * n + 40).astype(np.float32)
+    target = np.empty(28 * n, np.float32)
+    _four(source, target, Width(n))
+    got = target.reshape(7, 4, n)
+    pixels = np.stack([source[1 + k * (n + 3) :][:n] for k in range(4)])
+    np.testing.assert_array_equal(got[0], pixels)
+    np.testing.assert_array_equal(got[1], np.tile(source[2 : 2 + n], (4, 1)))
+    np.testing.assert_array_equal(got[2], np.repeat(source[5:9], n).reshape(4, n))
+    np.testing.assert_array_equal(got[3], np.tile(pixels.max(axis=1)[:, None], n))
+    sums = np.tile(pixels.sum(axis=1)[:, None], n)
+    np.testing.assert_allclose(got[4], sums, rtol=1e-5)
+    np.testing.assert_allclose(got[5, 0], pixels.sum(axis=0), rtol=1e-5)
+    np.testing.assert_allclose(got[6], pixels / sums, rtol=1e-5)
 
 
 @pytest.mark.parametrize("width", [8, 32])
