@@ -19,7 +19,7 @@ import sys
 import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
-from functools import partial
+from functools import cache, partial
 from statistics import median
 
 import numpy as np
@@ -48,6 +48,7 @@ def photo(path: str | None):
     return np.array(picture.resize(SIZE, Image.Resampling.BICUBIC))  # writable: the peer asks
 
 
+@cache
 def make_unary(n_labels: int):
     """Unary of smooth random score maps."""
     coarse = np.random.default_rng(0).normal(0, 1.5, (n_labels, 24, 32)).astype(np.float32)
@@ -55,9 +56,9 @@ def make_unary(n_labels: int):
     return softmax_unary(np.stack([np.asarray(m) for m in maps]))
 
 
-def ours(image, unary, bilateral, **options):
+def ours(image, unary, bilateral, iterations=ITERATIONS, **options):
     return dense_crf(
-        image, unary, bilateral=bilateral, smoothness=SMOOTHNESS, iterations=ITERATIONS, **options
+        image, unary, bilateral=bilateral, smoothness=SMOOTHNESS, iterations=iterations, **options
     )
 
 
@@ -130,7 +131,7 @@ def compare_throughput(image) -> None:
 
 
 def _peer_of_label_count(image, n_labels: int) -> float:
-    return float(peer(image, _UNARY[n_labels], (10, 80, 13))[0, 0, 0])
+    return float(peer(image, make_unary(n_labels), (10, 80, 13))[0, 0, 0])
 
 
 def _photos_a_second(pool, run: Callable) -> float:
@@ -149,7 +150,7 @@ def compare_with_exact(image, name: str) -> None:
         probs = exact.run(unary, ITERATIONS)
         message = exact.message(softmax(-unary.astype(np.float64)))
         message -= message.mean(axis=0)
-        runs = {f: partial(ours_after, image, unary, bilateral, f) for f in FILTERS}
+        runs = {f: partial(ours, image, unary, bilateral, filter=f) for f in FILTERS}
         if DenseCRF2D is not None:
             runs["pydensecrf2"] = partial(peer, image, unary, bilateral)
         for method, run in runs.items():
@@ -165,12 +166,6 @@ def compare_with_exact(image, name: str) -> None:
                 f"mean |dQ| {np.abs(found - probs).mean():.1e}  rms of a message {error:.4f}",
                 flush=True,
             )
-
-
-def ours_after(image, unary, bilateral, name, iterations):
-    return dense_crf(
-        image, unary, bilateral=bilateral, smoothness=SMOOTHNESS, iterations=iterations, filter=name
-    )
 
 
 def print_memory(path: str | None) -> None:
@@ -226,8 +221,6 @@ def main() -> None:
         compare_throughput(image)
         print_memory(path)
 
-
-_UNARY = {n: make_unary(n) for n in (21,)}
 
 if __name__ == "__main__":
     main()

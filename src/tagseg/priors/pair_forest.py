@@ -8,14 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 from numba import njit
-from sklearn.ensemble import ExtraTreesRegressor
 
 from tagseg.priors.row_blocks import RowBlocks
+
+if TYPE_CHECKING:
+    from sklearn.ensemble import ExtraTreesRegressor
 
 __all__ = ["PairForest", "fit_forest", "kept_affinity"]
 
@@ -80,6 +82,8 @@ def fit_forest(
     Extremely randomised trees: their thresholds need no sorting, and on photos four of them come
     closer to the exact values than four trees of a random forest do.
     """
+    from sklearn.ensemble import ExtraTreesRegressor  # half a second that most commands can spare
+
     model = ExtraTreesRegressor(
         n_trees, min_samples_leaf=min_leaf, max_depth=max_depth, random_state=seed, n_jobs=1
     )

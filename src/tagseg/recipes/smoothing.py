@@ -136,7 +136,7 @@ def crf_refinement(settings: Mapping[str, Any]) -> Refinement:
     values: dict[str, Any] = {
         k: tuple(v) if isinstance(v, list) else v for k, v in settings.items()
     }
-    unary, found = values.pop("unary"), values.pop("regions")
+    unary, found = values.pop("unary"), values.pop("regions", None)
     finder, strengths = None, HigherOrder()
     if found is not None:
         finder = RegionFinder(

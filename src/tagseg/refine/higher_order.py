@@ -80,20 +80,15 @@ def number_regions(
     regions: npt.NDArray[np.integer],
 ) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int64]]:
     """Ids (H, W) 0..n-1, n where ``regions`` is negative, and the sizes (n,) of the regions."""
-    known, ids = np.unique(regions, return_inverse=True) if regions.max() > _DENSE else (None, None)
-    if known is None or ids is None:  # numbers that are small enough to index a table
-        counts = np.bincount(np.maximum(regions, -1).ravel() + 1)
-        counts[0] = 1  # the place of "no region", whether or not it occurs
-        known = np.flatnonzero(counts) - 1
-        numbers = np.cumsum(counts > 0) - 1
-        ids = numbers[np.maximum(regions, -1) + 1]
-        outside = 1
-    else:
-        outside = int((known < 0).sum())
-    n = len(known) - outside
-    ids = (ids.reshape(regions.shape) - outside).astype(np.int32)
-    ids[ids < 0] = n
-    return ids, np.bincount(ids.ravel(), minlength=n + 1)[:n]
+    regions = np.maximum(regions, -1)
+    if regions.max() > _DENSE:  # numbers too large to index a table get smaller ones
+        known, ids = np.unique(regions, return_inverse=True)
+        regions = ids.reshape(regions.shape) - int(known[0] < 0)
+    counts = np.bincount(regions.ravel() + 1)
+    sizes = counts[1:][counts[1:] > 0]
+    numbers = np.cumsum(counts > 0) - 1 - int(counts[0] > 0)
+    numbers[0] = len(sizes)  # no region
+    return numbers[regions + 1].astype(np.int32), sizes
 
 
 def region_costs(

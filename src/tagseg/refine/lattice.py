@@ -312,13 +312,12 @@ def _nearest_remainder_zero(  # type: ignore[no-untyped-def]
 def _barycentric(scratch, start, offsets, ranks, weights, axes, block):  # type: ignore[no-untyped-def]
     """Weights of the vertices with remainder 0..d: gaps between the sorted offsets."""
     size, step = len(axes), lanes(block)
-    sorted_offsets = offsets  # in place of the offsets, once all are read: see below
-    column = np.empty(size * lanes(block), np.float32)
+    column = np.empty(size * lanes(block), np.float32)  # the offsets, sorted
     for r in axes:
         value = spread(np.float32(0), block)
         for i in axes:
             here = equal(load(scratch, ranks + i * step, block), spread(np.float32(r), block))
-            value = value + here * load(scratch, sorted_offsets + i * step, block)
+            value = value + here * load(scratch, offsets + i * step, block)
         store(column, r * step, value)
     for p in range(step):
         for r in range(1, size):
@@ -397,8 +396,7 @@ def _step_down(key, step, d, all_strides):  # type: ignore[no-untyped-def]
 def _fill(keys, table, steps_up, all_strides):  # type: ignore[no-untyped-def]
     """Keys and table with the vertices that two or more of the given ones are next to."""
     n, d = keys.size, steps_up.size - 1
-    around, found = _grow(keys, n, 3 * n)
-    keys, table = around, found
+    keys, table = _grow(keys, n, 3 * n)
     count = n
     contacts = np.zeros(keys.size, np.int32)
     for index in range(n):
