@@ -721,6 +721,66 @@ def evaluate_into_no_folder(place):
     return evaluation(place, "--json", path), f"{path}: cannot be used: No such file or directory"
 
 
+# Tables
+
+
+def tables_of(place: Place, *more: object) -> tuple[object, ...]:
+    words = ("tables", "builtin_priors", place.scenes, "--run", place.run)
+    truth = place.scenes / "SegmentationClass"
+    return (*words, "--val", "val", "--ground-truth", truth, "--threads", "1", *more)
+
+
+@case
+def tables_of_an_unknown_paper(place):
+    line = "there are no tables of 'builtin_prior'; did you mean builtin_priors?"
+    return ("tables", "builtin_prior", *tables_of(place)[2:]), line
+
+
+@case
+def tables_that_the_paper_has_not(place):
+    line = "builtin_priors has no table '7'; choose of 4, 5, 6, fig10"
+    return tables_of(place, "--only", "4,7"), line
+
+
+@case
+def tables_without_ground_truth(place):
+    words = ("tables", "builtin_priors", place.scenes, "--run", place.run, "--val", "val")
+    return words, "tables need ground truth; give --ground-truth DIR"
+
+
+@case
+def tables_without_val(place):
+    words = ("tables", "builtin_priors", place.scenes, "--run", place.run, "--ground-truth")
+    line = "table 5 needs validation photos; give --val, or choose with --only"
+    return (*words, place.scenes / "SegmentationClass"), line
+
+
+@case
+def tables_without_ground_truth_of_val(place):
+    for mask in place.scenes.glob("SegmentationClass/val_*.png"):
+        mask.unlink()
+    line = "table 5 needs ground truth of validation photos, and none has any; name the masks as"
+    return tables_of(place), line
+
+
+@case
+def tables_of_no_run(place):
+    line = f"{place.photos}: is neither empty nor a run (no workspace.json); give another folder"
+    return tables_of(place, "--run", place.photos), line
+
+
+@case
+def tables_of_a_missing_run(place):
+    path = place.here / "nothing"
+    return tables_of(place, "--run", path), f"{path}: holds no run; give a folder that has a"
+
+
+@case
+def tables_of_another_recipes_run(place):
+    line = f"{place.run}: is a run of cam_baseline; give one of builtin_priors with --run"
+    return tables_of(place), line
+
+
 # Demo
 
 

@@ -20,7 +20,7 @@ from tagseg.data.images import read_mask
 from tagseg.data.scenes import SCENES
 from tagseg.recipes.catalog import RECIPES
 
-VERBS = ("train", "check", "predict", "evaluate", "report", "recipes", "demo")
+VERBS = ("train", "check", "predict", "evaluate", "report", "tables", "recipes", "demo")
 
 
 @pytest.fixture(scope="module")
@@ -285,6 +285,26 @@ def test_evaluating_the_masks_of_a_run_leaves_the_run_whole(finished, scenes, tm
     again = tagseg(*training(scenes, out))
     assert again.status == 0
     assert "runs again" not in again.err
+
+
+def test_tables(finished, scenes, tmp_path):
+    run = Path(shutil.copytree(finished[0], tmp_path / "run"))
+    words = ("tables", "builtin_priors", scenes, "--run", run, "--val", "val", "--threads", "1")
+    words = (*words, "--ground-truth", scenes / "SegmentationClass", "--only", "4, fig10")
+    said = tagseg(*words)
+    assert said.status == 0
+    assert said.err.count("checking the photos") == 1
+    assert "training the tag classifier" not in said.err
+    lines = said.out.splitlines()
+    headings = [line.split(":")[0] for line in lines if line.startswith("#")]
+    assert headings == ["## Table 4", "## Figure 10"]
+    ours = next(line for line in lines if line.startswith("| Our masks"))
+    assert re.fullmatch(r"\| Our masks +\| +60\.1 \|( +\d+\.\d \|){2}", ours)
+    file = run / "tables" / "builtin_priors.md"
+    assert lines[-1] == f"written: {file}"
+    assert said.out.removesuffix(f"written: {file}\n") in file.read_text() + "\n"
+    assert f"- command: `tagseg tables builtin_priors {scenes} --run {run} " in file.read_text()
+    assert tagseg(*words).out == said.out
 
 
 def test_demo(tmp_path):

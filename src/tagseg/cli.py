@@ -257,6 +257,46 @@ def report(
 
 
 @app.command()
+def tables(
+    paper: Annotated[str, typer.Argument(help="The paper, by its recipe's name.")],
+    photos: Photos,
+    run: Annotated[Path, typer.Option(help="Folder of a finished run of that recipe.")],
+    tags: Tags = None,
+    classes: ClassList = None,
+    untagged: Untagged = None,
+    layout: Layout = LayoutName.auto,
+    train_list: TrainList = None,
+    val: ValList = None,
+    ground_truth: Truth = None,
+    only: Annotated[
+        str | None, typer.Option(help="Some tables, such as 4,6. [default: all of the paper]")
+    ] = None,
+    device: DeviceFlag = Device.auto,
+    threads: Threads = None,
+) -> None:
+    """Rerun a paper's ablations on the photos of a run, beside the paper's own figures."""
+    from tagseg.data.ground_truth import GroundTruth
+    from tagseg.recipes.tables.making import make_tables
+
+    dataset, held_out = _load(photos, tags, classes, untagged, layout, train_list, val)
+    made = make_tables(
+        paper,
+        dataset,
+        run,
+        val=held_out,
+        ground_truth=GroundTruth(ground_truth, dataset.classes) if ground_truth else None,
+        only=[name.strip() for name in only.split(",")] if only is not None else (),
+        device=device.value,
+        threads=threads,
+        progress=_progress(),
+        command="tagseg " + shlex.join(sys.argv[1:]),
+    )
+    for table in made.tables:
+        typer.echo(table.markdown())
+    typer.echo(f"written: {made.markdown}")
+
+
+@app.command()
 def recipes(
     fields: Annotated[
         str | None, typer.Option("--fields", help="List the fields of this recipe.")

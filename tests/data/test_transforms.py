@@ -1,12 +1,27 @@
 from __future__ import annotations
 
+import math
+from typing import Any
+
 import numpy as np
+import numpy.typing as npt
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tagseg.data.transforms import Augmentation, augment, crop_size
+from tagseg.data.transforms import (
+    Augmentation,
+    augment,
+    crop_size,
+    letterbox,
+    resize_batch,
+    unletterbox,
+)
+from tagseg.errors import ConfigError, ShapeError
 from tagseg.maps import IGNORE, Image, Labels
+from tagseg.nets.backbone import Preprocessing
+from tagseg.nets.tiny import Tiny
 
 SIDES = st.integers(1, 60)
 
@@ -181,3 +196,260 @@ def test_crops_are_as_large_as_most_photos(
 
 def test_crops_are_multiples_of_what_is_asked_for() -> None:
     assert crop_size([(100, 200)], 321, multiple=16) == (96, 192)
+
+
+# Letterbox
+
+FILL = (124, 116, 104)
+
+
+@settings(derandomize=True, max_examples=80, deadline=None)
+@given(height=SIDES, width=SIDES, side=SIDES)
+def test_a_letterboxed_photo_is_as_large_as_fits_and_centred(
+    height: int, width: int, side: int
+) -> None:
+    image = np.zeros((height, width, 3), np.uint8)
+    kept = image.copy()
+    canvas, (top, left, h, w) = letterbox(image, side, FILL)
+    assert canvas.shape == (side, side, 3)
+    assert canvas.dtype == np.uint8
+    assert max(h, w) == side
+    assert abs(h - height * side / max(height, width)) <= 0.5 or h == 1
+    assert abs(w - width * side / max(height, width)) <= 0.5 or w == 1
+    assert side - h - top - top in (0, 1)
+    assert side - w - left - left in (0, 1)
+    inside = np.zeros((side, side), bool)
+    inside[top : top + h, left : left + w] = True
+    assert (canvas[~inside] == FILL).all()
+    assert not canvas[inside].any()
+    canvas[:] = 9  # not a view of the photo
+    np.testing.assert_array_equal(image, kept)
+
+
+def test_a_photo_that_fits_is_copied_pixel_by_pixel() -> None:
+    image, *_ = ramp(30, 40)
+    canvas, box = letterbox(image, 40, FILL)
+    assert box == (5, 0, 30, 40)
+    np.testing.assert_array_equal(canvas[5:35], image)
+
+
+def test_photos_shrink_by_area_and_grow_bilinearly() -> None:
+    chessboard = np.indices((40, 20)).sum(0)[..., None].repeat(3, 2) % 2 * 200
+    canvas, (_, left, _, width) = letterbox(chessboard.astype(np.uint8), 20, (0, 0, 0))
+    assert (left, width) == (5, 10)
+    assert (canvas[:, 5:15] == 100).all()
+    pair = np.array([[[0] * 3, [100] * 3]], np.uint8)
+    canvas, (top, _, height, _) = letterbox(pair, 4, (0, 0, 0))
+    assert (top, height) == (1, 2)
+    np.testing.assert_allclose(canvas[1, :, 0], [0, 25, 75, 100], atol=1)
+
+
+def test_the_mean_colour_is_zero_for_the_network_up_to_rounding() -> None:
+    backbone = Tiny()
+    for preprocessing in (Preprocessing(), Preprocessing((0.5, 0.1, 0.9), (0.5, 0.5, 0.5))):
+        backbone.set_preprocessing(preprocessing)
+        canvas, _ = letterbox(np.zeros((1, 8, 3), np.uint8), 8, preprocessing.mean_colour)
+        x = torch.from_numpy(canvas).permute(2, 0, 1)[None].float() / 255
+        border = backbone.normalise(x)[..., 5:, :]
+        assert border.abs().max() <= 0.5 / 255 / min(preprocessing.std) + 1e-6
+    assert Preprocessing().mean_colour == FILL
+    assert Preprocessing((-0.1, 1.0, 1.7)).mean_colour == (0, 255, 255)
+
+
+def smooth(height: int, width: int) -> npt.NDArray[np.float32]:
+    """Three smooth, lopsided maps in [0, 1] that are flat at the borders."""
+    y, x = ((np.arange(n) + 0.5) / n for n in (height, width))
+    down, right = (0.5 + 0.5 * np.cos(np.pi * place) for place in (y, x))
+    maps = [np.tile(down[:, None], width), np.tile(right, (height, 1)), np.outer(down, right**2)]
+    return np.stack(maps).astype(np.float32)
+
+
+@pytest.mark.parametrize("shape", [(96, 128), (128, 96), (50, 50), (333, 200), (90, 41)])
+@pytest.mark.parametrize("side", [128, 121])
+def test_unletterbox_undoes_letterbox(shape: tuple[int, int], side: int) -> None:
+    maps = smooth(*shape)
+    photo = np.round(maps.transpose(1, 2, 0) * 255).astype(np.uint8)
+    for scale in (0.8, 1.0, 1.2):
+        canvas, _ = letterbox(photo, side, (0, 255, 0))
+        x = torch.from_numpy(canvas).permute(2, 0, 1)[None].float() / 255
+        size = round(side * scale)
+        seen = torch.nn.functional.interpolate(
+            x, (size, size), mode="bilinear", align_corners=False
+        )
+        back = unletterbox(seen[0], shape, side)
+        assert back.shape == (3, *shape)
+        # At another scale the resized canvas mixes its colour into the photo's outermost pixels.
+        rim = 0 if scale == 1 else math.ceil(2.5 * max(shape) / size)
+        inner = (slice(None), *(slice(rim, length - rim) for length in shape))
+        np.testing.assert_allclose(back.numpy()[inner], maps[inner], atol=1e-2)
+
+
+@pytest.mark.parametrize("shape", [(96, 128), (129, 96), (61, 47)])
+@pytest.mark.parametrize("scale", [0.8, 1.0, 1.2])
+def test_the_way_there_and_back_is_the_same_for_a_mirrored_photo(
+    shape: tuple[int, int], scale: float
+) -> None:
+    photo = np.round(smooth(*shape).transpose(1, 2, 0) * 255).astype(np.uint8)
+
+    def there_and_back(image: Image) -> torch.Tensor:
+        canvas, _ = letterbox(np.ascontiguousarray(image), 100, FILL)
+        x = torch.from_numpy(canvas).permute(2, 0, 1)[None].float()
+        return unletterbox(resize_batch(x, scale)[0], shape, 100)
+
+    straight = there_and_back(photo)
+    for axis in (0, 1):
+        mirrored = there_and_back(np.flip(photo, axis)).flip(axis + 1)
+        inner = (slice(None), slice(3, -3), slice(3, -3)) if scale != 1 else slice(None)
+        difference = (mirrored - straight)[inner].abs().max()
+        assert difference <= 1 + 1e-3  # in 255: OpenCV rounds a half to one side
+
+
+def test_places_on_a_canvas_are_the_same_for_a_mirrored_canvas() -> None:
+    """Where both borders are alike, mirroring the maps mirrors the result."""
+    maps = torch.rand(2, 60, 60)
+    for shape in ((60, 40), (30, 50), (60, 60), (12, 60)):
+        straight = unletterbox(maps, shape)
+        for axis in (1, 2):
+            torch.testing.assert_close(
+                unletterbox(maps.flip(axis), shape).flip(axis), straight, atol=1e-5, rtol=0
+            )
+
+
+def loop_unletterboxed(
+    plane: npt.NDArray[Any], shape: tuple[int, int], side: int
+) -> npt.NDArray[np.float64]:
+    """The middle of each pixel of the photo, taken to the canvas; bilinear inside the box.
+
+    Only canvas pixels that hold nothing but the photo count, if there are any.
+    """
+    size = len(plane)
+    box = [max(1, round(length * side / max(shape))) for length in shape]
+    out = np.zeros(shape)
+    for row in range(shape[0]):
+        for column in range(shape[1]):
+            place = []
+            for at, length, extent in zip((row, column), shape, box, strict=True):
+                first = (side - extent) // 2
+                on_canvas = (first + (at + 0.5) / length * extent) * size / side - 0.5
+                inside = [
+                    pixel
+                    for pixel in range(size)
+                    if first * size <= pixel * side
+                    and (pixel + 1) * side <= (first + extent) * size
+                ]
+                low, high = (inside[0], inside[-1]) if inside else (0, size - 1)
+                place.append(min(max(on_canvas, low), high))
+            (y, x), total = place, 0.0
+            for corner_y in (math.floor(y), math.floor(y) + 1):
+                for corner_x in (math.floor(x), math.floor(x) + 1):
+                    weight = (1 - abs(y - corner_y)) * (1 - abs(x - corner_x))
+                    if weight > 0:
+                        total += weight * plane[corner_y, corner_x]
+            out[row, column] = total
+    return out
+
+
+@settings(derandomize=True, max_examples=40, deadline=None)
+@given(
+    shape=st.tuples(st.integers(1, 25), st.integers(1, 25)),
+    side=st.integers(1, 30),
+    scale=st.sampled_from([0.8, 1.0, 1.2]),
+)
+def test_unletterbox_equals_the_loop(shape: tuple[int, int], side: int, scale: float) -> None:
+    size = max(1, round(side * scale))
+    maps = np.random.default_rng(0).random((2, size, size), np.float32)
+    back = unletterbox(maps, shape, side)
+    for plane, ours in zip(maps, back, strict=True):
+        np.testing.assert_allclose(ours, loop_unletterboxed(plane, shape, side), atol=1e-4)
+
+
+def test_maps_stay_what_they_are_arrays_or_tensors() -> None:
+    maps = np.random.default_rng(0).random((2, 20, 20), np.float32)
+    array, tensor = unletterbox(maps, (9, 12)), unletterbox(torch.from_numpy(maps), (9, 12))
+    assert array.dtype == np.float32
+    assert isinstance(tensor, torch.Tensor)
+    np.testing.assert_array_equal(array, tensor.numpy())
+    maps.flags.writeable = False
+    np.testing.assert_array_equal(unletterbox(maps[:, ::-1], (12, 9))[:, ::-1].shape, (2, 12, 9))
+    np.testing.assert_array_equal(unletterbox(maps, (9, 12)), array)
+    half = unletterbox(torch.from_numpy(maps.copy()).half(), (9, 12))
+    assert half.dtype == torch.float32
+
+
+def test_on_its_own_canvas_the_side_need_not_be_told() -> None:
+    maps = torch.rand(1, 50, 50)
+    assert torch.equal(unletterbox(maps, (31, 77)), unletterbox(maps, (31, 77), 50))
+
+
+@pytest.mark.parametrize(
+    ("shape", "photo"),
+    [((3, 4, 5), (3, 4)), ((4, 4), (3, 4)), ((1, 0, 0), (3, 4)), ((1, 4, 4), (0, 4))],
+)
+def test_maps_and_photos_that_cannot_be_are_refused(
+    shape: tuple[int, ...], photo: tuple[int, int]
+) -> None:
+    with pytest.raises(ShapeError):
+        unletterbox(np.zeros(shape, np.float32), photo)
+    with pytest.raises(ShapeError):
+        unletterbox(torch.zeros(shape), photo)
+
+
+def test_letterboxes_that_cannot_be_are_refused() -> None:
+    image = np.zeros((4, 4, 3), np.uint8)
+    with pytest.raises(ConfigError, match="a canvas of 0 pixels"):
+        letterbox(image, 0, FILL)
+    with pytest.raises(ShapeError, match="image"):
+        letterbox(image.astype(np.float32), 4, FILL)  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="a letterbox of 4 x 5 pixels; use a square size"):
+        Augmentation((4, 5), letterbox=FILL)
+    for change in ({"stretch": True}, {"scale": (0.5, 1.0)}):
+        with pytest.raises(ConfigError, match="together with stretch or scale"):
+            Augmentation((4, 4), letterbox=FILL, **change)  # type: ignore[arg-type]
+
+
+def test_letterboxed_samples_are_the_letterboxed_photo_or_its_mirror_image() -> None:
+    image, columns, rows = ramp(23, 31)
+    how = Augmentation((40, 40), letterbox=FILL)
+    expected = [letterbox(i, 40, FILL)[0] for i in (image, np.ascontiguousarray(image[:, ::-1]))]
+    rng, mirrored = np.random.default_rng(0), 0
+    for _ in range(200):
+        cut, maps = augment(image, [columns, rows], how, rng)
+        flipped = int(maps[0][20, 0]) > 15
+        mirrored += flipped
+        np.testing.assert_array_equal(cut, expected[flipped])
+        padded = maps[0] == IGNORE
+        np.testing.assert_array_equal(padded, maps[1] == IGNORE)
+        np.testing.assert_array_equal(padded, (cut == FILL).all(2))
+        for channel, labels in enumerate(maps):
+            assert np.abs(cut[~padded][:, channel].astype(int) - labels[~padded]).max() <= 1
+    assert 70 <= mirrored <= 130
+    still = Augmentation((40, 40), letterbox=FILL, flip=False)
+    for _ in range(20):
+        np.testing.assert_array_equal(augment(image, [], still, rng)[0], expected[0])
+
+
+def test_jitter_leaves_the_letterboxs_border_as_it_is() -> None:
+    image, *_ = ramp(20, 40)
+    how = Augmentation((40, 40), letterbox=FILL, flip=False, jitter=0.3)
+    cut, _ = augment(image, [], how, np.random.default_rng(0))
+    assert (cut[:10] == FILL).all()
+    assert (cut[30:] == FILL).all()
+    assert not np.array_equal(cut[10:30], image)
+
+
+# Batches
+
+
+@pytest.mark.parametrize("factor", [0.7, 1.0, 1.4, 0.001])
+def test_batches_change_size_and_keep_their_mean(factor: float) -> None:
+    x = torch.rand(2, 3, 20, 31)
+    y = resize_batch(x, factor)
+    assert y.shape == (2, 3, max(1, round(20 * factor)), max(1, round(31 * factor)))
+    torch.testing.assert_close(y.mean((2, 3)), x.mean((2, 3)), atol=0.05, rtol=0)
+    torch.testing.assert_close(resize_batch(x.flip(3), factor).flip(3), y)
+
+
+def test_batches_shrink_smoothly() -> None:
+    stripes = (torch.arange(64) % 2).float().expand(1, 3, 64, 64)
+    assert (resize_batch(stripes, 0.5) - 0.5).abs().max() < 0.2
+    torch.testing.assert_close(resize_batch(stripes, 1.0), stripes)

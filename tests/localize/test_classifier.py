@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import copy
 import math
 from typing import Any
 
@@ -8,12 +9,14 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from tagseg import training
 from tagseg.data.dataset import Dataset
 from tagseg.data.transforms import Augmentation
 from tagseg.data.working import WorkingPhotos
-from tagseg.errors import TagError
+from tagseg.errors import ConfigError, TagError
 from tagseg.localize.classifier import multi_label_loss, tag_scores, train_tag_classifier
 from tagseg.nets.backbone import Activations, Backbone
+from tagseg.nets.fully_convolutional import FullyConvolutionalClassifier
 from tagseg.nets.gap import GapClassifier
 from tagseg.training import Execution, Schedule
 
@@ -32,6 +35,9 @@ class Coarse(Backbone):
     def activations(self, x: Tensor) -> Activations:
         features = self.layers(self.normalise(x))
         return Activations(features, features)
+
+    def feature_blocks(self) -> tuple[()]:
+        return ()
 
 
 def classifier() -> GapClassifier:
@@ -148,3 +154,210 @@ def test_frozen_batch_norm_is_passed_on() -> None:
         frozen_batch_norm=True,
     )  # fmt: skip
     assert torch.equal(net.backbone.layers[1].running_mean, before)  # type: ignore[index, union-attr]
+
+
+# Both nets, both phases, batches of random size
+
+
+def fully_convolutional() -> FullyConvolutionalClassifier:
+    torch.manual_seed(0)
+    return FullyConvolutionalClassifier(Coarse(), 2, hidden=16, dropout=0.2)
+
+
+def train_some(net: Any, iterations: int = 6, rate: float = 0.01, **options: Any) -> Any:
+    schedule = Schedule(iterations, 8, rate, optimizer="adamw", clip=1.0)
+    options = {"execution": EXECUTION, **options}
+    return train_tag_classifier(net, coloured(), Augmentation((24, 24)), schedule, **options)
+
+
+def copied(module: nn.Module) -> dict[str, Tensor]:
+    return {name: tensor.clone() for name, tensor in module.state_dict().items()}
+
+
+def assert_same_bits(ours: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
+    assert ours.keys() == expected.keys()
+    for name, tensor in expected.items():
+        assert torch.equal(ours[name], tensor), name
+
+
+class Wide(nn.Module):
+    """Notes the sizes that it is shown; its score is how much photo there is."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.backbone, self.weight = Coarse(), nn.Parameter(torch.ones(()))
+        self.sizes: list[tuple[int, int]] = []
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.sizes.append((x.shape[2], x.shape[3]))
+        return self.weight * torch.full((len(x), 2), float(x.shape[2])) / 100
+
+    def parameter_groups(self) -> list[dict[str, object]]:
+        return [{"name": "head", "params": [self.weight]}]
+
+
+def test_a_fully_convolutional_net_learns_in_two_phases() -> None:
+    photos, lines = coloured(), list[dict[str, Any]]()
+    net = fully_convolutional()
+    how, scale = Augmentation((24, 24)), (0.7, 1.4)
+    for iterations, train_backbone in ((40, False), (40, True)):
+        schedule = Schedule(iterations, 8, 0.01, optimizer="adamw")
+        train_tag_classifier(
+            net, photos, how, schedule, execution=EXECUTION, batch_scale=scale,
+            train_backbone=train_backbone, log=lambda **values: lines.append(values),
+        )  # fmt: skip
+    assert lines[-1]["loss"] < 0.6 * lines[0]["loss"]
+    assert ((tag_scores(net, photos, execution=EXECUTION) > 0.5) == photos.tags).mean() > 0.9
+
+
+@pytest.mark.parametrize("build", [classifier, fully_convolutional])
+@pytest.mark.parametrize("frozen_batch_norm", [False, True])
+def test_the_first_phase_moves_the_upper_layers_only(build: Any, frozen_batch_norm: bool) -> None:
+    net = build()
+    net.backbone.layers[0].bias.requires_grad_(False)
+    required = [parameter.requires_grad for parameter in net.parameters()]
+    before = copied(net)
+    train_some(net, 3, train_backbone=False, frozen_batch_norm=frozen_batch_norm)
+    assert [parameter.requires_grad for parameter in net.parameters()] == required
+    for name, tensor in net.state_dict().items():
+        assert torch.equal(tensor, before[name]) == name.startswith("backbone."), name
+    assert not any(parameter.grad is not None for parameter in net.backbone.parameters())
+    net.backbone.layers[0].bias.requires_grad_(True)
+    between = copied(net)
+    train_some(net, 3)
+    for name, tensor in net.state_dict().items():
+        assert not torch.equal(tensor, between[name]), name
+
+
+def test_the_first_phase_is_training_on_the_backbones_own_features() -> None:
+    """The same as a head alone on features that evaluation gives, whatever gradients are left."""
+
+    class Still(Coarse):
+        @torch.no_grad()
+        def activations(self, x: Tensor) -> Activations:
+            return super().activations(x)
+
+        def train(self, mode: bool = True) -> Any:
+            return super().train(False)
+
+    torch.manual_seed(0)
+    expected = FullyConvolutionalClassifier(Still(), 2, hidden=16, dropout=0.2)
+    net = fully_convolutional()
+    net.load_state_dict(expected.state_dict())
+    net.eval()(torch.rand(2, 3, 24, 24)).sum().backward()  # would count when gradients are clipped
+    train_some(net, train_backbone=False)
+    train_some(expected)
+    assert_same_bits(net.state_dict(), expected.state_dict())
+
+
+def test_the_backbone_is_free_again_after_a_failure() -> None:
+    class Stop:
+        def advance(self, n: int = 1) -> None:
+            raise KeyboardInterrupt
+
+        def skip(self, n: int) -> None:
+            pass
+
+    net = fully_convolutional()
+    with pytest.raises(KeyboardInterrupt):
+        train_some(net, train_backbone=False, ticks=Stop())
+    assert all(parameter.requires_grad for parameter in net.parameters())
+
+
+def test_batches_have_sizes_all_over_the_range() -> None:
+    net = Wide()
+    train_some(net, 300, batch_scale=(0.7, 1.4))
+    heights = np.array([height for height, _ in net.sizes])
+    assert all(height == width for height, width in net.sizes)
+    assert (heights.min(), heights.max()) == (17, 34)  # 16.8 and 33.6 of 24
+    shares, _ = np.histogram(heights, bins=3, range=(16.8, 33.6))
+    assert (np.abs(shares - 100) < 30).all()
+    plain = Wide()
+    train_some(plain, 5)
+    assert set(plain.sizes) == {(24, 24)}
+
+
+class Memory:
+    """A checkpoint that keeps one state."""
+
+    def __init__(self, at: int) -> None:
+        self.at, self.state = at, None
+
+    def load(self) -> Any:
+        return copy.deepcopy(self.state)
+
+    def save(self, state: dict[str, Any]) -> None:
+        if state["iteration"] == self.at:
+            self.state = copy.deepcopy(state)
+
+
+@pytest.mark.parametrize("train_backbone", [True, False])
+def test_a_killed_and_resumed_run_draws_the_same_sizes(
+    train_backbone: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class StopsAt:
+        def __init__(self, last: int) -> None:
+            self.left = last
+
+        def advance(self, n: int = 1) -> None:
+            self.left -= n
+            if self.left == 0:
+                raise KeyboardInterrupt
+
+        def skip(self, n: int) -> None:
+            pass
+
+    monkeypatch.setattr(training, "_CHECKPOINT_EVERY", -1.0)
+    options = {"batch_scale": (0.7, 1.4), "train_backbone": train_backbone}
+    straight = copied(train_some(fully_convolutional(), 12, **options))
+    memory = Memory(at=5)
+    with pytest.raises(KeyboardInterrupt):
+        train_some(fully_convolutional(), 12, checkpoint=memory, ticks=StopsAt(7), **options)
+    torch.manual_seed(99)  # another process: the generator stands anywhere
+    fresh = fully_convolutional()
+    torch.rand(17)
+    assert_same_bits(train_some(fresh, 12, checkpoint=memory, **options).state_dict(), straight)
+    unscaled = train_some(fully_convolutional(), 12, train_backbone=train_backbone)
+    assert not torch.equal(unscaled.fc6.weight, straight["fc6.weight"])
+
+
+def test_another_seed_draws_other_sizes() -> None:
+    sizes = []
+    for seed in (1, 1, 2):
+        net = Wide()
+        train_some(net, 8, batch_scale=(0.7, 1.4), execution=Execution(seed=seed))
+        sizes.append(net.sizes)
+    assert sizes[0] == sizes[1] != sizes[2]
+
+
+@pytest.mark.parametrize(
+    "scale", [(0.0, 1.0), (-1.0, 1.0), (1.4, 0.7), (1.0, math.inf), (math.nan, 1.0)]
+)
+def test_ranges_that_cannot_be_are_refused(scale: tuple[float, float]) -> None:
+    net = fully_convolutional()
+    with pytest.raises(ConfigError, match="batch_scale is"):
+        train_some(net, batch_scale=scale)
+
+
+def test_scores_over_scales_are_their_maxima() -> None:
+    photos, net = coloured(), fully_convolutional()
+    nn.init.normal_(net.score.weight)
+    scales = (0.8, 1.0, 1.2)
+    together = tag_scores(net, photos, execution=EXECUTION, scales=scales)
+    alone = np.stack([tag_scores(net, photos, execution=EXECUTION, scales=[s]) for s in scales])
+    np.testing.assert_array_equal(together, alone.max(0))
+    assert len(set(alone.argmax(0).ravel().tolist())) == 3  # each scale is the best somewhere
+    once = tag_scores(net, photos, execution=EXECUTION)
+    np.testing.assert_array_equal(once, alone[1])
+
+
+def test_scales_change_the_photos_size() -> None:
+    net = Wide()
+    tag_scores(net, coloured(n=3), execution=EXECUTION, scales=(0.5, 1.0, 1.5))
+    assert net.sizes == [(16, 12), (32, 24), (48, 36), (12, 16), (24, 32), (36, 48)]
+
+
+@pytest.mark.parametrize("scales", [(), (1.0, 0.0), (-1.0,), (math.nan,)])
+def test_scales_that_cannot_be_are_refused(scales: tuple[float, ...]) -> None:
+    with pytest.raises(ConfigError, match="scales are"):
+        tag_scores(classifier(), coloured(), execution=EXECUTION, scales=scales)

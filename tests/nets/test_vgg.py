@@ -2,8 +2,10 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch import nn
 
 from tagseg.errors import ConfigError
+from tagseg.nets.backbone import upsample_grid
 from tagseg.nets.vgg import Vgg16
 
 
@@ -64,6 +66,81 @@ def test_position_i_is_centred_on_pixel_8i() -> None:
     assert ((seen.amin(0) + seen.amax(0)) / 2).tolist() == [64, 56]
 
 
-def test_other_strides_are_refused() -> None:
-    with pytest.raises(ConfigError, match="no output stride 32; use 8 or 16"):
-        Vgg16(32)
+# The original geometry
+
+
+@pytest.mark.parametrize("size", [(1, 1), (33, 2), (321, 321), (500, 500), (32, 64)])
+def test_stride_32_takes_any_size(size: tuple[int, int]) -> None:
+    with torch.device("meta"):
+        net = Vgg16(32)
+        x = torch.empty(2, 3, *size)
+        blocks, pool5 = net.activations(x), net(x)
+    for maps, stride in ((blocks.block4, 8), (blocks.block5, 16), (pool5, 32)):
+        assert maps.shape == (2, 512, *(-(-side // stride) for side in size))
+
+
+def torchvision_layers() -> nn.Sequential:
+    """The layer list of torchvision's vgg16().features, with 2x2 pools."""
+    layers: list[nn.Module] = []
+    channels = 3
+    for entry in (64, 64, 0, 128, 128, 0, 256, 256, 256, 0, 512, 512, 512, 0, 512, 512, 512, 0):
+        if entry == 0:
+            layers.append(nn.MaxPool2d(kernel_size=2, stride=2))
+        else:
+            layers += [nn.Conv2d(channels, entry, kernel_size=3, padding=1), nn.ReLU()]
+            channels = entry
+    return nn.Sequential(*layers)
+
+
+def test_stride_32_is_torchvisions_network() -> None:
+    torch.manual_seed(0)
+    net, plain = Vgg16(32), torchvision_layers()
+    plain.load_state_dict(net.features.state_dict())
+    assert net.grid_stride is None
+    x = torch.rand(1, 3, 64, 32)
+    mean = torch.tensor([0.485, 0.456, 0.406]).view(1, 3, 1, 1)
+    std = torch.tensor([0.229, 0.224, 0.225]).view(1, 3, 1, 1)
+    with torch.inference_mode():
+        normal = (x - mean) / std
+        torch.testing.assert_close(net.activations(x).block4, plain[:23](normal))
+        torch.testing.assert_close(net.activations(x).block5, plain[:30](normal))
+        torch.testing.assert_close(net(x), plain(normal))
+        assert net(x).max() > 0
+
+
+def cut_to_pools(net: Vgg16) -> nn.Sequential:
+    return nn.Sequential(*(layer for layer in net.features if isinstance(layer, nn.MaxPool2d)))
+
+
+def test_pools_at_stride_32_round_up_and_mirror() -> None:
+    """Position i is the maximum of pixels 32 i to 32 i + 31, as many as there are."""
+    with torch.device("meta"):
+        pools = cut_to_pools(Vgg16(32))
+    x = torch.rand(1, 1, 70, 33)
+    pooled = pools(x)
+    assert pooled.shape == (1, 1, 3, 2)
+    for row in range(3):
+        for column in range(2):
+            cell = x[0, 0, 32 * row : 32 * row + 32, 32 * column : 32 * column + 32]
+            assert pooled[0, 0, row, column] == cell.max()
+    fitting = torch.rand(1, 1, 96, 64)
+    assert torch.equal(pools(fitting.flip(3)).flip(3), pools(fitting))
+
+
+@pytest.mark.parametrize("stride", [8, 16, 32])
+def test_grid_stride_brings_maps_back_to_their_place(stride: int) -> None:
+    """Cells that are lit alike on both sides of the middle stay so on a grid that fits."""
+    with torch.device("meta"):
+        net = Vgg16(stride)
+    length = 4 * stride + (net.grid_stride is not None)
+    x = torch.rand(1, 1, length, length)
+    x = x + x.flip(3)
+    full = upsample_grid(cut_to_pools(net)(x), (length, length), net.grid_stride)
+    torch.testing.assert_close(full.flip(3), full, atol=1e-5, rtol=0)
+    assert net.grid_stride in (stride, None)
+
+
+@pytest.mark.parametrize("stride", [0, 4, 64])
+def test_other_strides_are_refused(stride: int) -> None:
+    with pytest.raises(ConfigError, match=f"no output stride {stride}; use 8, 16 or 32"):
+        Vgg16(stride)

@@ -21,7 +21,9 @@ from tagseg.data.scenes import SCENES, scene_dataset
 from tagseg.errors import ConfigError, DataError, MaskError, TagError, TagsegError, WorkspaceError
 from tagseg.recipes.models import load_segmenter
 from tagseg.recipes.run_page import render_report
-from tagseg.recipes.session import train
+from tagseg.recipes.session import check_data, train
+from tagseg.run.progress import Progress
+from tagseg.run.workspace import Workspace
 
 
 @pytest.fixture(scope="module")
@@ -122,6 +124,18 @@ def test_unreadable_photos_are_left_out(photos, go, tmp_path):
     assert [name for name, _ in result.audit.skipped] == [names[3]]
     assert not (result.masks / f"{names[3]}.png").exists()
     assert "not a picture" in result.report.read_text()
+
+
+def test_the_keys_of_checked_photos_are_those_that_a_run_is_made_from(photos, finished):
+    data = check_data(photos.dataset, photos.val, 64, OPTIONS, Progress())
+    assert data.photos.names == photos.train
+    assert data.val is not None
+    assert data.val.names == photos.val
+    assert data.photos.side == data.val.side == 64
+    assert {data.photos_key, data.val_key} < Workspace.read(finished).outer_inputs()
+    fewer = check_data(photos.dataset, photos.val[1:], 64, OPTIONS, Progress())
+    assert fewer.photos_key != data.photos_key
+    assert check_data(photos.dataset, (), 64, OPTIONS, Progress()).val is None
 
 
 def test_val_photos_are_never_trained_on(photos, go):

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from tagseg.report.charts import Chart, training_charts
+from tagseg.report.charts import Chart, Line, compare, training_charts
 
 
 def numbers(point_list: str) -> np.ndarray:
@@ -67,3 +67,57 @@ def test_a_constant_has_a_chart(values) -> None:
 @pytest.mark.parametrize("metrics", [[], [{"iteration": 1, "loss": 2.0}], [{"loss": 1.0}] * 3])
 def test_too_little_for_a_line_is_no_chart(metrics) -> None:
     assert training_charts(metrics) == []
+
+
+def compared(*lines: Line, **kwargs):
+    return compare("t", lines, x_label="x", summary="s", **kwargs)
+
+
+def test_a_comparison_draws_all_lines_over_the_same_axes() -> None:
+    chart = compared(Line("a", [0, 50, 100], [10, 20, 30]), Line("b", [0, 100], [20, 20]))
+    (_, first, _), (_, second, _) = chart.lines
+    np.testing.assert_array_equal(
+        numbers(first)[:, 0], [chart.left, (chart.left + chart.right) / 2, chart.right]
+    )
+    assert (numbers(second)[:, 1] == numbers(first)[1, 1]).all()
+    low, _, high = numbers(first)[:, 1]
+    for y, label in chart.y_ticks:
+        assert y == pytest.approx(low + (float(label) - 10) / 20 * (high - low), abs=0.11)
+    assert [name for name, _, _ in chart.lines] == ["a", "b"]
+
+
+def test_the_guide_and_a_given_range() -> None:
+    chart = compared(Line("a", [40, 60], [1, 2]), x_range=(0, 100), guide=20)
+    assert chart.guide == pytest.approx(chart.left + 0.2 * (chart.right - chart.left), abs=0.06)
+    assert [label for _, label in chart.x_ticks] == ["0", "20", "40", "60", "80", "100"]
+    assert compared(Line("a", [40, 60], [1, 2])).guide is None
+
+
+def test_lines_that_cannot_be_drawn_leave_the_others_their_styles() -> None:
+    lines = [Line(str(i), [0, 1, 2], [1, None, float("nan") if i == 1 else 2]) for i in range(10)]
+    chart = compared(*lines)
+    assert [style for _, _, style in chart.lines] == [0, 2, 3, 4, 5, 6, 7, 0, 1]
+    assert compared(lines[1]) is None
+    assert compared() is None
+
+
+def test_points_closer_than_a_pixel_are_thinned_and_the_ends_stay() -> None:
+    x = np.linspace(0, 1, 5000)
+    ((_, points, _),) = compared(Line("a", x.tolist(), np.square(x).tolist())).lines
+    places = numbers(points)
+    assert 250 < len(places) < 500
+    assert np.abs(np.diff(places[:-1], axis=0)).max(axis=1).min() > 0.85
+    whole = compared(Line("a", [0, 1], [0, 1]))
+    np.testing.assert_array_equal(places[[0, -1]], numbers(whole.lines[0][1]))
+
+
+@pytest.mark.parametrize("y", [0, 5, 99.5, 100])
+def test_one_x_and_one_y_have_a_chart_within_0_and_100(y: float) -> None:
+    chart = compared(Line("a", [3, 3], [y, y]))
+    points = numbers(chart.lines[0][1])
+    assert (points >= [chart.left, chart.top]).all()
+    assert (points <= [chart.right, chart.bottom]).all()
+    ticks = [float(label) for _, label in chart.y_ticks]
+    assert min(ticks) <= y <= max(ticks)
+    assert min(ticks) >= 0
+    assert max(ticks) <= 100

@@ -9,10 +9,20 @@ import pytest
 
 from tagseg.errors import ShapeError
 from tagseg.report.figures import colour_map, overlay
-from tagseg.report.page import ConfigRow, GalleryItem, RunReport, StageScore, TagScore, render
+from tagseg.report.page import (
+    ConfigRow,
+    Curve,
+    GalleryItem,
+    RunReport,
+    SeedScore,
+    StageScore,
+    TagScore,
+    TrimapScore,
+    render,
+)
 
 CLASSES = ("boat", "cat", "dog", "horse", "house", "kite", "lamp", "tree")
-VOID = {"meta", "link", "img", "line", "polyline", "br"}
+VOID = {"meta", "link", "img", "br"}
 
 
 class Page(HTMLParser):
@@ -72,6 +82,33 @@ def item(seed: int, rank, score: float) -> GalleryItem:
     return GalleryItem(f"scene_{seed:05}", "val", rank, score, photo, panels)
 
 
+def seed_score(name: str, quality: float) -> SeedScore:
+    """A made-up method; the curve has holes at both ends."""
+    tau = np.arange(1, 1001) / 1000
+    foreground = 0.9 * (1 - tau) ** (1 / quality), quality + (0.97 - quality) * tau
+    background = tau ** (1 - quality), 0.98 - 0.28 * (1 - quality) * tau
+    precision = [None, *foreground[1][1:-1], float("nan")]
+    return SeedScore(
+        name,
+        "val",
+        300,
+        *(quality + 0.1, quality + 0.05, quality + 0.15),
+        miou=quality - 0.2,
+        threshold=0.2,
+        foreground=Curve(foreground[0].tolist(), precision),
+        background=Curve(*(values.tolist() for values in background)),
+    )
+
+
+def trimap_score(name: str, quality: float) -> TrimapScore:
+    widths = list(range(1, 41))
+    accuracy = [quality + 0.3 * (1 - np.exp(-width / 12)) for width in widths]
+    return TrimapScore(name, "val", 300, widths, [None, *accuracy[1:]])
+
+
+METHODS = ("CAM", "back-propagation", "guided", "excitation", "DCSM", "DCSM + CRF", "centre mean")
+
+
 def demo() -> RunReport:
     """A made-up run with everything a report can show."""
     rng = np.random.default_rng(3)
@@ -116,6 +153,8 @@ def demo() -> RunReport:
         confusion_of="segmenter + CRF on val",
         curves={"classifier": curves[:300], "segmenter": curves},
         classifier_map=TagScore("val", 0.963, [0.97] * 7 + [None], 300),
+        seeds=[seed_score(name, 0.7 - i / 20) for i, name in enumerate(METHODS)],
+        trimap=[trimap_score(name, 0.6 - i / 20) for i, name in enumerate(METHODS[:4])],
         gallery=[item(3 * r + i, ranks[r], 0.9 - r / 3) for r in range(3) for i in range(3)],
         notes=["This run is made up."],
     )
@@ -180,8 +219,9 @@ def test_pictures_tables_and_charts_can_be_read_aloud(page) -> None:
     assert all(img["alt"] and int(img["width"]) <= 240 for img in images)
     assert images[0]["alt"] == "photo of scene_00000"
     assert all(th.get("scope") in {"col", "row"} for th in parsed.all("th"))
-    assert len(parsed.all("svg")) == 4
-    assert all(svg["aria-label"] for svg in parsed.all("svg"))
+    drawings = [svg for svg in parsed.all("svg") if svg.get("aria-hidden") != "true"]
+    assert len(drawings) == 4 + 3
+    assert all(svg["role"] == "img" and svg["aria-label"] for svg in drawings)
     assert parsed.all("html")[0]["lang"] == "en"
     ids = [attrs["id"] for _, attrs in parsed.tags if "id" in attrs]
     assert len(ids) == len(set(ids))
@@ -195,6 +235,48 @@ def test_pictures_tables_and_charts_can_be_read_aloud(page) -> None:
 def test_ranks_come_in_order(page) -> None:
     headings = re.findall(r"<h3>(\w+) photos</h3>", page)
     assert headings == ["Best", "Median", "Worst"]
+
+
+def test_the_methods_of_the_seeds_stand_in_a_table_and_in_two_charts(page) -> None:
+    section = page[page.index('<section id="seeds"') : page.index('<section id="boundaries"')]
+    text = " ".join(re.sub(r"<[^>]+>", " ", section).split())
+    assert "CAM val 80.0 75.0 85.0 50.0 0.2 300" in text
+    parsed = Page(section)
+    first, second = (svg for svg in parsed.all("svg") if "role" in svg)
+    assert "at 20% recall: CAM 75.0, back-propagation 70.0," in first["aria-label"]
+    assert "at 80% recall: CAM 85.0, back-propagation 80.0," in second["aria-label"]
+    lines = parsed.all("polyline")
+    assert [line["class"] for line in lines] == [f"line style-{i}" for i in range(7)] * 2
+    assert "nan" not in "".join(line["points"] for line in lines)
+    assert section.count("</svg>guided</li>") == 2, "in both legends"
+    assert '<a href="#seeds">' in page
+
+
+def test_the_accuracy_near_boundaries_is_a_chart(page) -> None:
+    section = page[page.index('<section id="boundaries"') : page.index('<section id="confusion"')]
+    (chart,) = (svg for svg in Page(section).all("svg") if "role" in svg)
+    assert "CAM – within 1 pixels and 88.9 within 40; back-propagation" in chart["aria-label"]
+    assert len(Page(section).all("polyline")) == 4
+    assert '<a href="#boundaries">' in page
+
+
+def test_lines_of_several_splits_say_which() -> None:
+    seeds = [seed_score("CAM", 0.5), replace(seed_score("CAM", 0.6), split="train")]
+    text = render(RunReport("t", "r", CLASSES, seeds=seeds))
+    assert "</svg>CAM, val</li>" in text
+    assert "</svg>CAM, train</li>" in text
+
+
+def test_seeds_without_curves_and_scores_that_are_not_defined() -> None:
+    seeds = [SeedScore("CAM", "val", 3, None, float("nan"), 0.9)]
+    trimap = [TrimapScore("CAM", "val", 3, [1, 2], [None, None])]
+    text = render(RunReport("t", "r", CLASSES, seeds=seeds, trimap=trimap))
+    words = " ".join(re.sub(r"<[^>]+>", " ", text).split())
+    assert "CAM val – – 90.0 – – 3" in words
+    assert "never reaches the recall" in words
+    assert "upright lines" not in words
+    assert "Too few widths with pixels to draw." in words
+    assert not Page(text).all("svg")
 
 
 EVIL = "<script>alert('x')</script>\" onload=\"y"
@@ -221,6 +303,8 @@ def test_every_text_is_escaped() -> None:
         confusion_of=EVIL,
         curves={EVIL: records},
         classifier_map=TagScore(EVIL, 0.5, [0.5], 1),
+        seeds=[replace(seed_score(EVIL, 0.5), split=EVIL)],
+        trimap=[replace(trimap_score(EVIL, 0.5), split=EVIL)],
         gallery=[GalleryItem(EVIL, EVIL, "sample", None, photo, ((EVIL, photo),))],
         notes=[EVIL],
     )
@@ -258,6 +342,8 @@ def test_size_is_bounded_for_24_photos_of_noise() -> None:
         {"scores": [StageScore("s", "val", 0.5, [0.5] * 8, 1)]},
         {"confusion": np.zeros((9, 11), np.int64)},
         {"classifier_map": TagScore("val", 0.5, [0.5] * 9, 1)},
+        {"seeds": [replace(seed_score("s", 0.5), foreground=Curve([0.1, 0.2], [0.1]))]},
+        {"trimap": [TrimapScore("s", "val", 1, [1, 2], [0.5])]},
         {"gallery": [GalleryItem("p", "val", "best", 1.0, np.zeros((4, 4), np.uint8), ())]},
     ],
 )

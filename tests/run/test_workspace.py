@@ -2,10 +2,13 @@ from __future__ import annotations
 
 import gc
 import json
+import os
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import torch
 
 from tagseg.errors import WorkspaceError
 from tagseg.run.workspace import Workspace
@@ -225,3 +228,165 @@ def test_without_a_folder_it_lives_as_long_as_the_object() -> None:
     del work
     gc.collect()
     assert not folder.exists()
+
+
+# Stages that other runs lend
+
+
+def work(folder: Path, *lenders: Path, lr: float = 0.1, count: int = 3) -> tuple[list[str], Any]:
+    """Two stages with artefacts of every kind; those that had to run, and what is in them."""
+    ran = []
+    with Workspace.open(folder, recipe="toy", settings={}, lenders=lenders) as space:
+        with space.stage("cam", config={"lr": lr}, inputs=["data-1"]) as cam:
+            if cam.pending:
+                ran.append("cam")
+                for i in range(count):
+                    cam.maps("scores").put(f"p{i}", scores=np.arange(i + 2))
+                cam.log(loss=1.0)
+        with space.stage("masks", config={}, inputs=[cam]) as masks:
+            if masks.pending:
+                ran.append("masks")
+                for name in cam.maps("scores").names():
+                    masks.save_bytes(f"masks/a b/{name}.png", name.encode())
+                masks.save_tensors("net", {"w": torch.ones(2)})
+        assert not cam.verify()
+        assert not masks.verify()
+        content = {
+            n: cam.maps("scores").get(n)["scores"].tolist() for n in cam.maps("scores").names()
+        }
+    return ran, content
+
+
+def test_a_stage_that_a_lender_has_finished_is_taken_over(tmp_path: Path) -> None:
+    ran, content = work(tmp_path / "a")
+    before = everything(tmp_path / "a")
+    assert ran == ["cam", "masks"]
+    assert work(tmp_path / "b", tmp_path / "a") == ([], content)
+    assert work(tmp_path / "b") == ([], content)  # it is its own now
+    assert work(tmp_path / "c", tmp_path / "nowhere", tmp_path / "b")[0] == []
+    assert work(tmp_path / "d", tmp_path / "a", lr=0.2)[0] == ["cam", "masks"]
+    assert everything(tmp_path / "a") == before
+    one, other = (tmp_path / n / "stages/01-cam/scores.sqlite" for n in "ac")
+    assert one.stat().st_ino == other.stat().st_ino
+
+
+def test_only_what_is_the_same_is_taken_over(tmp_path: Path) -> None:
+    work(tmp_path / "a")
+    work(tmp_path / "b", lr=0.2)
+    heard: list[str] = []
+    with Workspace.open(
+        tmp_path / "b", recipe="toy", settings={}, lenders=[tmp_path / "a"], announce=heard.append
+    ) as space:
+        assert not space.stage("cam", config={"lr": 0.1}, inputs=["data-1"]).pending
+        assert space.stage("masks", config={"new": 1}, inputs=["data-1"]).pending
+    assert heard[0] == "stage cam is taken from another run: lr 0.2 -> 0.1"
+    assert heard[1].startswith("stage masks runs again: ")
+
+
+def test_without_hard_links_stages_are_copied(tmp_path: Path, monkeypatch: Any) -> None:
+    def refuse(*_: Any) -> None:
+        raise PermissionError("no links here")
+
+    _, content = work(tmp_path / "a")
+    monkeypatch.setattr(os, "link", refuse)
+    assert work(tmp_path / "b", tmp_path / "a") == ([], content)
+    one, other = (tmp_path / n / "stages/01-cam/scores.sqlite" for n in "ab")
+    assert one.stat().st_ino != other.stat().st_ino
+
+
+@pytest.mark.parametrize("first", ["a", "b"])
+def test_neither_run_can_harm_the_other(tmp_path: Path, first: str) -> None:
+    """Whatever becomes of one folder, its files are replaced or removed, never written to."""
+    _, content = work(tmp_path / "a")
+    work(tmp_path / "b", tmp_path / "a")
+    other = "b" if first == "a" else "a"
+    before = everything(tmp_path / other)
+    harmed = tmp_path / first
+    (harmed / "stages/02-masks/manifest.json").unlink()
+    assert work(harmed) == (["masks"], content)
+    (harmed / "stages/01-cam/manifest.json").unlink()
+    assert work(harmed, count=7)[0] == ["cam"]
+    (harmed / "stages/01-cam/manifest.json").write_text("{")
+    assert work(harmed, count=5)[0] == ["cam"]
+    work(harmed, lr=0.3)
+    assert everything(tmp_path / other) == before
+    assert work(tmp_path / other) == ([], content)
+
+
+def test_reading_a_shared_store_leaves_no_lock(tmp_path: Path) -> None:
+    work(tmp_path / "a")
+    work(tmp_path / "b", tmp_path / "a")
+    readers = [Workspace.read(tmp_path / n).finished("cam") for n in "ab"]
+    assert [r.maps("scores").names() for r in readers] == [["p0", "p1", "p2"]] * 2
+    with Workspace.open(tmp_path / "a", recipe="toy", settings={}) as space:
+        stage = space.stage("cam", config={"lr": 0.9}, inputs=[])
+        with stage:  # the first run goes on while both are being read
+            stage.maps("scores").put("new", x=np.ones(3))
+    assert [r.maps("scores").get("p1")["scores"].tolist() for r in readers] == [[0, 1, 2]] * 2
+    assert not list(tmp_path.rglob("*-journal"))
+
+
+def test_a_damaged_or_unfinished_stage_is_not_lent(tmp_path: Path) -> None:
+    _, content = work(tmp_path / "a")
+    store = tmp_path / "a/stages/01-cam/scores.sqlite"
+    whole = store.read_bytes()
+    store.write_bytes(whole[:-1])
+    assert work(tmp_path / "b", tmp_path / "a") == (["cam"], content)
+    store.write_bytes(whole)
+    (tmp_path / "a/stages/02-masks/manifest.json").rename(tmp_path / "a/stages/02-masks/x")
+    assert work(tmp_path / "c", tmp_path / "a")[0] == ["masks"]
+
+
+def test_a_damaged_own_stage_is_taken_from_the_lender(tmp_path: Path) -> None:
+    _, content = work(tmp_path / "a")
+    work(tmp_path / "b", tmp_path / "a")
+    mask = tmp_path / "b/stages/02-masks/masks/a b/p1.png"
+    mask.unlink()
+    assert work(tmp_path / "b", tmp_path / "a") == ([], content)
+    assert mask.read_bytes() == b"p1"
+
+
+def test_work_that_was_begun_gives_way_to_a_finished_stage(tmp_path: Path) -> None:
+    _, content = work(tmp_path / "a")
+    with Workspace.open(tmp_path / "b", recipe="toy", settings={}) as space:
+        cam = space.stage("cam", config={"lr": 0.1}, inputs=["data-1"]).__enter__()
+        cam.maps("scores").put("half", x=np.ones(1))
+    assert (tmp_path / "b/stages/01-cam/started.json").exists()
+    assert work(tmp_path / "b", tmp_path / "a") == ([], content)
+
+
+def test_a_kill_while_taking_over_does_no_harm(tmp_path: Path, monkeypatch: Any) -> None:
+    """Killed before each single link, the next start takes the rest over."""
+    _, content = work(tmp_path / "a")
+    before, link = everything(tmp_path / "a"), os.link
+    for at in range(8):
+        links = iter(range(100))
+
+        def killed(source: Any, target: Any, at: int = at, links: Any = links) -> None:
+            if next(links) == at:
+                raise KeyboardInterrupt
+            link(source, target)
+
+        folder = tmp_path / f"b{at}"
+        monkeypatch.setattr(os, "link", killed)
+        with pytest.raises(KeyboardInterrupt):
+            work(folder, tmp_path / "a")
+        monkeypatch.setattr(os, "link", link)
+        arrived = [p for p in folder.glob("stages/*") if not p.name.startswith(".tmp-")]
+        assert all((p / "manifest.json").exists() for p in arrived)
+        assert work(folder, tmp_path / "a") == ([], content)
+        assert not list(folder.glob("stages/.tmp-*"))
+    assert everything(tmp_path / "a") == before
+
+
+def test_keys_of_what_a_run_was_made_from(run: Run) -> None:
+    run(data="photos-1")
+    assert Workspace.read(run.folder).outer_inputs() == {"photos-1"}
+
+
+def everything(folder: Path) -> dict[str, tuple[bytes, int]]:
+    return {
+        path.relative_to(folder).as_posix(): (path.read_bytes(), path.stat().st_mtime_ns)
+        for path in folder.glob("stages/**/*")
+        if path.is_file()
+    }

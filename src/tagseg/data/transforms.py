@@ -1,17 +1,38 @@
-"""Random crops, flips and scales of a photo and the label maps that go with it."""
+"""Crops, flips, scales and square canvases of a photo and the label maps that go with it."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import cv2
 import numpy as np
 import numpy.typing as npt
+import torch
+from torch import Tensor
+from torch.nn import functional
 
-from tagseg.maps import IGNORE, Image, Labels
+from tagseg.data.working import labels_at
+from tagseg.errors import ConfigError, ShapeError
+from tagseg.maps import IGNORE, Image, Labels, check_image
 
-__all__ = ["Augmentation", "augment", "crop_size"]
+__all__ = [
+    "Augmentation",
+    "Box",
+    "augment",
+    "crop_size",
+    "letterbox",
+    "resize_batch",
+    "unletterbox",
+]
+
+Box = tuple[int, int, int, int]
+"""Top, left, height and width of a photo on its canvas, pixels."""
+
+Colour = tuple[int, int, int]
+Maps = TypeVar("Maps", Tensor, npt.NDArray[np.float32])
 
 _GREY = 118  # padding, near the mean of natural photos
 
@@ -26,6 +47,11 @@ class Augmentation:
         scale: range of a random factor on the photo's size.
         flip: mirror every second sample.
         jitter: range of a random factor on brightness and contrast, 0.2 means 0.8 to 1.2.
+        letterbox: colour of the canvas on which the whole photo is centred, in place of ``stretch``
+            and ``scale`` (:func:`letterbox`); None for none.
+
+    Raises:
+        ConfigError: a letterbox that is not square, or together with ``stretch`` or ``scale``.
     """
 
     size: tuple[int, int]
@@ -33,6 +59,19 @@ class Augmentation:
     scale: tuple[float, float] = (1.0, 1.0)
     flip: bool = True
     jitter: float = 0.0
+    letterbox: Colour | None = None
+
+    def __post_init__(self) -> None:
+        if self.letterbox is None:
+            return
+        if self.size[0] != self.size[1]:
+            raise ConfigError(
+                f"a letterbox of {self.size[0]} x {self.size[1]} pixels", do="use a square size"
+            )
+        if self.stretch or self.scale != (1.0, 1.0):
+            raise ConfigError(
+                "a letterbox together with stretch or scale", do="leave stretch and scale out"
+            )
 
 
 def crop_size(shapes: Sequence[tuple[int, int]], limit: int, multiple: int = 8) -> tuple[int, int]:
@@ -45,7 +84,12 @@ def crop_size(shapes: Sequence[tuple[int, int]], limit: int, multiple: int = 8) 
 def augment(
     image: Image, maps: Sequence[Labels], how: Augmentation, rng: np.random.Generator
 ) -> tuple[Image, list[Labels]]:
-    """Cut one sample: image (h, w, 3) and each label map (h, w); padding is grey and 255."""
+    """Cut one sample: image (h, w, 3) and each label map (h, w); padding is grey and 255.
+
+    On a letterbox the padding has the letterbox's colour.
+    """
+    if how.letterbox is not None:
+        return _boxed_sample(image, maps, how, how.letterbox, rng)
     height, width = how.size if how.stretch else image.shape[:2]
     factor = rng.uniform(*how.scale)
     target = (max(1, round(width * factor)), max(1, round(height * factor)))
@@ -65,6 +109,111 @@ def augment(
     return _jitter(_cut(image, window, how.size, _GREY), how.jitter, rng), cut
 
 
+def letterbox(image: Image, side: int, fill: Colour) -> tuple[Image, Box]:
+    """A photo as large as fits on a square canvas, centred (Shimoda & Yanai 2016, 3.2).
+
+    Args:
+        image: uint8 (H, W, 3).
+        side: of the canvas, to which the photo's longer side is brought, bilinearly up and by area
+            down; pixels.
+        fill: the canvas's colour, RGB. The paper pads with zeros behind the subtraction of the
+            mean: :attr:`tagseg.nets.backbone.Preprocessing.mean_colour` is nearest to that.
+
+    Returns:
+        The canvas, uint8 (side, side, 3), and where the photo lies on it. Where the border's width
+        is odd, its larger part is at the bottom or right.
+
+    Raises:
+        ShapeError: ``image`` is not uint8 (H, W, 3).
+        ConfigError: ``side`` is below 1.
+    """
+    height, width = check_image(image).shape[:2]
+    top, left, *inner = box = _box((height, width), side)
+    if (height, width) != tuple(inner):
+        way = cv2.INTER_AREA if max(inner) < max(height, width) else cv2.INTER_LINEAR
+        image = cv2.resize(image, inner[::-1], interpolation=way)  # type: ignore[assignment]
+    return _cut(image, (-top, -left), (side, side), fill), box
+
+
+def unletterbox(maps: Maps, shape: tuple[int, int], side: int | None = None) -> Maps:
+    """Maps of a letterboxed photo at the photo's own place and size: undoes :func:`letterbox`.
+
+    Bilinear between the pixels that belong to the photo as a whole: the canvas's border stays out.
+
+    Args:
+        maps: float (C, s, s), of a canvas of any size.
+        shape: height and width of the photo, pixels.
+        side: of the canvas that the photo was put on, where the network saw it at another scale;
+            None is s. Without it the place is off by up to a pixel, as boxes are whole pixels.
+
+    Returns:
+        float32 (C, H, W), of the type of ``maps``.
+
+    Raises:
+        ShapeError: ``maps`` is not (C, s, s), or ``shape`` is empty.
+    """
+    if maps.ndim != 3 or maps.shape[1] != maps.shape[2] or 0 in maps.shape[1:]:
+        raise ShapeError(f"maps has shape {tuple(maps.shape)}", do="give (C, s, s)")
+    if not isinstance(maps, Tensor):
+        writable = np.require(maps, np.float32, ("C", "W"))
+        return unletterbox(torch.from_numpy(writable), shape, side).numpy()
+    size = maps.shape[1]
+    side = size if side is None else side
+    top, left, height, width = _box(shape, side)
+    y, x = (
+        _places(count, first * size / side, (first + extent) * size / side, size).to(maps.device)
+        for count, first, extent in ((shape[0], top, height), (shape[1], left, width))
+    )
+    grid = torch.stack(torch.meshgrid(x, y, indexing="xy"), dim=-1)[None]
+    placed = functional.grid_sample(
+        maps.float()[None], grid, padding_mode="border", align_corners=True
+    )
+    return placed[0]
+
+
+def resize_batch(images: Tensor, factor: float) -> Tensor:
+    """Photos (B, 3, H, W), float, with sides ``factor`` times as long: bilinear, smooth down."""
+    if factor == 1.0:
+        return images
+    shape = [max(1, round(side * factor)) for side in images.shape[2:]]
+    return functional.interpolate(
+        images, shape, mode="bilinear", align_corners=False, antialias=factor < 1
+    )
+
+
+def _box(shape: tuple[int, int], side: int) -> Box:
+    """Where a photo of ``shape`` lies on a canvas of ``side`` pixels."""
+    if min(shape) < 1:
+        raise ShapeError(f"a photo of {shape[0]} x {shape[1]} pixels", do="give at least 1 x 1")
+    if side < 1:
+        raise ConfigError(f"a canvas of {side} pixels", do="use at least 1")
+    height, width = (max(1, round(length * side / max(shape))) for length in shape)
+    return (side - height) // 2, (side - width) // 2, height, width
+
+
+def _places(count: int, start: float, end: float, size: int) -> Tensor:
+    """Middles of ``count`` pixels that share ``start`` to ``end`` of ``size``, as -1 to 1.
+
+    They keep to the pixels that lie in that range as a whole, if there are any.
+    """
+    place = start + (torch.arange(count, dtype=torch.float64) + 0.5) * (end - start) / count - 0.5
+    first, last = math.ceil(start), math.floor(end) - 1
+    if first <= last:
+        place = place.clamp(first, last)
+    return (place / max(size - 1, 1) * 2 - 1).float()
+
+
+def _boxed_sample(
+    image: Image, maps: Sequence[Labels], how: Augmentation, fill: Colour, rng: np.random.Generator
+) -> tuple[Image, list[Labels]]:
+    side = how.size[0]
+    if how.flip and rng.random() < 0.5:
+        image, maps = np.ascontiguousarray(image[:, ::-1]), [m[:, ::-1] for m in maps]
+    canvas, (top, left, height, width) = letterbox(_jitter(image, how.jitter, rng), side, fill)
+    resized = [labels_at(np.ascontiguousarray(m), (height, width)) for m in maps]
+    return canvas, [_cut(m, (-top, -left), (side, side), IGNORE) for m in resized]
+
+
 def _window(
     height: int, width: int, size: tuple[int, int], rng: np.random.Generator
 ) -> tuple[int, int]:
@@ -77,7 +226,7 @@ def _window(
 
 
 def _cut(
-    array: npt.NDArray[np.uint8], offset: tuple[int, int], size: tuple[int, int], fill: int
+    array: npt.NDArray[np.uint8], offset: tuple[int, int], size: tuple[int, int], fill: int | Colour
 ) -> npt.NDArray[np.uint8]:
     (top, left), (height, width) = offset, size
     out = np.full((height, width, *array.shape[2:]), fill, np.uint8)

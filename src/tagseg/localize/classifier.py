@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
+from typing import Any, Protocol, TypeVar, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -11,13 +12,25 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from tagseg.data.transforms import Augmentation, augment
+from tagseg.data.transforms import Augmentation, augment, resize_batch
 from tagseg.data.working import WorkingPhotos
-from tagseg.errors import TagError
-from tagseg.nets.gap import GapClassifier
+from tagseg.errors import ConfigError, TagError
+from tagseg.nets.backbone import Backbone
 from tagseg.training import Batch, Execution, Schedule, train
 
-__all__ = ["multi_label_loss", "tag_scores", "train_tag_classifier"]
+__all__ = ["TagClassifier", "multi_label_loss", "tag_scores", "train_tag_classifier"]
+
+
+class TagClassifier(Protocol):
+    """An ``nn.Module`` that gives class scores before the sigmoid, (B, C), for RGB in [0, 1]."""
+
+    backbone: Backbone
+
+    def parameter_groups(self) -> list[dict[str, object]]:
+        """Parameters as the optimizer takes them, each group with its "name"."""
+
+
+Net = TypeVar("Net", bound=TagClassifier)
 
 
 def multi_label_loss(scores: Tensor, tags: Tensor) -> Tensor:
@@ -29,26 +42,43 @@ def multi_label_loss(scores: Tensor, tags: Tensor) -> Tensor:
 
 
 def train_tag_classifier(
-    net: GapClassifier,
+    net: Net,
     photos: WorkingPhotos,
     how: Augmentation,
     schedule: Schedule,
     *,
     execution: Execution,
     frozen_batch_norm: bool = False,
+    train_backbone: bool = True,
+    batch_scale: tuple[float, float] | None = None,
     **hooks: Any,
-) -> GapClassifier:
-    """Train the localization network on tags (Saleh et al. 3.1.2, 4.2.2), in place.
+) -> Net:
+    """Train a network on tags, in place (Saleh et al. 3.1.2, 4.2.2; Shimoda & Yanai 3.2, 4.2).
 
     Photos whose tags are not known are left out. ``hooks`` are the checkpoint, log and ticks of
     :func:`tagseg.training.train`.
 
+    Args:
+        net: the classifier.
+        photos: with their tags.
+        how: samples are cut from photos so.
+        schedule: how long and how fast.
+        execution: device, precision and seed.
+        frozen_batch_norm: see :func:`tagseg.training.freeze_batch_norm`.
+        train_backbone: False trains the layers above the backbone only, the first of Shimoda &
+            Yanai's two phases; the backbone then computes as in evaluation.
+        batch_scale: range of a factor on the size of samples, drawn once per mini-batch (Shimoda &
+            Yanai: 0.7 to 1.4).
+
     Raises:
         TagError: no photo has known tags.
+        ConfigError: ``batch_scale`` is no range of positive factors.
     """
     known = np.flatnonzero(photos.dataset.known)
     if known.size == 0:
         raise TagError("no photo has known tags", do="tag some photos, or use --untagged negative")
+    if batch_scale is not None and not 0 < batch_scale[0] <= batch_scale[1] < float("inf"):
+        raise ConfigError(f"batch_scale is {batch_scale}", do="give two factors, the smaller first")
 
     def sample(i: int, rng: np.random.Generator) -> Mapping[str, npt.NDArray[Any]]:
         index = int(known[i])
@@ -56,39 +86,82 @@ def train_tag_classifier(
         return {"image": image.transpose(2, 0, 1), "tags": photos.tags[index]}
 
     def loss(module: nn.Module, batch: Batch) -> Tensor:
-        return multi_label_loss(module(batch["image"].float() / 255), batch["tags"])
+        if not train_backbone:
+            net.backbone.eval()
+        x = batch["image"].float() / 255
+        if batch_scale is not None:
+            x = resize_batch(x, _drawn(batch_scale))
+        return multi_label_loss(module(x), batch["tags"])
 
-    train(
-        net,
-        loss,
-        sample,
-        len(known),
-        schedule,
-        groups=net.parameter_groups(),
-        frozen_batch_norm=frozen_batch_norm,
-        execution=execution,
-        **hooks,
-    )
+    with nullcontext() if train_backbone else _frozen(net.backbone):
+        train(
+            cast(nn.Module, net),
+            loss,
+            sample,
+            len(known),
+            schedule,
+            groups=net.parameter_groups(),
+            frozen_batch_norm=frozen_batch_norm,
+            execution=execution,
+            **hooks,
+        )
     return net
 
 
 @torch.no_grad()
 def tag_scores(
-    net: GapClassifier,
+    net: nn.Module,
     photos: WorkingPhotos,
     *,
     execution: Execution,
+    scales: Sequence[float] = (1.0,),
     batch_size: int = 16,
     advance: Callable[[int], None] = lambda n: None,
 ) -> npt.NDArray[np.float32]:
-    """Probability of each class in each photo, (N, C)."""
+    """Probability of each class in each photo, (N, C).
+
+    Args:
+        net: gives class scores before the sigmoid, (B, C), for RGB in [0, 1].
+        photos: to classify.
+        execution: device and precision.
+        scales: factors on the photos' size; a class has its largest score over them.
+        batch_size: photos at once.
+        advance: called with the number of photos done.
+
+    Raises:
+        ConfigError: there is no scale, or one is not positive.
+    """
+    if not scales or not all(0 < scale < float("inf") for scale in scales):
+        raise ConfigError(f"scales are {tuple(scales)}", do="give positive factors")
     net.to(execution.device).eval()
     scores = np.zeros((len(photos), len(photos.classes)), np.float32)
     low = execution.precision != torch.float32
     for indices, images in photos.batches(batch_size):
         x = torch.from_numpy(images).to(execution.device).permute(0, 3, 1, 2).float() / 255
         with torch.autocast(execution.device.type, execution.precision, enabled=low):
-            logits = net(x)
+            logits = torch.stack([net(resize_batch(x, scale)) for scale in scales]).amax(0)
         scores[indices] = torch.sigmoid(logits.float()).cpu().numpy()
         advance(len(indices))
     return scores
+
+
+def _drawn(scale: tuple[float, float]) -> float:
+    """A factor from torch's generator on the CPU, which ``train`` seeds for each iteration."""
+    low, high = scale
+    return low + (high - low) * float(torch.rand(()))
+
+
+@contextmanager
+def _frozen(backbone: nn.Module) -> Iterator[None]:
+    """Without gradients for the backbone's parameters, which nothing then flows through or moves.
+
+    Those of an earlier training go too: they would count when gradients are clipped.
+    """
+    backbone.zero_grad(set_to_none=True)
+    before = [(parameter, parameter.requires_grad) for parameter in backbone.parameters()]
+    backbone.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for parameter, required in before:
+            parameter.requires_grad_(required)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-__all__ = ["Activations", "Backbone", "Preprocessing", "upsample_grid"]
+__all__ = ["Activations", "Backbone", "FeatureBlock", "Preprocessing", "upsample_grid"]
 
 
 class Preprocessing(NamedTuple):
@@ -18,12 +18,25 @@ class Preprocessing(NamedTuple):
     mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
     std: tuple[float, float, float] = (0.229, 0.224, 0.225)
 
+    @property
+    def mean_colour(self) -> tuple[int, int, int]:
+        """The RGB colour, 0 to 255, that normalises to 0 up to rounding: for borders of photos."""
+        red, green, blue = (min(255, max(0, round(255 * mean))) for mean in self.mean)
+        return red, green, blue
+
 
 class Activations(NamedTuple):
     """The last two blocks' activations, all >= 0 (after a ReLU)."""
 
     block4: Tensor  # (B, C4, h4, w4)
     block5: Tensor  # (B, C5, h5, w5)
+
+
+class FeatureBlock(NamedTuple):
+    """Feature maps of one size: the modules that give them, and input pixels per position."""
+
+    layers: tuple[str, ...]  # names in ``named_modules`` of the backbone; all outputs are >= 0
+    stride: int
 
 
 class Backbone(nn.Module, ABC):
@@ -36,7 +49,10 @@ class Backbone(nn.Module, ABC):
         name: key in :data:`tagseg.nets.catalog.BACKBONES`.
         out_channels: channels of ``block5``, the input of every head.
         block4_channels: channels of ``block4``.
-        output_stride: input pixels per output position, 8 or 16.
+        output_stride: input pixels per position of what ``forward`` gives.
+        grid_stride: ``stride`` for :func:`upsample_grid`: the output stride where position i lies
+            on pixel output_stride * i; None where positions lie in the middles of cells of
+            output_stride pixels, as behind 2x2 pools.
     """
 
     name: str
@@ -48,6 +64,7 @@ class Backbone(nn.Module, ABC):
     def __init__(self, output_stride: int) -> None:
         super().__init__()
         self.output_stride = output_stride
+        self.grid_stride: int | None = output_stride
         # Not persistent: the parameter names stay torchvision's; the weights' metadata carries it.
         self.register_buffer("_mean", torch.empty(1, 3, 1, 1), persistent=False)
         self.register_buffer("_std", torch.empty(1, 3, 1, 1), persistent=False)
@@ -67,6 +84,10 @@ class Backbone(nn.Module, ABC):
     def activations(self, x: Tensor) -> Activations:
         """Activations of the 4th and 5th block for RGB in [0, 1], (B, 3, H, W)."""
 
+    @abstractmethod
+    def feature_blocks(self) -> tuple[FeatureBlock, ...]:
+        """The five blocks between poolings, or their counterparts, as VGG-16 has them."""
+
     def forward(self, x: Tensor) -> Tensor:
         """Features for a head: the 5th block, (B, out_channels, h, w)."""
         return self.activations(x).block5
@@ -75,9 +96,11 @@ class Backbone(nn.Module, ABC):
 def upsample_grid(maps: Tensor, shape: tuple[int, int], stride: int | None) -> Tensor:
     """Maps (B, C, h, w) of a network at image size (B, C, H, W), bilinear.
 
-    With a ``stride``, position i lies on pixel stride * i, as it does in every backbone here: left
-    to plain resizing, maps would shift by (stride - 1) / 2 pixels. Pixels beyond the last position
-    take its value. With None the maps are spread evenly from edge to edge.
+    With a ``stride``, position i lies on pixel stride * i, as it does in all backbones whose
+    ``grid_stride`` is not None: left to plain resizing, maps would shift by (stride - 1) / 2
+    pixels. Pixels beyond the last position take its value. With None the maps are spread evenly
+    from edge to edge: exact behind 2x2 pools where the size is a multiple of the stride, and with
+    ceil(size / stride) positions it draws the far edge in by less than a stride elsewhere.
     """
     if stride is None:
         return functional.interpolate(maps, shape, mode="bilinear", align_corners=False)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Literal, Self, cast
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tagseg.errors import ConfigError
-from tagseg.nets.backbone import Activations, Backbone
+from tagseg.nets.backbone import Activations, Backbone, FeatureBlock
 
 __all__ = ["MobileNetV2", "Stride2Padding"]
 
@@ -110,6 +111,24 @@ class MobileNetV2(Backbone):
         block4 = inner[0](self.features[:_BLOCK4](x))
         block5 = self.features[_BLOCK4 + 1 :](inner[1:](block4))
         return Activations(block4[..., :height, :width], block5[..., :height, :width])
+
+    def feature_blocks(self) -> tuple[FeatureBlock, ...]:
+        """By stride before dilation: the filtered (3x3, depthwise) maps of each residual block.
+
+        Only these and the first and last layer end in a ReLU6.
+        """
+        firsts = (0, 2, 4, 7, _BLOCK4, len(self.features))  # where the stride doubles
+        blocks = []
+        for i, (start, stop) in enumerate(itertools.pairwise(firsts), start=1):
+            names = tuple(self._filtered(index) for index in range(start, stop))
+            blocks.append(FeatureBlock(names, min(2**i, self.output_stride)))
+        return tuple(blocks)
+
+    def _filtered(self, index: int) -> str:
+        layer = self.features[index]
+        if not isinstance(layer, _InvertedResidual):
+            return f"features.{index}"
+        return f"features.{index}.conv.{len(layer.conv) - 3}"
 
     def _moved(self, x: Tensor, height: int, width: int) -> Tensor:
         """Move a photo right and down to where bottom-right padding looks for it.

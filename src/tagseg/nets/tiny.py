@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from tagseg.errors import ConfigError
-from tagseg.nets.backbone import Activations, Backbone
+from tagseg.nets.backbone import Activations, Backbone, FeatureBlock
 
 __all__ = ["Tiny"]
 
@@ -39,6 +39,11 @@ class Tiny(Backbone):
         x = self.block3(self.block2(self.block1(self.normalise(x))))
         block4 = self.block4(x)
         return Activations(block4, self.block5(block4))
+
+    def feature_blocks(self) -> tuple[FeatureBlock, ...]:
+        """The output of each block."""
+        strides = (2, 4, 8, self.output_stride, self.output_stride)
+        return tuple(FeatureBlock((f"block{i}",), s) for i, s in enumerate(strides, start=1))
 
 
 class _Block(nn.Module):

@@ -1,11 +1,11 @@
-"""VGG-16 (Simonyan & Zisserman, 2015) as a dense feature extractor, in DeepLab's geometry."""
+"""VGG-16 (Simonyan & Zisserman, 2015), dense, in DeepLab's geometry or in its own."""
 
 from __future__ import annotations
 
 from torch import Tensor, nn
 
 from tagseg.errors import ConfigError
-from tagseg.nets.backbone import Activations, Backbone
+from tagseg.nets.backbone import Activations, Backbone, FeatureBlock
 
 __all__ = ["Vgg16"]
 
@@ -18,16 +18,23 @@ _CONV5 = (24, 26, 28)
 class Vgg16(Backbone):
     """VGG-16 without its classifier; parameter names are torchvision's (``features.0.weight``...).
 
-    Geometry (Chen et al., DeepLab, 2015; used by Saleh et al., section 4.2.1): every pool is 3x3
-    with padding 1, pool5 has stride 1, and with ``output_stride=8`` so has pool4, after which
-    conv5 is dilated by 2. Output position i is centred on input pixel ``output_stride * i``, so an
-    input of H pixels gives ``ceil(H / output_stride)`` positions: 321 gives 41 at stride 8.
+    Output strides 8 and 16 have the geometry of DeepLab (Chen et al., 2015; used by Saleh et al.,
+    section 4.2.1): every pool is 3x3 with padding 1, pool5 has stride 1, and with
+    ``output_stride=8`` so has pool4, after which conv5 is dilated by 2. Output position i is
+    centred on input pixel ``output_stride * i``: 321 pixels give 41 positions at stride 8.
+
+    Output stride 32 is the original geometry, of which Shimoda & Yanai (section 3.2) make a fully
+    convolutional classifier: every pool is 2x2 with stride 2, nothing is dilated, and position i
+    is centred on pixel ``32 * i + 15.5`` (``grid_stride`` is None). Odd sizes round up in every
+    pool, as in Caffe; torchvision drops the last row there.
+
+    An input of H pixels, at least 1, gives ``ceil(H / output_stride)`` positions.
 
     ``activations`` are conv4_3 and conv5_3 after their ReLU, before the pools (Saleh et al.,
     section 3.1.1). ``forward`` adds pool5, the input that ImageNet's fc6 was trained on.
 
     Args:
-        output_stride: 8 or 16 input pixels per output position.
+        output_stride: 8, 16 or 32 input pixels per output position.
 
     Raises:
         ConfigError: for any other output stride.
@@ -38,9 +45,11 @@ class Vgg16(Backbone):
     block4_channels = 512
 
     def __init__(self, output_stride: int = 8) -> None:
-        if output_stride not in (8, 16):
-            raise ConfigError(f"vgg16 has no output stride {output_stride}", do="use 8 or 16")
+        if output_stride not in (8, 16, 32):
+            raise ConfigError(f"vgg16 has no output stride {output_stride}", do="use 8, 16 or 32")
         super().__init__(output_stride)
+        if output_stride == 32:
+            self.grid_stride = None
         self.features = nn.Sequential(*_layers(output_stride))
         for module in self.features:
             if isinstance(module, nn.Conv2d):
@@ -50,10 +59,21 @@ class Vgg16(Backbone):
     def activations(self, x: Tensor) -> Activations:
         """conv4_3 and conv5_3 after ReLU, each (B, 512, h, w), for RGB in [0, 1], (B, 3, H, W).
 
-        conv4_3 lies before pool4: stride 8 in both forms.
+        conv4_3 lies before pool4: stride 8 in all forms. conv5_3 lies at the output stride, but
+        before pool5 at stride 16 in the original geometry.
         """
         block4 = self.features[:_POOL4](self.normalise(x))
         return Activations(block4, self.features[_POOL4:_POOL5](block4))
+
+    def feature_blocks(self) -> tuple[FeatureBlock, ...]:
+        """Outputs of the ReLUs of conv1_1 ... conv5_3."""
+        blocks, index, stride = [], 0, 1
+        for count, _ in _BLOCKS:
+            relus = tuple(f"features.{index + 2 * i + 1}" for i in range(count))
+            blocks.append(FeatureBlock(relus, min(stride, self.output_stride)))
+            index += 2 * count + 1
+            stride *= 2
+        return tuple(blocks)
 
     def forward(self, x: Tensor) -> Tensor:
         """pool5, (B, 512, h, w): what the heads take."""
@@ -70,6 +90,12 @@ def _layers(output_stride: int) -> list[nn.Module]:
             # Not in place: gradient-based maps hook the convolutions' outputs.
             layers.append(nn.ReLU())
             channels = width
-        kept = len(layers) == _POOL5 or (output_stride == 8 and len(layers) == _POOL4)
-        layers.append(nn.MaxPool2d(3, stride=1 if kept else 2, padding=1))
+        layers.append(_pool(len(layers), output_stride))
     return layers
+
+
+def _pool(index: int, output_stride: int) -> nn.MaxPool2d:
+    if output_stride == 32:
+        return nn.MaxPool2d(2, stride=2, ceil_mode=True)
+    kept = index == _POOL5 or (output_stride == 8 and index == _POOL4)
+    return nn.MaxPool2d(3, stride=1 if kept else 2, padding=1)

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import MISSING, dataclass, field, fields
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from tagseg.data.working import WorkingPhotos
 from tagseg.errors import ConfigError
-from tagseg.maps import Image, Labels
+from tagseg.maps import Image, Labels, ScoreMap
 from tagseg.nets.backbone import Backbone
 from tagseg.nets.catalog import build_backbone
 from tagseg.nets.weights import LoadedWeights
@@ -23,9 +23,12 @@ from tagseg.training import Execution
 
 __all__ = [
     "Outcome",
+    "Part",
     "Product",
     "Run",
+    "Seeds",
     "Setup",
+    "Split",
     "TagScores",
     "TrainingConfig",
     "View",
@@ -202,6 +205,20 @@ class Setup:
         return build_backbone(self.backbone, self.weights, output_stride=stride)
 
 
+Split = Literal["train", "val"]
+
+
+class Part(NamedTuple):
+    """Photos of a run, the hash of their content and tags, and what their stages' names start with.
+
+    Nothing for training photos, so that a recipe's own stages are called what they are.
+    """
+
+    photos: WorkingPhotos
+    key: str
+    prefix: str
+
+
 @dataclass(frozen=True)
 class Run:
     """One run of a recipe: the photos, the means, and the folder that keeps what is made.
@@ -221,6 +238,14 @@ class Run:
     workspace: Workspace
     progress: Progress
     worked: list[str] = field(default_factory=list)
+
+    def part(self, split: Split) -> Part:
+        """The photos for training or for validation; ConfigError if there are none for that."""
+        if split == "train":
+            return Part(self.photos, self.photos_key, "")
+        if self.val is None:
+            raise ConfigError("there are no validation photos", do="give --val")
+        return Part(self.val, self.val_key, "val-")
 
     def stage(self, name: str, config: dict[str, Any], inputs: Sequence[str | Stage]) -> Stage:
         """A stage of the workspace, new or finished."""
@@ -251,10 +276,25 @@ class Product:
     """
 
     title: str
-    split: Literal["train", "val"]
+    split: Split
     labels: Callable[[int], Labels]
     stages: tuple[Stage, ...]
     by_class: bool = True
+
+
+@dataclass(frozen=True)
+class Seeds:
+    """Score maps of known tags, to be scored by precision and recall.
+
+    Attributes:
+        method: as the report prints it.
+        threshold: over which a pixel is foreground; None where the method has none.
+        maps_of: score map (C, h, w) of a split's photo i at working size, and what they depend on.
+    """
+
+    method: str
+    threshold: float | None
+    maps_of: Callable[[Split], tuple[Callable[[int], ScoreMap], Stage]]
 
 
 @dataclass(frozen=True)
@@ -267,6 +307,7 @@ class Outcome:
         views: pictures of the intermediate maps of training photo i, by title, for the gallery.
         tag_scores: computes those of the validation photos (N, C), if there is a tag classifier.
         curves: stages that logged a training.
+        seeds: score maps to be compared.
     """
 
     segmenter: Segmenter
@@ -274,3 +315,4 @@ class Outcome:
     views: tuple[tuple[str, View], ...] = ()
     tag_scores: TagScores | None = None
     curves: tuple[Stage, ...] = ()
+    seeds: tuple[Seeds, ...] = ()

@@ -22,7 +22,7 @@ from tagseg.fuse.builtin_masks import (
 )
 from tagseg.fuse.seed_labels import cam_labels
 from tagseg.maps import BACKGROUND, Labels, SaliencyMap, ScoreMap
-from tagseg.recipes.base import Product, Run, View
+from tagseg.recipes.base import Product, Run, Split, View
 from tagseg.recipes.products import classifier_outcome, show_map, show_maps
 from tagseg.recipes.smoothing import Smoothing
 from tagseg.recipes.stages import (
@@ -46,10 +46,13 @@ OBJECT = 1  # the label of a foreground mask that tells no classes apart
 
 
 class Evidence:
-    """What the masks in use are made from: class activation maps (3.1.2), P_f (3.1.1), or both."""
+    """What the masks in use are made from: class activation maps (3.1.2), P_f (3.1.1), or both.
 
-    def __init__(self, run: Run, config: Config) -> None:
-        self.photos, self.config = run.photos, config
+    Of the training photos, or of the validation photos with their tags, which no training sees.
+    """
+
+    def __init__(self, run: Run, config: Config, *, split: Split = "train") -> None:
+        self.photos, self.config, self.split = run.part(split).photos, config, split
         self.stages: list[Stage] = []
         self.curves: list[Stage] = []
         self.scores_of: Callable[[int], ScoreMap] | None = None
@@ -57,13 +60,17 @@ class Evidence:
         self.tag_scores: Callable[[], npt.NDArray[np.float32]] | None = None
         if config.masks in ("localization", "both"):
             classifier, classifier_stage = tag_classifier(run, config)
-            self.scores_of, stage = location_maps(run, config, classifier, classifier_stage)
+            self.scores_of, stage = location_maps(
+                run, config, classifier, classifier_stage, split=split
+            )
             self.stages.append(stage)
             self.curves.append(classifier_stage)
             self.tag_scores = classifier_outcome(run, classifier)
         if config.masks in ("foreground", "both"):
             saturate = config.prior_saturate
-            self.foreground_of, stage = activation_prior(run, config, saturate=saturate)
+            self.foreground_of, stage = activation_prior(
+                run, config, saturate=saturate, split=split
+            )
             self.stages.append(stage)
 
     def maps(self, index: int) -> PresentMaps:
@@ -96,7 +103,7 @@ class Evidence:
         def labels(index: int) -> Labels:
             return cam_labels(scores_of(index), tags[index], threshold=threshold)
 
-        return (Product("CAM seeds", "train", labels, (stage,)),)
+        return (Product("CAM seeds", self.split, labels, (stage,)),)
 
     def views(self, photos: WorkingPhotos) -> tuple[tuple[str, View], ...]:
         """Pictures of the evidence for the gallery."""
@@ -111,17 +118,19 @@ class Evidence:
 def training_masks(
     run: Run, config: Config, evidence: Evidence
 ) -> tuple[LabelMaps, tuple[Product, ...]]:
-    """Masks of the training photos (3.1.3), and what the report shows of how they came about."""
+    """Masks of the evidence's photos (3.1.3), and what the report shows of how they came about."""
+    split = evidence.split
     with_crf = config.masks != "none" and config.mask_crf
     stages = list(evidence.stages)
     regions_of: PhotoRegions | None = None
     if with_crf and config.mask_regions == "crisp":
-        regions_of, found = photo_regions(run, config)
+        regions_of, found = photo_regions(run, config, split=split)
         stages.append(found)
     raw, pairwise = mask_maker(evidence, None), mask_maker(evidence, Smoothing.of(config))
     smoothed = mask_maker(evidence, Smoothing.of(config), regions_of)
     numbers = mask_numbers(config, with_regions=regions_of is not None)
-    masks = training_labels(run, "training-masks", smoothed if with_crf else raw, numbers, stages)
+    name, final = "training-masks" if split == "train" else "masks", smoothed if with_crf else raw
+    masks = training_labels(run, name, final, numbers, stages, split=split)
     if config.masks == "none":
         return masks, ()
     steps: list[tuple[str, Callable[[int], Labels]]] = [("masks before CRF", raw)]
@@ -129,7 +138,7 @@ def training_masks(
         steps.append(("masks after pairwise CRF", pairwise))
     steps.append(("training masks", masks))
     by_class = config.masks != "foreground"
-    products = [Product(title, "train", of, (masks.stage,), by_class) for title, of in steps]
+    products = [Product(title, split, of, (masks.stage,), by_class) for title, of in steps]
     return masks, (*evidence.seeds(masks.stage), *products)
 
 

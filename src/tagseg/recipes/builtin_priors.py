@@ -20,10 +20,12 @@ from tagseg.nets.deeplab import FieldOfView
 from tagseg.recipes.base import Outcome, Run, TrainingConfig, number
 from tagseg.recipes.builtin_masks import OBJECT, Evidence, training_masks
 from tagseg.recipes.products import segmenter_products
-from tagseg.recipes.stages import trained_segmenter
+from tagseg.recipes.stages import LabelMaps, trained_segmenter
+from tagseg.run.workspace import Stage
 from tagseg.segment.fit import Objective
+from tagseg.segment.predict import Segmenter
 
-__all__ = ["PAPER", "Config", "run"]
+__all__ = ["PAPER", "Config", "run", "segmenter_from"]
 
 PAPER = (
     "Saleh, Aliakbarian, Salzmann, Petersson, Alvarez, Gould: Incorporating Network Built-in "
@@ -83,7 +85,19 @@ def run(run: Run, config: Config) -> Outcome:
     """Photos and tags in, trained segmenter out: classifier, priors, masks, segmenter."""
     evidence = Evidence(run, config)  # P_f of 3.1.1 and the localization network of 3.1.2
     masks, mask_products = training_masks(run, config, evidence)  # 3.1.2 and 3.1.3
-    segmenter, stage = trained_segmenter(  # 3.2 and 4.2.1
+    segmenter, stage = segmenter_from(run, config, masks)  # 3.2 and 4.2.1
+    return Outcome(
+        segmenter,
+        (*mask_products, *segmenter_products(run, config, segmenter, stage)),
+        views=evidence.views(run.photos),
+        tag_scores=evidence.tag_scores,
+        curves=(*evidence.curves, stage),
+    )
+
+
+def segmenter_from(run: Run, config: Config, masks: LabelMaps) -> tuple[Segmenter, Stage]:
+    """The segmenter, trained on the tags and the masks in use."""
+    return trained_segmenter(
         run,
         config,
         masks,
@@ -91,13 +105,6 @@ def run(run: Run, config: Config) -> Outcome:
         [masks.stage],
         objective_name=f"{config.masks}, r = {config.sharpness}",
         field_of_view=field_of_view(config),
-    )
-    return Outcome(
-        segmenter,
-        (*mask_products, *segmenter_products(run, config, segmenter, stage)),
-        views=evidence.views(run.photos),
-        tag_scores=evidence.tag_scores,
-        curves=(*evidence.curves, stage),
     )
 
 

@@ -7,14 +7,16 @@ from collections.abc import Mapping
 from types import ModuleType
 
 from tagseg.errors import ConfigError
-from tagseg.recipes import builtin_priors, cam_baseline, full_supervision
+from tagseg.recipes import builtin_priors, cam_baseline, dcsm, full_supervision, gradient_baseline
 
 __all__ = ["RECIPES", "find_recipe"]
 
 RECIPES: Mapping[str, ModuleType] = {
     "builtin_priors": builtin_priors,
     "cam_baseline": cam_baseline,
+    "dcsm": dcsm,
     "full_supervision": full_supervision,
+    "gradient_baseline": gradient_baseline,
 }
 
 

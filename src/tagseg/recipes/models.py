@@ -6,10 +6,17 @@ from pathlib import Path
 
 import safetensors.torch
 from safetensors import SafetensorError, safe_open
+from torch import Tensor
 
 from tagseg.errors import WeightsError, WorkspaceError
-from tagseg.recipes.base import Outcome, Run, TrainingConfig
-from tagseg.recipes.smoothing import crf_refinement, crf_settings
+from tagseg.recipes.base import Outcome, Run
+from tagseg.recipes.distinct_segmenter import (
+    DISTINCT_FORMAT,
+    DistinctSegmenter,
+    pack_distinct,
+    unpack_distinct,
+)
+from tagseg.recipes.smoothing import crf_refinement
 from tagseg.run.engine import choose_device, choose_precision
 from tagseg.segment.model_file import pack_segmenter, unpack_segmenter
 from tagseg.segment.predict import Segmenter
@@ -20,12 +27,18 @@ __all__ = ["export", "load_segmenter"]
 _MODEL = "segmenter"
 
 
-def export(run: Run, outcome: Outcome, config: TrainingConfig) -> None:
+def export(run: Run, outcome: Outcome) -> None:
     """The segmenter with its refinement as one file."""
-    crf = crf_settings(config, run.setup.execution.seed)
-    with run.stage("export", {"crf": crf}, [outcome.curves[-1]]) as stage:
+    segmenter = outcome.segmenter
+    with run.stage("export", {"crf": segmenter.refinement}, [outcome.curves[-1]]) as stage:
         if stage.pending:
-            stage.save_tensors(_MODEL, *pack_segmenter(outcome.segmenter, crf))
+            stage.save_tensors(_MODEL, *_pack(segmenter))
+
+
+def _pack(segmenter: Segmenter) -> tuple[dict[str, Tensor], dict[str, str]]:
+    if isinstance(segmenter, DistinctSegmenter):
+        return pack_distinct(segmenter)
+    return pack_segmenter(segmenter, segmenter.refinement)
 
 
 def load_segmenter(
@@ -55,6 +68,8 @@ def load_segmenter(
         raise WeightsError("is no safetensors file", where=path, do="give a run folder") from error
     chosen = choose_device(device)
     execution = Execution(chosen, choose_precision(precision, chosen))
+    if metadata.get("format") == DISTINCT_FORMAT:
+        return unpack_distinct(tensors, metadata, execution=execution, where=path)
     return unpack_segmenter(
         tensors, metadata, execution=execution, refinement=crf_refinement, where=path
     )

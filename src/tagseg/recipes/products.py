@@ -6,10 +6,10 @@ from collections.abc import Callable
 from functools import partial
 
 import numpy as np
+from torch import nn
 
 from tagseg.data.working import WorkingPhotos
-from tagseg.maps import Image, SaliencyMap, ScoreMap
-from tagseg.nets.gap import GapClassifier
+from tagseg.maps import Image, Probs, SaliencyMap, ScoreMap
 from tagseg.recipes.base import Product, Run, TagScores, TrainingConfig, View
 from tagseg.recipes.stages import classifier_scores, photo_masks, predictions
 from tagseg.report.figures import colour_map
@@ -20,22 +20,29 @@ __all__ = ["classifier_outcome", "segmenter_products", "show_map", "show_maps"]
 
 
 def segmenter_products(
-    run: Run, config: TrainingConfig, segmenter: Segmenter, after: Stage
+    run: Run,
+    config: TrainingConfig,
+    segmenter: Segmenter,
+    after: Stage,
+    probabilities: Callable[[int], Probs] | None = None,
 ) -> list[Product]:
-    """Final masks of the training photos; predictions for the validation photos, without tags."""
-    masks, stage = photo_masks(run, config, segmenter, after)
+    """Final masks of the training photos; predictions for the validation photos, without tags.
+
+    ``probabilities`` of the training photos may be given if they are there already.
+    """
+    masks, stage = photo_masks(run, config, segmenter, after, probabilities)
     title = "masks of the photos" + (" (known tags)" if config.masks_by_tags else "")
     products = [Product(title, "train", masks, (stage,))]
     if run.val is None:
         return products
-    raw, smooth = predictions(run, config, segmenter, after, run.val)
+    raw, smooth = predictions(run, segmenter, after, run.val)
     products.append(Product("segmenter", "val", raw, (raw.stage,)))
     if smooth is not None:
         products.append(Product("segmenter + CRF", "val", smooth, (smooth.stage,)))
     return products
 
 
-def classifier_outcome(run: Run, classifier: GapClassifier) -> TagScores | None:
+def classifier_outcome(run: Run, classifier: nn.Module) -> TagScores | None:
     """Class probabilities (N, C) of the validation photos when asked for; None without any."""
     return None if run.val is None else partial(classifier_scores, run, classifier, run.val)
 

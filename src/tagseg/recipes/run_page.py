@@ -61,6 +61,7 @@ def render_report(folder: Path, *, full_supervision: Path | None = None) -> Path
         confusion_of=of,
         curves={name: work.finished(name).read_log() for name in about["curves"]},
         classifier_map=findings.tag_score(),
+        seeds=findings.seeds(),
         gallery=findings.gallery(),
     )
     report = folder / _REPORT

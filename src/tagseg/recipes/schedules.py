@@ -3,11 +3,20 @@
 from __future__ import annotations
 
 import math
+from typing import TYPE_CHECKING
 
 from tagseg.recipes.base import Setup, TrainingConfig
 from tagseg.training import Schedule
 
-__all__ = ["classifier_schedule", "segmenter_schedule", "uses_paper_schedule"]
+if TYPE_CHECKING:
+    from tagseg.recipes.dcsm import Config as TwoPhaseConfig
+
+__all__ = [
+    "classifier_schedule",
+    "segmenter_schedule",
+    "two_phase_schedules",
+    "uses_paper_schedule",
+]
 
 _MANY = 5000  # photos
 _LEAST = 300  # iterations of a short schedule
@@ -36,6 +45,38 @@ def classifier_schedule(config: TrainingConfig, setup: Setup, n_photos: int) -> 
         config.classifier_backbone_factor,
         n_photos,
     )
+
+
+def two_phase_schedules(
+    config: TwoPhaseConfig, setup: Setup, n_photos: int
+) -> tuple[Schedule, Schedule]:
+    """Shimoda & Yanai 4.2 (batches of 2, rate 1e-5, 30,000 and 20,000 iterations), or short ones.
+
+    The first is of the layers above the backbone alone.
+    """
+    if uses_paper_schedule(config, setup, n_photos):
+        size, rate = config.classifier_batch_size or 2, config.classifier_learning_rate or 1e-5
+        counts = config.upper_iterations or 30_000, config.classifier_iterations or 20_000
+        upper, whole = (
+            Schedule(count, size, rate, optimizer="sgd", policy="step", steps=())
+            for count in counts
+        )
+        return upper, whole
+    upper, whole = (
+        _short(
+            iterations,
+            config.classifier_batch_size,
+            config.classifier_learning_rate,
+            epochs,
+            config.classifier_backbone_factor,
+            n_photos,
+        )
+        for iterations, epochs in (
+            (config.upper_iterations, config.upper_epochs),
+            (config.classifier_iterations, config.classifier_epochs),
+        )
+    )
+    return upper, whole
 
 
 def segmenter_schedule(config: TrainingConfig, setup: Setup, n_photos: int) -> Schedule:

@@ -15,11 +15,12 @@ from tagseg.evaluate.masks import MaskScores, evaluate_masks
 from tagseg.evaluate.scores import average_precision
 from tagseg.maps import Image, Labels
 from tagseg.recipes.base import Outcome, Product, Run
+from tagseg.recipes.seed_scoring import find_seed_maps, score_seeds, seed_scores_from
 from tagseg.report.figures import overlay, shrink
-from tagseg.report.page import GalleryItem, StageScore, TagScore
+from tagseg.report.page import GalleryItem, SeedScore, StageScore, TagScore
 from tagseg.run.workspace import Stage
 
-__all__ = ["Findings", "examine", "key_of_truth"]
+__all__ = ["Findings", "LabelsByName", "examine", "key_of_truth", "score_product"]
 
 _MOST_TRAINING_PHOTOS = 500  # that are scored, evenly spread
 _EXAMPLES = 4  # best, median and worst photos each
@@ -46,6 +47,11 @@ class Findings:
         """Mean average precision of the tag classifier on the validation photos."""
         row = self.stage.load_json("tag_score")
         return TagScore(**row) if row is not None else None
+
+    def seeds(self) -> list[SeedScore]:
+        """Precision and recall of the recipe's score maps, and of the centre mean shape."""
+        known = self.stage.path("seeds.json").is_file()  # runs of version 0.1 have none
+        return seed_scores_from(self.stage.load_json("seeds")) if known else []
 
     def gallery(self) -> list[GalleryItem]:
         """The photos that the report shows."""
@@ -74,10 +80,20 @@ def examine(run: Run, outcome: Outcome, truth: GroundTruth | None, truth_key: st
     """
     inputs = [stage for product in outcome.products for stage in product.stages]
     inputs += outcome.curves  # the tag classifier's scores and maps are shown too
-    limits = {"training_photos": _MOST_TRAINING_PHOTOS, "examples": _EXAMPLES, "side": _SIDE}
+    maps = find_seed_maps(run, outcome, truth)
+    inputs += [found.stage for found in maps]
+    thresholds = [[seeds.method, seeds.threshold] for seeds in outcome.seeds]
+    limits = {
+        "seeds": thresholds,
+        "training_photos": _MOST_TRAINING_PHOTOS,
+        "examples": _EXAMPLES,
+        "side": _SIDE,
+    }
     with run.stage("findings", limits, [*dict.fromkeys(inputs), truth_key, run.val_key]) as stage:
         if stage.pending:
             _fill(run, outcome, truth, stage)
+            indices = _chosen(run, maps[0].split) if maps else []
+            stage.save_json("seeds", score_seeds(run, maps, truth, indices))
     return Findings(stage)
 
 
@@ -86,7 +102,7 @@ def _fill(run: Run, outcome: Outcome, truth: GroundTruth | None, stage: Stage) -
     results: dict[str, MaskScores] = {}
     with run.task("scoring", len(outcome.products)) as ticks:
         for product in outcome.products:
-            scored = _score(run, product, truth)
+            scored = score_product(run, product, truth)
             if scored is not None:
                 results[product.split] = scored
                 of = f"{product.title}, {product.split}"
@@ -129,7 +145,7 @@ def _chosen(run: Run, split: str) -> list[int]:
     return sorted({int(i) for i in np.linspace(0, count - 1, most)})
 
 
-class _AtFullSize(Mapping[str, Labels]):
+class LabelsByName(Mapping[str, Labels]):
     """A product's labels by photo name, at the photos' own sizes, made when asked for."""
 
     def __init__(self, product: Product, photos: WorkingPhotos, indices: Sequence[int]) -> None:
@@ -150,9 +166,13 @@ class _AtFullSize(Mapping[str, Labels]):
         return len(self.indices)
 
 
-def _score(run: Run, product: Product, truth: GroundTruth | None) -> MaskScores | None:
+def score_product(run: Run, product: Product, truth: GroundTruth | None) -> MaskScores | None:
+    """Compare a product with ground truth, at the photos' own sizes; None where there is none.
+
+    Training photos are scored on an even sample of at most 500.
+    """
     photos = _photos(run, product.split)
-    labels = _AtFullSize(product, photos, _chosen(run, product.split))
+    labels = LabelsByName(product, photos, _chosen(run, product.split))
     if truth is None or not any(truth.has(name) for name in labels):
         return None
     if not product.by_class:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import tagseg
 from tagseg.data.audit import Audit, audit
@@ -30,7 +30,16 @@ from tagseg.run.workspace import Workspace
 from tagseg.segment.predict import Segmenter
 from tagseg.training import Execution
 
-__all__ = ["Options", "Result", "train"]
+__all__ = [
+    "Data",
+    "Options",
+    "Result",
+    "check_data",
+    "make_config",
+    "make_settings",
+    "make_setup",
+    "train",
+]
 
 _NO_VAL = "no validation photos"
 _SEEDS = 1 << 63  # what PyTorch takes
@@ -68,6 +77,35 @@ class Options:
             raise ConfigError(f"threads is {self.threads}", do="use 1 or more")
         if not 0 <= self.allow_skipped <= 1:
             raise ConfigError(f"allow_skipped is {self.allow_skipped}", do="use a part, 0 to 1")
+
+
+@dataclass(frozen=True)
+class Data:
+    """Photos that were looked at, at working size, and the hashes of their content and tags.
+
+    Attributes:
+        audit: what the check found.
+        photos, photos_key: for training.
+        val, val_key: for validation, if any.
+    """
+
+    audit: Audit
+    photos: WorkingPhotos
+    photos_key: str
+    val: WorkingPhotos | None
+    val_key: str
+
+    def run(self, setup: Setup, workspace: Workspace, progress: Progress) -> Run:
+        """What a recipe is given to work on these photos in ``workspace``."""
+        return Run(
+            photos=self.photos,
+            photos_key=self.photos_key,
+            val=self.val,
+            val_key=self.val_key,
+            setup=setup,
+            workspace=workspace,
+            progress=progress,
+        )
 
 
 @dataclass(frozen=True)
@@ -129,13 +167,12 @@ def train(
         raise ConfigError("full_supervision needs ground truth", do="give --ground-truth DIR")
     _check_truth(ground_truth, photos)
     setup = make_setup(options)
-    found = _checked(photos, val, options, progress)
-    training, validation = _parts(found, val)
+    data = check_data(photos, val, config.photo_side, options, progress)
     if recipe == "full_supervision" and ground_truth is not None:
-        full_supervision_recipe.check_truth(training.dataset.names, ground_truth)
+        full_supervision_recipe.check_truth(data.photos.names, ground_truth)
     if full_supervision is not None:
-        full_supervision_score(full_supervision, validation.key if validation else _NO_VAL)
-    settings = _settings(options, setup, config, command)
+        full_supervision_score(full_supervision, data.val_key)
+    settings = make_settings(options, setup, config, command)
     folder = Path(out) if out is not None else None
     work = Workspace.open(
         folder,
@@ -145,21 +182,13 @@ def train(
         announce=progress.say,
     )
     with work:
-        run = Run(
-            photos=WorkingPhotos(training.dataset, config.photo_side),
-            photos_key=training.key,
-            val=WorkingPhotos(validation.dataset, config.photo_side) if validation else None,
-            val_key=validation.key if validation else _NO_VAL,
-            setup=setup,
-            workspace=work,
-            progress=progress,
-        )
+        run = data.run(setup, work, progress)
         truth_key = key_of_truth(ground_truth)
         extra = (ground_truth, truth_key) if recipe == "full_supervision" else ()
         outcome: Outcome = module.run(run, config, *extra)
         findings = examine(run, outcome, ground_truth, truth_key)
-        export(run, outcome, config)
-        write_about(run, module.PAPER, config, found, outcome, command)
+        export(run, outcome)
+        write_about(run, module.PAPER, config, data.audit, outcome, command)
         report = render_report(work.folder, full_supervision=full_supervision)
         if not run.worked:
             progress.say("the run was finished before; nothing had to be done")
@@ -169,7 +198,7 @@ def train(
         work.folder,
         report,
         _masks_folder(work),
-        found,
+        data.audit,
         work,
     )
 
@@ -239,15 +268,18 @@ def _check_truth(truth: GroundTruth | None, photos: Dataset) -> None:
         )
 
 
-class _Part(NamedTuple):
-    """The photos for training or for validation, and the hash of their content and tags."""
+def check_data(
+    photos: Dataset, val: Collection[str], side: int, options: Options, progress: Progress
+) -> Data:
+    """Look at all photos, and part them into those to train on and those to validate with.
 
-    dataset: Dataset
-    key: str
+    Args:
+        side: longest side of the photos at work, pixels.
 
-
-def _parts(found: Audit, val: Collection[str]) -> tuple[_Part, _Part | None]:
-    """What there is to train on and, if anything, to validate with."""
+    Raises:
+        DataError: there are none to train on, too many are unreadable, or ``val`` does not fit.
+    """
+    found = _checked(photos, val, options, progress)
     held_out = frozenset(val).intersection(found.dataset.names)
     names = [name for name in found.dataset.names if name in held_out]
     training = found.dataset.without(held_out)
@@ -256,16 +288,20 @@ def _parts(found: Audit, val: Collection[str]) -> tuple[_Part, _Part | None]:
             "no training photo can be used and has known tags",
             do="mend or tag some, or use --untagged negative",
         )
-    part = _Part(training, training.fingerprint(found.digests))
-    if not names:
-        return part, None
-    validation = found.dataset.select(names)
-    return part, _Part(validation, validation.fingerprint(found.digests))
+    validation = found.dataset.select(names) if names else None
+    return Data(
+        found,
+        WorkingPhotos(training, side),
+        training.fingerprint(found.digests),
+        WorkingPhotos(validation, side) if validation is not None else None,
+        validation.fingerprint(found.digests) if validation is not None else _NO_VAL,
+    )
 
 
-def _settings(
+def make_settings(
     options: Options, setup: Setup, config: TrainingConfig, command: str
 ) -> dict[str, Any]:
+    """What a run's folder keeps of how it was asked for."""
     return {
         "options": {item.name: getattr(options, item.name) for item in fields(options)},
         "setup": setup.settings(),

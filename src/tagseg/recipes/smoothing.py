@@ -4,38 +4,33 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
-from typing import Any, Protocol, TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
-from tagseg.maps import Image, Probs
+from tagseg.maps import Image, Probs, ScoreMap
 from tagseg.priors import crisp
 from tagseg.recipes.base import TrainingConfig
 from tagseg.refine.dense_crf import CrfParameters, refine, softmax_unary
 from tagseg.refine.higher_order import HigherOrder
+from tagseg.segment.predict import Refine
 
 __all__ = [
     "CRISP",
-    "Refinement",
     "RegionFinder",
     "Regions",
     "Smoothing",
     "crf_refinement",
     "crf_settings",
+    "from_json",
+    "smoothed_scores",
 ]
 
 CRISP = crisp.CrispSettings()  # the authors' speedy preset
 _SEEDS = 1 << 32  # what crisp regions take
 
 Regions: TypeAlias = npt.NDArray[np.int32]
-
-
-class Refinement(Protocol):
-    """The CRF after the segmenter; regions of the photo may be given if they are known."""
-
-    def __call__(self, image: Image, probs: Probs, regions: Regions | None = None) -> Probs:
-        """Refine probabilities (L, H, W) of a photo (H, W, 3)."""
 
 
 @dataclass(frozen=True)
@@ -112,6 +107,29 @@ class Smoothing:
         return replace(self.strengths, area_weight=per_pixel)
 
 
+def smoothed_scores(image: Image, score_map: ScoreMap, parameters: CrfParameters) -> ScoreMap:
+    """Seeds (C, H, W) after a dense CRF, each class divided by its maximum (Oh et al. 2017, 4.2).
+
+    The background's score is 1 less the highest of the others. Costs are -p, as the authors' code
+    has them where it spreads seeds; -log p would let no pixel change whose score is 0 or 1.
+    """
+    present = score_map.any((1, 2))
+    if not present.any():
+        return score_map
+    maps = score_map[present]
+    every = np.concatenate((1 - maps.max(0, keepdims=True), maps))
+    refined = refine(image, -every, parameters)[1:]
+    scores = np.zeros_like(score_map)
+    peaks = refined.max((1, 2), keepdims=True)
+    scores[present] = refined / np.where(peaks > 0, peaks, 1)
+    return scores
+
+
+def from_json(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Values for a dataclass, as JSON kept them: lists were tuples."""
+    return {k: tuple(v) if isinstance(v, list) else v for k, v in settings.items()}
+
+
 def crf_settings(config: TrainingConfig, seed: int) -> dict[str, Any] | None:
     """What decides on the CRF after the segmenter, as JSON data; None for no CRF."""
     if not config.segmenter_crf:
@@ -126,16 +144,14 @@ def crf_settings(config: TrainingConfig, seed: int) -> dict[str, Any] | None:
     return {**asdict(smoothing.parameters), "unary": config.segmenter_unary, "regions": regions}
 
 
-def crf_refinement(settings: Mapping[str, Any]) -> Refinement:
+def crf_refinement(settings: Mapping[str, Any]) -> Refine:
     """The dense CRF of :func:`crf_settings`, on a segmenter's probabilities.
 
     Its unary is Eq. 7 of Saleh et al. ("softmax", the softmax of probabilities, costs that differ
     by 1 at most) or -log p ("log"). The log-sum-exp losses drive probabilities to 0 and 1, and
     their logarithm then overrules the image.
     """
-    values: dict[str, Any] = {
-        k: tuple(v) if isinstance(v, list) else v for k, v in settings.items()
-    }
+    values = from_json(settings)
     unary, found = values.pop("unary"), values.pop("regions", None)
     finder, strengths = None, HigherOrder()
     if found is not None:

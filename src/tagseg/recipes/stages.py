@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch import nn
 
 from tagseg.data.images import decode_mask, encode_mask
 from tagseg.data.transforms import Augmentation, crop_size
@@ -23,7 +24,7 @@ from tagseg.maps import Image, Labels, Probs, SaliencyMap, ScoreMap, labels_of_t
 from tagseg.nets.deeplab import FieldOfView, SegmentationNet, initialise_from_classifier
 from tagseg.nets.gap import GapClassifier
 from tagseg.priors.activations import channel_means, foreground_probability
-from tagseg.recipes.base import Run, TrainingConfig
+from tagseg.recipes.base import Run, Split, TrainingConfig
 from tagseg.recipes.schedules import classifier_schedule, segmenter_schedule
 from tagseg.recipes.smoothing import RegionFinder, Regions, crf_refinement, crf_settings
 from tagseg.run.engine import map_photos
@@ -33,6 +34,7 @@ from tagseg.segment.predict import Segmenter
 
 __all__ = [
     "LabelMaps",
+    "LocationMaps",
     "activation_prior",
     "classifier_scores",
     "location_maps",
@@ -118,7 +120,7 @@ def tag_classifier(run: Run, config: TrainingConfig) -> tuple[GapClassifier, Sta
 
 
 def classifier_scores(
-    run: Run, classifier: GapClassifier, photos: WorkingPhotos
+    run: Run, classifier: nn.Module, photos: WorkingPhotos
 ) -> npt.NDArray[np.float32]:
     """Probability of each class in each photo (N, C)."""
     with run.task("classifying", len(photos)) as ticks:
@@ -126,14 +128,23 @@ def classifier_scores(
 
 
 def location_maps(
-    run: Run, config: TrainingConfig, classifier: GapClassifier, after: Stage
+    run: Run,
+    config: TrainingConfig,
+    classifier: GapClassifier,
+    after: Stage,
+    *,
+    split: Split = "train",
 ) -> tuple[LocationMaps, Stage]:
-    """Class activation maps of the training photos' tags (Saleh et al. Eq. 1).
+    """Class activation maps of the photos' known tags (Saleh et al. Eq. 1).
 
     Stored on the network's grid, of present classes only; read as M_c in [0, 1] at working size.
     """
-    photos, flip, scales = run.photos, config.cam_flip, config.cam_scales
-    with run.stage("location-maps", {"flip": flip, "scales": list(scales)}, [after]) as stage:
+    photos, key, prefix = run.part(split)
+    flip, scales = config.cam_flip, config.cam_scales
+    # The classifier's key tells the training photos, and no others.
+    inputs: list[Stage | str] = [after] if split == "train" else [after, key]
+    made_from = {"flip": flip, "scales": list(scales)}
+    with run.stage(f"{prefix}location-maps", made_from, inputs) as stage:
         if stage.pending:
             store = stage.maps("class-maps")
 
@@ -158,14 +169,14 @@ def location_maps(
 
 
 def activation_prior(
-    run: Run, config: TrainingConfig, *, saturate: float = 0.0
+    run: Run, config: TrainingConfig, *, saturate: float = 0.0, split: Split = "train"
 ) -> tuple[Prior, Stage]:
-    """Foreground probability P_f of the training photos (Saleh et al. 3.1.1).
+    """Foreground probability P_f of the photos (Saleh et al. 3.1.1).
 
     From the pre-trained network as it comes: fine-tuning it on the tags did not help in the paper
     (4.2.2). Stored as the channel means of the two blocks; read at working size.
     """
-    photos = run.photos
+    photos, key, prefix = run.part(split)
     stride = run.setup.output_stride(config)
     strides = (8 if run.setup.backbone == "vgg16" else stride, stride)
     made_from = {
@@ -173,7 +184,7 @@ def activation_prior(
         "photo_side": config.photo_side,
         "output_stride": stride,
     }
-    with run.stage("activation-prior", made_from, [run.photos_key]) as stage:
+    with run.stage(f"{prefix}activation-prior", made_from, [key]) as stage:
         if stage.pending:
             torch.manual_seed(run.setup.execution.seed)
             backbone = run.setup.build_backbone(config).eval()
@@ -204,12 +215,14 @@ def activation_prior(
     return read, stage
 
 
-def photo_regions(run: Run, config: TrainingConfig) -> tuple[PhotoRegions, Stage]:
-    """Crisp regions of the training photos at working size (Saleh et al. 3.1.3)."""
-    photos = run.photos
+def photo_regions(
+    run: Run, config: TrainingConfig, *, split: Split = "train"
+) -> tuple[PhotoRegions, Stage]:
+    """Crisp regions of the photos at working size (Saleh et al. 3.1.3)."""
+    photos, key, prefix = run.part(split)
     find = RegionFinder.of(config, run.setup.execution.seed)
     made_from = {"photo_side": config.photo_side, **asdict(find)}
-    with run.stage("regions", made_from, [run.photos_key]) as stage:
+    with run.stage(f"{prefix}regions", made_from, [key]) as stage:
         if stage.pending:
             store = stage.maps("regions")
             index_of = {photo: i for i, photo in enumerate(photos.names)}
@@ -235,10 +248,12 @@ def training_labels(
     make: Callable[[int], Labels],
     made_from: dict[str, Any],
     inputs: Sequence[Stage | str],
+    *,
+    split: Split = "train",
 ) -> LabelMaps:
-    """Pseudo-labels of every training photo: ``make`` (index) -> labels (h, w), run in threads."""
-    photos = run.photos
-    with run.stage(name, made_from, [run.photos_key, *inputs]) as stage:
+    """Pseudo-labels of every photo: ``make`` (index) -> labels (h, w), run in threads."""
+    photos, key, prefix = run.part(split)
+    with run.stage(f"{prefix}{name}", made_from, [key, *inputs]) as stage:
         if stage.pending:
             store = stage.maps("labels")
             index_of = {photo: i for i, photo in enumerate(photos.names)}
@@ -315,15 +330,16 @@ def trained_segmenter(
         side=config.photo_side,
         execution=setup.execution,
         refine=crf_refinement(crf) if crf is not None else None,
+        refinement=crf,
     )
     return segmenter, stage
 
 
 def predictions(
-    run: Run, config: TrainingConfig, segmenter: Segmenter, after: Stage, photos: WorkingPhotos
+    run: Run, segmenter: Segmenter, after: Stage, photos: WorkingPhotos
 ) -> tuple[LabelMaps, LabelMaps | None]:
     """Labels of the validation photos before and after the CRF; no tags are used."""
-    crf = crf_settings(config, run.setup.execution.seed)
+    crf = segmenter.refinement
     with run.stage("predictions", {"crf": crf}, [after, run.val_key]) as stage:
         if stage.pending:
             raw, smooth = stage.maps("raw"), stage.maps("smooth")
@@ -344,21 +360,25 @@ def predictions(
                     ):
                         raw.put_bytes(name, before)
                         smooth.put_bytes(name, smoothed)
-    smoothed_maps = LabelMaps(stage, "smooth", photos.names) if config.segmenter_crf else None
+    smoothed_maps = LabelMaps(stage, "smooth", photos.names) if crf is not None else None
     return LabelMaps(stage, "raw", photos.names), smoothed_maps
 
 
 def photo_masks(
-    run: Run, config: TrainingConfig, segmenter: Segmenter, after: Stage
+    run: Run,
+    config: TrainingConfig,
+    segmenter: Segmenter,
+    after: Stage,
+    probabilities: Callable[[int], Probs] | None = None,
 ) -> tuple[Callable[[int], Labels], Stage]:
     """Final masks of the training photos, as palettised PNG at the photos' own size.
 
-    Restricted to the classes of a photo's known tags where the configuration says so.
+    Restricted to the classes of a photo's known tags where the configuration says so. With
+    ``probabilities`` (C + 1, h, w) of a photo, made before, the segmenter only refines them.
     """
     photos = run.photos
     known = photos.dataset.known
-    crf = crf_settings(config, run.setup.execution.seed)
-    smooth = crf_refinement(crf) if crf is not None else None
+    crf, smooth = segmenter.refinement, segmenter.refine
     inputs: list[Stage | str] = [after, run.photos_key]
     regions_of: PhotoRegions | None = None
     if crf is not None and crf["regions"] is not None:
@@ -386,7 +406,12 @@ def photo_masks(
                     if all(stage.path(f"masks/{name}.png").exists() for name in names):
                         ticks.skip(len(names))
                         continue
-                    work = zip(names, indices, images, segmenter.forward(images), strict=True)
+                    probs = (
+                        segmenter.forward(images)
+                        if probabilities is None
+                        else map(probabilities, indices)
+                    )
+                    work = zip(names, indices, images, probs, strict=True)
                     for _ in map_photos(write, work, workers=run.setup.threads, progress=ticks):
                         pass
 

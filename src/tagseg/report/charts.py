@@ -1,4 +1,6 @@
-"""Line charts of training metrics, laid out here and drawn as inline SVG by ``chart.html``.
+"""Line charts of training metrics and of methods side by side.
+
+They are laid out here and drawn as inline SVG by ``chart.html``.
 
 The SVG takes its colours from the page's style, so it follows light and dark mode, and its text can
 be read and searched.
@@ -8,17 +10,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 from matplotlib.ticker import MaxNLocator
 
-__all__ = ["Chart", "training_charts"]
+__all__ = ["Chart", "Comparison", "Line", "compare", "training_charts"]
 
 _WIDTH, _HEIGHT = 360, 200
+_TALL = 270  # height of a comparison, whose lines need telling apart
 _LEFT, _RIGHT, _TOP, _BOTTOM = 46, 12, 10, 34
 _BINS = 240  # points of a line; more cannot be told apart at this width
+_STYLES = 8  # kinds of lines that the page's style tells apart, by colour and dashes
 _NOT_METRICS = frozenset({"iteration", "epoch", "seconds", "time"})
 
 Points = npt.NDArray[np.float64]
@@ -40,6 +44,84 @@ class Chart:
     right: int = _WIDTH - _RIGHT
     top: int = _TOP
     bottom: int = _HEIGHT - _BOTTOM
+
+
+class Line(NamedTuple):
+    """One method in a comparison: its name, and its points in drawing order, ``y`` in percent."""
+
+    name: str
+    x: Sequence[float | None]
+    y: Sequence[float | None]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Several lines over the same axes; ``lines`` are (name, SVG point list, style).
+
+    Attributes:
+        guide: position of an upright line that marks one x, or None.
+    """
+
+    title: str
+    summary: str
+    x_label: str
+    x_ticks: tuple[tuple[float, str], ...]
+    y_ticks: tuple[tuple[float, str], ...]
+    lines: tuple[tuple[str, str, int], ...]
+    guide: float | None
+    width: int = _WIDTH
+    height: int = _TALL
+    left: int = _LEFT
+    right: int = _WIDTH - _RIGHT
+    top: int = _TOP
+    bottom: int = _TALL - _BOTTOM
+
+
+def compare(
+    title: str,
+    lines: Sequence[Line],
+    *,
+    x_label: str,
+    summary: str,
+    x_range: tuple[float, float] | None = None,
+    guide: float | None = None,
+) -> Comparison | None:
+    """A chart of all lines, or None if no line has two points.
+
+    Points that are None, NaN or infinite are left out. A line keeps its style if others are
+    missing: it goes by its place in ``lines``.
+
+    Args:
+        summary: what the chart shows, in words, for those who do not see it.
+        x_range: ends of the x axis; those of the points if not given.
+        guide: an x to mark with an upright line.
+    """
+    drawn = [
+        (line.name, points, place % _STYLES)
+        for place, line in enumerate(lines)
+        if len(points := _finite_points(line)) >= 2
+    ]
+    if not drawn:
+        return None
+    together = np.concatenate([points for _, points, _ in drawn])
+    low, high = together[:, 0].min(), together[:, 0].max()
+    x_range = (low, max(high, low + 1)) if x_range is None else x_range
+    y_ticks = _percent_ticks(together[:, 1])
+    y_range = (y_ticks[0], y_ticks[-1])
+    across = (_LEFT, _WIDTH - _RIGHT)
+    up = (_TALL - _BOTTOM, _TOP)
+    return Comparison(
+        title=title,
+        summary=summary,
+        x_label=x_label,
+        x_ticks=_labelled(_ticks(np.asarray(x_range), 6), x_range, across),
+        y_ticks=_labelled(y_ticks, y_range, up),
+        lines=tuple(
+            (name, _thin_point_list(points, x_range, y_range), style)
+            for name, points, style in drawn
+        ),
+        guide=None if guide is None else round(float(_to_pixels(guide, x_range, across)), 1),
+    )
 
 
 def training_charts(metrics: Sequence[Mapping[str, Any]]) -> list[Chart]:
@@ -109,6 +191,13 @@ def _ticks(values: npt.NDArray[np.float64], count: int, *, integer: bool = False
     return np.asarray(MaxNLocator(count, integer=integer).tick_values(low, high))
 
 
+def _percent_ticks(values: Points) -> Points:
+    """Ticks that enclose the values, and at least one percent; none below 0 or above 100."""
+    low = min(values.min(), 99)
+    ticks = MaxNLocator(5, steps=[1, 2, 5, 10]).tick_values(low, max(values.max(), low + 1))
+    return np.unique(np.clip(ticks, 0, 100))
+
+
 def _labelled(
     ticks: Points, data: tuple[float, float], pixels: tuple[float, float]
 ) -> tuple[tuple[float, str], ...]:
@@ -119,11 +208,41 @@ def _labelled(
     )
 
 
-def _to_pixels(values: Points, data: tuple[float, float], pixels: tuple[float, float]) -> Points:
-    return pixels[0] + (values - data[0]) / (data[1] - data[0]) * (pixels[1] - pixels[0])
+def _to_pixels(
+    values: Points | float, data: tuple[float, float], pixels: tuple[float, float]
+) -> Points:
+    return pixels[0] + (np.asarray(values) - data[0]) / (data[1] - data[0]) * (
+        pixels[1] - pixels[0]
+    )
 
 
 def _point_list(points: Points, x: tuple[float, float], y: tuple[float, float]) -> str:
+    return _join(_places(points, x, y, _HEIGHT))
+
+
+def _thin_point_list(points: Points, x: tuple[float, float], y: tuple[float, float]) -> str:
+    """The points at least a pixel from the last one that was kept, and both ends."""
+    places = _places(points, x, y, _TALL)
+    kept = [places[0]]
+    for place in places[1:-1]:
+        if np.abs(place - kept[-1]).max() >= 1:
+            kept.append(place)
+    return _join(np.array([*kept, places[-1]]))
+
+
+def _places(points: Points, x: tuple[float, float], y: tuple[float, float], height: int) -> Points:
     xs = _to_pixels(points[:, 0], x, (_LEFT, _WIDTH - _RIGHT))
-    ys = _to_pixels(points[:, 1], y, (_HEIGHT - _BOTTOM, _TOP))
-    return " ".join(f"{a:.1f},{b:.1f}" for a, b in zip(xs, ys, strict=True))
+    ys = _to_pixels(points[:, 1], y, (height - _BOTTOM, _TOP))
+    return np.column_stack((xs, ys))
+
+
+def _join(places: Points) -> str:
+    return " ".join(f"{x:.1f},{y:.1f}" for x, y in places)
+
+
+def _finite_points(line: Line) -> Points:
+    """(x, y) pairs where both are numbers, (N, 2)."""
+    pairs = zip(line.x, line.y, strict=True)
+    known = [pair for pair in pairs if all(value is not None for value in pair)]
+    points = np.asarray(known, np.float64).reshape(-1, 2)
+    return points[np.isfinite(points).all(axis=1)]

@@ -13,10 +13,21 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from tagseg.errors import ShapeError
 from tagseg.maps import Image, check_image
-from tagseg.report.charts import training_charts
+from tagseg.report.charts import Comparison, Line, compare, training_charts
 from tagseg.report.figures import Palette, data_uri, legend, shrink
 
-__all__ = ["ConfigRow", "GalleryItem", "Rank", "RunReport", "StageScore", "TagScore", "render"]
+__all__ = [
+    "ConfigRow",
+    "Curve",
+    "GalleryItem",
+    "Rank",
+    "RunReport",
+    "SeedScore",
+    "StageScore",
+    "TagScore",
+    "TrimapScore",
+    "render",
+]
 
 Rank = Literal["best", "median", "worst", "sample"]
 
@@ -62,6 +73,50 @@ class TagScore:
     photos: int
 
 
+class Curve(NamedTuple):
+    """Precision over recall, both in 0..1, in the order of the thresholds; None where undefined."""
+
+    recall: Sequence[float | None] = ()
+    precision: Sequence[float | None] = ()
+
+
+@dataclass(frozen=True)
+class SeedScore:
+    """How well one method's score maps find the classes on one split; all in 0..1.
+
+    Scores that are not defined are None or NaN.
+
+    Attributes:
+        mean_precision: mP, the mean of the next two.
+        foreground_precision: at 20 % recall.
+        background_precision: at 80 % recall.
+        miou: of the seeds at ``threshold``, the one in use.
+        foreground: mean precision and recall over the classes.
+    """
+
+    method: str
+    split: str
+    photos: int
+    mean_precision: float | None
+    foreground_precision: float | None
+    background_precision: float | None
+    miou: float | None = None
+    threshold: float | None = None
+    foreground: Curve = field(default_factory=Curve)
+    background: Curve = field(default_factory=Curve)
+
+
+@dataclass(frozen=True)
+class TrimapScore:
+    """Accuracy in 0..1 of one method's masks within each width, in pixels, of a true boundary."""
+
+    method: str
+    split: str
+    photos: int
+    widths: Sequence[int]
+    accuracy: Sequence[float | None]
+
+
 @dataclass(frozen=True)
 class GalleryItem:
     """One photo of the gallery and its pictures, (title, uint8 (H, W, 3)), in reading order."""
@@ -89,6 +144,8 @@ class RunReport:
         confusion: counts (C+1, C+1), rows ground truth, or (C+1, C+2) with unlabelled pixels last.
         confusion_of: which masks and split the counts are of.
         curves: metric records by network.
+        seeds: methods to compare, and drawn in this order.
+        trimap: methods to compare at the boundaries of objects.
         palette: uint8 (256, 3) of the gallery's labels, VOC's if not given.
     """
 
@@ -109,6 +166,8 @@ class RunReport:
     confusion_of: str = ""
     curves: Mapping[str, Sequence[Mapping[str, Any]]] = field(default_factory=dict)
     classifier_map: TagScore | None = None
+    seeds: Sequence[SeedScore] = ()
+    trimap: Sequence[TrimapScore] = ()
     gallery: Sequence[GalleryItem] = ()
     palette: Palette | None = None
     notes: Sequence[str] = ()
@@ -136,6 +195,8 @@ def render(report: RunReport) -> str:
             undefined=_undefined(report),
             confusion=_confusion_rows(report, labels),
             labels=labels,
+            seed_charts=_seed_charts(report.seeds),
+            trimap_chart=_trimap_chart(report.trimap),
             charts={name: drawn for name, drawn in charts.items() if drawn},
             gallery=_gallery(report.gallery),
             legend=legend(labels, report.palette),
@@ -170,6 +231,14 @@ def _check(report: RunReport) -> None:
             f"the classifier has {len(tags.average_precision)} average precisions for "
             f"{n_labels - 1} classes"
         )
+    curves = [(s.method, c) for s in report.seeds for c in (s.foreground, s.background)]
+    curves += [(score.method, Curve(score.widths, score.accuracy)) for score in report.trimap]
+    for method, curve in curves:
+        if len(curve.recall) != len(curve.precision):
+            raise ShapeError(
+                f"{method} has a line of {len(curve.recall)} by {len(curve.precision)} values",
+                do="give one of each per point",
+            )
     counts = report.confusion
     if counts is not None and counts.shape not in {(n_labels, n_labels), (n_labels, n_labels + 1)}:
         raise ShapeError(
@@ -252,6 +321,77 @@ def _confusion_rows(report: RunReport, labels: Sequence[str]) -> list[dict[str, 
         ]
         rows.append({"name": name, "total": total, "cells": cells})
     return rows
+
+
+def _seed_charts(scores: Sequence[SeedScore]) -> list[Comparison]:
+    """Precision over recall of foreground and background, those of them that have lines."""
+    names = _line_names(scores)
+    foreground = _seed_chart(
+        "Foreground, mean of the classes",
+        0.2,
+        names,
+        [score.foreground for score in scores],
+        [score.foreground_precision for score in scores],
+    )
+    background = _seed_chart(
+        "Background",
+        0.8,
+        names,
+        [score.background for score in scores],
+        [score.background_precision for score in scores],
+    )
+    return [chart for chart in (foreground, background) if chart is not None]
+
+
+def _seed_chart(
+    title: str,
+    recall: float,
+    names: Sequence[str],
+    curves: Sequence[Curve],
+    marked: Sequence[float | None],
+) -> Comparison | None:
+    values = [f"{name} {_percent(value)}" for name, value in zip(names, marked, strict=True)]
+    return compare(
+        f"{title}: precision (%) over recall",
+        [
+            Line(name, _percents(curve.recall), _percents(curve.precision))
+            for name, curve in zip(names, curves, strict=True)
+        ],
+        x_label="recall (%)",
+        summary=f"{title}: precision in percent at {recall:.0%} recall: {', '.join(values)}",
+        x_range=(0, 100),
+        guide=100 * recall,
+    )
+
+
+def _trimap_chart(scores: Sequence[TrimapScore]) -> Comparison | None:
+    """Accuracy over the width of the band."""
+    names = _line_names(scores)
+    ends = [
+        f"{name} {_percent(score.accuracy[0])} within {score.widths[0]} pixels and "
+        f"{_percent(score.accuracy[-1])} within {score.widths[-1]}"
+        for name, score in zip(names, scores, strict=True)
+        if len(score.widths)
+    ]
+    return compare(
+        "Accuracy (%) over the width of the band",
+        [
+            Line(name, score.widths, _percents(score.accuracy))
+            for name, score in zip(names, scores, strict=True)
+        ],
+        x_label="width (pixels)",
+        summary=f"Accuracy in percent near true boundaries: {'; '.join(ends)}",
+    )
+
+
+def _line_names(scores: Sequence[SeedScore] | Sequence[TrimapScore]) -> list[str]:
+    """The methods' names, with their splits if there are several."""
+    several = len({score.split for score in scores}) > 1
+    return [f"{s.method}, {s.split}" if several else s.method for s in scores]
+
+
+def _percents(values: Sequence[float | None]) -> list[float | None]:
+    return [None if value is None else 100 * value for value in values]
 
 
 def _gallery(items: Sequence[GalleryItem]) -> list[tuple[str, list[dict[str, Any]]]]:

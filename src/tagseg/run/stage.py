@@ -8,11 +8,14 @@
         manifest.json     written last: record, sizes and hashes of all artefacts, time
 
 A folder with a manifest is finished, without one it is partial work that the same command resumes.
+Files of a finished stage are never written to, only replaced or removed: so stages of several runs
+may share them by hard links (:func:`adopt`).
 """
 
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import time
 from collections.abc import Callable, Mapping
@@ -32,7 +35,7 @@ from tagseg.run.files import TEMPORARY, atomic_write, one_line_errors, read_json
 from tagseg.run.manifest import Fingerprint, Record, canonical, fingerprint, size_of
 from tagseg.run.map_store import MapStore
 
-__all__ = ["Stage", "discard", "folder_aside", "is_finished", "record_in"]
+__all__ = ["Stage", "adopt", "discard", "folder_aside", "is_finished", "record_in"]
 
 _STARTED = "started.json"
 _CHECKPOINT = "checkpoint.pt"
@@ -286,6 +289,48 @@ def discard(folder: Path) -> None:
         if folder.exists():
             folder.rename(trash)
             shutil.rmtree(trash)
+
+
+def adopt(source: Path, folder: Path) -> bool:
+    """Make ``folder`` the finished stage that ``source`` is; False if that is not intact.
+
+    By hard links where the file system allows, else by copies. Its store of maps keeps no journal
+    once it is finished and is opened for reading only, under either name; and a folder that has
+    lost its manifest is removed before anything is written, so neither run can harm the other's.
+    A kill half-way leaves a temporary folder, which the next opening of the run removes.
+    """
+    arriving = folder.with_name(f"{TEMPORARY}lent-{folder.name}")
+    record = record_in(source)
+    if record is None or not is_finished(source):
+        return False
+    try:
+        Stage(source, record, lambda line: None, read_only=True)  # sizes as its manifest has them
+        artefacts = read_json(source / _MANIFEST)["artefacts"]
+        with one_line_errors(arriving):
+            shutil.rmtree(arriving, ignore_errors=True)
+            arriving.mkdir(parents=True)
+            for name in (*artefacts, _MANIFEST):
+                _link(source / name, arriving / name)
+    except WorkspaceError:  # damaged, or removed by its own run meanwhile
+        shutil.rmtree(arriving, ignore_errors=True)
+        return False
+    discard(folder)
+    with one_line_errors(folder):
+        arriving.rename(folder)
+    return True
+
+
+def _link(source: Path, target: Path) -> None:
+    """Give a file, or a folder's files, a second name; copy them where that is not possible."""
+    if source.is_dir():
+        target.mkdir()
+        for part in source.iterdir():
+            _link(part, target / part.name)
+        return
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copy2(source, target)
 
 
 def _seconds_spent(folder: Path) -> float:

@@ -4,7 +4,8 @@
         workspace.json    format, recipe, settings, classes, the stages in order
         stages/01-classifier/ ...
 
-What a stage folder holds is told in :mod:`tagseg.run.stage`.
+What a stage folder holds is told in :mod:`tagseg.run.stage`. A run may have lenders, other runs
+whose finished stages it takes over where they are made from the same, instead of working.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import re
 import shutil
 import tempfile
 import weakref
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple, Self
@@ -23,7 +24,7 @@ from tagseg.errors import WorkspaceError
 from tagseg.run.files import TEMPORARY, atomic_write, one_line_errors, read_json, write_json
 from tagseg.run.lock import LOCK_FILES, FolderLock
 from tagseg.run.manifest import FORMAT, Record, canonical, changes, make_record
-from tagseg.run.stage import Stage, discard, folder_aside, is_finished, record_in
+from tagseg.run.stage import Stage, adopt, discard, folder_aside, is_finished, record_in
 
 __all__ = ["Stage", "StageSummary", "Workspace", "atomic_write"]
 
@@ -57,6 +58,7 @@ class Workspace:
         about: Mapping[str, Any],
         announce: Announce,
         lock: FolderLock | None,
+        lenders: Sequence[Path] = (),
     ) -> None:
         self.folder = folder
         self.recipe: str = about["recipe"]
@@ -64,6 +66,7 @@ class Workspace:
         self.classes: list[str] = about["classes"]
         self._recorded: list[str] = list(about["stages"])
         self._announce, self._lock = announce, lock
+        self._lenders = tuple(lenders)
         self._stages: dict[str, Stage] = {}
         self._stages_folder = folder / "stages"
 
@@ -76,6 +79,7 @@ class Workspace:
         settings: Mapping[str, Any],
         classes: Sequence[str] = (),
         announce: Announce = _LOGGER.info,
+        lenders: Sequence[Path] = (),
     ) -> Self:
         """Open a run for working on it, new or begun, and hold its lock until :meth:`close`.
 
@@ -86,6 +90,8 @@ class Workspace:
             settings: all that the run was asked for, for the record.
             classes: class names in order, for the record.
             announce: takes one line about each stage that runs again or continues.
+            lenders: folders of other runs; a stage that one of them has finished from the same is
+                taken over and not pending. They may be missing, and are not written to.
 
         Raises WorkspaceError if another process holds the folder, if it is not empty and no
         workspace, belongs to another recipe or format, or cannot be written; then nothing in it
@@ -108,7 +114,7 @@ class Workspace:
             "classes": list(classes),
             "stages": old["stages"] if old else [],
         }
-        work = cls(path, about, announce, lock)
+        work = cls(path, about, announce, lock, lenders)
         if temporary:
             weakref.finalize(work, shutil.rmtree, path, ignore_errors=True)
         work._write_about()
@@ -132,9 +138,10 @@ class Workspace:
     ) -> Stage:
         """The stage ``name``, made from ``config`` and ``inputs``; numbered by order of first use.
 
-        Finished before from the same: not pending. Begun before from the same: continued. Else it
-        is pending, ``announce`` hears what has changed, and the old folder waits aside until the
-        new one is finished; going back to the old settings before that takes it up again.
+        Finished before from the same, here or by a lender: not pending. Begun before from the
+        same: continued. Else it is pending, ``announce`` hears what has changed, and the old folder
+        waits aside until the new one is finished; going back to the old settings before that takes
+        it up again.
 
         Args:
             config: everything but the inputs that decides on the result; JSON data, paths,
@@ -154,7 +161,10 @@ class Workspace:
         folder = self._stages_folder / f"{len(self._stages) + 1:02d}-{name}"
         with one_line_errors(folder):
             self._bring(folder, record)
-        self._stages[name] = Stage(folder, record, self._announce)
+        stage = Stage(folder, record, self._announce)
+        if stage.pending and any(adopt(lent, folder) for lent in self._lent(record)):
+            stage = Stage(folder, record, self._announce)
+        self._stages[name] = stage
         self._remember(list(self._stages))
         return self._stages[name]
 
@@ -191,6 +201,17 @@ class Workspace:
             if not stage.pending
         ]
 
+    def outer_inputs(self) -> frozenset[str]:
+        """Keys of what the stages were made from that is no stage: photos, ground truth."""
+        records = [record_in(f) for n in self._recorded if (f := self._find(n)) is not None]
+        return frozenset(
+            key
+            for record in records
+            if record is not None
+            for label, key in record["inputs"]
+            if label.isdigit()  # stages have names
+        )
+
     def close(self) -> None:
         """Close all stages' stores and let the lock go."""
         for stage in self._stages.values():
@@ -223,7 +244,8 @@ class Workspace:
             if before is not None and before["key"] == key:
                 self._announce(f"stage {name} is taken up again as it was before the last change")
             elif old is not None:
-                self._announce(f"stage {name} runs again: {changes(old, record)}")
+                again = "is taken from another run" if any(self._lent(record)) else "runs again"
+                self._announce(f"stage {name} {again}: {changes(old, record)}")
             elif is_finished(found):
                 self._announce(f"stage {name} runs again: its manifest is damaged")
             if is_finished(found) and old is not None:
@@ -238,9 +260,18 @@ class Workspace:
             found.rename(folder)
 
     def _find(self, name: str) -> Path | None:
-        pattern = re.compile(rf"\d+-{re.escape(name)}")
-        found = sorted(p for p in self._stages_folder.glob("*") if pattern.fullmatch(p.name))
-        return found[0] if found else None
+        return _find(self._stages_folder, name)
+
+    def _lent(self, record: Record) -> Iterator[Path]:
+        """Folders in which lenders have finished the stage from the same."""
+        for lender in self._lenders:
+            stages = lender / "stages"
+            for folder in (_find(stages, record["name"]), folder_aside(stages, record["name"])):
+                if folder is None or not is_finished(folder):
+                    continue
+                lent = record_in(folder)
+                if lent is not None and lent["key"] == record["key"]:
+                    yield folder
 
     def _remember(self, names: list[str]) -> None:
         if self._recorded[: len(names)] != names:
@@ -263,6 +294,12 @@ class Workspace:
         return WorkspaceError(
             f"stage {name} is not finished", where=self.folder, do="run the training command again"
         )
+
+
+def _find(stages: Path, name: str) -> Path | None:
+    pattern = re.compile(rf"\d+-{re.escape(name)}")
+    found = sorted(path for path in stages.glob("*") if pattern.fullmatch(path.name))
+    return found[0] if found else None
 
 
 def _labelled(inputs: Sequence[str | Stage]) -> list[tuple[str, str]]:

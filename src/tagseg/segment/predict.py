@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Mapping
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch import nn
 
 from tagseg.data.working import argmax_at, working_image
 from tagseg.maps import Image, Labels, Probs, check_image
-from tagseg.nets.deeplab import SegmentationNet
 from tagseg.training import Execution
 
 __all__ = ["Refine", "Segmenter"]
 
-Refine = Callable[[Image, Probs], Probs]
+
+class Refine(Protocol):
+    """What is applied last, a dense CRF as a rule."""
+
+    def __call__(self, image: Image, probs: Probs, regions: Any = None) -> Probs:
+        """Better probabilities (L, H, W) of a photo (H, W, 3); its regions, if they are known."""
 
 
 class Segmenter:
@@ -25,19 +31,22 @@ class Segmenter:
         classes: foreground class names; label k + 1 is classes[k].
         side: photos are brought down to this longest side, as in training.
         refine: (image, probs) -> probs applied last, a dense CRF as a rule; None for none.
+        refinement: the settings that ``refine`` was made from, JSON data; None for none.
     """
 
     def __init__(
         self,
-        net: SegmentationNet,
+        net: nn.Module,
         classes: tuple[str, ...],
         *,
         side: int,
         execution: Execution,
         refine: Refine | None = None,
+        refinement: Mapping[str, Any] | None = None,
     ) -> None:
-        self.net = net.to(execution.device).eval()
-        self.classes, self.side, self.execution, self.refine = classes, side, execution, refine
+        self.net: nn.Module = net.to(execution.device).eval()
+        self.classes, self.side, self.execution = classes, side, execution
+        self.refine, self.refinement = refine, refinement
 
     def predict(self, image: Image, *, refine: bool = True) -> Labels:
         """Labels (H, W) of a photo (H, W, 3) of any size.

@@ -1,0 +1,183 @@
+"""Distinct class saliency maps (Shimoda & Yanai, ECCV 2016): segmentation by a classifier alone.
+
+A fully convolutional tag classifier with global max pooling finds the classes of a photo; guided
+back-propagation to its middle layers, less that of the other candidate classes, says where each is;
+a dense CRF makes masks of it. New photos are segmented so without tags and without a segmenter. As
+an option, the masks of the training photos, whose tags are known, train a segmenter.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Literal
+
+from tagseg.errors import ConfigError
+from tagseg.localize.dcsm import DcsmSettings
+from tagseg.losses.pixel import cross_entropy
+from tagseg.maps import Labels, Probs
+from tagseg.recipes.base import Outcome, Product, Run, Seeds, Split, TrainingConfig, number
+from tagseg.recipes.distinct_segmenter import (
+    DistinctSegmenter,
+    distinct_probabilities,
+    distinct_refinement,
+)
+from tagseg.recipes.products import classifier_outcome, segmenter_products, show_maps
+from tagseg.recipes.saliency_stages import (
+    ScoreMaps,
+    fully_convolutional_classifier,
+    photo_score_maps,
+    seeder_settings,
+)
+from tagseg.recipes.stages import trained_segmenter, training_labels
+from tagseg.refine.dense_crf import CrfParameters
+from tagseg.run.workspace import Stage
+
+__all__ = ["PAPER", "Config", "run"]
+
+PAPER = (
+    "Shimoda, Yanai: Distinct Class-Specific Saliency Maps for Weakly Supervised Semantic "
+    "Segmentation, ECCV 2016"
+)
+
+
+@dataclass(frozen=True)
+class Config(TrainingConfig):
+    """The paper's numbers beside the shared ones."""
+
+    alpha: float = number(3.0, "Eq. 5, Table 1", "contrast of the maps")
+    blocks: tuple[int, ...] = number(
+        (3, 4, 5), "4.4, Table 2", "blocks whose feature maps count; 0 is the photo"
+    )
+    scales: tuple[float, ...] = number(
+        (0.8, 1.0, 1.2), "4.4, Table 3", "sizes of the photo, 1 for 500 pixels"
+    )
+    minimum_candidates: int = number(
+        3, "3.3, Table 4", "classes that are subtracted at the least; 0 subtracts nothing"
+    )
+    candidate_threshold: float = number(0.5, "3.3", "probability over which a class is there")
+    method: Literal["guided", "plain", "excitation"] = number(
+        "guided", "3.3, Table 5", "back-propagation: guided, plain, excitation"
+    )
+    normalise: Literal["map", "none"] = number(
+        "map", "3.3", "map: tanh(alpha M / max M), as in the figures; none: Eq. 5 to the letter"
+    )
+    variant: Literal["paper", "code"] = number(
+        "paper", "authors' code", "code: each difference of Eq. 4 is normalised by itself"
+    )
+    square: int | None = number(
+        None, "3.2: 500", "side of the square that photos are put on; none: the longest photo's"
+    )
+    batch_scale: tuple[float, float] = number(
+        (0.7, 1.4), "3.2", "range of the factor on the size of training batches"
+    )
+    classifier_stride: int | None = number(
+        None, "3.2: 32", "of the classifier; none: 32 for vgg16, else as output_stride"
+    )
+    upper_iterations: int | None = number(
+        None, "4.2: 30,000", "of the layers above the backbone; none: by the schedule"
+    )
+    upper_epochs: float = number(4.0, "assumed", "likewise in passes, short schedule")
+    map_bilateral: tuple[float, float, float] = number(
+        (1.0, 30.0, 10.0), "4.2", "CRF on the maps: weight, sigma in pixels and in colour levels"
+    )
+    map_smoothness: tuple[float, float] = number((1.0, 3.0), "4.2", "its weight, sigma in pixels")
+    segmenter: Literal["none", "trained"] = number(
+        "none", "3.1", "none: photos are segmented by the maps; trained: by a network"
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.equations()
+        self.crf()
+        if not self.blocks or not set(self.blocks) <= set(range(6)):
+            raise ConfigError(f"blocks is {self.blocks}", do="use some of 0, 1, 2, 3, 4, 5")
+        if self.square is not None and self.square < 16:
+            raise ConfigError(f"square is {self.square}", do="use 16 or more")
+        if not 0 < self.batch_scale[0] <= self.batch_scale[1]:
+            raise ConfigError(
+                f"batch_scale is {self.batch_scale}", do="give two factors, the smaller first"
+            )
+
+    def equations(self) -> DcsmSettings:
+        """The numbers of Eq. 4 and 5."""
+        return DcsmSettings(
+            self.alpha,
+            self.scales,
+            self.minimum_candidates,
+            self.candidate_threshold,
+            self.normalise,
+            self.variant,
+        )
+
+    def crf(self) -> CrfParameters:
+        """The CRF of Eq. 6 to 8."""
+        return CrfParameters(
+            bilateral=self.map_bilateral,
+            smoothness=self.map_smoothness,
+            iterations=self.crf_iterations,
+            reference_side=self.crf_reference_side,
+            filter=self.crf_filter,
+        )
+
+
+def run(run: Run, config: Config) -> Outcome:
+    """Classifier, distinct maps of the known tags, CRF; then the maps or a network as segmenter."""
+    photos, execution = run.photos, run.setup.execution
+    classifier, classifier_stage = fully_convolutional_classifier(run, config)
+    settings = seeder_settings(run, config)
+    seeder = settings.seeder(classifier, execution)
+    made_from = asdict(settings)
+
+    def score_maps(split: Split) -> tuple[ScoreMaps, Stage]:
+        return photo_score_maps(
+            run,
+            "distinct-maps",
+            lambda image, tags: seeder(image, tags).score_map,
+            made_from,
+            classifier_stage,
+            split=split,
+        )
+
+    maps_of, maps_stage = score_maps("train")
+    crf = {**asdict(config.crf()), "regions": None}
+    refine = distinct_refinement(crf)
+
+    def probabilities(index: int) -> Probs:
+        return distinct_probabilities(maps_of(index))
+
+    def raw(index: int) -> Labels:
+        return probabilities(index).argmax(0).astype("uint8")
+
+    def smoothed(index: int) -> Labels:
+        return refine(photos.image(index), probabilities(index)).argmax(0).astype("uint8")
+
+    masks = training_labels(run, "training-masks", smoothed, {"crf": crf}, [maps_stage])
+    products = [
+        Product("distinct maps", "train", raw, (maps_stage,)),
+        Product("distinct maps + CRF", "train", masks, (masks.stage,)),
+    ]
+    if config.segmenter == "trained":
+        segmenter, stage = trained_segmenter(
+            run, config, masks, cross_entropy, [masks.stage], objective_name="cross-entropy"
+        )
+        products += segmenter_products(run, config, segmenter, stage)
+        curves = [classifier_stage, stage]
+    else:
+        segmenter = DistinctSegmenter(
+            classifier,
+            photos.classes,
+            settings,
+            side=config.photo_side,
+            execution=execution,
+            refinement=crf if config.segmenter_crf else None,
+        )
+        products += segmenter_products(run, config, segmenter, maps_stage, probabilities)
+        curves = [classifier_stage]
+    return Outcome(
+        segmenter,
+        tuple(products),
+        views=(("distinct class saliency", show_maps(photos, maps_of)),),
+        tag_scores=classifier_outcome(run, classifier),
+        curves=tuple(curves),
+        seeds=(Seeds("distinct class saliency", 0.5, score_maps),),
+    )
