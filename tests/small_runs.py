@@ -35,6 +35,13 @@ QUICK: dict[str, Any] = {
     "segmenter_batch_size": 4,
     "crf_iterations": 2,
 }
+DISTINCT: dict[str, Any] = {
+    "upper_iterations": 10,
+    "classifier_iterations": 30,
+    "classifier_learning_rate": 0.003,
+    "candidate_threshold": 0.19,
+    "scales": (0.8, 1.2),
+}  # for recipe dcsm: several classes are found in most photos, and none in the flat ones
 QUICK_CRISP = CrispSettings(
     n_kernels=200, n_forest_pairs=300, n_trees=1, n_vectors=8, radius=3, n_orientations=4
 )  # 5 ms for a photo of 48 x 64 instead of 75

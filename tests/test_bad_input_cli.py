@@ -111,7 +111,7 @@ def unknown_recipe(place):
 
 @case
 def unknown_recipe_of_fields(place):
-    line = "there is no recipe 'x'; choose one of builtin_priors, cam_baseline, full_supervision"
+    line = "there is no recipe 'x'; choose one of builtin_priors, cam_baseline, dcsm, full_sup"
     return ("recipes", "--fields", "x"), line
 
 
@@ -170,6 +170,46 @@ wrong_value("cam_scales=0,1", "cam_scales is (0.0, 1.0); use positive factors, 1
 wrong_value("cam_scales=big", "--set cam_scales: 'big' does not fit; give values with commas")
 wrong_value("segmenter_backbone_factor=-1", "segmenter_backbone_factor is -1.0; use 0 or more")
 wrong_value("classifier_hidden_layers=-1", "classifier_hidden_layers is -1; use 0 or more")
+
+
+def wrong_value_of(recipe: str, text: str, line: str) -> None:
+    CASES[f"{recipe}: set {text}"] = lambda place: (
+        place.train("--recipe", recipe, "--set", text),
+        line,
+    )
+
+
+wrong_value_of("dcsm", "alpha=0", "DCSM: alpha is 0.0; give a number over 0")
+wrong_value_of("dcsm", "alpha=inf", "--set alpha: 'inf' does not fit; give a number")
+wrong_value_of("dcsm", "scales=0", "DCSM: scales is (0.0,); give one factor over 0 or more")
+wrong_value_of("dcsm", "scales=", "DCSM: scales is (); give one factor over 0 or more")
+wrong_value_of("dcsm", "blocks=7", "blocks is (7,); use some of 0, 1, 2, 3, 4, 5")
+wrong_value_of("dcsm", "blocks=block3", "--set blocks: 'block3' does not fit; give values with")
+wrong_value_of("dcsm", "minimum_candidates=-1", "DCSM: minimum_candidates is -1; give a whole")
+wrong_value_of("dcsm", "candidate_threshold=2", "DCSM: threshold is 2.0; give a probability")
+wrong_value_of("dcsm", "method=foo", "--set method: 'foo' does not fit; give guided or plain or")
+wrong_value_of("dcsm", "normalise=max", "--set normalise: 'max' does not fit; give map or none")
+wrong_value_of("dcsm", "variant=matlab", "--set variant: 'matlab' does not fit; give paper or")
+wrong_value_of("dcsm", "segmenter=all", "--set segmenter: 'all' does not fit; give none or trained")
+wrong_value_of("dcsm", "square=8", "square is 8; use 16 or more")
+wrong_value_of("dcsm", "batch_scale=1.4,0.7", "batch_scale is (1.4, 0.7); give two factors, the")
+wrong_value_of("dcsm", "batch_scale=0,1", "batch_scale is (0.0, 1.0); give two factors, the")
+wrong_value_of("dcsm", "batch_scale=1", "--set batch_scale: '1' does not fit; give 2 values with")
+wrong_value_of("dcsm", "classifier_stride=7", "classifier_stride is 7; use 8, 16, 32 or none")
+wrong_value_of("dcsm", "upper_iterations=0", "upper_iterations is 0; use a value over 0")
+wrong_value_of("dcsm", "map_bilateral=1,30", "--set map_bilateral: '1,30' does not fit; give 3")
+wrong_value_of("dcsm", "map_bilateral=1,0,10", "dense CRF: bilateral is (1.0, 0.0, 10.0); give")
+wrong_value_of("gradient_baseline", "method=foo", "--set method: 'foo' does not fit; give guided")
+wrong_value_of("gradient_baseline", "blocks=6", "blocks is (6,); use some of 0, 1, 2, 3, 4, 5")
+wrong_value_of("gradient_baseline", "seed_sigma=-1", "seed_sigma is -1.0; use 0 or more")
+wrong_value_of("gradient_baseline", "seed_threshold=0", "seed_threshold is 0.0; use 0 to 1")
+wrong_value_of("gradient_baseline", "seed_bilateral=4,0,5", "dense CRF: bilateral is (4.0, 0.0")
+
+
+@case
+def dcsm_numbers_that_do_not_go_together(place):
+    words = place.train("--recipe", "dcsm", "--set", "variant=code", "--set", "normalise=none")
+    return words, "DCSM: normalise is 'none'; the variant code always normalises: use map"
 
 
 @case
@@ -779,6 +819,18 @@ def tables_of_a_missing_run(place):
 def tables_of_another_recipes_run(place):
     line = f"{place.run}: is a run of cam_baseline; give one of builtin_priors with --run"
     return tables_of(place), line
+
+
+@case
+def tables_of_dcsm_that_the_paper_has_not(place):
+    words = tables_of(place, "--only", "6")
+    return ("tables", "dcsm", *words[2:]), "dcsm has no table '6'; choose of 1, 2, 3, 4, 5"
+
+
+@case
+def tables_of_dcsm_of_another_recipes_run(place):
+    line = f"{place.run}: is a run of cam_baseline; give one of dcsm with --run"
+    return ("tables", "dcsm", *tables_of(place)[2:]), line
 
 
 # Demo

@@ -15,7 +15,7 @@ import pytest
 from PIL import Image as PilImage
 
 import tagseg as package
-from small_runs import QUICK_FLAGS, Said, contents, tagseg
+from small_runs import DISTINCT, QUICK_FLAGS, Said, contents, tagseg
 from tagseg.data.images import read_mask
 from tagseg.data.scenes import SCENES
 from tagseg.recipes.catalog import RECIPES
@@ -305,6 +305,47 @@ def test_tables(finished, scenes, tmp_path):
     assert said.out.removesuffix(f"written: {file}\n") in file.read_text() + "\n"
     assert f"- command: `tagseg tables builtin_priors {scenes} --run {run} " in file.read_text()
     assert tagseg(*words).out == said.out
+
+
+def test_dcsm_from_photos_to_masks_of_new_ones(scenes, tmp_path):
+    """Trained, segmented without a segmenter, and its tables."""
+    run, masks = tmp_path / "run", tmp_path / "masks"
+    flags = []
+    for name, value in DISTINCT.items():
+        text = ",".join(map(str, value)) if isinstance(value, tuple) else value
+        flags += ["--set", f"{name}={text}"]
+    said = tagseg(*training(scenes, run, "--recipe", "dcsm", *flags))
+    assert said.status == 0
+    scores = [line.split(maxsplit=3) for line in said.out.splitlines() if line[:4] == "mIoU"]
+    assert [(split, title.rpartition(",")[0]) for _, _, split, title in scores] == [
+        ("train", "distinct maps"),
+        ("train", "distinct maps + CRF"),
+        ("train", "masks of the photos (known tags)"),
+        ("val", "segmenter"),
+        ("val", "segmenter + CRF"),
+    ]
+    seeds = [line for line in said.out.splitlines() if line.startswith("mP ")]
+    assert [re.search(r"(val|train)  +(.+) \(precision", s)[2] for s in seeds] == [
+        "distinct class saliency",
+        "centre mean shape",
+    ]
+    assert "training the tag classifier, upper layers: 10 done" in said.err
+    words = ("predict", run, scenes / "JPEGImages", "--out", masks, "--threads", "1")
+    assert tagseg(*words).out == f"32 masks in {masks}, 0 photos skipped\n"
+    segmenter = package.load_segmenter(run, device="cpu")
+    for photo in ("val_00001", "train_00002"):
+        with PilImage.open(scenes / "JPEGImages" / f"{photo}.jpg") as picture:
+            expected = segmenter.predict(np.asarray(picture.convert("RGB")))
+        assert np.array_equal(read_mask(masks / f"{photo}.png"), expected)
+    words = ("tables", "dcsm", scenes, "--run", run, "--val", "val", "--threads", "1")
+    words = (*words, "--ground-truth", scenes / "SegmentationClass", "--only", "5")
+    told = tagseg(*words)
+    assert told.status == 0
+    (guided,) = [line for line in told.out.splitlines() if line.startswith("| GBP")]
+    assert re.fullmatch(r"\| GBP +\| +44\.1 \|( +\d+\.\d \|){3}", guided)
+    raw, smooth = (line[1] for line in scores[-2:])
+    assert guided.split("|")[3].strip() == raw
+    assert guided.split("|")[4].strip() == smooth
 
 
 def test_demo(tmp_path):

@@ -25,7 +25,7 @@ def test_the_tree_in_the_docstring_is_the_tree() -> None:
 
 
 def test_all_names_every_error_in_order() -> None:
-    assert errors.__all__ == sorted(cls.__name__ for cls in EVERY)
+    assert errors.__all__ == sorted(["choose_from", *(cls.__name__ for cls in EVERY)])
     assert all(issubclass(cls, TagsegError) for cls in EVERY)
 
 
@@ -56,3 +56,8 @@ def test_errors_survive_the_way_from_a_worker_process(cls: type[TagsegError]) ->
     assert (str(copy), copy.what, copy.where, copy.do) == (
         str(error), "is cut off", "a.jpg", "replace it",
     )  # fmt: skip
+
+
+def test_a_wrong_name_is_told_the_nearest_or_all() -> None:
+    assert errors.choose_from(("guided", "plain"), "gided") == "did you mean guided?"
+    assert errors.choose_from(("guided", "plain"), "x") == "choose one of guided, plain"

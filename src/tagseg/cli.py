@@ -465,6 +465,13 @@ def _train_and_tell(
         note = f" ({score.note})" if score.note else ""
         miou = "-" if score.miou is None else f"{100 * score.miou:5.1f}"
         typer.echo(f"mIoU {miou}  {score.split:5s}  {score.stage}{note}, {score.photos} photos")
+    for seeds in result.seeds:
+        parts = [seeds.mean_precision, seeds.foreground_precision, seeds.background_precision]
+        mean, foreground, background = (_percent(part) for part in parts)
+        typer.echo(
+            f"mP   {mean:>5s}  {seeds.split:5s}  {seeds.method} (precision of foreground at 20 % "
+            f"recall {foreground}, of background at 80 % {background})"
+        )
     if not result.scores:
         typer.echo("quality was not measured: no ground truth was given")
     typer.echo(f"masks:  {result.masks}")

@@ -17,6 +17,12 @@ with status 2; it never prints a traceback for one of these.
 
 from __future__ import annotations
 
+import difflib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
 __all__ = [
     "ConfigError",
     "DataError",
@@ -28,6 +34,7 @@ __all__ = [
     "TrainingError",
     "WeightsError",
     "WorkspaceError",
+    "choose_from",
 ]
 
 
@@ -75,3 +82,10 @@ class WorkspaceError(TagsegError):
 
 class ShapeError(TagsegError, ValueError):
     """An array argument has the wrong shape, type or range."""
+
+
+def choose_from(known: Iterable[str], name: str) -> str:
+    """What to do about a wrong ``name``: the known one that it is close to, or all of them."""
+    names = list(known)
+    near = difflib.get_close_matches(name, names, 1, cutoff=0.5)
+    return f"did you mean {near[0]}?" if near else f"choose one of {', '.join(names)}"

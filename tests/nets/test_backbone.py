@@ -5,9 +5,17 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch import Tensor
 from torch.nn import functional
 
-from tagseg.nets.backbone import Preprocessing, upsample_grid
+from contracts import BackboneContract
+from tagseg.nets.backbone import (
+    Activations,
+    Backbone,
+    FeatureBlock,
+    Preprocessing,
+    upsample_grid,
+)
 from tagseg.nets.tiny import Tiny
 
 
@@ -83,3 +91,28 @@ def test_normalise_is_the_formula() -> None:
     for channel, (mean, std) in enumerate(((0.1, 0.5), (0.2, 0.25), (0.3, 2.0))):
         expected = (x[:, channel] - mean) / std
         torch.testing.assert_close(backbone.normalise(x)[:, channel], expected)
+
+
+def test_feature_blocks_must_be_named() -> None:
+    class Nameless(Backbone):
+        def activations(self, x: Tensor) -> Activations:
+            return Activations(x, x)
+
+    with pytest.raises(TypeError, match="feature_blocks"):
+        Nameless(8)  # type: ignore[abstract]
+
+
+def test_the_contract_notices_blocks_of_another_stride_or_sign() -> None:
+    class Finer(Tiny):
+        def feature_blocks(self) -> tuple[FeatureBlock, ...]:
+            first, second, third, *rest = super().feature_blocks()
+            return (first, second, third._replace(stride=4), *rest)
+
+    class Signed(Tiny):
+        def feature_blocks(self) -> tuple[FeatureBlock, ...]:
+            first, *rest = super().feature_blocks()
+            return (first._replace(layers=("block1.norm1",)), *rest)
+
+    for broken in (Finer, Signed):
+        with pytest.raises(AssertionError):
+            BackboneContract().test_feature_blocks(broken().eval(), (40, 57))

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from tagseg.errors import ConfigError
-from tagseg.nets.backbone import Activations, Backbone
+from tagseg.nets.backbone import Activations, Backbone, FeatureBlock
 from tagseg.nets.deeplab import IMAGENET_ROWS, SegmentationNet, initialise_from_classifier
 
 
@@ -28,6 +28,9 @@ class Sampled(Backbone):
         step = self.output_stride
         features = self.project(self.normalise(x)[..., ::step, ::step]).relu()
         return Activations(features, features)
+
+    def feature_blocks(self) -> tuple[FeatureBlock, ...]:
+        return ()
 
 
 class NamedVgg(Sampled):

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor, nn
 
 from tagseg.errors import ConfigError
-from tagseg.nets.backbone import Activations, Backbone
+from tagseg.nets.backbone import Activations, Backbone, FeatureBlock
 from tagseg.nets.gap import GapClassifier
 
 
@@ -23,6 +23,9 @@ class Sampled(Backbone):
     def activations(self, x: Tensor) -> Activations:
         features = self.project(self.normalise(x)[..., ::8, ::8]).relu()
         return Activations(features, features)
+
+    def feature_blocks(self) -> tuple[FeatureBlock, ...]:
+        return ()
 
 
 @pytest.mark.parametrize("hidden_layers", [0, 1, 2])

@@ -95,6 +95,23 @@ def test_position_i_is_centred_on_pixel_stride_times_i(padding: str, stride: int
     assert ((seen.amin(0) + seen.amax(0)) / 2).tolist() == [160, 176]
 
 
+@pytest.mark.parametrize(("stride", "strides"), [(8, [2, 4, 8, 8, 8]), (16, [2, 4, 8, 16, 16])])
+def test_feature_blocks_are_the_filtered_maps_of_each_block(
+    stride: int, strides: list[int]
+) -> None:
+    with torch.device("meta"):
+        net = MobileNetV2(stride)
+    blocks = net.feature_blocks()
+    assert [block.stride for block in blocks] == strides
+    assert [len(block.layers) for block in blocks] == [2, 2, 3, 7, 5]
+    for name in (name for block in blocks for name in block.layers):
+        layer = net.get_submodule(name)
+        assert isinstance(layer, nn.Sequential)
+        assert isinstance(layer[-1], nn.ReLU6)
+        kernel = 1 if name == "features.18" else 3
+        assert layer[0].kernel_size == (kernel, kernel)
+
+
 def test_frozen_statistics_stay_in_training() -> None:
     torch.manual_seed(0)
     net, x = MobileNetV2(16), torch.rand(2, 3, 32, 32)

@@ -38,3 +38,20 @@ def test_a_block_is_residual() -> None:
 def test_other_output_strides_are_refused(stride: int) -> None:
     with pytest.raises(ConfigError, match=f"output stride {stride}; use 8 or 16"):
         Tiny(stride)
+
+
+@pytest.mark.parametrize(("stride", "strides"), [(8, [2, 4, 8, 8, 8]), (16, [2, 4, 8, 16, 16])])
+def test_feature_blocks_are_the_blocks(stride: int, strides: list[int]) -> None:
+    torch.manual_seed(0)
+    net = Tiny(stride).eval()
+    blocks = net.feature_blocks()
+    assert [block.stride for block in blocks] == strides
+    assert [block.layers for block in blocks] == [(f"block{i}",) for i in range(1, 6)]
+    outputs = []
+    for block in blocks[3:]:
+        net.get_submodule(block.layers[0]).register_forward_hook(
+            lambda module, args, output: outputs.append(output)
+        )
+    activations = net.activations(torch.rand(1, 3, 40, 48))
+    assert outputs[0] is activations.block4
+    assert outputs[1] is activations.block5

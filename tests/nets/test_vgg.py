@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import nn
 
+from contracts import BackboneContract
 from tagseg.errors import ConfigError
 from tagseg.nets.backbone import upsample_grid
 from tagseg.nets.vgg import Vgg16
@@ -144,3 +145,23 @@ def test_grid_stride_brings_maps_back_to_their_place(stride: int) -> None:
 def test_other_strides_are_refused(stride: int) -> None:
     with pytest.raises(ConfigError, match=f"no output stride {stride}; use 8, 16 or 32"):
         Vgg16(stride)
+
+
+@pytest.mark.parametrize("size", [(40, 57), (33, 16), (64, 96), (1, 1)])
+def test_feature_blocks_at_stride_32(size: tuple[int, int]) -> None:
+    """The contract's other tests want a grid that begins on pixel 0."""
+    torch.manual_seed(0)
+    BackboneContract().test_feature_blocks(Vgg16(32).eval(), size)
+
+
+@pytest.mark.parametrize(
+    ("stride", "strides"), [(8, [1, 2, 4, 8, 8]), (16, [1, 2, 4, 8, 16]), (32, [1, 2, 4, 8, 16])]
+)
+def test_feature_blocks_are_the_relus_of_vgg(stride: int, strides: list[int]) -> None:
+    with torch.device("meta"):
+        net = Vgg16(stride)
+    blocks = net.feature_blocks()
+    assert [block.stride for block in blocks] == strides
+    assert [len(block.layers) for block in blocks] == [2, 2, 3, 3, 3]
+    named = [net.get_submodule(name) for block in blocks for name in block.layers]
+    assert named == [layer for layer in net.features if isinstance(layer, nn.ReLU)]

@@ -16,6 +16,7 @@ import torch
 from PIL import Image as PilImage
 
 from small_runs import (
+    DISTINCT,
     N_TRAIN,
     N_VAL,
     UNKNOWN,
@@ -30,8 +31,10 @@ from tagseg.data.ground_truth import GroundTruth
 from tagseg.data.images import decode_mask, read_mask, voc_palette
 from tagseg.data.working import WorkingPhotos
 from tagseg.errors import ConfigError
+from tagseg.localize.backprop import ClassSaliency
 from tagseg.maps import Labels, labels_of_tags
 from tagseg.recipes.catalog import RECIPES
+from tagseg.recipes.distinct_segmenter import DistinctSegmenter
 from tagseg.recipes.models import load_segmenter
 from tagseg.recipes.session import Result
 from tagseg.run.workspace import Workspace
@@ -52,17 +55,18 @@ CASES["builtin_priors, regions after the segmenter"] = (
     "builtin_priors",
     {"segmenter_regions": "crisp"},
 )
+CASES["dcsm"] = ("dcsm", DISTINCT)
 
 
 class LateTruth(GroundTruth):
-    """Ground truth that nobody may read before the segmenter and the masks are finished."""
+    """Ground truth that nobody may read before the masks of all photos are finished."""
 
     def __init__(self, source: Any, classes: Any, run: Path) -> None:
         super().__init__(source, classes)
         self.run = run
 
     def labels(self, name: str, shape: tuple[int, int]) -> Labels:
-        assert {"segmenter", "masks"} <= finished_stages(self.run).keys(), "read before scoring"
+        assert {"predictions", "masks"} <= finished_stages(self.run).keys(), "read before scoring"
         return super().labels(name, shape)
 
 
@@ -175,10 +179,17 @@ def test_the_same_call_again_changes_nothing(run, go, monkeypatch):
         raise AssertionError("worked on a finished run")
 
     before, changed_at = contents(run.result.folder), times(run.result.folder)
-    for kind, work in ((Segmenter, "forward"), (torch.optim.AdamW, "step"), (Checkpoint, "save")):
+    for kind, work in (
+        (Segmenter, "forward"),
+        (DistinctSegmenter, "forward"),
+        (ClassSaliency, "forward"),
+        (torch.optim.AdamW, "step"),
+        (Checkpoint, "save"),
+    ):
         monkeypatch.setattr(kind, work, must_not)
     monkeypatch.setattr("tagseg.recipes.stages.tag_scores", must_not)
-    monkeypatch.setattr("tagseg.recipes.smoothing.refine", must_not)
+    for module in ("smoothing", "distinct_segmenter"):
+        monkeypatch.setattr(f"tagseg.recipes.{module}.refine", must_not)
     monkeypatch.setattr("tagseg.priors.crisp.regions", must_not)
     monkeypatch.setattr("tagseg.recipes.run_page.datetime", Tomorrow)
     again = go(run.recipe, run.config, out=run.result.folder)

@@ -24,7 +24,7 @@ pytestmark = pytest.mark.slow
 
 STAGES = (
     *("classifier", "location-maps", "activation-prior", "regions", "training-masks"),
-    *("segmenter", "masks", "predictions", "findings", "export"),
+    *("segmenter", "masks", "predictions", "val-location-maps", "findings", "export"),
 )
 SETTINGS = {
     "classifier_width": 16,
@@ -82,7 +82,7 @@ def kill_in(stage: str, number: int, scenes: Path, run: Path) -> None:
 
 
 def test_killed_in_every_stage_of_one_run(scenes, undisturbed, tmp_path):
-    """One run that is killed ten times: each start gets a stage further than the last."""
+    """One run that is killed in each stage: each start gets a stage further than the last."""
     run = tmp_path / "run"
     caught = 0
     for number, stage in enumerate(STAGES, start=1):

@@ -15,7 +15,14 @@ from tagseg.priors import crisp
 from tagseg.recipes import smoothing
 from tagseg.recipes.builtin_priors import Config
 from tagseg.recipes.session import make_config
-from tagseg.recipes.smoothing import RegionFinder, Smoothing, crf_refinement, crf_settings
+from tagseg.recipes.smoothing import (
+    RegionFinder,
+    Smoothing,
+    crf_refinement,
+    crf_settings,
+    from_json,
+    smoothed_scores,
+)
 from tagseg.refine.dense_crf import CrfParameters, refine
 from tagseg.refine.higher_order import HigherOrder
 
@@ -168,3 +175,67 @@ def test_numbers_that_make_no_sense(changed, line):
 def test_strengths_that_the_terms_refuse_show_before_long_work():
     with pytest.raises(ConfigError, match="higher-order terms: weight is inf; give 0 or more"):
         make_config(Config, Config(region_weight=float("inf")))
+
+
+# Seeds
+
+
+def seeds_of(*classes: int, n: int = 4) -> np.ndarray:
+    """Score maps whose maxima are 1, of some classes."""
+    maps = np.zeros((n, 12, 16), np.float32)
+    for c in classes:
+        maps[c] = np.random.default_rng(c).random((12, 16), np.float32) ** 2
+        maps[c] /= maps[c].max()
+    return maps
+
+
+def test_smoothed_seeds_are_the_crf_over_the_present_classes():
+    """Shimoda & Yanai, Eq. 6 and 7, of tanh(contrast M); then each class over its maximum."""
+    image = np.random.default_rng(1).integers(0, 256, (12, 16, 3), np.uint8)
+    maps = seeds_of(1, 3)
+    parameters = CrfParameters((4.0, 30.0, 20.0), (3.0, 3.0), 3)
+    found = smoothed_scores(image, maps, parameters, contrast=2.0)
+    costs = np.zeros((3, 12, 16))
+    for y in range(12):
+        for x in range(16):
+            scores = [np.tanh(2.0 * float(maps[c, y, x])) for c in (1, 3)]
+            for k, score in enumerate([1 - max(scores), *scores]):
+                costs[k, y, x] = -np.log(max(score, 1e-3))
+    expected = refine(image, costs.astype(np.float32), parameters)[1:]
+    assert not found[[0, 2]].any()
+    for c, own in zip((1, 3), expected, strict=True):
+        np.testing.assert_allclose(found[c], own / own.max(), atol=1e-4)
+        assert found[c].max() == 1
+    assert found.dtype == np.float32
+    assert np.abs(found - maps).max() > 0.05
+
+
+def test_certain_seeds_can_still_move():
+    """A pixel of score 0 or 1 that all its neighbours of the same colour contradict."""
+    image = np.zeros((12, 16, 3), np.uint8)
+    image[:, 8:] = 255
+    maps = np.zeros((1, 12, 16), np.float32)
+    maps[0, :, :8] = 1
+    maps[0, 5, 4], maps[0, 5, 12] = 0, 1
+    found = smoothed_scores(image, maps, CrfParameters((8.0, 30.0, 20.0), None, 5), contrast=3.0)
+    assert found[0, 5, 4] > 0.5
+    assert found[0, 5, 12] < 0.5
+
+
+def test_seeds_of_no_class_stay_as_they_are(given):
+    nothing = np.zeros((3, 12, 16), np.float32)
+    image = np.zeros((12, 16, 3), np.uint8)
+    assert smoothed_scores(image, nothing, CrfParameters(), contrast=3.0) is nothing
+    assert given == []
+
+
+def test_seeds_that_the_crf_leaves_nothing_of(given):
+    """The stand-in gives 0 everywhere, which no maximum divides."""
+    image = np.zeros((12, 16, 3), np.uint8)
+    assert not smoothed_scores(image, seeds_of(0, 1), CrfParameters(), contrast=3.0).any()
+    assert len(given) == 1
+
+
+def test_values_from_json():
+    values = {"a": (1.0, 2.0), "b": None, "c": 3}
+    assert from_json(json.loads(json.dumps(values))) == values

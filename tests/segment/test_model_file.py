@@ -12,13 +12,22 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from tagseg.data.working import working_image
-from tagseg.errors import WeightsError
+from tagseg.errors import ConfigError, WeightsError
 from tagseg.maps import Image, Probs
 from tagseg.nets.backbone import Backbone, Preprocessing
 from tagseg.nets.deeplab import SegmentationNet
 from tagseg.nets.mobilenet import MobileNetV2
 from tagseg.nets.tiny import Tiny
-from tagseg.segment.model_file import pack_segmenter, unpack_segmenter
+from tagseg.nets.vgg import Vgg16
+from tagseg.segment.model_file import (
+    damage_in_one_line,
+    pack_backbone,
+    pack_segmenter,
+    pack_tensors,
+    positive,
+    unpack_backbone,
+    unpack_segmenter,
+)
 from tagseg.segment.predict import Refine, Segmenter
 from tagseg.training import Execution
 
@@ -224,3 +233,63 @@ def test_damaged_tensors_are_one_line(packed: Packed, change: str) -> None:
         tensors["fc7.bias"] = torch.zeros(3)
     with pytest.raises(WeightsError, match=r"holds a damaged segmenter \(RuntimeError\); train it"):
         unpacked((tensors, packed[1]))
+
+
+# The parts, which other kinds of segmenters are packed with
+
+
+@pytest.mark.parametrize("make", [tiny, mobilenet, Tiny, lambda: Vgg16(32)])
+def test_a_backbone_comes_out_as_it_went_in(make: Any) -> None:
+    before = make()
+    after = unpack_backbone(json.loads(json.dumps(pack_backbone(before))))
+    assert type(after) is type(before)
+    assert after.output_stride == before.output_stride
+    assert after.preprocessing == before.preprocessing
+    assert after.preprocessing.mean_colour == before.preprocessing.mean_colour
+    padding = "stride2_padding"
+    assert getattr(after, padding, None) == getattr(before, padding, None)
+    if not isinstance(before, Vgg16):  # large
+        after.load_state_dict(pack_tensors(before))
+        x = torch.rand(1, 3, 40, 40)
+        with torch.inference_mode():
+            torch.testing.assert_close(after.eval()(x), before.eval()(x))
+
+
+def test_tensors_are_contiguous_and_without_a_graph() -> None:
+    net = nn.Conv2d(3, 4, 3).to(memory_format=torch.channels_last)
+    packed = pack_tensors(net)
+    assert packed.keys() == {"weight", "bias"}
+    assert packed["weight"].is_contiguous()
+    assert not packed["weight"].requires_grad
+    assert torch.equal(packed["weight"], net.weight)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [KeyError("x"), ValueError("x"), TypeError("x"), RuntimeError("x"), ZeroDivisionError("x")]
+    + [AttributeError("x"), IndexError("x"), ConfigError("x")],
+)
+def test_damage_is_one_line(error: Exception) -> None:
+    name = type(error).__name__
+    with (
+        pytest.raises(
+            WeightsError, match=rf"^f: holds a damaged segmenter \({name}\); train it"
+        ) as e,
+        damage_in_one_line("f"),
+    ):
+        raise error
+    assert e.value.__cause__ is error
+
+
+def test_other_ends_are_no_damage() -> None:
+    with pytest.raises(KeyboardInterrupt), damage_in_one_line("f"):
+        raise KeyboardInterrupt
+    with pytest.raises(MemoryError), damage_in_one_line("f"):
+        raise MemoryError
+
+
+@pytest.mark.parametrize("text", ["0", "-3", "", "x", "2.5"])
+def test_numbers_that_are_not_positive(text: str) -> None:
+    with pytest.raises(ValueError, match=r".*"):
+        positive(text)
+    assert positive("12") == 12

@@ -82,6 +82,13 @@ def test_refinement_comes_last_at_working_size_and_can_be_left_out() -> None:
     assert (refined.predict(image) != plain.predict(image)).mean() > 0.5
 
 
+def test_what_refinement_was_made_from_is_kept() -> None:
+    assert segmenter().refinement is None
+    stored = {"iterations": 3}
+    ours = segmenter(refine=lambda image, probs: probs, refinement=stored)
+    assert ours.refinement is stored
+
+
 def test_dropout_is_off_and_nothing_is_recorded() -> None:
     ours = segmenter()
     assert not ours.net.training

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import copy
 import threading
+from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -27,6 +28,7 @@ from tagseg.localize.backward_rules import (
     Method,
     Step,
     TurnedKernels,
+    is_constant,
     is_convolution,
     overwrites,
     step_of,
@@ -35,6 +37,7 @@ from tagseg.localize.backward_rules import (
 __all__ = ["INPUT", "ClassSaliency", "Method", "Record", "channel_maximum"]
 
 INPUT = "input"  # the layer that is the photo itself
+_PRECISIONS = (torch.float32, torch.bfloat16)
 _METHODS = ("plain", "guided", "excitation")
 _MOST_BYTES = 1 << 29  # of the largest gradient that is alive for a part of the classes
 
@@ -64,7 +67,7 @@ class ClassSaliency:
             kept.
 
     Raises:
-        ConfigError: no such method or layer, or the network is in training mode.
+        ConfigError: no such method, layer or precision, or the network is in training mode.
     """
 
     def __init__(
@@ -77,7 +80,7 @@ class ClassSaliency:
     ) -> None:
         if method not in _METHODS:
             raise ConfigError(f"no back-propagation {method!r}", do=f"use {', '.join(_METHODS)}")
-        if net.training:
+        if any(module.training for module in net.modules()):
             raise ConfigError("the network is in training mode", do="call its eval() before")
         names = {name for name, _ in net.named_modules() if name}
         for layer in layers:
@@ -87,6 +90,8 @@ class ClassSaliency:
                 )
         if not layers:
             raise ConfigError("no layer is given", do="name one, or give 'input'")
+        if precision not in _PRECISIONS:
+            raise ConfigError(f"precision {precision}", do="use float32 or bfloat16")
         self.method, self.layers, self.precision = method, tuple(layers), precision
         self._net = _private_copy(net, precision)
         self._kernels = TurnedKernels(self._net.parameters())
@@ -95,6 +100,7 @@ class ClassSaliency:
             if name in self.layers:
                 module.register_forward_hook(self._note(name))
 
+    @torch.inference_mode(False)  # where operations would not come in their parts
     @torch.no_grad()
     def forward(self, images: Tensor) -> Record:
         """Record a forward pass of photos (B, 3, H, W), RGB in [0, 1]."""
@@ -111,11 +117,9 @@ class ClassSaliency:
                 maps: Tensor = self._net.class_maps(images)  # type: ignore[operator]
         finally:
             del self._recording.tape
-        if tape.node_of(maps) is None:
-            raise ConfigError(
-                f"the class maps are made without {' and '.join(self.layers)}",
-                do="name a layer that they are made from",
-            )
+        for layer in self.layers:
+            if layer not in tape.layers or tape.node_of(maps) is None:
+                raise _no_part(layer)
         return Record(tape, maps)
 
     def _note(self, name: str) -> Callable[[nn.Module, Any, Any], None]:
@@ -161,6 +165,7 @@ class Record:
         excitation = self._tape.method == "excitation"
         return self.reduced(classes, _channel_sum if excitation else channel_maximum)
 
+    @torch.inference_mode(False)  # where PyTorch has no derivatives
     @torch.no_grad()
     def reduced(
         self, classes: Tensor | Sequence[int], reduce: Callable[[Tensor], Tensor]
@@ -195,7 +200,8 @@ class Record:
 
     def _backward(self, classes: Tensor, reduce: Callable[[Tensor], Tensor]) -> dict[str, Tensor]:
         signal = _start(self._maps, classes, excitation=self._tape.method == "excitation")
-        return self._tape.backward(self._end, signal, classes.shape[1], reduce)
+        with torch.autocast(signal.device.type, enabled=False):
+            return self._tape.backward(self._end, signal, classes.shape[1], reduce)
 
 
 class _Tape(TorchDispatchMode):
@@ -232,7 +238,7 @@ class _Tape(TorchDispatchMode):
         if any(isinstance(value, list | tuple) and self._tracks(value) for value in args):
             func, args = _spread(func, args)
         places = tuple(place for place, value in enumerate(args) if self._tracks((value,)))
-        if not places:
+        if not places or is_constant(func):
             return func(*args, **kwargs)
         nodes = tuple(self._nodes[args[place]] for place in places)
         saved = args
@@ -240,7 +246,12 @@ class _Tape(TorchDispatchMode):
             saved = [a.clone() if place in places else a for place, a in enumerate(args)]
         result = func(*args, **kwargs)
         call = Call(func, tuple(saved), kwargs, result, places)
-        self._record(call, nodes)
+        if isinstance(result, list):
+            raise ConfigError(
+                f"{func.overloadpacket} gives several tensors, which has no rule", do="use slices"
+            )
+        if call.output.is_floating_point():
+            self._record(call, nodes)
         return result
 
     def _tracks(self, values: Sequence[Any]) -> bool:
@@ -275,36 +286,45 @@ class _Tape(TorchDispatchMode):
     ) -> dict[str, Tensor]:
         """Reduced gradients of the layers, (count * B, ...), class by class."""
         gradients = {end: signal}
-        layers = {node: name for name, node in self.layers.items()}
-        found: dict[str, Tensor] = {}
-        clampable = _clampable(self._steps, set(layers))
+        layers = set(self.layers.values())
+        found: dict[int, Tensor] = {}
+        clampable = _clampable(self._steps, layers)
         cut: set[int] = set()
         for step in reversed(self._steps):
             gradient = gradients.pop(step.output, None)
             if gradient is None:
                 continue
             if step.output in layers:
-                found[layers[step.output]] = reduce(gradient)
+                found[step.output] = _apart_from(gradient, reduce(gradient))
             first = step.inputs[0]
             if (step.cuts and first in clampable) or (step.keeps_sign and step.output in cut):
                 cut.add(first)
             flag = step.output in cut if step.clamps else step.cuts and first in cut
             for node, part in zip(step.inputs, step.back(gradient, count, flag), strict=True):
                 gradients[node] = part if node not in gradients else gradients[node].add_(part)
-        found |= {layers[n]: reduce(g) for n, g in gradients.items() if n in layers}
-        if len(found) < len(layers):
-            lost = next(name for name in self.layers if name not in found)
-            raise ConfigError(
-                f"layer {lost!r} has no part in the class maps",
-                do="name a layer that they are made from",
-            )
-        return found
+        found |= {node: reduce(g) for node, g in gradients.items() if node in layers}
+        for name, node in self.layers.items():
+            if node not in found:
+                raise _no_part(name)
+        return {name: found[node] for name, node in self.layers.items()}
 
 
 def channel_maximum(gradient: Tensor) -> Tensor:
     """Largest absolute value over channels, float32 (N, h, w), of gradients (N, C, h, w)."""
     # Two passes: torch.aminmax over channels is many times slower on the CPU.
     return _at_least_single(torch.maximum(gradient.amax(1), gradient.amin(1).neg_()))
+
+
+def _apart_from(gradient: Tensor, reduced: Tensor) -> Tensor:
+    """What was made of a gradient, in memory of its own: the gradient is written over."""
+    shared = reduced.untyped_storage().data_ptr() == gradient.untyped_storage().data_ptr()
+    return reduced.clone() if shared else reduced
+
+
+def _no_part(layer: str) -> ConfigError:
+    return ConfigError(
+        f"layer {layer!r} has no part in the class maps", do="name a layer that they are made from"
+    )
 
 
 def _at_least_single(values: Tensor) -> Tensor:
@@ -342,6 +362,7 @@ def _clampable(steps: Sequence[Step], layers: set[int]) -> set[int]:
     return clampable
 
 
+@torch.inference_mode(False)
 def _private_copy(net: nn.Module, precision: torch.dtype) -> nn.Module:
     """The same modules without hooks, with the same tensors, or copies that are faster."""
     copies: dict[int, Any] = {}
@@ -355,11 +376,10 @@ def _private_copy(net: nn.Module, precision: torch.dtype) -> nn.Module:
         copies[id(tensor)] = (
             nn.Parameter(shared, False) if isinstance(tensor, nn.Parameter) else shared
         )
-    private = copy.deepcopy(net, copies)
-    for module in private.modules():
-        for hooks in _HOOKS:
-            getattr(module, hooks).clear()
-    return private
+    for module in net.modules():
+        # Left out, not copied: a hook may hold what cannot be copied, a gradient's graph or a lock.
+        copies |= {id(getattr(module, hooks)): OrderedDict() for hooks in _HOOKS}
+    return copy.deepcopy(net, copies)
 
 
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")

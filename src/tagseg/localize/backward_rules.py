@@ -20,7 +20,16 @@ from torch import Tensor
 
 from tagseg.errors import ConfigError
 
-__all__ = ["Call", "Method", "Step", "TurnedKernels", "is_convolution", "overwrites", "step_of"]
+__all__ = [
+    "Call",
+    "Method",
+    "Step",
+    "TurnedKernels",
+    "is_constant",
+    "is_convolution",
+    "overwrites",
+    "step_of",
+]
 
 Method = Literal["plain", "guided", "excitation"]
 Back = Callable[[Tensor, int, bool], tuple[Tensor, ...]]
@@ -110,6 +119,12 @@ def is_convolution(call: Call) -> bool:
     return call.func.overloadpacket in (_aten.convolution, _aten.addmm, _aten.mm)
 
 
+def is_constant(func: Any) -> bool:
+    """Whether the output takes no more than shape and type from the inputs."""
+    name: str = func._schema.name.removeprefix("aten::")
+    return name.startswith("new_") or name.endswith("_like")
+
+
 def overwrites(func: Any, method: Method) -> bool:
     """Whether a rule needs the inputs that ``func`` would write over."""
     kinds = (*_RELU, *_HARDTANH, *(() if method == "excitation" else _ADD))
@@ -120,12 +135,15 @@ _RELU = (_aten.relu, _aten.relu_)
 _HARDTANH = (_aten.hardtanh, _aten.hardtanh_)  # ReLU6 among them
 _BATCH_NORM = (_aten.native_batch_norm, _aten._native_batch_norm_legit_no_training)
 _ADD = (_aten.add, _aten.add_)
+# They change nothing where they keep the shape.
+_COPYING = (
+    *(_aten.slice, _aten.view, _aten._unsafe_view, _aten.expand, _aten.squeeze, _aten.unsqueeze),
+    *(_aten.cat, _aten.clone, _aten._to_copy, _aten.alias, _aten.detach),
+)
 # They move values, so that a signal for the one is a signal for the other.
 _ROUTING = (
-    *(_aten.slice, _aten.select, _aten.view, _aten._unsafe_view, _aten.expand, _aten.permute),
-    *(_aten.transpose, _aten.squeeze, _aten.unsqueeze, _aten.cat, _aten.clone, _aten._to_copy),
-    *(_aten.alias, _aten.detach, _aten.constant_pad_nd, _aten.replication_pad2d),
-    *(_aten.reflection_pad2d, _aten.max_unpool2d),
+    *(*_COPYING, _aten.select, _aten.permute, _aten.transpose, _aten.constant_pad_nd),
+    *(_aten.replication_pad2d, _aten.reflection_pad2d, _aten.max_unpool2d),
 )
 _SCALING = (_aten.sub, _aten.div, _aten.mul, _aten.sub_, _aten.div_, _aten.mul_)
 _AVERAGING = (
@@ -150,15 +168,17 @@ def _relu(call: Call, method: Method) -> Back:
 
 
 def _hardtanh(call: Call, method: Method) -> Back:
-    output = call.output
-    low, high = (*call.args[1:], -1.0, 1.0)[:2] if len(call.args) > 1 else (-1.0, 1.0)
+    # As autograd, by the input where there still is one: what follows may write over the output.
+    kept = call.args[0]
+    given, usual = list(call.args[1:]), [-1.0, 1.0]
+    low, high = given + usual[len(given) :]
 
     def back(gradient: Tensor, count: int, cut: bool) -> tuple[Tensor, ...]:
         if method == "guided" and not cut:
             gradient.clamp_(min=0)
         by_class = _by_class(gradient, count)
         _aten.hardtanh_backward.grad_input(
-            by_class, output.expand(by_class.shape), low, high, grad_input=by_class
+            by_class, kept.expand(by_class.shape), low, high, grad_input=by_class
         )
         return (gradient,)
 
@@ -177,8 +197,10 @@ def _convolution(call: Call, kernels: TurnedKernels) -> Back:
 
 
 def _has_fused_relu(gradient: Tensor) -> bool:
-    fits = gradient.device.type == "cpu" and gradient.dtype in (torch.float32, torch.bfloat16)
-    return fits and torch.backends.mkldnn.is_available()
+    if gradient.device.type != "cpu" or not torch.backends.mkldnn.is_available():
+        return False
+    low = gradient.dtype == torch.bfloat16 and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    return low or gradient.dtype == torch.float32
 
 
 class TurnedKernels:
@@ -186,7 +208,7 @@ class TurnedKernels:
 
     def __init__(self, lasting: Iterable[Tensor] = ()) -> None:
         self._lasting = {id(weight): weight for weight in lasting}
-        self._made: dict[int, Tensor] = {}
+        self._made: dict[tuple[int, str], Tensor] = {}
 
     def turned(self, weight: Tensor, groups: int) -> Tensor:
         """By 180 degrees, inputs and outputs exchanged, for a convolution of stride 1."""
@@ -197,18 +219,22 @@ class TurnedKernels:
                 turned = turned.transpose(0, 1)
             return turned.contiguous(memory_format=torch.channels_last)
 
-        return self._once(weight, make)
+        return self._once("turned", weight, make)
 
     def matrix(self, weight: Tensor) -> Tensor:
         """One row for each place of the kernel and input, (h * w * inputs, outputs)."""
-        return self._once(weight, lambda: weight.permute(2, 3, 1, 0).flatten(0, 2).contiguous())
+        return self._once(
+            "matrix", weight, lambda: weight.permute(2, 3, 1, 0).flatten(0, 2).contiguous()
+        )
 
-    def _once(self, weight: Tensor, make: Callable[[], Tensor]) -> Tensor:
-        made = self._made.get(id(weight))
+    def _once(self, form: str, weight: Tensor, make: Callable[[], Tensor]) -> Tensor:
+        made = self._made.get((id(weight), form))
         if made is None:
             made = make()
             if self._lasting.get(id(weight)) is weight:
-                self._made[id(weight)] = made  # two threads may both make it, which does no harm
+                self._made[id(weight), form] = (
+                    made  # two threads may both make it, which does no harm
+                )
         return made
 
 
@@ -222,6 +248,13 @@ class _Geometry:
     turned_round: bool  # a transposed convolution
     output_padding: list[int]
     groups: int
+
+    def by_output(self, weight: Tensor, factors: Tensor) -> Tensor:
+        """The weight times a factor (C,) of each output channel."""
+        if not self.turned_round:
+            return weight * factors[:, None, None, None]
+        grouped = weight.unflatten(0, (self.groups, -1))
+        return (grouped * factors.view(self.groups, 1, -1, 1, 1)).flatten(0, 1)
 
     def forward(self, x: Tensor, weight: Tensor) -> Tensor:
         """The convolution without bias."""
@@ -313,10 +346,13 @@ def _max_pool(call: Call) -> Back:
     x, (output, indices), geometry = call.args[0], call.result, _pool_geometry(call)
     fast = _apart(call) and x.device.type == "cpu" and x.dtype in _SAME_SIZE
     kept = None if fast else indices  # 64 bits a position
+    version = output._version
 
     def back(gradient: Tensor, count: int, cut: bool) -> tuple[Tensor, ...]:
         if fast:
-            return (_unpooled(gradient, x, output, geometry[1]),)
+            written_over = output._version != version  # by what follows, as autograd allows
+            maxima = call.func(*call.args)[0] if written_over else output
+            return (_unpooled(gradient, x, maxima, geometry[1]),)
         by_class = _by_class(gradient, count)
         parts = [
             _aten.max_pool2d_with_indices_backward(part, x, *geometry, kept) for part in by_class
@@ -397,7 +433,7 @@ def _unpool(gradient, x, output, tall, wide, start, stop, result):  # type: igno
 
 def _linear(call: Call, kind: Any) -> Back:
     """Rules of operations that plain and guided back-propagation treat alike."""
-    if kind in _BATCH_NORM and not _in_training(call):
+    if kind in _BATCH_NORM and not _in_training(call) and call.output.ndim == 4:
         scale = _batch_norm_scale(call)
 
         def normed(gradient: Tensor, count: int, cut: bool) -> tuple[Tensor, ...]:
@@ -406,7 +442,7 @@ def _linear(call: Call, kind: Any) -> Back:
         return normed
     if kind in _ADD and _adds_alike(call):
         return _both
-    if kind in _ROUTING and len(call.places) == 1 and call.args[0].shape == call.output.shape:
+    if kind in _COPYING and len(call.places) == 1 and call.args[0].shape == call.output.shape:
         dtype = call.args[0].dtype
         return lambda gradient, count, cut: (gradient.to(dtype),)
     return _by_autograd(call)
@@ -424,8 +460,9 @@ def _batch_norm_scale(call: Call) -> Tensor:
 
 
 def _adds_alike(call: Call) -> bool:
-    shapes = [call.args[place].shape for place in call.places]
-    return call.kwargs.get("alpha", 1) == 1 and all(s == call.output.shape for s in shapes)
+    parts, total = [call.args[place] for place in call.places], call.output
+    alike = all(p.shape == total.shape and p.dtype == total.dtype for p in parts)
+    return len(parts) == 2 and call.kwargs.get("alpha", 1) == 1 and alike
 
 
 def _both(gradient: Tensor, count: int, cut: bool) -> tuple[Tensor, ...]:
@@ -448,9 +485,14 @@ def _by_autograd(call: Call) -> Back:
             torch.autograd.grad(output, leaves, part, retain_graph=True)
             for part in gradient.view(count, *output.shape)
         ]
-        return tuple(torch.cat(column) for column in zip(*parts, strict=True))
+        return tuple(_together(column) for column in zip(*parts, strict=True))
 
     return back
+
+
+def _together(parts: tuple[Tensor, ...]) -> Tensor:
+    """Gradients of each class as (K * B, ...), of a number as (K,)."""
+    return torch.cat(parts) if parts[0].ndim else torch.stack(parts)
 
 
 def _leaf(tensor: Tensor) -> Tensor:
@@ -468,6 +510,8 @@ def _excited(
     """Rules of excitation back-propagation (Zhang et al., 2016, Eq. 1 to 5)."""
     if kind in (*_RELU, *_HARDTANH) or (kind in _SCALING and len(call.places) == 1):
         return lambda gradient, count, cut: (gradient,)
+    if kind in _ADD and not isinstance(call.args[1], Tensor):
+        return lambda gradient, count, cut: (gradient,)  # a bias
     if kind is _aten.max_pool2d_with_indices:
         return _max_pool(call)
     if kind in _BATCH_NORM and not _in_training(call):
@@ -503,7 +547,7 @@ class _ExcitedConvolution:
     def __call__(self, gradient: Tensor, count: int, cut: bool) -> tuple[Tensor, ...]:
         weight = self._weight
         if self.signs is not None:
-            weight = weight * self.signs[..., None].to(weight.dtype)
+            weight = self.geometry.by_output(weight, self.signs.flatten().to(weight.dtype))
         weight = weight.clamp(min=0)
         total = self.geometry.forward(self.activation, weight)
         share = _shared(_by_class(gradient, count), total).flatten(0, 1)
@@ -526,9 +570,11 @@ def _excited_matrix(call: Call) -> Back:
 
 def _by_share(call: Call) -> Back:
     """What adds up its inputs with positive weights: each gets the part that it brought in."""
-    positive = [a.clamp(min=0) if p in call.places else a for p, a in enumerate(call.args)]
+    # Maps that lie beside the layers take their part, too.
+    positive = [a.clamp(min=0) if isinstance(a, Tensor) else a for a in call.args]
     raised = Call(call.func, tuple(positive), call.kwargs, None, call.places)
-    total = call.func(*positive, **call.kwargs)
+    # Of copies, as it may work in place.
+    total = call.func(*(p.clone() if isinstance(p, Tensor) else p for p in positive), **call.kwargs)
     transposed = _by_autograd(raised)
 
     def back(gradient: Tensor, count: int, cut: bool) -> tuple[Tensor, ...]:

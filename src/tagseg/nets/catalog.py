@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Mapping
 
-from tagseg.errors import ConfigError
+from tagseg.errors import ConfigError, choose_from
 from tagseg.nets.backbone import Backbone
 from tagseg.nets.mobilenet import MobileNetV2
 from tagseg.nets.tiny import Tiny
@@ -31,9 +30,7 @@ def build_backbone(
         WeightsError: the weights belong to another network.
     """
     if name not in BACKBONES:
-        near = difflib.get_close_matches(name, BACKBONES, 1)
-        advice = f"did you mean {near[0]}?" if near else f"choose one of {', '.join(BACKBONES)}"
-        raise ConfigError(f"there is no backbone {name!r}", do=advice)
+        raise ConfigError(f"there is no backbone {name!r}", do=choose_from(BACKBONES, name))
     backbone = BACKBONES[name](output_stride=output_stride)
     if weights is not None:
         load_into(backbone, weights)

@@ -32,7 +32,9 @@ class FullyConvolutionalClassifier(nn.Module):
         n_classes: C, foreground classes.
         hidden: channels of fc6 and fc7; None is 4096 on vgg16 and 256 on other backbones.
         kernel: odd kernel size of fc6; None is 7 on vgg16 and 3 on other backbones.
-        dropout: probability after fc6 and after fc7, in training.
+        dropout: probability after fc6 and after fc7, in training, of whole channels: drawn anew at
+            every position it would make the maximum over positions too high, and scores too low
+            without it.
 
     Raises:
         ConfigError: if a number cannot be meant.
@@ -54,9 +56,9 @@ class FullyConvolutionalClassifier(nn.Module):
         self.backbone = backbone
         # Each ReLU is a module of its own and not in place, so that gradient rules can hook it.
         self.fc6 = nn.Conv2d(backbone.out_channels, hidden, kernel, padding=kernel // 2)
-        self.relu6, self.dropout6 = nn.ReLU(), nn.Dropout(dropout)
+        self.relu6, self.dropout6 = nn.ReLU(), nn.Dropout2d(dropout)
         self.fc7 = nn.Conv2d(hidden, hidden, 1)
-        self.relu7, self.dropout7 = nn.ReLU(), nn.Dropout(dropout)
+        self.relu7, self.dropout7 = nn.ReLU(), nn.Dropout2d(dropout)
         self.score = nn.Conv2d(hidden, n_classes, 1)
         for layer in (self.fc6, self.fc7):
             nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")

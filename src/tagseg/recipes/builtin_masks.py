@@ -22,8 +22,8 @@ from tagseg.fuse.builtin_masks import (
 )
 from tagseg.fuse.seed_labels import cam_labels
 from tagseg.maps import BACKGROUND, Labels, SaliencyMap, ScoreMap
-from tagseg.recipes.base import Product, Run, Split, View
-from tagseg.recipes.products import classifier_outcome, show_map, show_maps
+from tagseg.recipes.base import Product, Run, Seeds, Split, View
+from tagseg.recipes.products import cam_seeds, classifier_outcome, show_map, show_maps
 from tagseg.recipes.smoothing import Smoothing
 from tagseg.recipes.stages import (
     LabelMaps,
@@ -58,6 +58,7 @@ class Evidence:
         self.scores_of: Callable[[int], ScoreMap] | None = None
         self.foreground_of: Callable[[int], SaliencyMap] | None = None
         self.tag_scores: Callable[[], npt.NDArray[np.float32]] | None = None
+        self.seed_maps: tuple[Seeds, ...] = ()
         if config.masks in ("localization", "both"):
             classifier, classifier_stage = tag_classifier(run, config)
             self.scores_of, stage = location_maps(
@@ -66,6 +67,9 @@ class Evidence:
             self.stages.append(stage)
             self.curves.append(classifier_stage)
             self.tag_scores = classifier_outcome(run, classifier)
+            self.seed_maps = (
+                cam_seeds(run, config, classifier, classifier_stage, config.cam_threshold),
+            )
         if config.masks in ("foreground", "both"):
             saturate = config.prior_saturate
             self.foreground_of, stage = activation_prior(

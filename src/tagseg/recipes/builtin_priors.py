@@ -92,6 +92,7 @@ def run(run: Run, config: Config) -> Outcome:
         views=evidence.views(run.photos),
         tag_scores=evidence.tag_scores,
         curves=(*evidence.curves, stage),
+        seeds=evidence.seed_maps,
     )
 
 

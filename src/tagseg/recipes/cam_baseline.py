@@ -8,16 +8,14 @@ from tagseg.errors import ConfigError
 from tagseg.fuse.seed_labels import cam_labels
 from tagseg.losses.pixel import cross_entropy
 from tagseg.maps import Labels
-from tagseg.recipes.base import Outcome, Product, Run, Seeds, Split, TrainingConfig, number
-from tagseg.recipes.products import classifier_outcome, segmenter_products, show_maps
+from tagseg.recipes.base import Outcome, Product, Run, TrainingConfig, number
+from tagseg.recipes.products import cam_seeds, classifier_outcome, segmenter_products, show_maps
 from tagseg.recipes.stages import (
-    LocationMaps,
     location_maps,
     tag_classifier,
     trained_segmenter,
     training_labels,
 )
-from tagseg.run.workspace import Stage
 
 __all__ = ["PAPER", "Config", "run"]
 
@@ -45,11 +43,7 @@ def run(run: Run, config: Config) -> Outcome:
     """Classifier, class activation maps, threshold, cross-entropy."""
     photos = run.photos
     classifier, classifier_stage = tag_classifier(run, config)
-
-    def maps_of(split: Split) -> tuple[LocationMaps, Stage]:
-        return location_maps(run, config, classifier, classifier_stage, split=split)
-
-    scores_of, location_stage = maps_of("train")
+    scores_of, location_stage = location_maps(run, config, classifier, classifier_stage)
 
     def seeds_of(index: int) -> Labels:
         return cam_labels(scores_of(index), photos.tags[index], threshold=config.cam_threshold)
@@ -72,5 +66,5 @@ def run(run: Run, config: Config) -> Outcome:
         views=(("class activation maps", show_maps(photos, scores_of)),),
         tag_scores=classifier_outcome(run, classifier),
         curves=(classifier_stage, segmenter_stage),
-        seeds=(Seeds("class activation maps", config.cam_threshold, maps_of),),
+        seeds=(cam_seeds(run, config, classifier, classifier_stage, config.cam_threshold),),
     )

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping
 from types import ModuleType
 
-from tagseg.errors import ConfigError
+from tagseg.errors import ConfigError, choose_from
 from tagseg.recipes import builtin_priors, cam_baseline, dcsm, full_supervision, gradient_baseline
 
 __all__ = ["RECIPES", "find_recipe"]
@@ -28,6 +27,4 @@ def find_recipe(name: str) -> ModuleType:
     """
     if name in RECIPES:
         return RECIPES[name]
-    near = difflib.get_close_matches(name, RECIPES, 1)
-    advice = f"did you mean {near[0]}?" if near else f"choose one of {', '.join(RECIPES)}"
-    raise ConfigError(f"there is no recipe {name!r}", do=advice)
+    raise ConfigError(f"there is no recipe {name!r}", do=choose_from(RECIPES, name))

@@ -9,9 +9,10 @@ an option, the masks of the training photos, whose tags are known, train a segme
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 from tagseg.errors import ConfigError
+from tagseg.localize.backprop import Method
 from tagseg.localize.dcsm import DcsmSettings
 from tagseg.losses.pixel import cross_entropy
 from tagseg.maps import Labels, Probs
@@ -81,6 +82,9 @@ class Config(TrainingConfig):
         (1.0, 30.0, 10.0), "4.2", "CRF on the maps: weight, sigma in pixels and in colour levels"
     )
     map_smoothness: tuple[float, float] = number((1.0, 3.0), "4.2", "its weight, sigma in pixels")
+    map_filter: Literal["fine", "lattice"] = number(
+        "lattice", "assumed", "of that CRF; fine is slow with so narrow a kernel on small photos"
+    )
     segmenter: Literal["none", "trained"] = number(
         "none", "3.1", "none: photos are segmented by the maps; trained: by a network"
     )
@@ -91,6 +95,14 @@ class Config(TrainingConfig):
         self.crf()
         if not self.blocks or not set(self.blocks) <= set(range(6)):
             raise ConfigError(f"blocks is {self.blocks}", do="use some of 0, 1, 2, 3, 4, 5")
+        if self.method not in get_args(Method):
+            raise ConfigError(f"method is {self.method!r}", do=f"use {', '.join(get_args(Method))}")
+        if self.segmenter not in ("none", "trained"):
+            raise ConfigError(f"segmenter is {self.segmenter!r}", do="use none or trained")
+        if self.classifier_stride not in (None, 8, 16, 32):
+            raise ConfigError(
+                f"classifier_stride is {self.classifier_stride}", do="use 8, 16, 32 or none"
+            )
         if self.square is not None and self.square < 16:
             raise ConfigError(f"square is {self.square}", do="use 16 or more")
         if not 0 < self.batch_scale[0] <= self.batch_scale[1]:
@@ -116,7 +128,7 @@ class Config(TrainingConfig):
             smoothness=self.map_smoothness,
             iterations=self.crf_iterations,
             reference_side=self.crf_reference_side,
-            filter=self.crf_filter,
+            filter=self.map_filter,
         )
 
 
@@ -171,7 +183,8 @@ def run(run: Run, config: Config) -> Outcome:
             execution=execution,
             refinement=crf if config.segmenter_crf else None,
         )
-        products += segmenter_products(run, config, segmenter, maps_stage, probabilities)
+        known = probabilities if config.masks_by_tags else None  # those maps are of the tags
+        products += segmenter_products(run, config, segmenter, maps_stage, known)
         curves = [classifier_stage]
     return Outcome(
         segmenter,

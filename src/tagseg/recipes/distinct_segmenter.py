@@ -71,7 +71,7 @@ class SeederSettings:
     def from_dict(cls, data: Mapping[str, Any]) -> SeederSettings:
         """Inverse of ``dataclasses.asdict`` through JSON."""
         equations = DcsmSettings(**from_json(data["equations"]))
-        return cls(equations, tuple(data["blocks"]), data["method"], int(data["side"]))
+        return cls(equations, tuple(data["blocks"]), data["method"], positive(data["side"]))
 
 
 class DistinctSegmenter(Segmenter):

@@ -7,12 +7,13 @@ recipe: the classifier of ``cam_baseline``, gradients in place of its maps, "see
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 
 from tagseg.errors import ConfigError
 from tagseg.fuse.seed_labels import cam_labels
+from tagseg.localize.backprop import Method
 from tagseg.localize.seeds import GradientSeeder
 from tagseg.losses.pixel import cross_entropy
 from tagseg.maps import Image, Labels, ScoreMap, Tags
@@ -46,10 +47,16 @@ class Config(TrainingConfig):
         10.0, "authors' code, for G2", "of the Gaussian, pixels of a photo of 500"
     )
     seed_crf: bool = number(True, "4.2", "smooth the seeds with a dense CRF too")
+    seed_contrast: float = number(
+        3.0, "Shimoda & Yanai, 3.3", "alpha of tanh(alpha M / max M) before that CRF"
+    )
     seed_bilateral: tuple[float, float, float] = number(
         (4.0, 121.0, 5.0), "C", "of that CRF: weight, sigma in pixels, sigma in colour levels"
     )
     seed_smoothness: tuple[float, float] = number((3.0, 3.0), "C", "weight, sigma in pixels")
+    seed_filter: Literal["fine", "lattice"] = number(
+        "lattice", "assumed", "of that CRF; fine is slow with so narrow a kernel on small photos"
+    )
     seed_threshold: float = number(
         0.2, "authors' code", "argmax class where its score is over this part of its maximum"
     )
@@ -59,6 +66,10 @@ class Config(TrainingConfig):
         self.crf()
         if not self.blocks or not set(self.blocks) <= set(range(6)):
             raise ConfigError(f"blocks is {self.blocks}", do="use some of 0, 1, 2, 3, 4, 5")
+        if not self.seed_contrast > 0:
+            raise ConfigError(f"seed_contrast is {self.seed_contrast}", do="use a value over 0")
+        if self.method not in get_args(Method):
+            raise ConfigError(f"method is {self.method!r}", do=f"use {', '.join(get_args(Method))}")
         if not self.seed_sigma >= 0:
             raise ConfigError(f"seed_sigma is {self.seed_sigma}", do="use 0 or more")
         if not 0 < self.seed_threshold <= 1:
@@ -71,7 +82,7 @@ class Config(TrainingConfig):
             smoothness=self.seed_smoothness,
             iterations=self.crf_iterations,
             reference_side=self.crf_reference_side,
-            filter=self.crf_filter,
+            filter=self.seed_filter,
         )
 
 
@@ -120,13 +131,17 @@ def seed_maps(
 
     def make(image: Image, tags: Tags | None) -> ScoreMap:
         scores = seeder(image, tags if tags is not None else no_tags)
-        return scores if crf is None else smoothed_scores(image, scores, crf)
+        return (
+            scores
+            if crf is None
+            else smoothed_scores(image, scores, crf, contrast=config.seed_contrast)
+        )
 
     no_tags = np.zeros(len(run.photos.classes), bool)
     made_from = {
         "method": config.method,
         "blocks": list(config.blocks),
         "sigma": config.seed_sigma,
-        "crf": asdict(crf) if crf is not None else None,
+        "crf": None if crf is None else {**asdict(crf), "contrast": config.seed_contrast},
     }
     return photo_score_maps(run, "gradient-seeds", make, made_from, after, split=split)

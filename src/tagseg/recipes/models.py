@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import safetensors.torch
 from safetensors import SafetensorError, safe_open
@@ -30,7 +32,10 @@ _MODEL = "segmenter"
 def export(run: Run, outcome: Outcome) -> None:
     """The segmenter with its refinement as one file."""
     segmenter = outcome.segmenter
-    with run.stage("export", {"crf": segmenter.refinement}, [outcome.curves[-1]]) as stage:
+    made_from: dict[str, Any] = {"crf": segmenter.refinement}
+    if isinstance(segmenter, DistinctSegmenter):  # no training depends on these
+        made_from["seeder"] = asdict(segmenter.settings)
+    with run.stage("export", made_from, [outcome.curves[-1]]) as stage:
         if stage.pending:
             stage.save_tensors(_MODEL, *_pack(segmenter))
 

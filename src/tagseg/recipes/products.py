@@ -10,13 +10,20 @@ from torch import nn
 
 from tagseg.data.working import WorkingPhotos
 from tagseg.maps import Image, Probs, SaliencyMap, ScoreMap
-from tagseg.recipes.base import Product, Run, TagScores, TrainingConfig, View
-from tagseg.recipes.stages import classifier_scores, photo_masks, predictions
+from tagseg.nets.gap import GapClassifier
+from tagseg.recipes.base import Product, Run, Seeds, Split, TagScores, TrainingConfig, View
+from tagseg.recipes.stages import (
+    LocationMaps,
+    classifier_scores,
+    location_maps,
+    photo_masks,
+    predictions,
+)
 from tagseg.report.figures import colour_map
 from tagseg.run.workspace import Stage
 from tagseg.segment.predict import Segmenter
 
-__all__ = ["classifier_outcome", "segmenter_products", "show_map", "show_maps"]
+__all__ = ["cam_seeds", "classifier_outcome", "segmenter_products", "show_map", "show_maps"]
 
 
 def segmenter_products(
@@ -45,6 +52,17 @@ def segmenter_products(
 def classifier_outcome(run: Run, classifier: nn.Module) -> TagScores | None:
     """Class probabilities (N, C) of the validation photos when asked for; None without any."""
     return None if run.val is None else partial(classifier_scores, run, classifier, run.val)
+
+
+def cam_seeds(
+    run: Run, config: TrainingConfig, classifier: GapClassifier, after: Stage, threshold: float
+) -> Seeds:
+    """Class activation maps of the known tags, to be scored."""
+
+    def maps_of(split: Split) -> tuple[LocationMaps, Stage]:
+        return location_maps(run, config, classifier, after, split=split)
+
+    return Seeds("class activation maps", threshold, maps_of)
 
 
 def show_maps(photos: WorkingPhotos, scores_of: Callable[[int], ScoreMap]) -> View:

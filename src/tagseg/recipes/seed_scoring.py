@@ -8,8 +8,9 @@ from typing import Any
 
 from tagseg.data.ground_truth import GroundTruth
 from tagseg.data.working import WorkingPhotos, labels_at
+from tagseg.errors import ConfigError
 from tagseg.evaluate.seeds import CentreMeanShape, SeedCurves
-from tagseg.maps import Labels, ScoreMap
+from tagseg.maps import IGNORE, Labels, ScoreMap
 from tagseg.recipes.base import Outcome, Run, Split
 from tagseg.report.page import Curve, SeedScore
 from tagseg.run.workspace import Stage
@@ -57,6 +58,8 @@ def score_seeds(
     photos = run.part(maps[0].split).photos
     chosen = [i for i in indices if truth.has(photos.names[i])]
     truths = {i: _truth_at_work(photos, truth, i) for i in chosen}
+    if not any((labels != IGNORE).any() for labels in truths.values()):
+        return []
     rows = []
     for found in (*maps, _mean_shape(photos, truths, maps[0])):
         curves = SeedCurves(len(photos.classes))
@@ -100,7 +103,7 @@ def _mean_shape(photos: WorkingPhotos, truths: dict[int, Labels], like: SeedMaps
 
 def _row(found: SeedMaps, curves: SeedCurves, count: int) -> dict[str, Any]:
     summary = curves.summary()
-    miou = None if found.threshold is None else curves.miou(found.threshold)
+    miou = None if found.threshold is None else _miou(curves, found.threshold)
     lines = {
         side: Curve(summary[f"{side}_recall"], summary[f"{side}_precision"])
         for side in ("foreground", "background")
@@ -116,3 +119,11 @@ def _row(found: SeedMaps, curves: SeedCurves, count: int) -> dict[str, Any]:
         found.threshold,
     )
     return asdict(score) | {side: curve._asdict() for side, curve in lines.items()}
+
+
+def _miou(curves: SeedCurves, threshold: float) -> float | None:
+    """At a threshold that the curves have: not all that a recipe may be given are among them."""
+    try:
+        return curves.miou(threshold)
+    except ConfigError:
+        return None

@@ -23,7 +23,7 @@ from tagseg.recipes.run_page import full_supervision_score, render_report, write
 from tagseg.recipes.scoring import examine, key_of_truth
 from tagseg.recipes.settings import check_settings
 from tagseg.recipes.smoothing import Smoothing
-from tagseg.report.page import StageScore
+from tagseg.report.page import SeedScore, StageScore
 from tagseg.run.engine import choose_device, choose_precision, set_threads, usable_cores
 from tagseg.run.progress import Progress
 from tagseg.run.workspace import Workspace
@@ -119,6 +119,7 @@ class Result:
         report: the page.
         masks: folder of the training photos' masks.
         audit: what the check of the data found.
+        seeds: precision and recall of the recipe's score maps, empty without ground truth.
     """
 
     segmenter: Segmenter
@@ -127,6 +128,7 @@ class Result:
     report: Path
     masks: Path
     audit: Audit
+    seeds: tuple[SeedScore, ...]
     _workspace: Workspace = field(repr=False)
 
 
@@ -199,6 +201,7 @@ def train(
         report,
         _masks_folder(work),
         data.audit,
+        tuple(findings.seeds()),
         work,
     )
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 import math
 import types
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
-from tagseg.errors import ConfigError
+from tagseg.errors import ConfigError, choose_from
 from tagseg.recipes.base import TrainingConfig
 
 __all__ = ["check_settings", "parse_settings"]
@@ -64,9 +63,7 @@ def check_settings(kind: type[TrainingConfig], given: Mapping[str, Any]) -> dict
 def _check_name(kind: type[TrainingConfig], name: str) -> None:
     known = [item.name for item in fields(kind)]
     if name not in known:
-        near = difflib.get_close_matches(name, known, 1, cutoff=0.5)
-        advice = f"did you mean {near[0]}?" if near else f"choose one of {', '.join(known)}"
-        raise ConfigError(f"the recipe has no field {name!r}", do=advice)
+        raise ConfigError(f"the recipe has no field {name!r}", do=choose_from(known, name))
 
 
 def _fitting(hint: Any, value: Any) -> Any:

@@ -28,6 +28,7 @@ __all__ = [
 ]
 
 CRISP = crisp.CrispSettings()  # the authors' speedy preset
+_LEAST = 1e-3  # of a seed's probability; certainty would leave the CRF nothing to say
 _SEEDS = 1 << 32  # what crisp regions take
 
 Regions: TypeAlias = npt.NDArray[np.int32]
@@ -107,18 +108,21 @@ class Smoothing:
         return replace(self.strengths, area_weight=per_pixel)
 
 
-def smoothed_scores(image: Image, score_map: ScoreMap, parameters: CrfParameters) -> ScoreMap:
+def smoothed_scores(
+    image: Image, score_map: ScoreMap, parameters: CrfParameters, *, contrast: float
+) -> ScoreMap:
     """Seeds (C, H, W) after a dense CRF, each class divided by its maximum (Oh et al. 2017, 4.2).
 
-    The background's score is 1 less the highest of the others. Costs are -p, as the authors' code
-    has them where it spreads seeds; -log p would let no pixel change whose score is 0 or 1.
+    Oh et al. do not say which unary they give it. It is that of Shimoda & Yanai 2016 (3.3, Eq. 6
+    and 7), whose maps are gradients too: -log of tanh(contrast M), and of 1 less the highest for
+    the background. Without the contrast, which lifts the many small values, the background wins.
     """
-    present = score_map.any((1, 2))
+    present = np.asarray(score_map.any((1, 2)))
     if not present.any():
         return score_map
-    maps = score_map[present]
+    maps = np.tanh(contrast * score_map[present])
     every = np.concatenate((1 - maps.max(0, keepdims=True), maps))
-    refined = refine(image, -every, parameters)[1:]
+    refined = refine(image, -np.log(every.clip(_LEAST, 1)), parameters)[1:]
     scores = np.zeros_like(score_map)
     peaks = refined.max((1, 2), keepdims=True)
     scores[present] = refined / np.where(peaks > 0, peaks, 1)

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping
 from types import ModuleType
 
-from tagseg.errors import ConfigError
+from tagseg.errors import ConfigError, choose_from
 from tagseg.recipes.tables import builtin_priors, dcsm
 
 __all__ = ["PAPERS", "find_paper"]
@@ -25,6 +24,4 @@ def find_paper(name: str) -> ModuleType:
     """
     if name in PAPERS:
         return PAPERS[name]
-    near = difflib.get_close_matches(name, PAPERS, 1)
-    advice = f"did you mean {near[0]}?" if near else f"choose one of {', '.join(PAPERS)}"
-    raise ConfigError(f"there are no tables of {name!r}", do=advice)
+    raise ConfigError(f"there are no tables of {name!r}", do=choose_from(PAPERS, name))
