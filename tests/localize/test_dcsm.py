@@ -308,10 +308,19 @@ def test_maps_of_a_scaled_photo_lie_where_they_were_seen(scaled):
 
 def test_a_photo_at_its_own_size_is_the_same_by_either_way():
     maps = random_maps(3, 2, 7, 9)
-    direct = dcsm._from_scaled(maps, (49, 66), 8, (49, 66))
+    direct = dcsm._from_scaled(maps, (49, 66), 8, 0, (49, 66))
     torch.testing.assert_close(
         direct, upsample_grid(maps[None], (49, 66), 8)[0], rtol=1e-4, atol=1e-3
     )
+
+
+def test_a_grid_may_begin_at_another_pixel():
+    place = torch.arange(9.0)[None, None].expand(1, 7, 9) * 8 - 8  # the pixel of each position
+    maps = dcsm.at_photo_size(place, (40, 60), stride=8, first=-8)[0]
+    torch.testing.assert_close(maps[20, :57], torch.arange(57.0), rtol=0, atol=1e-4)
+    scaled = dcsm.at_photo_size(place, (20, 30), stride=8, first=-8, input_shape=(40, 60))[0]
+    expected = torch.arange(28.0) * 2 + 0.5  # the middle of two pixels
+    torch.testing.assert_close(scaled[10, :28], expected, rtol=0, atol=1e-4)
 
 
 @pytest.mark.parametrize("bad", [torch.ones(2, 3, 4), torch.ones(2, 0, 3, 4)])

@@ -269,7 +269,7 @@ PAPER = DcsmSettings(scales=(0.8, 1.0, 1.2))
         (PAPER, "guided", (3, 4, 5), True, None),
         (PAPER, "plain", (1, 2, 3), False, tags_of(0, 1, 0, 1)),
         (PAPER, "guided", (0, 3), False, tags_of(1, 0, 0, 0)),
-        (DcsmSettings(2.0, (0.8, 1.4), 0), "guided", (4,), False, None),
+        (DcsmSettings(2.0, (1.0, 1.4), 0), "guided", (4,), False, None),
         (DcsmSettings(5.0, (1.0,), 4, normalise="none"), "guided", (5,), True, None),
         (DcsmSettings(3.0, (0.8, 1.2), variant="code"), "guided", (3, 4, 5), False, None),
         (

@@ -32,6 +32,9 @@ class Small(Backbone):
         super().__init__(8)
         self.features = nn.Sequential(nn.Conv2d(3, 4, 3, stride=8, padding=1), nn.BatchNorm2d(4))
 
+    def feature_blocks(self) -> tuple[()]:
+        return ()
+
     def activations(self, x: Tensor) -> Activations:
         features = self.features(self.normalise(x)).relu()
         return Activations(features, features)

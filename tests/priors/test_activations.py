@@ -144,6 +144,9 @@ class TwoBlocks(Backbone):
         super().__init__(8)
         self.scale = torch.nn.Parameter(torch.tensor(2.0))
 
+    def feature_blocks(self) -> tuple[()]:
+        return ()
+
     def activations(self, x):
         block4 = torch.stack((x[:, 0], 3 * x[:, 0]), 1) * self.scale
         return Activations(block4.bfloat16(), x[:, :, ::2, ::2] * self.scale)

@@ -5,15 +5,14 @@ from __future__ import annotations
 import importlib
 import json
 import shutil
+from collections.abc import Callable
 from dataclasses import replace
-from io import StringIO
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from rich.console import Console
 
 from small_runs import (
     DISTINCT,
@@ -40,7 +39,6 @@ from tagseg.recipes.dcsm import Config
 from tagseg.recipes.distinct_segmenter import DistinctSegmenter
 from tagseg.recipes.models import load_segmenter
 from tagseg.recipes.session import Result, make_config, make_setup, train
-from tagseg.run.progress import Progress
 from tagseg.run.workspace import Stage, Workspace
 from tagseg.segment.predict import Segmenter
 
@@ -55,10 +53,32 @@ def runs(go, tmp_path_factory) -> dict[str, Result]:
     return {name: go("dcsm", config, out=folder / name) for name, config in chosen.items()}
 
 
+Few = Callable[..., Result]
+
+
+@pytest.fixture(scope="module")
+def few(photos) -> Few:
+    """Train on six photos, with two for validation."""
+    names = (*photos.train[:6], *photos.val[:2])
+    dataset = photos.dataset.select(names)
+
+    def run(config: dict[str, Any], out: Path | None = None, **changed: Any) -> Result:
+        usual = {"val": names[6:], "ground_truth": photos.truth(), "options": OPTIONS}
+        values = {**QUICK, **DISTINCT, "classifier_iterations": 6, "upper_iterations": 5, **config}
+        return train(dataset, "dcsm", values, out=out, **{**usual, **changed})
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def finished(few, tmp_path_factory) -> Path:
+    return few({}, out=tmp_path_factory.mktemp("few") / "run").folder
+
+
 @pytest.fixture
-def folder(runs, tmp_path) -> Path:
-    """A copy of the finished run without a trained segmenter."""
-    return Path(shutil.copytree(runs["none"].folder, tmp_path / "run"))
+def folder(finished, tmp_path) -> Path:
+    """A copy of the finished run of few photos."""
+    return Path(shutil.copytree(finished, tmp_path / "run"))
 
 
 def working(photos: Any, split: str) -> WorkingPhotos:
@@ -189,8 +209,8 @@ def test_new_photos_have_the_classes_that_the_classifier_finds(runs, photos):
     assert crf_moved > 0
 
 
-def test_a_photo_in_which_nothing_is_found_is_background(go):
-    result = go("dcsm", {**DISTINCT, "candidate_threshold": 0.9}, val=(), ground_truth=None)
+def test_a_photo_in_which_nothing_is_found_is_background(few):
+    result = few({"candidate_threshold": 0.9}, val=(), ground_truth=None)
     image = np.random.default_rng(0).integers(0, 256, (50, 40, 3), np.uint8)
     probs = result.segmenter.probabilities(image)
     assert (probs[0] == 1).all()
@@ -216,7 +236,7 @@ FIELDS: list[tuple[dict[str, Any], set[str]]] = [
     ({"segmenter_crf": False}, AFTER_MASKS - {"training-masks"}),
     ({"masks_by_tags": False}, {"masks", "findings"}),
     ({"classifier_iterations": 5}, AFTER_CLASSIFIER),
-    ({"upper_iterations": 5}, ALL),
+    ({"upper_iterations": 4}, ALL),
     ({"square": 80}, ALL),
     ({"segmenter": "trained"}, {"segmenter", "masks", "predictions", "findings", "export"}),
     # Of the segmenter, which is not trained.
@@ -226,23 +246,22 @@ FIELDS: list[tuple[dict[str, Any], set[str]]] = [
 ]
 
 
-def rerun(folder: Path, go: Any, config: dict[str, Any]) -> tuple[set[str], str, Result]:
-    """The stages that ran, and what was said of them."""
-    before, said = finished_stages(folder), StringIO()
-    progress = Progress(Console(file=said, width=500))
-    result = go("dcsm", {**DISTINCT, **config}, out=folder, progress=progress)
+def rerun(folder: Path, few: Few, config: dict[str, Any]) -> tuple[set[str], Result]:
+    """The stages that ran."""
+    before = finished_stages(folder)
+    result = few(config, folder)
     after = finished_stages(folder)
-    return {n for n in after if after[n] != before.get(n)}, said.getvalue(), result
+    return {n for n in after if after[n] != before.get(n)}, result
 
 
 @pytest.mark.parametrize(("config", "expected"), FIELDS, ids=[str(c) for c, _ in FIELDS])
-def test_a_changed_field(folder, go, monkeypatch, config, expected):
+def test_a_changed_field(folder, few, monkeypatch, config, expected):
     if "classifier" not in expected:
         monkeypatch.setattr(saliency_stages, "train_tag_classifier", None)
     if "distinct-maps" not in expected and config.get("masks_by_tags") is not False:
         monkeypatch.setattr("tagseg.localize.seeds.DistinctSeeder.__call__", must_not)
         monkeypatch.setattr(DistinctSegmenter, "forward", stand_in)
-    ran, _, result = rerun(folder, go, config)
+    ran, result = rerun(folder, few, config)
     assert ran == expected
     loaded = load_segmenter(folder, device="cpu", precision="fp32")
     if isinstance(loaded, DistinctSegmenter):
@@ -259,18 +278,17 @@ def stand_in(self: DistinctSegmenter, images: np.ndarray) -> np.ndarray:
     return np.full((len(images), len(self.classes) + 1, *images.shape[1:3]), 0.1, np.float32)
 
 
-def test_a_rerun_gives_what_a_fresh_run_gives(folder, go, tmp_path):
-    rerun(folder, go, {"alpha": 1.5})
-    fresh = go("dcsm", {**DISTINCT, "alpha": 1.5}, out=tmp_path / "fresh")
+def test_a_rerun_gives_what_a_fresh_run_gives(folder, few, tmp_path):
+    rerun(folder, few, {"alpha": 1.5})
+    fresh = few({"alpha": 1.5}, tmp_path / "fresh")
     assert results(folder) == results(fresh.folder)
 
 
-def test_networks_from_random_weights_are_trained_as_a_whole(go, tmp_path):
-    config = {**DISTINCT, "classifier_iterations": 2}
-    result = go("dcsm", config, out=tmp_path / "run", options=options(weights="none"))
+def test_networks_from_random_weights_are_trained_as_a_whole(few, tmp_path):
+    random = {"out": tmp_path / "run", "options": options(weights="none")}
+    result = few({}, **random)
     assert set(finished_stages(result.folder)) == ALL - {"classifier-upper"}
-    longer = {**config, "upper_iterations": 7}
-    again = go("dcsm", longer, out=tmp_path / "run", options=options(weights="none"))
+    again = few({"upper_iterations": 7}, **random)
     assert same_weights(weights_of(again), weights_of(result))
 
 
@@ -301,34 +319,34 @@ ONE_OF = {  # what is called for each photo or iteration of a stage
 }
 
 
-def test_interrupted_in_each_stage(runs, go, tmp_path, monkeypatch):
+def test_interrupted_in_each_stage(finished, few, tmp_path, monkeypatch):
     """One run that is cut short again and again, later each time, ends as the undisturbed one."""
     monkeypatch.setattr(training, "_CHECKPOINT_EVERY", 0.0)
     folder = tmp_path / "run"
     for stage, function in ONE_OF.items():
         done = finished_stages(folder)
-        cut_short(go, folder, stage, function)
+        cut_short(few, folder, stage, function)
         (at_work,) = folder.glob("stages/*/started.json")
         assert at_work.parent.name[3:] == stage
         assert all(finished_stages(folder)[name] == at for name, at in done.items())
-    go("dcsm", DISTINCT, out=folder)
-    assert results(folder) == results(runs["none"].folder)
+    few({}, folder)
+    assert results(folder) == results(finished)
 
 
-def cut_short(go: Any, folder: Path, stage: str, function: str) -> None:
-    """Start the run, and end it in the fifth call of ``function`` in ``stage``."""
+def cut_short(few: Few, folder: Path, stage: str, function: str) -> None:
+    """Start the run, and end it in the second call of ``function`` in ``stage``."""
     module, _, name = function.rpartition(".")
     real, calls = getattr(importlib.import_module(module), name), iter(range(1, 1000))
 
     def cut(*args: Any, **kwargs: Any) -> Any:
-        if list(folder.glob(f"stages/??-{stage}/started.json")) and next(calls) == 5:
+        if list(folder.glob(f"stages/??-{stage}/started.json")) and next(calls) == 2:
             raise KeyboardInterrupt
         return real(*args, **kwargs)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(function, cut)
         with pytest.raises(KeyboardInterrupt):
-            go("dcsm", DISTINCT, out=folder)
+            few({}, folder)
 
 
 def results(run: Path) -> dict[str, Any]:

@@ -39,7 +39,7 @@ __all__ = ["INPUT", "ClassSaliency", "Method", "Record", "channel_maximum"]
 INPUT = "input"  # the layer that is the photo itself
 _PRECISIONS = (torch.float32, torch.bfloat16)
 _METHODS = ("plain", "guided", "excitation")
-_MOST_BYTES = 1 << 29  # of the largest gradient that is alive for a part of the classes
+_MOST_BYTES = 1 << 28  # of the largest gradient that is alive for a part of the classes
 
 
 class ClassSaliency:

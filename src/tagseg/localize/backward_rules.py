@@ -232,9 +232,8 @@ class TurnedKernels:
         if made is None:
             made = make()
             if self._lasting.get(id(weight)) is weight:
-                self._made[id(weight), form] = (
-                    made  # two threads may both make it, which does no harm
-                )
+                # Two threads may both make it, which does no harm.
+                self._made[id(weight), form] = made
         return made
 
 
@@ -351,7 +350,7 @@ def _max_pool(call: Call) -> Back:
     def back(gradient: Tensor, count: int, cut: bool) -> tuple[Tensor, ...]:
         if fast:
             written_over = output._version != version  # by what follows, as autograd allows
-            maxima = call.func(*call.args)[0] if written_over else output
+            maxima = _aten.max_pool2d_with_indices(x, *geometry)[0] if written_over else output
             return (_unpooled(gradient, x, maxima, geometry[1]),)
         by_class = _by_class(gradient, count)
         parts = [

@@ -192,6 +192,7 @@ def at_photo_size(
     shape: tuple[int, int],
     *,
     stride: int | None,
+    first: int = 0,
     input_shape: tuple[int, int] | None = None,
 ) -> Tensor:
     """Maps of a layer brought to the photo's size, bilinearly (Shimoda & Yanai 2016, 3.3).
@@ -203,6 +204,7 @@ def at_photo_size(
         shape: height and width of the photo.
         stride: input pixels per position of the layer, or None, see
             :func:`tagseg.nets.backbone.upsample_grid`.
+        first: input pixel that position 0 lies on, where there is a stride.
         input_shape: height and width of the photo as the network saw it, at any scale; None: shape.
 
     Returns:
@@ -215,20 +217,21 @@ def at_photo_size(
         raise ShapeError(f"maps have shape {tuple(maps.shape)}", do="give (K, h, w)")
     if not torch.isfinite(maps).all():
         raise ShapeError("gradient holds NaN or infinity", do="check the classifier's weights")
-    if stride is None or input_shape is None or input_shape == shape:
+    seen = input_shape or shape
+    if stride is None or (seen == shape and first == 0):
         return upsample_grid(maps.float()[None], shape, stride)[0]
-    return _from_scaled(maps.float(), shape, stride, input_shape)
+    return _from_scaled(maps.float(), shape, stride, first, seen)
 
 
 def _from_scaled(
-    maps: Tensor, shape: tuple[int, int], stride: int, input_shape: tuple[int, int]
+    maps: Tensor, shape: tuple[int, int], stride: int, first: int, input_shape: tuple[int, int]
 ) -> Tensor:
-    """Maps (K, h, w) of a scaled photo, whose position i lies on its pixel stride * i, at shape."""
+    """Maps (K, h, w) of a scaled photo, position i on its pixel first + stride * i, at shape."""
     axes = []
     for size, scaled, positions in zip(shape, input_shape, maps.shape[1:], strict=True):
         pixel = torch.arange(size, device=maps.device, dtype=torch.float32)
         in_scaled = (pixel + 0.5) * (scaled / size) - 0.5  # where resizing puts the pixel's centre
-        axes.append(in_scaled / stride * (2 / max(positions - 1, 1)) - 1)
+        axes.append((in_scaled - first) / stride * (2 / max(positions - 1, 1)) - 1)
     y, x = torch.meshgrid(*axes, indexing="ij")
     grid = torch.stack((x, y), dim=-1)
     return functional.grid_sample(

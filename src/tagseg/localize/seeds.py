@@ -51,10 +51,16 @@ class LayerSet:
     Attributes:
         names: for :class:`tagseg.localize.backprop.ClassSaliency`.
         strides: input pixels per position of each; None where positions lie in the middle of cells.
+        firsts: the pixel that position 0 of each lies on.
     """
 
     names: tuple[str, ...]
     strides: tuple[int | None, ...]
+    firsts: tuple[int, ...]
+
+    def __iter__(self) -> Iterator[tuple[str, int | None, int]]:
+        """Name, stride and first pixel of each layer."""
+        return zip(self.names, self.strides, self.firsts, strict=True)
 
 
 def feature_layers(backbone: Backbone, blocks: Sequence[int]) -> LayerSet:
@@ -65,15 +71,13 @@ def feature_layers(backbone: Backbone, blocks: Sequence[int]) -> LayerSet:
     """
     if not blocks or not set(blocks) <= set(range(6)):
         raise ConfigError(f"blocks are {tuple(blocks)}", do="give some of 0 (the photo) to 5")
-    pairs: list[tuple[str, int]] = [(INPUT, 1)] * (0 in blocks)
+    places = [(INPUT, 1, 0)] * (0 in blocks)
     for number, block in enumerate(backbone.feature_blocks(), start=1):
         if number in blocks:
-            pairs += [(f"backbone.{layer}", block.stride) for layer in block.layers]
+            places += [(f"backbone.{layer}", block.stride, block.first) for layer in block.layers]
     on_grid = backbone.grid_stride is not None
-    return LayerSet(
-        tuple(name for name, _ in pairs),
-        tuple(stride if on_grid else None for _, stride in pairs),
-    )
+    names, strides, firsts = zip(*places, strict=True)
+    return LayerSet(names, strides if on_grid else (None,) * len(names), firsts)
 
 
 class GradientSeeder:
@@ -113,8 +117,9 @@ class GradientSeeder:
         record = self._saliency.forward(_as_input(image, self._device))
         found = record.saliency(np.flatnonzero(tags).tolist())
         total = torch.zeros(int(tags.sum()), height, width)
-        for name, stride in zip(self._layers.names, self._layers.strides, strict=True):
-            maps = at_photo_size(found[name][0], (height, width), stride=stride).cpu()
+        for name, stride, first in self._layers:
+            raw = found[name][0]
+            maps = at_photo_size(raw, (height, width), stride=stride, first=first).cpu()
             total += maps / _peaks(maps)
         smooth = _blurred(total.numpy(), self._sigma * max(height, width) / _REFERENCE_SIDE)
         peaks = smooth.max((1, 2), keepdims=True)
@@ -219,13 +224,12 @@ def distinct_score_map(
 
     def raw_maps() -> Iterator[tuple[int, Tensor]]:
         for j, scale in enumerate(settings.scales):
-            found, seen = saliency_at(j), round(side * scale)
-            for name, stride in zip(layers.names, layers.strides, strict=True):
+            found, seen = saliency_at(j), (round(side * scale),) * 2
+            for name, stride, first in layers:
+                maps = found[name]
                 yield (
                     j,
-                    at_photo_size(
-                        found[name], (side, side), stride=stride, input_shape=(seen, seen)
-                    ),
+                    at_photo_size(maps, (side, side), stride=stride, first=first, input_shape=seen),
                 )
 
     maps = aggregate(raw_maps(), classes, settings, photo=square.photo)

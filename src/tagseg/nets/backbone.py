@@ -33,10 +33,14 @@ class Activations(NamedTuple):
 
 
 class FeatureBlock(NamedTuple):
-    """Feature maps of one size: the modules that give them, and input pixels per position."""
+    """Feature maps of one size; with a ``grid_stride`` position i lies on pixel first + stride * i.
+
+    There may be more positions than the photo has room for.
+    """
 
     layers: tuple[str, ...]  # names in ``named_modules`` of the backbone; all outputs are >= 0
     stride: int
+    first: int = 0
 
 
 class Backbone(nn.Module, ABC):

@@ -121,7 +121,9 @@ class MobileNetV2(Backbone):
         blocks = []
         for i, (start, stop) in enumerate(itertools.pairwise(firsts), start=1):
             names = tuple(self._filtered(index) for index in range(start, stop))
-            blocks.append(FeatureBlock(names, min(2**i, self.output_stride)))
+            stride = min(2**i, self.output_stride)
+            moved = self.stride2_padding == "same_bottom_right"  # see _moved
+            blocks.append(FeatureBlock(names, stride, stride - self.output_stride if moved else 0))
         return tuple(blocks)
 
     def _filtered(self, index: int) -> str:

@@ -163,6 +163,7 @@ def unpack_distinct(
             kernel=positive(metadata["kernel"]),
         )
         net.load_state_dict(dict(tensors))
+        net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         return DistinctSegmenter(
             net,
             classes,

@@ -66,6 +66,8 @@ def fully_convolutional_classifier(
     if setup.weights is not None:
         inputs.append(_phase(run, config, net, "classifier-upper", made_from, upper, how, inputs))
     stage = _phase(run, config, net, "classifier", made_from, whole, how, inputs)
+    # As a training leaves it, so that a run that goes on computes alike; nothing is copied then.
+    net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return net.eval(), stage
 
 

@@ -37,7 +37,7 @@ from tagseg.training import Execution
 
 ROWS = {"1": TABLE_1, "2": TABLE_2, "3": TABLE_3, "4": TABLE_4, "5": TABLE_5}
 SIDE = 64
-COMPARED = (0, 2, 3)  # validation photos with ground truth
+COMPARED = (0, 3)  # validation photos with ground truth
 
 
 def truth_of(photos: Photos) -> GroundTruth:
@@ -261,17 +261,17 @@ def test_some_tables_first_and_the_others_later(made, run, photos):
     assert [table.rows for table in some.tables] == [tuple(made.rows(n)) for n in ("4", "5")]
     assert count["settings"] == 10 * len(COMPARED)
     with counting() as count:
-        every = tabulate(photos, run)
-    assert count["settings"] == 36 * len(COMPARED)
+        more = tabulate(photos, run, "2", "4", "5")
+    assert count["settings"] == 10 * len(COMPARED)
     assert count["trainings"] == 0
-    assert every.tables == made.tables.tables
+    assert [table.rows for table in more.tables] == [tuple(made.rows(n)) for n in ("2", "4", "5")]
 
 
 def test_an_interrupted_call_goes_on(made, run, photos, monkeypatch):
     compare, calls = distinct_sweep._compare, iter(range(1000))
 
     def interrupted(*args: Any) -> Any:
-        if next(calls) == 13:  # in the second of three photos
+        if next(calls) == 13:  # in the second of two photos
             raise KeyboardInterrupt
         return compare(*args)
 
