@@ -161,7 +161,7 @@ def test_frozen_batch_norm_is_passed_on() -> None:
 
 def fully_convolutional() -> FullyConvolutionalClassifier:
     torch.manual_seed(0)
-    return FullyConvolutionalClassifier(Coarse(), 2, hidden=16, dropout=0.0)
+    return FullyConvolutionalClassifier(Coarse(), 2, hidden=16, dropout=0.2)
 
 
 def train_some(net: Any, iterations: int = 6, rate: float = 0.01, **options: Any) -> Any:
@@ -200,7 +200,7 @@ def test_a_fully_convolutional_net_learns_in_two_phases() -> None:
     photos, lines = coloured(), list[dict[str, Any]]()
     net = fully_convolutional()
     how, scale = Augmentation((24, 24)), (0.7, 1.4)
-    for iterations, train_backbone in ((40, False), (40, True)):
+    for iterations, train_backbone in ((100, False), (100, True)):
         schedule = Schedule(iterations, 8, 0.01, optimizer="adamw")
         train_tag_classifier(
             net, photos, how, schedule, execution=EXECUTION, batch_scale=scale,
