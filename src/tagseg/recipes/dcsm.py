@@ -8,30 +8,18 @@ an option, the masks of the training photos, whose tags are known, train a segme
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Literal, get_args
 
 from tagseg.errors import ConfigError
 from tagseg.localize.backprop import Method
 from tagseg.localize.dcsm import DcsmSettings
 from tagseg.losses.pixel import cross_entropy
-from tagseg.maps import Labels, Probs
-from tagseg.recipes.base import Outcome, Product, Run, Seeds, Split, TrainingConfig, number
-from tagseg.recipes.distinct_segmenter import (
-    DistinctSegmenter,
-    distinct_probabilities,
-    distinct_refinement,
-)
+from tagseg.recipes.base import Outcome, Run, TrainingConfig, number
+from tagseg.recipes.distinct_maps import DistinctMaps
 from tagseg.recipes.products import classifier_outcome, segmenter_products, show_maps
-from tagseg.recipes.saliency_stages import (
-    ScoreMaps,
-    fully_convolutional_classifier,
-    photo_score_maps,
-    seeder_settings,
-)
-from tagseg.recipes.stages import trained_segmenter, training_labels
+from tagseg.recipes.stages import trained_segmenter
 from tagseg.refine.dense_crf import CrfParameters
-from tagseg.run.workspace import Stage
 
 __all__ = ["PAPER", "Config", "run"]
 
@@ -134,63 +122,26 @@ class Config(TrainingConfig):
 
 def run(run: Run, config: Config) -> Outcome:
     """Classifier, distinct maps of the known tags, CRF; then the maps or a network as segmenter."""
-    photos, execution = run.photos, run.setup.execution
-    classifier, classifier_stage = fully_convolutional_classifier(run, config)
-    settings = seeder_settings(run, config)
-    seeder = settings.seeder(classifier, execution)
-    made_from = asdict(settings)
-
-    def score_maps(split: Split) -> tuple[ScoreMaps, Stage]:
-        return photo_score_maps(
-            run,
-            "distinct-maps",
-            lambda image, tags: seeder(image, tags).score_map,
-            made_from,
-            classifier_stage,
-            split=split,
-        )
-
-    maps_of, maps_stage = score_maps("train")
-    crf = {**asdict(config.crf()), "regions": None}
-    refine = distinct_refinement(crf)
-
-    def probabilities(index: int) -> Probs:
-        return distinct_probabilities(maps_of(index))
-
-    def raw(index: int) -> Labels:
-        return probabilities(index).argmax(0).astype("uint8")
-
-    def smoothed(index: int) -> Labels:
-        return refine(photos.image(index), probabilities(index)).argmax(0).astype("uint8")
-
-    masks = training_labels(run, "training-masks", smoothed, {"crf": crf}, [maps_stage])
-    products = [
-        Product("distinct maps", "train", raw, (maps_stage,)),
-        Product("distinct maps + CRF", "train", masks, (masks.stage,)),
-    ]
+    maps = DistinctMaps(run, config)  # 3.2 and 3.3
+    masks = maps.masks()  # 3.4
+    products, curves = maps.products(masks), [maps.classifier_stage]
     if config.segmenter == "trained":
         segmenter, stage = trained_segmenter(
             run, config, masks, cross_entropy, [masks.stage], objective_name="cross-entropy"
         )
         products += segmenter_products(run, config, segmenter, stage)
-        curves = [classifier_stage, stage]
-    else:
-        segmenter = DistinctSegmenter(
-            classifier,
-            photos.classes,
-            settings,
-            side=config.photo_side,
-            execution=execution,
-            refinement=crf if config.segmenter_crf else None,
+        curves.append(stage)
+    else:  # 3.1
+        segmenter = maps.segmenter()
+        known = maps.probabilities if config.masks_by_tags else None  # those are of the tags
+        products += segmenter_products(
+            run, config, segmenter, maps.stage, known, name="distinct maps, tags unknown"
         )
-        known = probabilities if config.masks_by_tags else None  # those maps are of the tags
-        products += segmenter_products(run, config, segmenter, maps_stage, known)
-        curves = [classifier_stage]
     return Outcome(
         segmenter,
         tuple(products),
-        views=(("distinct class saliency", show_maps(photos, maps_of)),),
-        tag_scores=classifier_outcome(run, classifier),
+        views=(("distinct class saliency", show_maps(run.photos, maps.of_training)),),
+        tag_scores=classifier_outcome(run, maps.classifier),
         curves=tuple(curves),
-        seeds=(Seeds("distinct class saliency", 0.5, score_maps),),
+        seeds=maps.seeds(),
     )

@@ -32,10 +32,13 @@ def segmenter_products(
     segmenter: Segmenter,
     after: Stage,
     probabilities: Callable[[int], Probs] | None = None,
+    *,
+    name: str = "segmenter",
 ) -> list[Product]:
     """Final masks of the training photos; predictions for the validation photos, without tags.
 
-    ``probabilities`` of the training photos may be given if they are there already.
+    ``probabilities`` of the training photos may be given if they are there already; ``name`` is
+    what the report calls the predictions.
     """
     masks, stage = photo_masks(run, config, segmenter, after, probabilities)
     title = "masks of the photos" + (" (known tags)" if config.masks_by_tags else "")
@@ -43,9 +46,9 @@ def segmenter_products(
     if run.val is None:
         return products
     raw, smooth = predictions(run, segmenter, after, run.val)
-    products.append(Product("segmenter", "val", raw, (raw.stage,)))
+    products.append(Product(name, "val", raw, (raw.stage,)))
     if smooth is not None:
-        products.append(Product("segmenter + CRF", "val", smooth, (smooth.stage,)))
+        products.append(Product(f"{name} + CRF", "val", smooth, (smooth.stage,)))
     return products
 
 
