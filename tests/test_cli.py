@@ -321,12 +321,13 @@ def test_dcsm_from_photos_to_masks_of_new_ones(scenes, tmp_path):
         ("train", "distinct maps"),
         ("train", "distinct maps + CRF"),
         ("train", "masks of the photos (known tags)"),
-        ("val", "segmenter"),
-        ("val", "segmenter + CRF"),
+        ("val", "distinct maps, tags unknown"),
+        ("val", "distinct maps, tags unknown + CRF"),
     ]
     seeds = [line for line in said.out.splitlines() if line.startswith("mP ")]
     assert [re.search(r"(val|train)  +(.+) \(precision", s)[2] for s in seeds] == [
         "distinct class saliency",
+        "distinct class saliency + CRF",
         "centre mean shape",
     ]
     assert "training the tag classifier, upper layers: 10 done" in said.err

@@ -39,8 +39,9 @@ class Small(Backbone):
 
     name, block4_channels, out_channels = "small", 6, 6
 
-    def __init__(self, pools: bool) -> None:
+    def __init__(self, pools: bool, moved: bool = False) -> None:
         super().__init__(4)
+        self.firsts = (0, 1, 3, 3, 3) if moved else (0,) * 5
         step = 1 if pools else 2
         self.one, self.two = block(3, 4), block(4, 5, step)
         self.three, self.again = block(5, 6, step), block(6, 6)
@@ -56,20 +57,21 @@ class Small(Backbone):
 
     def feature_blocks(self) -> tuple[FeatureBlock, ...]:
         names = (("one",), ("two",), ("three", "again"), ("four",), ("five",))
-        return tuple(FeatureBlock(n, s) for n, s in zip(names, (1, 2, 4, 4, 4), strict=True))
+        return tuple(map(FeatureBlock, names, (1, 2, 4, 4, 4), self.firsts))
 
 
 BLOCKS = {1: ["one"], 2: ["two"], 3: ["three", "again"], 4: ["four"], 5: ["five"]}
+BLOCK_OF = {name: number for number, names in BLOCKS.items() for name in names}
 STRIDES = {"one": 1, "two": 2, "three": 4, "again": 4, "four": 4, "five": 4}
 
 
 class Classifier(nn.Module):
     """Class maps on the backbone's grid, of both signs."""
 
-    def __init__(self, pools: bool = False, n_classes: int = 4) -> None:
+    def __init__(self, pools: bool = False, moved: bool = False, n_classes: int = 4) -> None:
         super().__init__()
         torch.manual_seed(2)
-        self.backbone = Small(pools)
+        self.backbone = Small(pools, moved)
         self.hidden, self.score = block(6, 8), nn.Conv2d(8, n_classes, 1)
         for layer in self.modules():
             if isinstance(layer, nn.Conv2d):
@@ -150,6 +152,10 @@ def layers_of(blocks: tuple[int, ...]) -> list[str]:
     return [name for b in blocks for name in ({0: ["input"], **BLOCKS})[b]]
 
 
+def first_of(net: nn.Module, layer: str) -> int:
+    return net.backbone.firsts[BLOCK_OF[layer] - 1] if layer in BLOCK_OF else 0
+
+
 def at(grid: np.ndarray, y: float, x: float) -> float:
     """Between the positions of a grid, bilinearly; beyond its edges it goes on as it ends."""
     y, x = (min(max(v, 0.0), n - 1.0) for v, n in zip((y, x), grid.shape, strict=True))
@@ -160,14 +166,16 @@ def at(grid: np.ndarray, y: float, x: float) -> float:
     return float((1 - y + top) * upper + (y - top) * lower)
 
 
-def enlarged(grid: np.ndarray, size: int, seen: int, stride: int | None) -> np.ndarray:
+def enlarged(
+    grid: np.ndarray, size: int, seen: int, stride: int | None, first: int = 0
+) -> np.ndarray:
     """A layer's map at a square of ``size`` that the network saw at ``seen`` pixels."""
     out = np.zeros((size, size))
     for i, j in product(range(size), repeat=2):
         if stride is None:
             place = [(p + 0.5) * n / size - 0.5 for p, n in zip((i, j), grid.shape, strict=True)]
         else:
-            place = [((p + 0.5) * seen / size - 0.5) / stride for p in (i, j)]
+            place = [((p + 0.5) * seen / size - 0.5 - first) / stride for p in (i, j)]
         out[i, j] = at(grid, *place)
     return out
 
@@ -235,7 +243,7 @@ def reference(
     for (j, side), name, c in product(enumerate(seen), layers, {*targets, *candidates}):
         strongest = np.abs(views[j][1][name][c]).max(0)  # Eq. 3
         stride = STRIDES.get(name, 1) if on_grid else None
-        raw[j, name, c] = enlarged(strongest, SIDE, side, stride)
+        raw[j, name, c] = enlarged(strongest, SIDE, side, stride, first_of(net, name))
     for c in targets:
         others = [o for o in candidates if o != c]
         used = [j for j in range(len(seen)) if p[j, c] > settings.threshold]
@@ -263,27 +271,27 @@ PAPER = DcsmSettings(scales=(0.8, 1.0, 1.2))
 
 
 @pytest.mark.parametrize(
-    ("settings", "method", "blocks", "pools", "tags"),
+    ("settings", "method", "blocks", "form", "tags"),
     [
-        (PAPER, "guided", (3, 4, 5), False, None),
-        (PAPER, "guided", (3, 4, 5), True, None),
-        (PAPER, "plain", (1, 2, 3), False, tags_of(0, 1, 0, 1)),
-        (PAPER, "guided", (0, 3), False, tags_of(1, 0, 0, 0)),
-        (DcsmSettings(2.0, (1.0, 1.4), 0), "guided", (4,), False, None),
-        (DcsmSettings(5.0, (1.0,), 4, normalise="none"), "guided", (5,), True, None),
-        (DcsmSettings(3.0, (0.8, 1.2), variant="code"), "guided", (3, 4, 5), False, None),
+        (PAPER, "guided", (3, 4, 5), "steps", None),
+        (PAPER, "guided", (3, 4, 5), "pools", None),
+        (PAPER, "plain", (1, 2, 3), "steps", tags_of(0, 1, 0, 1)),
+        (PAPER, "guided", (0, 3), "moved", tags_of(1, 0, 0, 0)),
+        (DcsmSettings(2.0, (1.0, 1.4), 0), "guided", (4,), "steps", None),
+        (DcsmSettings(5.0, (1.0,), 4, normalise="none"), "guided", (5,), "pools", None),
+        (DcsmSettings(3.0, (0.8, 1.2), variant="code"), "guided", (3, 4, 5), "steps", None),
         (
             DcsmSettings(2.0, (0.8, 1.2), variant="code"),
             "plain",
             (2, 5),
-            False,
+            "moved",
             tags_of(1, 1, 1, 0),
         ),
     ],
 )
 @pytest.mark.parametrize("shape", [(17, SIDE), (32, 21)])
-def test_distinct_maps_are_those_of_the_paper(settings, method, blocks, pools, tags, shape) -> None:
-    net, image = Classifier(pools), photo(*shape)
+def test_distinct_maps_are_those_of_the_paper(settings, method, blocks, form, tags, shape) -> None:
+    net, image = Classifier(form == "pools", form == "moved"), photo(*shape)
     seeder = DistinctSeeder(net, settings, side=SIDE, blocks=blocks, method=method)
     found = seeder(image, tags)
     expected = reference(net, image, tags, settings, method, blocks)
@@ -354,10 +362,10 @@ def gaussian(values: np.ndarray, sigma: float) -> np.ndarray:
 
 @pytest.mark.parametrize("method", ["plain", "guided"])
 @pytest.mark.parametrize("blocks", [(0,), (3, 5), (0, 2)])
-@pytest.mark.parametrize("sigma", [0.0, 25.0])
-def test_gradient_seeds_are_those_of_oh_et_al(method, blocks, sigma) -> None:
+@pytest.mark.parametrize(("sigma", "moved"), [(0.0, True), (25.0, False)])
+def test_gradient_seeds_are_those_of_oh_et_al(method, blocks, sigma, moved) -> None:
     """Largest absolute gradient over channels, mean over layers, a Gaussian, the maximum is 1."""
-    net, image, tags = Classifier(), photo(25, 25, 3), tags_of(0, 1, 1, 0)
+    net, image, tags = Classifier(moved=moved), photo(25, 25, 3), tags_of(0, 1, 1, 0)
     seeder = GradientSeeder(net, method, blocks=blocks, sigma=sigma)
     layers = layers_of(blocks)
     x = torch.from_numpy(image.transpose(2, 0, 1).copy())[None].double() / 255
@@ -366,7 +374,7 @@ def test_gradient_seeds_are_those_of_oh_et_al(method, blocks, sigma) -> None:
     for c in np.flatnonzero(tags):
         for name in layers:
             strongest = np.abs(gradients[name][c]).max(0)
-            one = enlarged(strongest, 25, 25, STRIDES.get(name, 1))
+            one = enlarged(strongest, 25, 25, STRIDES.get(name, 1), first_of(net, name))
             expected[c] += one / one.max() / len(layers)
         if sigma:
             expected[c] = gaussian(expected[c], sigma * 25 / 500)
@@ -428,9 +436,10 @@ def test_layers_of_blocks() -> None:
     assert found.names == ("input", "backbone.three", "backbone.again", "backbone.five")
     assert found.strides == (1, 4, 4, 4)
     assert feature_layers(Small(True), (2, 4)).strides == (None, None)
-    assert feature_layers(Tiny(16), (1, 4)) == (
-        type(found)(("backbone.block1", "backbone.block4"), (2, 16))
-    )
+    assert found.firsts == (0, 0, 0, 0)
+    assert feature_layers(Small(False, moved=True), (0, 2, 5)).firsts == (0, 1, 3)
+    ours = feature_layers(Tiny(16), (1, 4))
+    assert list(ours) == [("backbone.block1", 2, 0), ("backbone.block4", 16, 0)]
 
 
 @pytest.mark.parametrize("blocks", [(), (6,), (-1, 3)])

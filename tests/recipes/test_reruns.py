@@ -18,7 +18,7 @@ from tagseg.run.progress import Progress
 
 AFTER_SEGMENTER = {"segmenter", "masks", "predictions", "findings", "export"}
 AFTER_MASKS = {"training-masks"} | AFTER_SEGMENTER
-AFTER_CLASSIFIER = {"classifier", "location-maps"} | AFTER_MASKS
+AFTER_CLASSIFIER = {"classifier", "location-maps", "val-location-maps"} | AFTER_MASKS
 ALL = {"activation-prior", "regions"} | AFTER_CLASSIFIER
 
 FIELDS: list[tuple[dict[str, Any], set[str]]] = [
@@ -100,8 +100,8 @@ def test_a_rerun_gives_what_a_fresh_run_gives(folder, go, tmp_path):
     [
         ("both", set()),
         ("localization", {"activation-prior"}),
-        ("foreground", {"classifier", "location-maps"}),
-        ("none", {"activation-prior", "classifier", "location-maps", "regions"}),
+        ("foreground", {"classifier", "location-maps", "val-location-maps"}),
+        ("none", ALL - AFTER_MASKS),
     ],
 )
 def test_only_the_evidence_that_the_masks_need_is_made(go, tmp_path, masks, left_out):
@@ -158,7 +158,7 @@ def test_a_changed_tag_reruns_all_but_validation_does_not_count(folder, go, phot
     tags = photos.dataset.tags.copy()
     tags[-1] = ~tags[-1]
     other = replace(photos.dataset, tags=tags)
-    assert rerun_on(other, folder, photos) == {"predictions", "findings"}
+    assert rerun_on(other, folder, photos) == {"val-location-maps", "predictions", "findings"}
     tags = photos.dataset.tags.copy()
     tags[0, 0] ^= True
     assert rerun_on(replace(photos.dataset, tags=tags), folder, photos) == ALL
@@ -192,7 +192,11 @@ def test_fewer_validation_photos_rerun_their_predictions_only(folder, go, photos
         options=OPTIONS,
     )
     after = finished_stages(folder)
-    assert {n for n in after if after[n] != before[n]} == {"predictions", "findings"}
+    assert {n for n in after if after[n] != before[n]} == {
+        "val-location-maps",
+        "predictions",
+        "findings",
+    }
     assert {s.photos for s in result.scores if s.split == "val"} == {6}
 
 
