@@ -409,6 +409,7 @@ def test_the_papers_numbers():
         ({"map_bilateral": (1.0, 0.0, 10.0)}, "dense CRF: bilateral is (1.0, 0.0, 10.0); give"),
         ({"method": "foo"}, "method is 'foo'; "),
         ({"segmenter": "foo"}, "segmenter is 'foo'; "),
+        ({"segmenter_regions": "crisp"}, "segmenter_regions needs a segmenter; set segmenter=tra"),
     ],
 )
 def test_numbers_that_make_no_sense(values, line):

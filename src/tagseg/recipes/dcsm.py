@@ -87,6 +87,8 @@ class Config(TrainingConfig):
             raise ConfigError(f"method is {self.method!r}", do=f"use {', '.join(get_args(Method))}")
         if self.segmenter not in ("none", "trained"):
             raise ConfigError(f"segmenter is {self.segmenter!r}", do="use none or trained")
+        if self.segmenter == "none" and self.segmenter_regions != "none":
+            raise ConfigError("segmenter_regions needs a segmenter", do="set segmenter=trained")
         if self.classifier_stride not in (None, 8, 16, 32):
             raise ConfigError(
                 f"classifier_stride is {self.classifier_stride}", do="use 8, 16, 32 or none"
