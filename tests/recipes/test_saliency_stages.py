@@ -72,7 +72,7 @@ def test_the_square_is_as_large_as_the_longest_photo(run_of, monkeypatch):
     run = run_of(Setup("tiny", None, Execution()))
     assert square_side(run, config_of()) == SIDE
     assert square_side(run, config_of(square=500)) == 500
-    monkeypatch.setattr(saliency_stages, "_ENOUGH", 1)
+    monkeypatch.setattr("tagseg.recipes.stages._SHAPES", 1)
     first = run.photos.dataset.subset([5])  # of 7 x 30 pixels
     small = Run(WorkingPhotos(first, SIDE), "", None, "", run.setup, run.workspace, Progress())
     assert square_side(small, config_of()) == 30

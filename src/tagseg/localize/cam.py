@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from tagseg.data.transforms import resize_batch
 from tagseg.errors import ConfigError, ShapeError
 from tagseg.maps import ScoreMap, Tags
 from tagseg.nets.backbone import upsample_grid
@@ -54,7 +55,7 @@ def class_activation_maps(
     total = _views(classifier, image_batch, flip)
     others = [scale for scale in scales if scale != 1.0]
     for scale in others:
-        maps = _views(classifier, _resized_images(image_batch, scale), flip)
+        maps = _views(classifier, resize_batch(image_batch, scale), flip)
         total = total + _on_grid(maps, total.shape[2:], scale)
     return total / (1 + len(others))
 
@@ -100,13 +101,6 @@ def _views(classifier: ClassMapper, images: Tensor, flip: bool) -> Tensor:
     if not flip:
         return maps
     return (maps + classifier.class_maps(images.flip(3)).float().flip(3)) / 2
-
-
-def _resized_images(images: Tensor, scale: float) -> Tensor:
-    shape = [max(1, round(side * scale)) for side in images.shape[2:]]
-    return functional.interpolate(
-        images, shape, mode="bilinear", align_corners=False, antialias=scale < 1
-    )
 
 
 def _on_grid(maps: Tensor, shape: Sequence[int], scale: float) -> Tensor:

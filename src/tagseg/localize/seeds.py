@@ -26,6 +26,7 @@ from tagseg.localize.dcsm import (
     aggregate,
     at_photo_size,
     candidate_classes,
+    score_map,
 )
 from tagseg.maps import Image, ScoreMap, Tags
 from tagseg.nets.backbone import Backbone
@@ -217,9 +218,8 @@ def distinct_score_map(
         saliency_at: by index of the scale, each layer's maximum over channels (K, h, w) of the K
             ``classes.classes``.
     """
-    score_map = np.zeros((len(classes.targets), *square.shape), np.float32)
     if not classes.targets.any():
-        return score_map
+        return np.zeros((len(classes.targets), *square.shape), np.float32)
     side = len(square.image)
 
     def raw_maps() -> Iterator[tuple[int, Tensor]]:
@@ -233,8 +233,7 @@ def distinct_score_map(
                 )
 
     maps = aggregate(raw_maps(), classes, settings, photo=square.photo)
-    score_map[classes.targets] = _resized(maps, square.shape).cpu().numpy()
-    return score_map
+    return score_map(_resized(maps, square.shape), classes.targets).cpu().numpy()
 
 
 def _backbone(net: nn.Module) -> Backbone:

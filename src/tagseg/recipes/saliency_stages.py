@@ -17,6 +17,7 @@ from tagseg.nets.fully_convolutional import FullyConvolutionalClassifier, initia
 from tagseg.recipes.base import Run, Split
 from tagseg.recipes.distinct_segmenter import SeederSettings
 from tagseg.recipes.schedules import two_phase_schedules
+from tagseg.recipes.stages import some_shapes
 from tagseg.run.workspace import Stage
 from tagseg.training import Schedule
 
@@ -28,16 +29,12 @@ __all__ = ["ScoreMaps", "fully_convolutional_classifier", "photo_score_maps", "s
 ScoreMaps = Callable[[int], ScoreMap]
 Seeder = Callable[[Image, Tags | None], ScoreMap]
 
-_ENOUGH = 200  # photos that are looked at to choose a size
-
 
 def square_side(run: Run, config: Config) -> int:
     """Side of the square that photos are put on: as configured, or the longest photo's."""
     if config.square is not None:
         return config.square
-    photos = run.photos
-    chosen = np.linspace(0, len(photos) - 1, min(_ENOUGH, len(photos))).astype(int)
-    return max(max(photos.image(int(i)).shape[:2]) for i in chosen)
+    return max(map(max, some_shapes(run.photos)))
 
 
 def fully_convolutional_classifier(

@@ -41,6 +41,7 @@ __all__ = [
     "photo_masks",
     "photo_regions",
     "predictions",
+    "some_shapes",
     "tag_classifier",
     "trained_segmenter",
     "training_labels",
@@ -282,7 +283,7 @@ def trained_segmenter(
     """The segmenter, trained on ``targets`` with ``objective`` (Saleh et al. 3.2 and 4.2.1)."""
     photos, setup = run.photos, run.setup
     schedule = segmenter_schedule(config, setup, len(photos))
-    shapes = _some_shapes(photos)
+    shapes = some_shapes(photos)
     how = Augmentation(crop_size(shapes, config.segmenter_crop), scale=(0.8, 1.25), jitter=0.1)
     made_from = {
         **setup.settings(),
@@ -445,7 +446,7 @@ def _each_batch(
             ticks.advance(len(indices))
 
 
-def _some_shapes(photos: WorkingPhotos) -> list[tuple[int, int]]:
+def some_shapes(photos: WorkingPhotos) -> list[tuple[int, int]]:
     """Working sizes of up to 200 photos, evenly spread."""
     chosen = np.linspace(0, len(photos) - 1, min(_SHAPES, len(photos))).astype(int)
     return [photos.image(int(i)).shape[:2] for i in chosen]
@@ -453,7 +454,7 @@ def _some_shapes(photos: WorkingPhotos) -> list[tuple[int, int]]:
 
 def _classifier_input(photos: WorkingPhotos, config: TrainingConfig) -> Augmentation:
     """Photos squeezed to 224 x 224 as in the paper; smaller ones stay as they are."""
-    size, shapes = config.classifier_size, _some_shapes(photos)
+    size, shapes = config.classifier_size, some_shapes(photos)
     height, width = np.median(np.asarray(shapes), axis=0)
     if min(height, width) * 1.25 >= size:
         return Augmentation((size, size), stretch=True)
