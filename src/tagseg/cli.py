@@ -85,7 +85,7 @@ ValList = Annotated[
 Truth = Annotated[
     Path | None, typer.Option(help="Folder of ground-truth masks; for evaluation only.")
 ]
-Backbone = Annotated[str, typer.Option(help="vgg16, mobilenet_v2 or tiny.")]
+Backbone = Annotated[str, typer.Option(help="vgg16, resnet50, resnet101, mobilenet_v2 or tiny.")]
 Weights = Annotated[str, typer.Option(help="imagenet, none, a path or a URL.")]
 DeviceFlag = Annotated[Device, typer.Option("--device", help="Where to compute.")]
 PrecisionFlag = Annotated[Precision, typer.Option("--precision", help="Arithmetic.")]
@@ -113,6 +113,15 @@ def train(
     full_supervision: Annotated[
         Path | None, typer.Option(help="Run of full_supervision, to state the percentage of it.")
     ] = None,
+    saliency: Annotated[
+        Path | None, typer.Option(help="Folder of saliency maps made elsewhere (guided).")
+    ] = None,
+    boxes: Annotated[
+        Path | None, typer.Option(help="Boxes to learn saliency from: .txt, .json, .csv (guided).")
+    ] = None,
+    box_photos: Annotated[
+        Path | None, typer.Option(help="Folder of the boxes' photos. [default: beside them]")
+    ] = None,
     backbone: Backbone = "mobilenet_v2",
     weights: Weights = "imagenet",
     device: DeviceFlag = Device.auto,
@@ -128,7 +137,9 @@ def train(
     from tagseg.recipes.session import Options
     from tagseg.recipes.settings import parse_settings
 
-    values = parse_settings(find_recipe(recipe).Config, settings or [])
+    kind = find_recipe(recipe).Config
+    values = parse_settings(kind, settings or [])
+    values |= _paths(kind, recipe, saliency_maps=saliency, boxes=boxes, box_photos=box_photos)
     options = Options(
         backbone, weights, device.value, precision.value, seed, workers, threads, allow_skipped
     )
@@ -343,6 +354,8 @@ def demo(
         scenes.parent.mkdir(parents=True, exist_ok=True)
         with progress.task("generating scenes", train_photos + val_photos) as ticks:
             write_scenes(scenes, train=train_photos, val=val_photos, advance=ticks.advance)
+    if "boxes" in kind.__dataclass_fields__ and not {"boxes", "saliency_maps"} & values.keys():
+        values["boxes"] = str(_demo_boxes(out, train_photos, progress))
     dataset, held_out = _load(
         scenes, None, None, UntaggedPhotos.negative, LayoutName.voc, None, "val"
     )
@@ -362,6 +375,17 @@ def demo(
     follow = ["tagseg", "predict", run, scenes / "JPEGImages", "--out", out / "masks"]
     follow += ["--overlays", out / "overlays"]
     typer.echo(f"next: {shlex.join(map(str, follow))}")
+
+
+def _demo_boxes(out: Path, train_photos: int, progress: Progress) -> Path:
+    """Boxes of generated pictures of other classes, as many as there are scenes."""
+    from tagseg.data.scenes import write_box_scenes
+
+    folder = out.absolute() / f"boxes-{train_photos}"
+    if not folder.exists():
+        with progress.task("generating boxed pictures", train_photos) as ticks:
+            write_box_scenes(folder, count=train_photos, advance=ticks.advance)
+    return folder / "boxes.csv"
 
 
 def main() -> None:
@@ -430,6 +454,16 @@ def _load(
     else:
         dataset = load([train_list, val])
     return dataset, load(val).names
+
+
+def _paths(kind: Any, recipe: str, **given: Path | None) -> dict[str, Any]:
+    """Fields of a Config that name files, from flags of their own; absolute, to be found again."""
+    found = {name: str(path.absolute()) for name, path in given.items() if path is not None}
+    for name in found:
+        if name not in kind.__dataclass_fields__:
+            flag = {"saliency_maps": "--saliency"}.get(name, "--" + name.replace("_", "-"))
+            raise ConfigError(f"recipe {recipe} takes no {flag}", do="use --recipe guided")
+    return found
 
 
 def _train_and_tell(

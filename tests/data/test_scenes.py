@@ -12,15 +12,19 @@ import numpy as np
 import pytest
 
 from tagseg.data import scenes
+from tagseg.data.boxes import read_boxes
 from tagseg.data.ground_truth import GroundTruth
+from tagseg.data.images import read_mask
 from tagseg.data.loading import load_dataset
 from tagseg.data.scenes import (
     OBJECTS,
     SCENES,
     Scene,
     SceneKind,
+    annotated_boxes,
     draw_scene,
     scene_dataset,
+    write_box_scenes,
     write_scenes,
 )
 from tagseg.data.shapes import Part
@@ -285,3 +289,103 @@ def test_an_existing_folder_is_refused_and_left_alone(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="exists already; choose another folder"):
         write_scenes(tmp_path, train=1, val=1)
     assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
+
+
+# Boxed objects
+
+
+def exact_box(scene: Scene) -> list[int]:
+    ys, xs = np.nonzero(scene.labels)
+    return [xs.min(), ys.min(), xs.max() + 1, ys.max() + 1]
+
+
+def test_annotators_are_near_the_object_and_disagree() -> None:
+    errors = []
+    for i in range(200):
+        scene = draw_scene(OBJECTS, 0, i)
+        boxes = annotated_boxes(scene, 0, i, 4)
+        exact = np.array(exact_box(scene))
+        sides = np.tile(exact[2:] - exact[:2], 2)
+        assert boxes.shape == (4, 4)
+        assert (boxes[:, :2] >= 0).all()
+        assert (boxes[:, 2:] <= (128, 96)).all()
+        assert (boxes[:, 2:] > boxes[:, :2]).all()
+        assert len(np.unique(boxes, axis=0)) > 1
+        errors.append((boxes - exact) / sides)
+    off = np.abs(np.concatenate(errors))
+    assert 0.015 < np.median(off) < 0.04
+    assert 0.1 < np.quantile(off, 0.98) < off.max() < 0.35
+    np.testing.assert_allclose(np.concatenate(errors).mean(0), 0, atol=0.02)  # no side is preferred
+
+
+def test_boxes_are_a_function_of_seed_and_index() -> None:
+    scene = draw_scene(OBJECTS, 0, 1)
+    first = annotated_boxes(scene, 0, 1)
+    np.testing.assert_array_equal(annotated_boxes(scene, 0, 1), first)
+    assert not np.array_equal(annotated_boxes(scene, 0, 2), first)
+    assert not np.array_equal(annotated_boxes(scene, 1, 1), first)
+
+
+def test_distractors_are_not_boxed() -> None:
+    """The boxes keep to the object, however many other things stand around it."""
+    crowded = replace(OBJECTS, distractor_rate=1.0)
+    for i in range(40):
+        scene = draw_scene(crowded, 0, i)
+        left, top, right, bottom = exact_box(scene)
+        mean = annotated_boxes(scene, 0, i, 50).mean(0)
+        np.testing.assert_allclose(mean[[0, 2]], [left, right], atol=0.05 * (right - left) + 0.5)
+        np.testing.assert_allclose(mean[[1, 3]], [top, bottom], atol=0.05 * (bottom - top) + 0.5)
+
+
+def test_a_scene_without_one_main_object_has_no_boxes() -> None:
+    empty = draw_scene(replace(OBJECTS, object_counts=(1.0,)), 0, 0)
+    with pytest.raises(DataError, match="a scene of 0 classes has no main object"):
+        annotated_boxes(empty, 0, 0)
+
+
+@pytest.fixture(scope="module")
+def boxed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("boxes") / "set"
+    write_box_scenes(folder, count=20, seed=3, annotators=4)
+    return folder
+
+
+def test_written_boxes_are_read_in_both_formats(boxed: Path) -> None:
+    text, table = (read_boxes(boxed / name) for name in ("boxes.txt", "boxes.csv"))
+    assert len(text) == len(table) == 20
+    assert text.skipped == table.skipped == ()
+    assert text.classes == ()
+    for i, (one, other) in enumerate(zip(text.photos, table.photos, strict=True)):
+        scene = draw_scene(OBJECTS, 3, i)
+        expected = annotated_boxes(scene, 3, i, 4)
+        assert one.shape == other.shape == scene.labels.shape
+        for photo in (one, other):
+            np.testing.assert_array_equal(photo.objects, [expected])
+        assert other.classes == (OBJECTS.classes[int(np.argmax(scene.tags))],)
+        mask = read_mask(boxed / "SegmentationClass" / f"{one.name}.png")
+        np.testing.assert_array_equal(mask, scene.labels)
+        error = np.abs(text.dataset().image(i).astype(int) - scene.image)
+        assert error.mean() < 6  # JPEG
+
+
+def test_boxed_objects_are_of_no_target_class(boxed: Path) -> None:
+    found = read_boxes(boxed / "boxes.csv")
+    assert len(found.classes) > 5
+    assert found.without_classes(SCENES.classes).digest == found.digest
+
+
+def test_every_boxed_scene_is_announced(tmp_path: Path) -> None:
+    calls: list[None] = []
+    write_box_scenes(tmp_path / "set", count=3, advance=lambda: calls.append(None))
+    assert len(calls) == 3
+
+
+def test_a_set_of_boxes_is_whole_or_not_there(tmp_path: Path) -> None:
+    def full() -> None:
+        raise OSError(28, "No space left on device")
+
+    with pytest.raises(DataError, match="cannot be written: No space left on device"):
+        write_box_scenes(tmp_path / "set", count=3, advance=full)
+    assert list(tmp_path.iterdir()) == []
+    with pytest.raises(DataError, match="exists already"):
+        write_box_scenes(tmp_path, count=3)

@@ -453,3 +453,163 @@ def test_batches_shrink_smoothly() -> None:
     stripes = (torch.arange(64) % 2).float().expand(1, 3, 64, 64)
     assert (resize_batch(stripes, 0.5) - 0.5).abs().max() < 0.2
     torch.testing.assert_close(resize_batch(stripes, 1.0), stripes)
+
+
+# Edges cut off, and mirrored borders
+
+
+class Told:
+    """A generator that draws what it is told."""
+
+    def __init__(self, *draws: Any) -> None:
+        self.draws = list(draws)
+
+    def uniform(self, low: float, high: float, size: int | None = None) -> Any:
+        drawn = self.draws.pop(0)
+        assert np.all(np.less_equal(low, drawn))
+        assert np.all(np.less_equal(drawn, high))
+        return np.array(drawn) if size is not None else drawn
+
+    def random(self) -> float:
+        return float(self.draws.pop(0))
+
+    def integers(self, low: int, high: int) -> int:
+        return int(self.draws.pop(0))
+
+
+def slow_letterbox_of_mirrors(photo: Image, side: int) -> Image:
+    """Pixel by pixel: the photo in the middle, and where it ends its mirror image about its edge.
+
+    The photo's longer side is ``side`` already.
+    """
+    height, width = photo.shape[:2]
+    top, left = (side - height) // 2, (side - width) // 2
+    canvas = np.zeros((side, side, 3), np.uint8)
+
+    def folded(place: int, count: int) -> int:
+        while not 0 <= place < count:
+            if count == 1:
+                return 0
+            place = -place if place < 0 else 2 * (count - 1) - place
+        return place
+
+    for y in range(side):
+        for x in range(side):
+            canvas[y, x] = photo[folded(y - top, height), folded(x - left, width)]
+    return canvas
+
+
+@pytest.mark.parametrize("shape", [(30, 40), (40, 31), (40, 40), (3, 40), (1, 40), (40, 1), (1, 1)])
+@pytest.mark.parametrize("flip", [False, True])
+def test_a_reflecting_letterbox_equals_the_loop(shape: tuple[int, int], flip: bool) -> None:
+    """Borders wider than the photo mirror it again and again; labels there are not known."""
+    rng = np.random.default_rng(0)
+    image = rng.integers(0, 256, (*shape, 3), np.uint8)
+    labels = rng.integers(0, 21, shape).astype(np.uint8)
+    kept, side = image.copy(), max(shape)
+    how = Augmentation((side, side), letterbox="reflect")
+    cut, (found,) = augment(image, [labels], how, Told(0.1 if flip else 0.9))  # type: ignore[arg-type]
+    seen, meant = (a[:, ::-1] if flip else a for a in (image, labels))
+    np.testing.assert_array_equal(cut, slow_letterbox_of_mirrors(seen, side))
+    top, left = (side - shape[0]) // 2, (side - shape[1]) // 2
+    expected = np.full((side, side), IGNORE, np.uint8)
+    expected[top : top + shape[0], left : left + shape[1]] = meant
+    np.testing.assert_array_equal(found, expected)
+    np.testing.assert_array_equal(image, kept)
+
+
+@pytest.mark.parametrize(("shape", "side"), [((60, 80), 40), ((30, 20), 50)])
+def test_a_reflecting_letterbox_of_another_size(shape: tuple[int, int], side: int) -> None:
+    """Resized first, then mirrored: the middle is that of a letterbox with a colour."""
+    image = np.random.default_rng(0).integers(0, 256, (*shape, 3), np.uint8)
+    cuts = [
+        augment(image, [], Augmentation((side, side), flip=False, letterbox=fill), Told())[0]  # type: ignore[arg-type]
+        for fill in ("reflect", FILL)
+    ]
+    _, (top, left, height, width) = letterbox(image, side, FILL)
+    photo = cuts[1][top : top + height, left : left + width]
+    np.testing.assert_array_equal(cuts[0], slow_letterbox_of_mirrors(photo, side))
+
+
+@pytest.mark.parametrize("reflect", [False, True])
+def test_edges_cut_off_equal_the_loop(reflect: bool) -> None:
+    image, columns, rows = ramp(50, 80)
+    draws = [(0.0999, 0.02), (0.05, 0.013)]
+    top, bottom = 4, 1  # of 50: 4.995 and 1.0, rounded down
+    left, right = 4, 1  # of 80: 4.0 and 1.04
+    expected = np.array(
+        [[image[y, x] for x in range(left, 80 - right)] for y in range(top, 50 - bottom)]
+    )
+    height, width = expected.shape[:2]
+    if reflect:
+        how = Augmentation((width, width), flip=False, letterbox="reflect", edges=0.1)
+        cut, maps = augment(image, [columns, rows], how, Told(*draws))  # type: ignore[arg-type]
+        start = (width - height) // 2
+        cut, maps = cut[start : start + height], [m[start : start + height] for m in maps]
+    else:
+        how = Augmentation((height, width), flip=False, edges=0.1)
+        cut, maps = augment(image, [columns, rows], how, Told(*draws, 1.0, 0, 0))  # type: ignore[arg-type]
+    np.testing.assert_array_equal(cut, expected)
+    for channel in (0, 1):
+        np.testing.assert_array_equal(maps[channel], expected[..., channel])
+
+
+def test_edges_cover_their_range_on_every_side() -> None:
+    image, columns, rows = ramp(100, 200)
+    rng, how = np.random.default_rng(0), Augmentation((100, 200), flip=False, edges=0.1)
+    seen = []
+    for _ in range(300):
+        _, maps = augment(image, [columns, rows], how, rng)
+        inside = [m[m != IGNORE] for m in maps]
+        seen.append([f(m) for m in inside for f in (np.min, np.max)])
+    low, high = np.min(seen, 0).tolist(), np.max(seen, 0).tolist()
+    # 255 is a column too, but no photo here is so wide.
+    assert (low[0], high[0]) == (0, 19)
+    assert (low[1], high[1]) == (180, 199)
+    assert (low[2], high[2]) == (0, 9)
+    assert (low[3], high[3]) == (90, 99)
+
+
+@settings(derandomize=True, max_examples=60, deadline=None)
+@given(height=SIDES, width=SIDES, edges=st.floats(0, 0.499), seed=st.integers(0, 99))
+def test_edges_leave_something_of_every_photo(
+    height: int, width: int, edges: float, seed: int
+) -> None:
+    image, columns, _ = ramp(height, width)
+    kept = image.copy()
+    for how in (
+        Augmentation((height, width), edges=edges),
+        Augmentation((32, 32), edges=edges, letterbox="reflect"),
+    ):
+        cut, (labels,) = augment(image, [columns], how, np.random.default_rng(seed))
+        assert cut.shape[:2] == labels.shape == how.size
+        assert (labels != IGNORE).any()
+        cut[:] = 0
+    np.testing.assert_array_equal(image, kept)
+
+
+def test_no_edges_draw_nothing() -> None:
+    """Runs of other recipes draw as they did before there were edges."""
+    image, columns, _ = ramp(30, 40)
+    how = Augmentation((20, 20), scale=(0.8, 1.25), jitter=0.1)
+    first, again = (
+        augment(image, [columns], h, np.random.default_rng(3))
+        for h in (how, Augmentation((20, 20), scale=(0.8, 1.25), jitter=0.1, edges=0.0))
+    )
+    np.testing.assert_array_equal(first[0], again[0])
+
+
+@pytest.mark.parametrize(
+    ("form", "line"),
+    [
+        ({"edges": 0.5}, "edges is 0.5; use 0 to below 0.5"),
+        ({"edges": -0.1}, "edges is -0.1; use 0 to below 0.5"),
+        ({"edges": math.nan}, "edges is nan; use 0 to below 0.5"),
+        ({"letterbox": "reflect", "size": (20, 30)}, "a letterbox of 20 x 30 pixels; use a square"),
+        ({"letterbox": "reflect", "stretch": True}, "a letterbox together with stretch or scale"),
+    ],
+)
+def test_edges_and_mirrors_that_cannot_be(form: dict[str, Any], line: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        Augmentation(**{"size": (20, 20), **form})
+    assert str(caught.value).startswith(line)

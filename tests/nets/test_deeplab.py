@@ -9,7 +9,12 @@ from torch import Tensor, nn
 
 from tagseg.errors import ConfigError
 from tagseg.nets.backbone import Activations, Backbone, FeatureBlock
-from tagseg.nets.deeplab import IMAGENET_ROWS, SegmentationNet, initialise_from_classifier
+from tagseg.nets.deeplab import (
+    IMAGENET_ROWS,
+    SegmentationNet,
+    coarse_labels,
+    initialise_from_classifier,
+)
 
 
 class Sampled(Backbone):
@@ -118,11 +123,90 @@ def test_widths() -> None:
     assert other.fc6.out_channels == 256
 
 
+# The margin
+
+
+def reflected(values: list[int], margin: int) -> list[int]:
+    """Without the end itself; as far as there are values, then the last of them."""
+    before = values[1 : margin + 1][::-1]
+    after = values[-margin - 1 : -1][::-1] if len(values) > 1 else []
+    whole = [*before, *values, *after]
+    return [whole[0]] * (margin - len(before)) + whole + [whole[-1]] * (margin - len(after))
+
+
+@pytest.mark.parametrize("size", [(24, 33), (5, 40), (1, 1), (16, 17)])
+def test_a_margin_reflects_the_photo(size: tuple[int, int]) -> None:
+    """The logits are those of a larger photo, made by hand, at the photo's own pixels."""
+    torch.manual_seed(0)
+    net = SegmentationNet(Sampled(), 3, width=4, view_scale=0.1, margin=16).eval()
+    rows, columns = (torch.tensor(reflected(list(range(side)), 16)) for side in size)
+    x = torch.rand(2, 3, *size)
+    larger = x[:, :, rows][..., columns]
+    assert larger.shape[2:] == (size[0] + 32, size[1] + 32)
+    with torch.inference_mode():
+        found = net(x)
+        net.margin = 0
+        expected = net(larger)[..., 16 : 16 + size[0], 16 : 16 + size[1]]
+    assert found.shape == (2, 3, *size)
+    torch.testing.assert_close(found, expected)
+
+
+def test_a_margin_is_for_forward_alone_and_changes_the_border() -> None:
+    torch.manual_seed(0)
+    plain = SegmentationNet(Sampled(), 3, width=4, view_scale=0.2).eval()
+    wide = SegmentationNet(Sampled(), 3, width=4, view_scale=0.2, margin=16).eval()
+    wide.load_state_dict(plain.state_dict())
+    x = torch.rand(1, 3, 97, 97)
+    with torch.inference_mode():
+        assert torch.equal(plain.coarse(x), wide.coarse(x))
+        differs = (plain(x) - wide(x)).abs().amax(1)[0] > 1e-6
+    # fc6 reaches 2 positions further; upsampling brings a position 7 pixels wider.
+    assert differs[0].any()
+    assert not differs[16:81, 16:81].any()
+
+
+@pytest.mark.parametrize(("size", "stride"), [((321, 321), 8), ((40, 57), 8), ((33, 16), 16)])
+def test_coarse_labels_lie_on_the_positions_of_coarse(size: tuple[int, int], stride: int) -> None:
+    labels = torch.randint(0, 256, (2, *size), dtype=torch.uint8)
+    net = SegmentationNet(Sampled(stride), 3, width=4, view_scale=0.1).eval()
+    found = coarse_labels(labels, stride)
+    with torch.inference_mode():
+        assert found.shape[1:] == net.coarse(torch.rand(1, 3, *size)).shape[2:]
+    assert found.dtype == torch.uint8
+    for photo in range(2):
+        for i in range(found.shape[1]):
+            for j in range(found.shape[2]):
+                assert found[photo, i, j] == labels[photo, stride * i, stride * j]
+
+
+# Training
+
+
+@pytest.mark.parametrize("kind", [torch.optim.AdamW, torch.optim.SGD])
+def test_groups_of_one_rate_train_as_one_group(kind: type[torch.optim.Optimizer]) -> None:
+    """Schedules that tell only the backbone from the rest do not notice finer groups."""
+    trained = []
+    for split in (True, False):
+        torch.manual_seed(0)
+        net = SegmentationNet(Sampled(), 3, width=4, view_scale=0.1, dropout=0.0)
+        groups = net.parameter_groups() if split else [{"params": net.parameters()}]
+        optimizer = kind(groups, lr=0.1, weight_decay=0.01)  # type: ignore[call-arg]
+        for _ in range(3):
+            optimizer.zero_grad()
+            net(torch.rand(1, 3, 17, 17)).square().mean().backward()
+            optimizer.step()
+        trained.append(net.state_dict())
+    for name, values in trained[0].items():
+        assert torch.equal(values, trained[1][name]), name
+
+
 @pytest.mark.parametrize("learn_upsampling", [True, False])
 def test_parameter_groups_hold_every_trained_parameter_once(learn_upsampling: bool) -> None:
     net = SegmentationNet(Sampled(), 3, width=4, learn_upsampling=learn_upsampling)
     groups = net.parameter_groups()
-    assert [group["name"] for group in groups] == ["backbone", "head", "score"]
+    assert [group["name"] for group in groups] == ["backbone", "head", "score", "score_bias"]
+    assert groups[2]["params"] == [net.score.weight]
+    assert groups[3]["params"] == [net.score.bias]
     held = [id(p) for group in groups for p in group["params"]]  # type: ignore[attr-defined]
     assert len(held) == len(set(held))
     assert set(held) == {id(p) for p in net.parameters() if p.requires_grad}
@@ -135,6 +219,8 @@ def test_parameter_groups_hold_every_trained_parameter_once(learn_upsampling: bo
         ({"width": 0}, "width of 0"),
         ({"field_of_view": "huge"}, "no field of view 'huge'; use large or small"),
         ({"view_scale": 0.0}, "a view scale of 0.0"),
+        ({"margin": -8}, "a margin of -8 pixels; use a multiple of 8"),
+        ({"margin": 12}, "a margin of 12 pixels; use a multiple of 8"),
     ],
 )
 def test_impossible_numbers_are_refused(change: dict[str, object], message: str) -> None:
@@ -206,6 +292,16 @@ def test_without_a_vgg_classifier_scores_start_small(
     assert initialise_from_classifier(net, state, ["cow"] * 39) == ()
     torch.testing.assert_close(net.fc6.weight.detach(), fc6)
     assert 0.009 < net.score.weight.std() < 0.011
+
+
+def test_score_starts_small_without_the_shared_rows(classifier: dict[str, Tensor]) -> None:
+    torch.manual_seed(0)
+    net = SegmentationNet(Sampled(8, 512), 21, width=256)
+    assert initialise_from_classifier(net, classifier, ["cat"] * 20, shared_rows=False) == ()
+    assert 0.0095 < net.score.weight.std() < 0.0105
+    assert not net.score.bias.any()  # type: ignore[union-attr]
+    assert net.fc7.bias[1] == 16 + 3  # type: ignore[index]
+    assert net.fc6.bias[1] == 16  # type: ignore[index]
 
 
 def test_class_names_must_fit_the_labels() -> None:

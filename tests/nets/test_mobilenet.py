@@ -9,8 +9,10 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import nn
 
+from contracts import BackboneContract
 from tagseg.errors import ConfigError
-from tagseg.nets.mobilenet import MobileNetV2
+from tagseg.nets.backbone import Backbone
+from tagseg.nets.mobilenet import MobileNetV2, Stride2Padding
 from tagseg.nets.weights import load_into, resolve
 
 DATA = Path("/work/shared/data")
@@ -131,6 +133,44 @@ def test_unknown_numbers_are_refused() -> None:
         MobileNetV2(4)
     with pytest.raises(ConfigError, match="no stride2_padding 'valid'"):
         MobileNetV2(8, "valid")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("padding", ["symmetric", "same_bottom_right"])
+class TestWithoutDilation(BackboneContract):
+    @pytest.fixture
+    def backbone(self, padding: Stride2Padding) -> Backbone:
+        torch.manual_seed(0)
+        return MobileNetV2(8, padding, dilated=False).eval()
+
+
+@pytest.mark.parametrize("stride", [8, 16])
+def test_without_dilation_strides_become_1_and_kernels_stay(stride: int) -> None:
+    """The layers of the dense network, with the dilations of the strided one."""
+    torch.manual_seed(0)
+    dense = randomised(MobileNetV2(stride))
+    plain = MobileNetV2(stride, dilated=False).eval()
+    plain.load_state_dict(dense.state_dict())
+    assert (dense.dilated, plain.dilated) == (True, False)
+    dilations = set()
+    for ours, theirs in zip(convolutions(plain), convolutions(dense), strict=True):
+        assert ours.stride == theirs.stride
+        assert ours.dilation == (1, 1)
+        dilations.add(theirs.dilation)
+        theirs.dilation = (1, 1)
+        theirs.padding = tuple(side // 2 for side in theirs.kernel_size)
+    assert max(dilations) == (32 // stride, 32 // stride)
+    x = torch.rand(1, 3, 64, 81)
+    with torch.inference_mode():
+        assert torch.equal(plain(x), dense(x))
+
+
+def convolutions(net: nn.Module) -> list[nn.Conv2d]:
+    return [module for module in net.modules() if isinstance(module, nn.Conv2d)]
+
+
+def test_dilated_is_the_default() -> None:
+    with torch.device("meta"):
+        assert str(MobileNetV2()) == str(MobileNetV2(dilated=True))
 
 
 @pytest.mark.skipif(not REAL.exists(), reason="real weights are not here")

@@ -3,7 +3,9 @@ from __future__ import annotations
 import pytest
 import torch
 
+from contracts import BackboneContract
 from tagseg.errors import ConfigError
+from tagseg.nets.backbone import Backbone
 from tagseg.nets.tiny import Tiny
 
 
@@ -55,3 +57,31 @@ def test_feature_blocks_are_the_blocks(stride: int, strides: list[int]) -> None:
     activations = net.activations(torch.rand(1, 3, 40, 48))
     assert outputs[0] is activations.block4
     assert outputs[1] is activations.block5
+
+
+class TestDilated(BackboneContract):
+    @pytest.fixture
+    def backbone(self) -> Backbone:
+        torch.manual_seed(0)
+        return Tiny(dilated=True).eval()
+
+
+@pytest.mark.parametrize("stride", [8, 16])
+def test_dilation_spreads_the_kernels_of_block5_alone(stride: int) -> None:
+    torch.manual_seed(0)
+    plain, dilated = Tiny(stride).eval(), Tiny(stride, dilated=True).eval()
+    dilated.load_state_dict(plain.state_dict())
+    assert (plain.dilated, dilated.dilated) == (False, True)
+    x = torch.rand(1, 3, 128, 160)
+    with torch.inference_mode():
+        ours, theirs = dilated.activations(x), plain.activations(x)
+        assert torch.equal(ours.block4, theirs.block4)
+        # A kernel dilated by 2 sees every second position: the plain one on each half of them.
+        for row in (0, 1):
+            for column in (0, 1):
+                half = plain.block5(theirs.block4[..., row::2, column::2])
+                torch.testing.assert_close(ours.block5[..., row::2, column::2], half)
+
+
+def test_no_dilation_unless_asked() -> None:
+    assert str(Tiny()) == str(Tiny(dilated=None)) == str(Tiny(dilated=False))

@@ -6,7 +6,7 @@ from torch import nn
 
 from contracts import BackboneContract
 from tagseg.errors import ConfigError
-from tagseg.nets.backbone import upsample_grid
+from tagseg.nets.backbone import Backbone, upsample_grid
 from tagseg.nets.vgg import Vgg16
 
 
@@ -165,3 +165,51 @@ def test_feature_blocks_are_the_relus_of_vgg(stride: int, strides: list[int]) ->
     assert [len(block.layers) for block in blocks] == [2, 2, 3, 3, 3]
     named = [net.get_submodule(name) for block in blocks for name in block.layers]
     assert named == [layer for layer in net.features if isinstance(layer, nn.ReLU)]
+
+
+# The original geometry at the strides of the seeders of Oh et al.
+
+
+@pytest.mark.parametrize("stride", [8, 16])
+class TestWithoutDilation(BackboneContract):
+    @pytest.fixture
+    def backbone(self, stride: int) -> Backbone:
+        torch.manual_seed(0)
+        return Vgg16(stride, dilated=False).eval()
+
+
+@pytest.mark.parametrize("stride", [8, 16])
+def test_without_dilation_the_last_pools_are_left_out(stride: int) -> None:
+    """Torchvision's network without pool5 and, at stride 8, pool4; its names hold."""
+    torch.manual_seed(0)
+    net, plain = Vgg16(stride, dilated=False), torchvision_layers()
+    plain.load_state_dict(net.features.state_dict())
+    assert (net.dilated, net.grid_stride) == (False, None)
+    kept = [layer for i, layer in enumerate(plain) if i != 30 and (i != 23 or stride == 16)]
+    x = torch.rand(1, 3, 64, 32)
+    with torch.inference_mode():
+        expected = nn.Sequential(*kept)(net.normalise(x))
+        assert expected.shape == (1, 512, 64 // stride, 32 // stride)
+        torch.testing.assert_close(net(x), expected)
+        torch.testing.assert_close(net.activations(x).block5, expected)
+        torch.testing.assert_close(net.activations(x).block4, plain[:23](net.normalise(x)))
+
+
+def test_without_dilation_sizes_round_up() -> None:
+    for stride, size in ((8, 41), (16, 21), (32, 11)):
+        with torch.device("meta"):
+            pooled = Vgg16(stride, dilated=False)(torch.empty(1, 3, 321, 321))
+        assert pooled.shape == (1, 512, size, size)
+
+
+@pytest.mark.parametrize(("stride", "dilated"), [(8, True), (16, True), (32, False)])
+def test_the_default_is_deeplabs_geometry_or_the_whole_network(stride: int, dilated: bool) -> None:
+    with torch.device("meta"):
+        default, told = Vgg16(stride), Vgg16(stride, dilated=dilated)
+    assert default.dilated is told.dilated is dilated
+    assert str(default.features) == str(told.features)
+
+
+def test_stride_32_has_no_dilated_form() -> None:
+    with pytest.raises(ConfigError, match="no dilated form at output stride 32; use 8 or 16"):
+        Vgg16(32, dilated=True)

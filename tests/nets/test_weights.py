@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from tagseg.errors import WeightsError
 from tagseg.nets.backbone import Activations, Backbone
 from tagseg.nets.mobilenet import MobileNetV2
+from tagseg.nets.resnet import ResNet50, ResNet101
 from tagseg.nets.weights import IMAGENET_URLS, LoadedWeights, load_into, resolve
 
 REAL = Path("/work/shared/data/weights/mobilenet_v2_imagenet.safetensors")
@@ -183,7 +184,7 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "hub" / "checkpoints"
 
 
-@pytest.mark.parametrize("backbone", ["vgg16", "mobilenet_v2"])
+@pytest.mark.parametrize("backbone", ["vgg16", "mobilenet_v2", "resnet50", "resnet101"])
 def test_without_network_the_line_names_file_and_place(
     hub: Path, monkeypatch: pytest.MonkeyPatch, backbone: str
 ) -> None:
@@ -352,6 +353,30 @@ def test_mobilenet_takes_its_padding_and_keeps_its_statistics(
     load_into(net, loaded(state_of(net), **metadata))
     assert net.stride2_padding == padding
     assert not net.train().features[0][1].training
+
+
+@pytest.mark.parametrize("make", [ResNet50, ResNet101])
+def test_resnets_take_torchvisions_entries_and_keep_their_statistics(
+    make: type[ResNet50 | ResNet101],
+) -> None:
+    with torch.device("meta"):
+        net = make(16)
+    net.to_empty(device="cpu")
+    counters = [name for name in net.state_dict() if name.endswith("num_batches_tracked")]
+    entries = {
+        name: torch.full(tensor.shape, float(i))
+        for i, (name, tensor) in enumerate(net.state_dict().items())
+        if name not in counters  # files of old versions have none
+    }
+    classifier = {"fc.weight": torch.ones(1000, 2048), "fc.bias": torch.ones(1000)}
+    load_into(net, loaded({**entries, **classifier}))
+    state = net.state_dict()
+    assert all(torch.equal(state[name], entries[name]) for name in entries)
+    assert len(entries) + len(counters) == len(state)
+    assert not net.train().layer4[2].bn3.training
+    del entries["layer3.0.downsample.1.running_var"]
+    with pytest.raises(WeightsError, match=r"the first is layer3.0.downsample.1.running_var"):
+        load_into(net, loaded(entries))
 
 
 @pytest.mark.skipif(not REAL.exists(), reason="real weights are not here")

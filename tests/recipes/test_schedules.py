@@ -9,8 +9,13 @@ import pytest
 from tagseg.recipes import schedules
 from tagseg.recipes.base import Setup, TrainingConfig
 from tagseg.recipes.dcsm import Config as TwoPhaseConfig
+from tagseg.recipes.guided import Config as GuidedConfig
 from tagseg.recipes.schedules import (
     classifier_schedule,
+    gap_schedule,
+    guide_classifier_schedule,
+    large_fov_schedule,
+    saliency_schedule,
     segmenter_schedule,
     two_phase_schedules,
     uses_paper_schedule,
@@ -105,3 +110,89 @@ def test_each_phase_as_configured(schedule):
     phases = two_phase_schedules(config, TINY, 2000)
     assert [schedule.iterations for schedule in phases] == [7, 9]
     assert {(s.batch_size, s.learning_rate) for s in phases} == {(3, 0.5)}
+
+
+# Guided segmentation and SEC
+
+
+GUIDED = GuidedConfig()
+
+
+def rates(schedule, *iterations):
+    return [schedule.learning_rate * learning_rate_factor(schedule, t) for t in iterations]
+
+
+@pytest.mark.parametrize(
+    ("make", "iterations", "batch", "every", "multipliers"),
+    [
+        (gap_schedule, 8000, 15, 2000, {"score": 10.0}),
+        (large_fov_schedule, 8000, 15, 2000, {"score": 10.0, "score_bias": 20.0}),
+        (guide_classifier_schedule, 30_000, 40, 5000, {}),
+    ],
+)
+def test_oh_et_als(make, iterations, batch, every, multipliers):
+    """B.2 and F: SGD from 1e-3, a tenth of it every 2,000 or 5,000 iterations."""
+    schedule = make(GUIDED, VGG, 10_582)
+    assert (schedule.iterations, schedule.batch_size) == (iterations, batch)
+    assert (schedule.optimizer, schedule.momentum, schedule.weight_decay) == ("sgd", 0.9, 5e-4)
+    assert (schedule.warmup, schedule.clip, schedule.multipliers) == (0, None, multipliers)
+    for stage in range(iterations // every):
+        first, last = every * stage, every * (stage + 1) - 1
+        assert rates(schedule, first, last) == pytest.approx([10.0 ** -(3 + stage)] * 2)
+
+
+@pytest.mark.parametrize("photos", [5000, 11_041])
+def test_chen_et_als_for_the_saliency_network(photos):
+    """DeepLab-v2, 4.1: SGD of 10 photos from 2.5e-4, poly with power 0.9 over 20,000."""
+    schedule = saliency_schedule(GUIDED, VGG, photos)
+    assert (schedule.iterations, schedule.batch_size) == (20_000, 10)
+    assert (schedule.optimizer, schedule.momentum, schedule.weight_decay) == ("sgd", 0.9, 5e-4)
+    assert schedule.multipliers == {"score": 10.0, "score_bias": 20.0}
+    at = (0, 10_000, 19_999)
+    assert rates(schedule, *at) == pytest.approx([2.5e-4 * (1 - t / 20_000) ** 0.9 for t in at])
+
+
+def test_short_ones_of_guided_segmentation():
+    for setup, photos in ((TINY, 2000), (VGG, 4999), (TINY, 3)):
+        gap = gap_schedule(GUIDED, setup, photos)
+        assert gap == guide_classifier_schedule(GUIDED, setup, photos)
+        assert gap == classifier_schedule(GUIDED, setup, photos)
+        assert large_fov_schedule(GUIDED, setup, photos) == segmenter_schedule(
+            GUIDED, setup, photos
+        )
+        saliency = saliency_schedule(GUIDED, setup, photos)
+        wanted = -(-int(GUIDED.saliency_epochs * photos) // saliency.batch_size)
+        assert saliency.iterations == max(wanted, schedules._LEAST)
+        assert saliency.optimizer == "adamw"
+        assert saliency.multipliers == {"backbone": GUIDED.segmenter_backbone_factor}
+
+
+def test_the_papers_where_it_is_asked_for():
+    paper = replace(GUIDED, schedule="paper")
+    for make in (gap_schedule, large_fov_schedule, guide_classifier_schedule, saliency_schedule):
+        assert make(paper, TINY, 3) == make(GUIDED, VGG, 10_582)
+        assert make(replace(GUIDED, schedule="short"), VGG, 10_582).optimizer == "adamw"
+
+
+@pytest.mark.parametrize("schedule", ["paper", "short"])
+@pytest.mark.parametrize(
+    ("make", "name"),
+    [
+        (gap_schedule, "classifier"),
+        (guide_classifier_schedule, "classifier"),
+        (large_fov_schedule, "segmenter"),
+    ],
+)
+def test_guided_segmentation_as_configured(make, name, schedule):
+    own = {f"{name}_iterations": 7, f"{name}_batch_size": 3, f"{name}_learning_rate": 0.5}
+    found = make(replace(GUIDED, schedule=schedule, **own), TINY, 2000)
+    assert (found.iterations, found.batch_size, found.learning_rate) == (7, 3, 0.5)
+
+
+@pytest.mark.parametrize("schedule", ["paper", "short"])
+def test_the_saliency_network_as_configured(schedule):
+    config = replace(GUIDED, schedule=schedule, saliency_iterations=7)
+    assert saliency_schedule(config, TINY, 2000).iterations == 7
+    # The segmenter's and the classifier's numbers are not its own.
+    other = replace(config, segmenter_iterations=9, classifier_iterations=9)
+    assert saliency_schedule(other, TINY, 2000) == saliency_schedule(config, TINY, 2000)

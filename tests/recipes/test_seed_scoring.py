@@ -136,11 +136,11 @@ def test_nothing_to_compare(run):
     of_train = GroundTruth({n: truth.labels(n, SHAPE) for n in run.photos.names[:1]}, CLASSES)
     val = WorkingPhotos(dataset(4, np.array([True, True, False, True])), 12)
     untold = replace(run, val=val)
-    assert len(find_seed_maps(run, outcome, truth)) == 1
-    assert find_seed_maps(run, outcome, None) == []
-    assert find_seed_maps(run, outcome_of(run), truth) == []
-    assert find_seed_maps(untold, outcome, truth) == []
-    assert find_seed_maps(run, outcome, of_train) == []
+    assert len(find_seed_maps(run, outcome.seeds, truth)) == 1
+    assert find_seed_maps(run, outcome.seeds, None) == []
+    assert find_seed_maps(run, outcome_of(run).seeds, truth) == []
+    assert find_seed_maps(untold, outcome.seeds, truth) == []
+    assert find_seed_maps(run, outcome.seeds, of_train) == []
     assert score_seeds(run, [], truth, [0]) == []
     assert seed_scores_from([]) == []
 

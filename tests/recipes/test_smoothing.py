@@ -239,3 +239,62 @@ def test_seeds_that_the_crf_leaves_nothing_of(given):
 def test_values_from_json():
     values = {"a": (1.0, 2.0), "b": None, "c": 3}
     assert from_json(json.loads(json.dumps(values))) == values
+
+
+# Labels
+
+
+def two_colours(height: int = 10, width: int = 16) -> np.ndarray:
+    image = np.zeros((height, width, 3), np.uint8)
+    image[:, width // 2 :] = 255
+    return image
+
+
+LABELS = Smoothing(CrfParameters((8.0, 30.0, 20.0), (3.0, 3.0), 5), HigherOrder())
+
+
+def test_labels_are_the_crf_over_the_labels_that_are_there(given):
+    """The energy of a label is -1 where it stands and 0 elsewhere: the authors' -p."""
+    image, labels = two_colours(), np.zeros((10, 16), np.uint8)
+    labels[2:5, 3:6], labels[6:8, 9:12] = 3, 7
+    LABELS.labels(image, labels)
+    ((seen, unary, parameters, terms),) = given
+    assert seen is image
+    assert (parameters, terms) == (LABELS.parameters, {})
+    expected = np.zeros((3, 10, 16), np.float32)
+    for k, label in enumerate((0, 3, 7)):
+        for y in range(10):
+            for x in range(16):
+                expected[k, y, x] = -1.0 if labels[y, x] == label else 0.0
+    assert unary.dtype == np.float32
+    np.testing.assert_array_equal(unary, expected)
+
+
+def test_labels_follow_the_photos_edges():
+    """Most of the left half is 3; the CRF fills it, clears what bled out, and keeps the types."""
+    image, labels = two_colours(), np.zeros((10, 16), np.uint8)
+    labels[:, :7] = 3
+    labels[4, 3], labels[5, 12] = 0, 3
+    kept = labels.copy()
+    found = LABELS.labels(image, labels)
+    assert (found.dtype, found.shape) == (np.uint8, (10, 16))
+    assert set(found[:, :8].ravel()) == {3}
+    assert set(found[:, 8:].ravel()) == {0}
+    np.testing.assert_array_equal(labels, kept)
+
+
+@pytest.mark.parametrize("label", [0, 5])
+@pytest.mark.parametrize("shape", [(10, 16), (1, 1), (1, 40)])
+def test_labels_of_one_kind_stay_as_they_are(given, label, shape):
+    labels = np.full(shape, label, np.uint8)
+    np.testing.assert_array_equal(LABELS.labels(np.zeros((*shape, 3), np.uint8), labels), labels)
+    assert given == []
+
+
+@pytest.mark.parametrize("shape", [(1, 2), (1, 40), (2, 1)])
+def test_labels_of_photos_that_are_hardly_there(shape):
+    labels = np.zeros(shape, np.uint8)
+    labels[0, 0] = 2
+    found = LABELS.labels(np.zeros((*shape, 3), np.uint8), labels)
+    assert found.shape == shape
+    assert set(found.ravel()) <= {0, 2}

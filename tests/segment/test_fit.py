@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -13,10 +14,11 @@ from tagseg.data.transforms import Augmentation
 from tagseg.data.working import WorkingPhotos
 from tagseg.errors import TagError
 from tagseg.maps import IGNORE, Labels
+from tagseg.nets.aspp import AsppNet
 from tagseg.nets.catalog import build_backbone
 from tagseg.nets.deeplab import SegmentationNet
 from tagseg.nets.weights import resolve
-from tagseg.segment.fit import fit_segmenter
+from tagseg.segment.fit import GridBatch, fit_on_grid, fit_segmenter
 from tagseg.training import Execution, Schedule
 
 EXECUTION = Execution(seed=2)
@@ -141,3 +143,242 @@ def test_the_same_seed_gives_the_same_network(photos: WorkingPhotos) -> None:
     ]  # fmt: skip
     assert all(torch.equal(tensor, weights[1][name]) for name, tensor in weights[0].items())
     assert not torch.equal(weights[0]["fc6.weight"], weights[2]["fc6.weight"])
+
+
+# On the network's own grid
+
+
+def grid_loss(scores: Tensor, on_grid: GridBatch) -> Tensor:
+    labels = on_grid.labels.long()
+    return functional.cross_entropy(scores.float(), labels, ignore_index=IGNORE)
+
+
+def grid_net(stride: int = 8) -> SegmentationNet:
+    torch.manual_seed(0)
+    backbone = build_backbone("tiny", resolve("imagenet", "tiny"), output_stride=stride)
+    return SegmentationNet(
+        backbone, 9, width=16, dropout=0.0, view_scale=0.15, learn_upsampling=False, margin=stride
+    )
+
+
+class Watch:
+    """An objective that remembers scores, what is known on the grid, and the crops themselves."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.seen: list[tuple[Tensor, GridBatch, Tensor]] = []
+        coarse = SegmentationNet.coarse
+
+        def remembered(net: SegmentationNet, x: Tensor) -> Tensor:
+            self.crops = x.detach()
+            return coarse(net, x)
+
+        monkeypatch.setattr(SegmentationNet, "coarse", remembered)
+
+    def __call__(self, scores: Tensor, on_grid: GridBatch) -> Tensor:
+        self.seen.append((scores.detach(), on_grid, self.crops))
+        return grid_loss(scores, on_grid)
+
+
+@pytest.fixture
+def watch(monkeypatch: pytest.MonkeyPatch) -> Watch:
+    return Watch(monkeypatch)
+
+
+def places(photo: int, height: int = 60, width: int = 80) -> Labels:
+    """Every pixel's own place as a label, of which each photo has another rule."""
+    rows, columns = np.mgrid[:height, :width]
+    return ((rows * 7 + columns * 3 + photo) % 9).astype(np.uint8)
+
+
+def slow_colours(crop: Any, stride: int) -> Any:
+    """Mean colour of the pixels nearer than half a stride to stride * i, in each direction."""
+    height, width = crop.shape[1:]
+    reach = (stride - 1) // 2
+    out = np.zeros((-(-height // stride), -(-width // stride), 3))
+    for i in range(out.shape[0]):
+        for j in range(out.shape[1]):
+            y, x = stride * i, stride * j
+            part = crop[:, max(0, y - reach) : y + reach + 1, max(0, x - reach) : x + reach + 1]
+            out[i, j] = part.reshape(3, -1).mean(1)
+    return out
+
+
+@pytest.mark.parametrize(
+    ("stride", "size"),
+    [(8, (48, 64)), (8, (72, 88)), (8, (41, 57)), (16, (48, 80)), (16, (33, 65))],
+)
+def test_what_the_objective_is_told_on_the_grid(
+    photos: WorkingPhotos, watch: Watch, stride: int, size: tuple[int, int]
+) -> None:
+    """Labels of the pixels stride * i, mean colours around them, and which lie in the photo."""
+    fit_on_grid(
+        grid_net(stride), photos, places, watch, Augmentation(size),
+        Schedule(3, 4, 1e-3), execution=EXECUTION,
+    )  # fmt: skip
+    grid = tuple(-(-side // stride) for side in size)
+    padded = 0
+    for scores, on_grid, crops in watch.seen:
+        assert scores.shape == (4, 9, *grid)
+        assert on_grid.tags.shape == (4, 8)
+        assert (on_grid.tags.dtype, on_grid.inside.dtype) == (torch.bool, torch.bool)
+        assert (on_grid.labels.dtype, on_grid.images.dtype) == (torch.uint8, torch.uint8)
+        assert on_grid.labels.shape == on_grid.inside.shape == (4, *grid)
+        # Targets know everything: only padding has no label.
+        assert torch.equal(on_grid.inside, on_grid.labels != IGNORE)
+        pixels = (crops * 255).round().double().numpy()
+        for crop, colours in zip(pixels, on_grid.images, strict=True):
+            expected = slow_colours(crop, stride)
+            assert np.abs(colours.numpy() - expected).max() <= 0.5 + 1e-3
+        padded += int((~on_grid.inside).sum())
+    assert (padded > 0) == (size[0] > 60 or size[1] > 80)
+
+
+def test_labels_are_those_of_the_pixels_themselves(watch: Watch) -> None:
+    """A photo whose colours tell where a pixel comes from; the labels must be of these pixels."""
+    rows, columns = np.mgrid[:60, :80].astype(np.uint8)
+    image = np.stack([columns, rows, np.full_like(rows, 7)], 2)
+    dataset = replace(_SCENES[0].subset([0]), sources=(image,))
+
+    def own(index: int) -> Labels:
+        return ((rows.astype(int) * 5 + columns * 3) % 9).astype(np.uint8)
+
+    fit_on_grid(
+        grid_net(), WorkingPhotos(dataset, 80), own, watch, Augmentation((72, 56)),
+        Schedule(4, 2, 1e-3), execution=EXECUTION,
+    )  # fmt: skip
+    known = 0
+    for _, on_grid, crops in watch.seen:
+        pixels = (crops * 255).round().long()
+        for b in range(len(pixels)):
+            for i in range(on_grid.labels.shape[1]):
+                for j in range(on_grid.labels.shape[2]):
+                    red, green, blue = pixels[b, :, 8 * i, 8 * j].tolist()
+                    inside = (red, green, blue) != (118, 118, 118)
+                    assert on_grid.inside[b, i, j] == inside
+                    wanted = (green * 5 + red * 3) % 9 if inside else IGNORE
+                    assert on_grid.labels[b, i, j] == wanted
+                    known += inside
+    assert known > 100
+
+
+def test_labels_that_are_not_known_are_inside_all_the_same(
+    photos: WorkingPhotos, watch: Watch
+) -> None:
+    nothing = np.full((60, 80), IGNORE, np.uint8)
+    fit_on_grid(
+        grid_net(), photos, lambda index: nothing,
+        lambda scores, on_grid: 0 * watch(scores, on_grid).nan_to_num(),
+        Augmentation((72, 80)), Schedule(2, 3, 1e-3), execution=EXECUTION,
+    )  # fmt: skip
+    for _, on_grid, _ in watch.seen:
+        assert (on_grid.labels == IGNORE).all()
+        rows = on_grid.inside.all(2).sum(1)  # 60 of 72 rows: 7 or 8 positions
+        assert rows.tolist() == [7 if r == 7 else 8 for r in rows]
+        assert (rows < 9).all()
+
+
+def test_stretched_photos_fill_the_grid(photos: WorkingPhotos, watch: Watch) -> None:
+    fit_on_grid(
+        grid_net(), photos, targets, watch, Augmentation((72, 96), stretch=True),
+        Schedule(2, 4, 1e-3), execution=EXECUTION,
+    )  # fmt: skip
+    for _, on_grid, _ in watch.seen:
+        assert on_grid.inside.all()
+        for present, labels in zip(on_grid.tags, on_grid.labels, strict=True):
+            found = set(labels.unique().tolist()) - {0, IGNORE}
+            assert found <= {k + 1 for k in range(8) if present[k]}
+
+
+def coloured() -> tuple[WorkingPhotos, list[Labels]]:
+    """Red rectangles of class 1 and blue ones of class 2 on grey noise."""
+    rng = np.random.default_rng(0)
+    images, masks = [], []
+    for i in range(8):
+        image, labels = rng.integers(90, 130, (48, 64, 3), np.uint8), np.zeros((48, 64), np.uint8)
+        for label, left in ((1, 0), (2, 32)):
+            if i % 4 != label:
+                top, width = int(rng.integers(0, 20)), int(rng.integers(16, 30))
+                image[top : top + 24, left : left + width] = (
+                    (250, 0, 0) if label == 1 else (0, 0, 250)
+                )
+                labels[top : top + 24, left : left + width] = label
+        images.append(image)
+        masks.append(labels)
+    tags = np.array([[(m == label).any() for label in range(1, 9)] for m in masks])
+    return WorkingPhotos(
+        replace(_SCENES[0].subset(range(8)), sources=tuple(images), tags=tags), 64
+    ), masks
+
+
+@pytest.mark.parametrize("kind", ["large_fov", "aspp"])
+def test_it_learns_on_the_grid(kind: str) -> None:
+    """Both networks find the labels at full size; upsampling stays bilinear."""
+    photos, masks = coloured()
+    net = grid_net()
+    before = net.upsample.weight.clone()
+    if kind == "aspp":
+        net = AsppNet(net.backbone, 9, view_scale=0.15)  # type: ignore[assignment]
+    lines: list[dict[str, Any]] = []
+    schedule = Schedule(60, 4, 2e-3, optimizer="adamw", multipliers={"backbone": 0.2})
+    fitted = fit_on_grid(
+        net, photos, masks.__getitem__, grid_loss, HOW, schedule,
+        execution=EXECUTION, frozen_batch_norm=True, log=lambda **values: lines.append(values),
+    )  # fmt: skip
+    assert lines[-1]["loss"] < 0.5 * lines[0]["loss"]
+    assert not fitted.training
+    x = torch.from_numpy(np.stack([photos.image(i) for i in range(8)])).permute(0, 3, 1, 2)
+    with torch.no_grad():
+        found, truth = fitted(x.float() / 255).argmax(1).numpy(), np.stack(masks)
+    ious = [
+        ((found == label) & (truth == label)).sum() / ((found == label) | (truth == label)).sum()
+        for label in (0, 1, 2)
+    ]
+    assert min(ious) > 0.25
+    assert np.mean(ious) > 0.45  # nothing but background would give 0.2
+    if kind == "large_fov":
+        assert torch.equal(fitted.upsample.weight, before)
+
+
+def test_on_the_grid_photos_without_known_tags_are_left_out() -> None:
+    dataset = _SCENES[0].subset(range(8))
+    dataset.known[:] = [True, False] * 4
+    asked: list[int] = []
+
+    def remembered(index: int) -> Labels:
+        asked.append(index)
+        return targets(index)
+
+    fit_on_grid(
+        grid_net(), WorkingPhotos(dataset, 80), remembered, grid_loss, HOW, Schedule(4, 2, 1e-3),
+        execution=EXECUTION,
+    )  # fmt: skip
+    assert set(asked) == {0, 2, 4, 6}
+    dataset.known[:] = False
+    with pytest.raises(TagError, match="no photo has known tags; tag some"):
+        fit_on_grid(
+            grid_net(), WorkingPhotos(dataset, 80), targets, grid_loss, HOW, Schedule(1, 1, 1e-3),
+            execution=EXECUTION,
+        )  # fmt: skip
+
+
+def test_the_same_seed_gives_the_same_network_on_the_grid(photos: WorkingPhotos) -> None:
+    weights = [
+        fit_on_grid(
+            grid_net(), photos, targets, grid_loss, HOW, Schedule(3, 2, 1e-2),
+            execution=Execution(seed=seed),
+        ).state_dict()
+        for seed in (3, 3, 4)
+    ]  # fmt: skip
+    assert all(torch.equal(tensor, weights[1][name]) for name, tensor in weights[0].items())
+    assert not torch.equal(weights[0]["fc6.weight"], weights[2]["fc6.weight"])
+
+
+def test_the_reflected_margin_is_for_prediction_alone(photos: WorkingPhotos) -> None:
+    """Training looks at crops as they are."""
+    weights = []
+    for margin in (0, 16):
+        net = grid_net()
+        net.margin = margin
+        fit_on_grid(net, photos, targets, grid_loss, HOW, Schedule(2, 2, 1e-2), execution=EXECUTION)
+        weights.append(net.state_dict())
+    assert all(torch.equal(tensor, weights[1][name]) for name, tensor in weights[0].items())

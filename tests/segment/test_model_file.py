@@ -84,6 +84,7 @@ def tiny() -> Tiny:
         (tiny, {"field_of_view": "small", "learn_upsampling": False}),
         (mobilenet, {"field_of_view": "small", "view_scale": 0.25}),
         (mobilenet, {}),
+        (tiny, {"margin": 16, "view_scale": 0.3}),
     ],
 )
 def test_what_comes_out_of_a_file_predicts_what_went_in(
@@ -98,6 +99,7 @@ def test_what_comes_out_of_a_file_predicts_what_went_in(
     assert (after.classes, after.side, after.refine) == (before.classes, 48, None)
     assert after.net.backbone.preprocessing == before.net.backbone.preprocessing
     assert after.net.fc6.dilation == before.net.fc6.dilation
+    assert after.net.margin == before.net.margin == form.get("margin", 0)
     for image in (photo(), photo(70, 90)):
         expected = before.probabilities(image)
         assert len(np.unique(expected.argmax(0))) > 1
@@ -105,15 +107,16 @@ def test_what_comes_out_of_a_file_predicts_what_went_in(
         assert (after.predict(image) == before.predict(image)).mean() > 0.999
 
 
-@pytest.mark.parametrize("forget", ["preprocessing", "stride2_padding", "view_scale"])
+@pytest.mark.parametrize("forget", ["preprocessing", "stride2_padding", "view_scale", "margin"])
 def test_each_of_these_matters(forget: str) -> None:
     """Were it left out of the file, predictions would differ."""
-    before = segmenter(mobilenet(), view_scale=0.3)
+    before = segmenter(mobilenet(), view_scale=0.3, margin=16)
     tensors, metadata = pack_segmenter(before, None)
     default = {
         "preprocessing": json.dumps(Preprocessing()),
         "stride2_padding": "symmetric",
         "view_scale": "1.0",
+        "margin": "0",
     }
     changed = unpacked((tensors, {**metadata, forget: default[forget]}))
     difference = np.abs(changed.probabilities(photo()) - before.probabilities(photo()))
@@ -178,9 +181,17 @@ def test_a_file_without_a_note_is_damaged(packed: Packed, key: str) -> None:
 
 
 def test_these_are_all_the_notes_that_are_needed(packed: Packed) -> None:
-    assert packed[1].keys() == {"format", *KEYS}
+    assert packed[1].keys() == {"format", "margin", *KEYS}
     with_padding = pack_segmenter(segmenter(MobileNetV2()), None)[1]
-    assert with_padding.keys() == {"format", "stride2_padding", *KEYS}
+    assert with_padding.keys() == {"format", "stride2_padding", "margin", *KEYS}
+
+
+def test_files_of_version_0_1_have_no_margin(packed: Packed) -> None:
+    """They predict as they did."""
+    metadata = {name: value for name, value in packed[1].items() if name != "margin"}
+    old, new = unpacked((packed[0], metadata)), unpacked(packed)
+    assert old.net.margin == 0
+    np.testing.assert_array_equal(old.probabilities(photo()), new.probabilities(photo()))
 
 
 @pytest.mark.parametrize(
@@ -206,6 +217,10 @@ def test_these_are_all_the_notes_that_are_needed(packed: Packed) -> None:
         ("view_scale", "nan"),
         ("view_scale", "inf"),
         ("view_scale", "-1"),
+        ("margin", "-8"),
+        ("margin", "3"),
+        ("margin", "wide"),
+        ("margin", "8.5"),
         ("refinement", "{"),
         ("refinement", '"soft"'),
         ("refinement", '{"unknown": 1}'),

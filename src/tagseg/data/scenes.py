@@ -4,14 +4,16 @@ Two kinds. ``scenes``: zero to three objects of 8 classes that occlude one anoth
 backgrounds, with salient distractors that belong to no class; boats mostly stand on water and
 aeroplanes mostly in the sky, as in real photos. ``objects``: one object of 16 other classes, the
 stand-in for ImageNet on which the ``tiny`` backbone is pre-trained. A scene is a function of
-(kind, seed, index) alone.
+(kind, seed, index) alone. ``objects`` also stand in for a data set of boxed salient objects, with
+annotators who disagree.
 """
 
 from __future__ import annotations
 
 import shutil
 import xml.etree.ElementTree as ET
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,10 +29,24 @@ from tagseg.data.textures import background, smooth_noise
 from tagseg.errors import DataError
 from tagseg.maps import Image, Labels, label_of_tag
 
-__all__ = ["OBJECTS", "SCENES", "Scene", "SceneKind", "draw_scene", "scene_dataset", "write_scenes"]
+__all__ = [
+    "OBJECTS",
+    "SCENES",
+    "Scene",
+    "SceneKind",
+    "annotated_boxes",
+    "draw_scene",
+    "scene_dataset",
+    "write_box_scenes",
+    "write_scenes",
+]
 
 _DRAW = 2  # pictures are drawn at twice their size and averaged down
 _NOBODY = -1  # owner of background pixels
+
+# How far annotators' edges are off, in shares of the box's width or height (standard deviation),
+# and how many of the annotators are hasty.
+_CAREFUL, _HASTY, _HASTY_RATE = 0.03, 0.1, 0.15
 
 
 @dataclass(frozen=True)
@@ -113,12 +129,82 @@ def write_scenes(
     Written under a temporary name and renamed, so that a folder is either whole or not there.
     Raises DataError if it is there already or cannot be written.
     """
+    with _whole(folder) as partial:
+        _write_sets(partial, {"train": train, "val": val}, seed, kind, advance)
+
+
+def annotated_boxes(
+    scene: Scene, seed: int, index: int, annotators: int = 3
+) -> npt.NDArray[np.int64]:
+    """Boxes (annotators, 4) of the one object in picture ``index`` of the set ``seed``.
+
+    Left, top, right, bottom in pixels; right - left is the width. Each edge is off by about 3 % of
+    the box, a hasty annotator's by 10 %. What hides the object does not count to it. Raises
+    DataError for a scene without exactly one class.
+    """
+    if scene.tags.sum() != 1:
+        raise DataError(
+            f"a scene of {scene.tags.sum()} classes has no main object", do="use the kind 'objects'"
+        )
+    rng = np.random.default_rng([_number("boxes"), seed, index])
+    ys, xs = np.nonzero(scene.labels)
+    exact = np.array([xs.min(), ys.min(), xs.max() + 1, ys.max() + 1])
+    sides = np.tile(exact[2:] - exact[:2], 2)
+    hasty = rng.random((annotators, 1)) < _HASTY_RATE
+    errors = rng.normal(0, np.where(hasty, _HASTY, _CAREFUL), (annotators, 4))
+    # An error of half the side would leave nothing of the box.
+    boxes = np.rint(exact + sides * np.clip(errors, -0.3, 0.3)).astype(np.int64)
+    height, width = scene.labels.shape
+    return np.clip(boxes, 0, (width, height, width, height))
+
+
+def write_box_scenes(
+    folder: Path,
+    *,
+    count: int = 1000,
+    seed: int = 100,
+    annotators: int = 3,
+    kind: SceneKind = OBJECTS,
+    advance: Callable[[], None] = lambda: None,
+) -> None:
+    """Write pictures of one salient object each and boxes of it by several annotators.
+
+    ``JPEGImages`` and the boxes, in MSRA's text format without classes (``boxes.txt``) and with
+    them as CSV (``boxes.csv``); exact masks in ``SegmentationClass``, for evaluation only. Other
+    things in the pictures are not boxed. Written as a whole, as :func:`write_scenes` does.
+    """
+    with _whole(folder) as partial:
+        for part in ("JPEGImages", "SegmentationClass"):
+            (partial / part).mkdir(parents=True)
+        records = [str(count)]
+        rows = ["image,width,height,left,top,right,bottom,annotator,class"]
+        for i in range(count):
+            name = f"box_{i:05d}"
+            scene = draw_scene(kind, seed, i)
+            boxes = annotated_boxes(scene, seed, i, annotators)
+            _write_pixels(partial, name, scene)
+            height, width = scene.labels.shape
+            groups = "; ".join(" ".join(map(str, box)) for box in boxes)
+            records += [f"JPEGImages\\{name}.jpg", f"{width} {height}", f"{groups};", ""]
+            label = kind.classes[int(np.argmax(scene.tags))]
+            rows += [
+                f"JPEGImages/{name}.jpg,{width},{height},{','.join(map(str, box))},{who},{label}"
+                for who, box in enumerate(boxes, start=1)
+            ]
+            advance()
+        (partial / "boxes.txt").write_text("\n".join(records))
+        (partial / "boxes.csv").write_text("\n".join(rows) + "\n")
+
+
+@contextmanager
+def _whole(folder: Path) -> Iterator[Path]:
+    """A temporary folder that becomes ``folder`` at the end, or vanishes if there is an error."""
     if folder.exists():
         raise DataError("exists already", where=folder, do="choose another folder")
     partial = folder.with_name(folder.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
     try:
-        _write_sets(partial, {"train": train, "val": val}, seed, kind, advance)
+        yield partial
         partial.rename(folder)
     except OSError as error:
         reason = error.strerror or str(error)
@@ -255,9 +341,13 @@ def _photograph(rng: np.random.Generator, canvas: npt.NDArray[np.float32]) -> Im
     return np.clip(noisy, 0, 255).astype(np.uint8)
 
 
-def _write_scene(folder: Path, name: str, scene: Scene, classes: tuple[str, ...]) -> None:
+def _write_pixels(folder: Path, name: str, scene: Scene) -> None:
     PilImage.fromarray(scene.image).save(folder / "JPEGImages" / f"{name}.jpg", quality=95)
     write_mask(folder / "SegmentationClass" / f"{name}.png", scene.labels)
+
+
+def _write_scene(folder: Path, name: str, scene: Scene, classes: tuple[str, ...]) -> None:
+    _write_pixels(folder, name, scene)
     root = ET.Element("annotation")
     ET.SubElement(root, "filename").text = f"{name}.jpg"
     for tag in np.flatnonzero(scene.tags):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 import cv2
 import numpy as np
@@ -25,6 +25,7 @@ __all__ = [
     "crop_size",
     "letterbox",
     "resize_batch",
+    "resized_shape",
     "unletterbox",
 ]
 
@@ -48,10 +49,14 @@ class Augmentation:
         flip: mirror every second sample.
         jitter: range of a random factor on brightness and contrast, 0.2 means 0.8 to 1.2.
         letterbox: colour of the canvas on which the whole photo is centred, in place of ``stretch``
-            and ``scale`` (:func:`letterbox`); None for none.
+            and ``scale`` (:func:`letterbox`), or "reflect" for a border that mirrors the photo;
+            None for none.
+        edges: largest part of the photo's height and width that is cut off at each edge, before
+            the rest.
 
     Raises:
-        ConfigError: a letterbox that is not square, or together with ``stretch`` or ``scale``.
+        ConfigError: a letterbox that is not square, or together with ``stretch`` or ``scale``;
+            edges that leave nothing.
     """
 
     size: tuple[int, int]
@@ -59,9 +64,12 @@ class Augmentation:
     scale: tuple[float, float] = (1.0, 1.0)
     flip: bool = True
     jitter: float = 0.0
-    letterbox: Colour | None = None
+    letterbox: Colour | Literal["reflect"] | None = None
+    edges: float = 0.0
 
     def __post_init__(self) -> None:
+        if not 0 <= self.edges < 0.5:
+            raise ConfigError(f"edges is {self.edges}", do="use 0 to below 0.5")
         if self.letterbox is None:
             return
         if self.size[0] != self.size[1]:
@@ -86,8 +94,10 @@ def augment(
 ) -> tuple[Image, list[Labels]]:
     """Cut one sample: image (h, w, 3) and each label map (h, w); padding is grey and 255.
 
-    On a letterbox the padding has the letterbox's colour.
+    On a letterbox the padding is as the letterbox says.
     """
+    if how.edges > 0:
+        image, maps = _without_edges(image, maps, how.edges, rng)
     if how.letterbox is not None:
         return _boxed_sample(image, maps, how, how.letterbox, rng)
     height, width = how.size if how.stretch else image.shape[:2]
@@ -175,10 +185,16 @@ def resize_batch(images: Tensor, factor: float) -> Tensor:
     """Photos (B, 3, H, W), float, with sides ``factor`` times as long: bilinear, smooth down."""
     if factor == 1.0:
         return images
-    shape = [max(1, round(side * factor)) for side in images.shape[2:]]
+    shape = resized_shape((images.shape[2], images.shape[3]), factor)
     return functional.interpolate(
         images, shape, mode="bilinear", align_corners=False, antialias=factor < 1
     )
+
+
+def resized_shape(shape: tuple[int, int], factor: float) -> tuple[int, int]:
+    """Height and width of a photo of ``shape`` whose sides are ``factor`` times as long."""
+    height, width = (max(1, round(side * factor)) for side in shape)
+    return height, width
 
 
 def _box(shape: tuple[int, int], side: int) -> Box:
@@ -203,15 +219,44 @@ def _places(count: int, start: float, end: float, size: int) -> Tensor:
     return (place / max(size - 1, 1) * 2 - 1).float()
 
 
+def _without_edges(
+    image: Image, maps: Sequence[Labels], most: float, rng: np.random.Generator
+) -> tuple[Image, list[Labels]]:
+    """The photo less a random part of up to ``most`` at each of its four edges."""
+    height, width = image.shape[:2]
+    top, bottom = (int(height * part) for part in rng.uniform(0, most, 2))
+    left, right = (int(width * part) for part in rng.uniform(0, most, 2))
+    inner = (slice(top, height - bottom), slice(left, width - right))
+    return np.ascontiguousarray(image[inner]), [m[inner] for m in maps]
+
+
 def _boxed_sample(
-    image: Image, maps: Sequence[Labels], how: Augmentation, fill: Colour, rng: np.random.Generator
+    image: Image,
+    maps: Sequence[Labels],
+    how: Augmentation,
+    fill: Colour | Literal["reflect"],
+    rng: np.random.Generator,
 ) -> tuple[Image, list[Labels]]:
     side = how.size[0]
     if how.flip and rng.random() < 0.5:
         image, maps = np.ascontiguousarray(image[:, ::-1]), [m[:, ::-1] for m in maps]
-    canvas, (top, left, height, width) = letterbox(_jitter(image, how.jitter, rng), side, fill)
+    image = _jitter(image, how.jitter, rng)
+    canvas, box = letterbox(image, side, (0, 0, 0) if fill == "reflect" else fill)
+    if fill == "reflect":
+        canvas = _mirrored_border(canvas, box)
+    top, left, height, width = box
     resized = [labels_at(np.ascontiguousarray(m), (height, width)) for m in maps]
     return canvas, [_cut(m, (-top, -left), (side, side), IGNORE) for m in resized]
+
+
+def _mirrored_border(canvas: Image, box: Box) -> Image:
+    """The photo at ``box`` of a square canvas, and its mirror images where the canvas is free."""
+    side = len(canvas)
+    top, left, height, width = box
+    photo = canvas[top : top + height, left : left + width]
+    borders = (top, side - top - height, left, side - left - width)
+    mirrored = cv2.copyMakeBorder(photo, *borders, borderType=cv2.BORDER_REFLECT_101)
+    return mirrored  # type: ignore[return-value]
 
 
 def _window(

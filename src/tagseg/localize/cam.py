@@ -61,7 +61,12 @@ def class_activation_maps(
 
 
 def normalised_maps(
-    class_maps: npt.ArrayLike, tags: Tags, shape: tuple[int, int], *, stride: int | None = None
+    class_maps: npt.ArrayLike,
+    tags: Tags,
+    shape: tuple[int, int],
+    *,
+    stride: int | None = None,
+    seen: tuple[int, int] | None = None,
 ) -> ScoreMap:
     """Class activation maps of one photo as scores in [0, 1] at the photo's size.
 
@@ -73,6 +78,7 @@ def normalised_maps(
         tags: (C,) bool, the classes in the photo.
         shape: height and width of the photo.
         stride: of the network, see :func:`tagseg.nets.backbone.upsample_grid`.
+        seen: height and width at which it was given the photo, if not ``shape``.
 
     Returns:
         score_map float32 (C, H, W); zero for absent classes and for those without any evidence.
@@ -90,7 +96,7 @@ def normalised_maps(
     score_map = np.zeros((len(tags), *shape), dtype=np.float32)
     if tags.any():
         evidence = torch.from_numpy(raw[tags]).clamp(min=0)
-        present = upsample_grid(evidence[None], shape, stride)[0].numpy()
+        present = upsample_grid(evidence[None], shape, stride, seen=seen)[0].numpy()
         peak = present.max((1, 2), keepdims=True)
         score_map[tags] = present / np.where(peak > 0, peak, 1)
     return score_map

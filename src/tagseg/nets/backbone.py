@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 import torch
 from torch import Tensor, nn
@@ -54,6 +54,7 @@ class Backbone(nn.Module, ABC):
         out_channels: channels of ``block5``, the input of every head.
         block4_channels: channels of ``block4``.
         output_stride: input pixels per position of what ``forward`` gives.
+        dilated: whether the network is in its dilated form, see the argument of each.
         grid_stride: ``stride`` for :func:`upsample_grid`: the output stride where position i lies
             on pixel output_stride * i; None where positions lie in the middles of cells of
             output_stride pixels, as behind 2x2 pools.
@@ -65,9 +66,10 @@ class Backbone(nn.Module, ABC):
     _mean: Tensor
     _std: Tensor
 
-    def __init__(self, output_stride: int) -> None:
+    def __init__(self, output_stride: int, *, dilated: bool = False) -> None:
         super().__init__()
-        self.output_stride = output_stride
+        self._statistics_frozen = False
+        self.output_stride, self.dilated = output_stride, dilated
         self.grid_stride: int | None = output_stride
         # Not persistent: the parameter names stay torchvision's; the weights' metadata carries it.
         self.register_buffer("_mean", torch.empty(1, 3, 1, 1), persistent=False)
@@ -79,6 +81,24 @@ class Backbone(nn.Module, ABC):
         self.preprocessing = preprocessing
         self._mean.copy_(torch.tensor(preprocessing.mean).view(1, 3, 1, 1))
         self._std.copy_(torch.tensor(preprocessing.std).view(1, 3, 1, 1))
+
+    def freeze_statistics(self) -> None:
+        """Keep the batch norms' means and variances as loaded, in training mode too.
+
+        Batches for dense prediction are too small to estimate them (Saleh et al., section 4.2.1,
+        have one photo a batch), and weights with folded batch norms hold none.
+        """
+        self._statistics_frozen = True
+        self.train(self.training)
+
+    def train(self, mode: bool = True) -> Self:
+        """Set training mode, except for batch norms with frozen statistics."""
+        super().train(mode)
+        if self._statistics_frozen:
+            for module in self.modules():
+                if isinstance(module, nn.BatchNorm2d):
+                    module.eval()
+        return self
 
     def normalise(self, x: Tensor) -> Tensor:
         """RGB in [0, 1] to network input."""
@@ -97,7 +117,13 @@ class Backbone(nn.Module, ABC):
         return self.activations(x).block5
 
 
-def upsample_grid(maps: Tensor, shape: tuple[int, int], stride: int | None) -> Tensor:
+def upsample_grid(
+    maps: Tensor,
+    shape: tuple[int, int],
+    stride: int | None,
+    *,
+    seen: tuple[int, int] | None = None,
+) -> Tensor:
     """Maps (B, C, h, w) of a network at image size (B, C, H, W), bilinear.
 
     With a ``stride``, position i lies on pixel stride * i, as it does in all backbones whose
@@ -105,7 +131,10 @@ def upsample_grid(maps: Tensor, shape: tuple[int, int], stride: int | None) -> T
     pixels. Pixels beyond the last position take its value. With None the maps are spread evenly
     from edge to edge: exact behind 2x2 pools where the size is a multiple of the stride, and with
     ceil(size / stride) positions it draws the far edge in by less than a stride elsewhere.
+    Where the network was given the image at another size, that is ``seen``.
     """
+    if stride is not None and seen is not None and seen != shape:
+        maps, stride = upsample_grid(maps, seen, stride), None
     if stride is None:
         return functional.interpolate(maps, shape, mode="bilinear", align_corners=False)
     down, right = (

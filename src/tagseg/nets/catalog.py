@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from tagseg.errors import ConfigError, choose_from
 from tagseg.nets.backbone import Backbone
 from tagseg.nets.mobilenet import MobileNetV2
+from tagseg.nets.resnet import ResNet50, ResNet101
 from tagseg.nets.tiny import Tiny
 from tagseg.nets.vgg import Vgg16
 from tagseg.nets.weights import LoadedWeights, load_into
@@ -15,23 +16,37 @@ __all__ = ["BACKBONES", "build_backbone"]
 
 BACKBONES: Mapping[str, Callable[..., Backbone]] = {
     "mobilenet_v2": MobileNetV2,
+    "resnet101": ResNet101,
+    "resnet50": ResNet50,
     "tiny": Tiny,
     "vgg16": Vgg16,
 }
 
 
 def build_backbone(
-    name: str, weights: LoadedWeights | None = None, *, output_stride: int = 8
+    name: str,
+    weights: LoadedWeights | None = None,
+    *,
+    output_stride: int = 8,
+    dilated: bool | None = None,
 ) -> Backbone:
     """A backbone, with ``weights`` if given.
 
+    Args:
+        name: key in :data:`BACKBONES`.
+        weights: entries to copy into it.
+        output_stride: input pixels per output position.
+        dilated: whether what follows a stride that was taken out is dilated; None is the
+            backbone's own default.
+
     Raises:
-        ConfigError: there is no backbone of that name.
+        ConfigError: there is no backbone of that name, or it has no such geometry.
         WeightsError: the weights belong to another network.
     """
     if name not in BACKBONES:
         raise ConfigError(f"there is no backbone {name!r}", do=choose_from(BACKBONES, name))
-    backbone = BACKBONES[name](output_stride=output_stride)
+    geometry = {} if dilated is None else {"dilated": dilated}
+    backbone = BACKBONES[name](output_stride=output_stride, **geometry)
     if weights is not None:
         load_into(backbone, weights)
     return backbone

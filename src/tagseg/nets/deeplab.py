@@ -12,7 +12,13 @@ from torch import Tensor, nn
 from tagseg.errors import ConfigError
 from tagseg.nets.backbone import Backbone
 
-__all__ = ["IMAGENET_ROWS", "FieldOfView", "SegmentationNet", "initialise_from_classifier"]
+__all__ = [
+    "IMAGENET_ROWS",
+    "FieldOfView",
+    "SegmentationNet",
+    "coarse_labels",
+    "initialise_from_classifier",
+]
 
 FieldOfView = Literal["large", "small"]
 
@@ -72,6 +78,9 @@ class SegmentationNet(nn.Module):
         dropout: probability after fc6 and after fc7, in training.
         learn_upsampling: False keeps the upsampling bilinear.
         view_scale: factor on fc6's dilation, for photos smaller than the paper's 500 pixels.
+        margin: pixels, a multiple of the output stride, by which ``forward`` reflects a photo at
+            each side first, so that fc6 sees photo rather than zeros there. Oh et al. test at 531
+            pixels a side, about 16 more at each side of a photo of 500. Training uses ``coarse``.
 
     Raises:
         ConfigError: if a number or a field of view cannot be meant.
@@ -86,6 +95,7 @@ class SegmentationNet(nn.Module):
         dropout: float = 0.5,
         learn_upsampling: bool = True,
         view_scale: float = 1.0,
+        margin: int = 0,
     ) -> None:
         super().__init__()
         if field_of_view not in _FORMS:
@@ -100,10 +110,13 @@ class SegmentationNet(nn.Module):
         if view_scale <= 0:
             raise ConfigError(f"a view scale of {view_scale}", do="use a number over 0")
         stride = backbone.output_stride
+        if margin < 0 or margin % stride:
+            raise ConfigError(f"a margin of {margin} pixels", do=f"use a multiple of {stride}")
         step = 2 - kernel % 2  # an even kernel keeps the size at even dilations only
         dilation = max(step, step * round(dilation * 8 / stride * view_scale / step))
         padding = (kernel - 1) * dilation // 2
         self.backbone, self.field_of_view, self.view_scale = backbone, field_of_view, view_scale
+        self.margin = margin
         self.fc6 = nn.Conv2d(
             backbone.out_channels, width, kernel, padding=padding, dilation=dilation
         )
@@ -125,29 +138,48 @@ class SegmentationNet(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits at the size of the input, (B, n_labels, H, W), for any H and W."""
+        if self.margin:
+            x = _reflected(x, self.margin)
         height, width = x.shape[2:]
         coarse = self.coarse(x)
         # The transposed convolution needs one position at or beyond the last pixel.
         down = max(0, self._needed(height) - coarse.shape[2])
         right = max(0, self._needed(width) - coarse.shape[3])
         full = self.upsample(F.pad(coarse, (0, right, 0, down), mode="replicate"))
-        return full[..., :height, :width]
+        return full[..., self.margin : height - self.margin, self.margin : width - self.margin]
 
     def _needed(self, size: int) -> int:
         return -(-(size - 1) // self.backbone.output_stride) + 1
 
     def parameter_groups(self) -> list[dict[str, object]]:
-        """``backbone``, ``head`` (fc6, fc7, upsampling) and ``score``, for a learning rate each."""
+        """``backbone``, ``head`` (fc6, fc7, upsampling), ``score`` (weights) and ``score_bias``.
+
+        For a learning rate each: DeepLab learns ``score`` 10 and ``score_bias`` 20 times as fast.
+        """
         head = [*self.fc6.parameters(), *self.fc7.parameters(), *self.upsample.parameters()]
         return [
             {"name": "backbone", "params": list(self.backbone.parameters())},
             {"name": "head", "params": [p for p in head if p.requires_grad]},
-            {"name": "score", "params": list(self.score.parameters())},
+            {"name": "score", "params": [self.score.weight]},
+            {"name": "score_bias", "params": [self.score.bias]},
         ]
 
 
+def coarse_labels(labels: Tensor, stride: int) -> Tensor:
+    """Labels (B, H, W) at the positions of ``SegmentationNet.coarse``: pixels ``stride * i``.
+
+    DeepLab trains at this size, on label maps brought to it by nearest neighbour: 321 pixels a side
+    give 41 labels at stride 8.
+    """
+    return labels[:, ::stride, ::stride]
+
+
 def initialise_from_classifier(
-    net: SegmentationNet, state: Mapping[str, Tensor], classes: Sequence[str]
+    net: SegmentationNet,
+    state: Mapping[str, Tensor],
+    classes: Sequence[str],
+    *,
+    shared_rows: bool = True,
 ) -> tuple[str, ...]:
     """Start fc6, fc7 and ``score`` from ImageNet's classifier (Saleh et al., section 4.2.1).
 
@@ -163,6 +195,7 @@ def initialise_from_classifier(
         net: the network to initialise, in place.
         state: the weights file's entries (``classifier.{0,3,6}.{weight,bias}``).
         classes: the C foreground class names, in label order.
+        shared_rows: False starts all of ``score`` at N(0, 0.01) with bias 0, as DeepLab does.
 
     Returns:
         The classes whose rows came from ImageNet.
@@ -187,6 +220,9 @@ def initialise_from_classifier(
         net.fc6.bias.copy_(state["classifier.0.bias"][kept])  # type: ignore[union-attr]
         net.fc7.weight.copy_(state["classifier.3.weight"][kept][:, kept, None, None])
         net.fc7.bias.copy_(state["classifier.3.bias"][kept])  # type: ignore[union-attr]
+        if not shared_rows:
+            _initialise_score(net.score, std=0.01)
+            return ()
         return _score_from_imagenet(net.score, state, classes, kept)
 
 
@@ -221,6 +257,14 @@ def _regular(count: int, total: int) -> Tensor:
 def _regular_ends(count: int, total: int) -> Tensor:
     """``count`` indices of 0..total-1 at a regular distance, both ends included."""
     return torch.linspace(0, total - 1, count).round().long()
+
+
+def _reflected(x: Tensor, margin: int) -> Tensor:
+    """Photos with ``margin`` more pixels at each side, repeated where there is too little photo."""
+    down, right = (min(margin, size - 1) for size in x.shape[2:])
+    x = F.pad(x, (right, right, down, down), mode="reflect")
+    right, down = margin - right, margin - down
+    return F.pad(x, (right, right, down, down), mode="replicate")
 
 
 def _initialise_score(score: nn.Conv2d, std: float) -> None:

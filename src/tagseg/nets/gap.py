@@ -1,14 +1,59 @@
-"""The localization network: convolutions, global average pooling, class scores."""
+"""The localization networks: convolutions, global average pooling, class scores."""
 
 from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tagseg.errors import ConfigError
+from tagseg.errors import ConfigError, choose_from
 from tagseg.nets.backbone import Backbone
+from tagseg.nets.catalog import build_backbone
+from tagseg.nets.weights import LoadedWeights
 
-__all__ = ["GapClassifier"]
+__all__ = ["SEEDERS", "GapClassifier", "HiddenLayer", "Seeder", "SeederName", "gap_seeder"]
+
+SeederName = Literal["lowres", "highres", "roi", "deeplab"]
+
+
+class HiddenLayer(NamedTuple):
+    """A convolution between the backbone and the class scores, which keeps the maps' size."""
+
+    kernel: int  # odd
+    dilation: int = 1
+
+
+@dataclass(frozen=True)
+class Seeder:
+    """One of the four networks of Oh et al., 2017, Table 6, on any backbone.
+
+    Attributes:
+        output_stride: input pixels per position.
+        dilated: the geometry of the backbone, DeepLab's or without dilation.
+        hidden: fc6 and fc7, if there is one.
+        windows: whether fc6 is applied to 3x3 windows pooled to one position each (ROI pooling).
+    """
+
+    output_stride: int
+    dilated: bool
+    hidden: tuple[HiddenLayer, ...]
+    windows: bool = False
+
+
+SEEDERS: Mapping[SeederName, Seeder] = {
+    "lowres": Seeder(16, False, (HiddenLayer(3),)),
+    "highres": Seeder(8, False, (HiddenLayer(3), HiddenLayer(3))),
+    "roi": Seeder(8, False, (HiddenLayer(1), HiddenLayer(1)), windows=True),
+    # For pool3 of this column the table prints "st = 1", but an output of 41x41 needs a stride of
+    # 2 there, as DeepLab has it.
+    "deeplab": Seeder(8, True, (HiddenLayer(3, 12), HiddenLayer(1))),
+}
+_WIDTHS = {"vgg16": 1024}
+_OTHER_WIDTH = 256
+_STD = 0.005  # of a seeder's first hidden weights
 
 
 class GapClassifier(nn.Module):
@@ -17,16 +62,19 @@ class GapClassifier(nn.Module):
     fc6 and fc7 of the ImageNet network give way to randomly initialised convolutions; their last
     activations f_k are averaged over positions and weighted per class. The paper sums over
     positions (F^k) and calls it an average; here it is the mean, so that scores do not depend on
-    the photo's size.
+    the photo's size. :func:`gap_seeder` builds the networks of Oh et al. of it.
 
     Args:
         backbone: the pre-trained network.
         n_classes: C, foreground classes.
         hidden: channels of the new convolutions (Oh et al.: 1024).
-        hidden_layers: how many (the paper's two); 0 puts the scores right on the backbone.
-        kernel: their odd kernel size.
+        hidden_layers: the convolutions in order, or how many of ``kernel`` (the paper's two); with
+            none the scores lie right on the backbone.
+        kernel: their odd kernel size, where ``hidden_layers`` is a number.
         dropout: probability after each of them, in training.
         bias: adds a constant per class to the scores; Eq. 1 has none.
+        pool5: takes the place of what the backbone has behind block5 (VGG's pool5); None keeps it.
+        std: of the convolutions' first weights; None is that of He et al., 2015.
 
     Raises:
         ConfigError: if a number cannot be meant.
@@ -37,52 +85,142 @@ class GapClassifier(nn.Module):
         backbone: Backbone,
         n_classes: int,
         hidden: int = 1024,
-        hidden_layers: int = 2,
+        hidden_layers: int | Sequence[HiddenLayer] = 2,
         kernel: int = 3,
         dropout: float = 0.5,
         bias: bool = False,
+        *,
+        pool5: nn.Module | None = None,
+        std: float | None = None,
     ) -> None:
         super().__init__()
         if n_classes < 1:
             raise ConfigError(f"a classifier of {n_classes} classes", do="give at least one class")
-        if hidden < 1 or hidden_layers < 0:
-            raise ConfigError(
-                f"{hidden_layers} hidden layers of {hidden} channels", do="raise them"
-            )
-        if kernel < 1 or kernel % 2 == 0:
-            raise ConfigError(
-                f"a kernel of {kernel}", do="use an odd kernel, so that maps keep place"
-            )
-        self.backbone = backbone
-        layers: list[nn.Module] = []
-        channels = backbone.out_channels
-        for _ in range(hidden_layers):
-            convolution = nn.Conv2d(channels, hidden, kernel, padding=kernel // 2)
-            nn.init.kaiming_normal_(convolution.weight, nonlinearity="relu")
-            nn.init.zeros_(convolution.bias)  # type: ignore[arg-type]
-            layers += [convolution, nn.ReLU(), nn.Dropout(dropout)]
-            channels = hidden
-        self.hidden = nn.Sequential(*layers)
+        layers = _described(hidden_layers, hidden, kernel)
+        self.backbone, self.pool5 = backbone, pool5
+        self.hidden = nn.Sequential(
+            *_convolutions(backbone.out_channels, hidden, layers, dropout, std)
+        )
+        channels = hidden if layers else backbone.out_channels
         self.scores = nn.Linear(channels, n_classes, bias=bias)
         nn.init.normal_(self.scores.weight, std=0.01)
         if bias:
             nn.init.zeros_(self.scores.bias)
 
+    def features(self, x: Tensor) -> Tensor:
+        """The last activations f_k, (B, hidden, h, w), for RGB in [0, 1], (B, 3, H, W)."""
+        if self.pool5 is None:
+            return self.hidden(self.backbone(x))
+        return self.hidden(self.pool5(self.backbone.activations(x).block5))
+
     def forward(self, x: Tensor) -> Tensor:
         """Class scores S_c before the sigmoid, (B, C), for RGB in [0, 1], (B, 3, H, W)."""
-        return self.scores(self.hidden(self.backbone(x)).mean((2, 3)))
+        return self.scores(self.features(x).mean((2, 3)))
 
     def class_maps(self, x: Tensor) -> Tensor:
         """Class activation maps M_c = sum_k w_k^c f_k (Eq. 1), (B, C, h, w), any sign.
 
-        Without a bias their mean over positions is the score of the class.
+        Without a bias their mean over positions is the score of the class: averaging and weighting
+        can be swapped (Oh et al., B.1).
+
+        Positions are those of ``backbone.grid_stride``, ceil(size / output stride) of them: from
+        pixel 0 on, or, where it is None as on VGG without dilation, in the middles of cells.
+        :func:`tagseg.nets.backbone.upsample_grid` takes it to bring the maps to the photo's size.
         """
-        return F.conv2d(self.hidden(self.backbone(x)), self.scores.weight[:, :, None, None])
+        return F.conv2d(self.features(x), self.scores.weight[:, :, None, None])
 
     def parameter_groups(self) -> list[dict[str, object]]:
-        """``backbone`` and ``head`` parameters, for a learning rate each."""
-        head = [*self.hidden.parameters(), *self.scores.parameters()]
+        """``backbone``, ``head`` (hidden layers) and ``score`` (fc8), for a learning rate each.
+
+        Oh et al. learn ``score`` 10 times as fast.
+        """
         return [
             {"name": "backbone", "params": list(self.backbone.parameters())},
-            {"name": "head", "params": head},
+            {"name": "head", "params": list(self.hidden.parameters())},
+            {"name": "score", "params": list(self.scores.parameters())},
         ]
+
+
+def gap_seeder(
+    seeder: SeederName,
+    backbone_name: str,
+    weights: LoadedWeights | None,
+    n_classes: int,
+    *,
+    width: int | None = None,
+    view_scale: float = 1.0,
+) -> GapClassifier:
+    """A seeder of Oh et al., 2017 (section 4.1, Table 6): layer for layer on VGG-16.
+
+    On another backbone it is its counterpart: of the same output stride, dilated or not as there,
+    with the same layers above block5. Hidden weights start at N(0, 0.005) on VGG-16; elsewhere,
+    where they would learn too slowly from that, as He et al. (2015) have it. The class weights
+    start at N(0, 0.01), without a bias.
+
+    Args:
+        seeder: "lowres", "highres", "roi" or "deeplab".
+        backbone_name: key in :data:`tagseg.nets.catalog.BACKBONES`.
+        weights: of the backbone, None for random ones.
+        n_classes: C, foreground classes.
+        width: channels of fc6 and fc7; None is the paper's 1024 on VGG-16 and 256 elsewhere.
+        view_scale: factor on the dilation of "deeplab"'s fc6, for photos smaller than the paper's.
+
+    Raises:
+        ConfigError: there is no such seeder or backbone, or a number cannot be meant.
+        WeightsError: the weights belong to another network.
+    """
+    if seeder not in SEEDERS:
+        raise ConfigError(f"there is no seeder {seeder!r}", do=choose_from(SEEDERS, seeder))
+    if view_scale <= 0:
+        raise ConfigError(f"a view scale of {view_scale}", do="use a number over 0")
+    form = SEEDERS[seeder]
+    backbone = build_backbone(
+        backbone_name, weights, output_stride=form.output_stride, dilated=form.dilated
+    )
+    return GapClassifier(
+        backbone,
+        n_classes,
+        hidden=_WIDTHS.get(backbone_name, _OTHER_WIDTH) if width is None else width,
+        hidden_layers=[_scaled(layer, view_scale) for layer in form.hidden],
+        # The maximum over the window around each position is ROI pooling to the single position
+        # that fc6, a 1x1 convolution, asks for.
+        pool5=nn.MaxPool2d(3, stride=1, padding=1) if form.windows else nn.Identity(),
+        std=_STD if backbone_name == "vgg16" else None,
+    )
+
+
+def _scaled(layer: HiddenLayer, view_scale: float) -> HiddenLayer:
+    if layer.dilation == 1:
+        return layer
+    return layer._replace(dilation=max(1, round(layer.dilation * view_scale)))
+
+
+def _described(
+    layers: int | Sequence[HiddenLayer], hidden: int, kernel: int
+) -> Sequence[HiddenLayer]:
+    """The hidden layers one by one, if they can be meant."""
+    count = layers if isinstance(layers, int) else len(layers)
+    if hidden < 1 or count < 0:
+        raise ConfigError(f"{count} hidden layers of {hidden} channels", do="raise them")
+    described = [HiddenLayer(kernel)] * count if isinstance(layers, int) else layers
+    for size in (kernel, *(layer.kernel for layer in described)):
+        if size < 1 or size % 2 == 0:
+            raise ConfigError(
+                f"a kernel of {size}", do="use an odd kernel, so that maps keep place"
+            )
+    return described
+
+
+def _convolutions(
+    channels: int, width: int, layers: Sequence[HiddenLayer], dropout: float, std: float | None
+) -> Iterator[nn.Module]:
+    for kernel, dilation in layers:
+        padding = dilation * (kernel // 2)
+        convolution = nn.Conv2d(channels, width, kernel, padding=padding, dilation=dilation)
+        if std is None:
+            nn.init.kaiming_normal_(convolution.weight, nonlinearity="relu")
+        else:
+            nn.init.normal_(convolution.weight, std=std)
+        nn.init.zeros_(convolution.bias)  # type: ignore[arg-type]
+        yield from (convolution, nn.ReLU(), nn.Dropout(dropout))
+        channels = width

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from typing import Literal, Self, cast
+from typing import Literal, cast
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -32,9 +32,10 @@ class MobileNetV2(Backbone):
     """MobileNetV2 1.0 without its classifier; parameter names are torchvision's.
 
     Beyond the output stride, strides become 1 and what follows is dilated; those layers pad
-    symmetrically, so the dense grid refines the strided one. Output position i is centred on input
-    pixel ``output_stride * i`` with either padding, and H pixels give ``ceil(H / output_stride)``
-    positions.
+    symmetrically, so the dense grid refines the strided one. ``dilated=False`` leaves the kernels
+    as they are: each sees less of the photo than in training. Output position i is centred on
+    input pixel ``output_stride * i`` with either padding, and H pixels give
+    ``ceil(H / output_stride)`` positions.
 
     ``block4`` is the expansion inside ``features.14`` after its ReLU6 (576 channels, the richest
     non-negative map at native stride 16); ``block5`` is ``features.18`` after its ReLU6 (1280).
@@ -47,6 +48,7 @@ class MobileNetV2(Backbone):
             TensorFlow. There each layer looks half a stride further right and down, in all
             ``output_stride - 1`` pixels; the photo is moved by as much, its border repeated, so
             that the two kinds of map lie alike over the photo.
+        dilated: whether to dilate what follows a stride that is left out; None is True.
 
     Raises:
         ConfigError: for any other output stride or padding.
@@ -57,15 +59,18 @@ class MobileNetV2(Backbone):
     block4_channels = 576
 
     def __init__(
-        self, output_stride: int = 8, stride2_padding: Stride2Padding = "symmetric"
+        self,
+        output_stride: int = 8,
+        stride2_padding: Stride2Padding = "symmetric",
+        *,
+        dilated: bool | None = None,
     ) -> None:
         if output_stride not in (8, 16):
             raise ConfigError(
                 f"mobilenet_v2 has no output stride {output_stride}", do="use 8 or 16"
             )
-        super().__init__(output_stride)
-        self.features = nn.Sequential(*_layers(output_stride))
-        self._statistics_frozen = False
+        super().__init__(output_stride, dilated=dilated is not False)
+        self.features = nn.Sequential(*_layers(output_stride, self.dilated))
         self.set_stride2_padding(stride2_padding)
         for module in self.features.modules():
             if isinstance(module, nn.Conv2d):
@@ -82,24 +87,6 @@ class MobileNetV2(Backbone):
         for module in self.features.modules():
             if isinstance(module, _StridedConv2d):
                 module.bottom_right = stride2_padding == "same_bottom_right"
-
-    def freeze_statistics(self) -> None:
-        """Keep the batch norms' means and variances as loaded, in training mode too.
-
-        Batches of 1 (Saleh et al., section 4.2.1) say little about them, and weights with folded
-        batch norms hold none: normalising by the batch would undo such weights.
-        """
-        self._statistics_frozen = True
-        self.train(self.training)
-
-    def train(self, mode: bool = True) -> Self:
-        """Set training mode, except for batch norms with frozen statistics."""
-        super().train(mode)
-        if self._statistics_frozen:
-            for module in self.features.modules():
-                if isinstance(module, nn.BatchNorm2d):
-                    module.eval()
-        return self
 
     def activations(self, x: Tensor) -> Activations:
         """block4 (B, 576, h, w) and block5 (B, 1280, h, w) for RGB in [0, 1], (B, 3, H, W)."""
@@ -196,7 +183,7 @@ def _conv_bn_relu(
     )
 
 
-def _layers(output_stride: int) -> list[nn.Module]:
+def _layers(output_stride: int, dilated: bool) -> list[nn.Module]:
     layers: list[nn.Module] = [_conv_bn_relu(3, 32, 3, stride=2)]
     inputs, reached, dilation = 32, 2, 1
     for expansion, outputs, count, first_stride in _STAGES:
@@ -205,7 +192,7 @@ def _layers(output_stride: int) -> list[nn.Module]:
             here = dilation
             if stride == 2 and reached == output_stride:
                 # This layer keeps its own dilation: the stride that it loses falls to the next.
-                stride, dilation = 1, dilation * 2
+                stride, dilation = 1, dilation * 2 if dilated else 1
             reached *= stride
             layers.append(_InvertedResidual(inputs, outputs, expansion, stride, here))
             inputs = outputs

@@ -21,6 +21,7 @@ from torch import Tensor
 from tagseg.errors import WeightsError
 from tagseg.nets.backbone import Backbone, Preprocessing
 from tagseg.nets.mobilenet import MobileNetV2, Stride2Padding
+from tagseg.nets.resnet import ResNet
 
 __all__ = ["IMAGENET_URLS", "LoadedWeights", "load_into", "resolve"]
 
@@ -28,6 +29,8 @@ __all__ = ["IMAGENET_URLS", "LoadedWeights", "load_into", "resolve"]
 IMAGENET_URLS: dict[str, str] = {
     "vgg16": "https://download.pytorch.org/models/vgg16-397923af.pth",
     "mobilenet_v2": "https://download.pytorch.org/models/mobilenet_v2-b0353104.pth",
+    "resnet50": "https://download.pytorch.org/models/resnet50-0676ba61.pth",
+    "resnet101": "https://download.pytorch.org/models/resnet101-63fe2227.pth",
 }
 _SHIPPED: dict[str, str] = {"tiny": "tiny_scenes.safetensors"}
 
@@ -108,6 +111,7 @@ def load_into(backbone: Backbone, weights: LoadedWeights) -> None:
     backbone.set_preprocessing(preprocessing)
     if isinstance(backbone, MobileNetV2):
         backbone.set_stride2_padding(padding)
+    if isinstance(backbone, MobileNetV2 | ResNet):
         backbone.freeze_statistics()
 
 

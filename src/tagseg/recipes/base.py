@@ -73,7 +73,7 @@ class TrainingConfig:
 
     photo_side: int = number(500, "assumed", "longest side of photos at work, pixels; VOC's 500")
     output_stride: int | None = number(
-        None, "4.2.1: 8", "8 or 16; none: 8 for vgg16 and tiny, 16 for mobilenet_v2"
+        None, "4.2.1: 8", "8 or 16; none: 16 for mobilenet_v2, 8 for others"
     )
     schedule: Literal["auto", "paper", "short"] = number(
         "auto", "4.2.1", "auto: the paper's for vgg16 and 5,000 photos or more, else short"

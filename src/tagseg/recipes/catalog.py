@@ -6,7 +6,15 @@ from collections.abc import Mapping
 from types import ModuleType
 
 from tagseg.errors import ConfigError, choose_from
-from tagseg.recipes import builtin_priors, cam_baseline, dcsm, full_supervision, gradient_baseline
+from tagseg.recipes import (
+    builtin_priors,
+    cam_baseline,
+    dcsm,
+    full_supervision,
+    gradient_baseline,
+    guided,
+    sec,
+)
 
 __all__ = ["RECIPES", "find_recipe"]
 
@@ -16,6 +24,8 @@ RECIPES: Mapping[str, ModuleType] = {
     "dcsm": dcsm,
     "full_supervision": full_supervision,
     "gradient_baseline": gradient_baseline,
+    "guided": guided,
+    "sec": sec,
 }
 
 

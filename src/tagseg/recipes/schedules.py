@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from tagseg.recipes.base import Setup, TrainingConfig
@@ -10,9 +11,14 @@ from tagseg.training import Schedule
 
 if TYPE_CHECKING:
     from tagseg.recipes.dcsm import Config as TwoPhaseConfig
+    from tagseg.recipes.guided import Config as GuidedConfig
 
 __all__ = [
     "classifier_schedule",
+    "gap_schedule",
+    "guide_classifier_schedule",
+    "large_fov_schedule",
+    "saliency_schedule",
     "segmenter_schedule",
     "two_phase_schedules",
     "uses_paper_schedule",
@@ -20,6 +26,8 @@ __all__ = [
 
 _MANY = 5000  # photos
 _LEAST = 300  # iterations of a short schedule
+# Of Oh et al., and of SEC before them; momentum and weight decay are Schedule's defaults.
+_EIGHT_THOUSAND = Schedule(8000, 15, 1e-3, policy="step", steps=(0.25, 0.5, 0.75), gamma=0.1)
 
 
 def uses_paper_schedule(config: TrainingConfig, setup: Setup, n_photos: int) -> bool:
@@ -92,6 +100,60 @@ def segmenter_schedule(config: TrainingConfig, setup: Setup, n_photos: int) -> S
         config.segmenter_batch_size,
         config.segmenter_learning_rate,
         config.segmenter_epochs,
+        config.segmenter_backbone_factor,
+        n_photos,
+    )
+
+
+def gap_schedule(config: TrainingConfig, setup: Setup, n_photos: int) -> Schedule:
+    """Oh et al. B.2 (batches of 15, rate 1e-3, a tenth every 2,000 of 8,000), or short."""
+    if not uses_paper_schedule(config, setup, n_photos):
+        return classifier_schedule(config, setup, n_photos)
+    return replace(
+        _EIGHT_THOUSAND,
+        iterations=config.classifier_iterations or 8000,
+        batch_size=config.classifier_batch_size or 15,
+        learning_rate=config.classifier_learning_rate or 1e-3,
+        multipliers={"score": 10.0},
+    )
+
+
+def guide_classifier_schedule(config: TrainingConfig, setup: Setup, n_photos: int) -> Schedule:
+    """Oh et al. F (batches of 40, rate 1e-3, a tenth every 5,000 of 30,000), or short."""
+    if not uses_paper_schedule(config, setup, n_photos):
+        return classifier_schedule(config, setup, n_photos)
+    return replace(
+        _EIGHT_THOUSAND, iterations=30_000, batch_size=40, steps=(1 / 6, 2 / 6, 3 / 6, 4 / 6, 5 / 6)
+    )
+
+
+def large_fov_schedule(config: TrainingConfig, setup: Setup, n_photos: int) -> Schedule:
+    """Oh et al. F (batches of 15, rate 1e-3, a tenth every 2,000 of 8,000), or short."""
+    if not uses_paper_schedule(config, setup, n_photos):
+        return segmenter_schedule(config, setup, n_photos)
+    return replace(
+        _EIGHT_THOUSAND,
+        iterations=config.segmenter_iterations or 8000,
+        batch_size=config.segmenter_batch_size or 15,
+        learning_rate=config.segmenter_learning_rate or 1e-3,
+        multipliers={"score": 10.0, "score_bias": 20.0},
+    )
+
+
+def saliency_schedule(config: GuidedConfig, setup: Setup, n_photos: int) -> Schedule:
+    """Chen et al. 2017, 4.1 (batches of 10, rate 2.5e-4, poly over 20,000), or short."""
+    if config.schedule == "paper" or (config.schedule == "auto" and n_photos >= _MANY):
+        return Schedule(
+            config.saliency_iterations or 20_000,
+            10,
+            2.5e-4,
+            multipliers={"score": 10.0, "score_bias": 20.0},
+        )
+    return _short(
+        config.saliency_iterations,
+        None,
+        None,
+        config.saliency_epochs,
         config.segmenter_backbone_factor,
         n_photos,
     )

@@ -80,7 +80,7 @@ def examine(run: Run, outcome: Outcome, truth: GroundTruth | None, truth_key: st
     """
     inputs = [stage for product in outcome.products for stage in product.stages]
     inputs += outcome.curves  # the tag classifier's scores and maps are shown too
-    maps = find_seed_maps(run, outcome, truth)
+    maps = find_seed_maps(run, outcome.seeds, truth)
     inputs += [found.stage for found in maps]
     thresholds = [[seeds.method, seeds.threshold] for seeds in outcome.seeds]
     limits = {

@@ -11,7 +11,7 @@ from tagseg.data.working import WorkingPhotos, labels_at
 from tagseg.errors import ConfigError
 from tagseg.evaluate.seeds import CentreMeanShape, SeedCurves
 from tagseg.maps import IGNORE, Labels, ScoreMap
-from tagseg.recipes.base import Outcome, Run, Split
+from tagseg.recipes.base import Run, Seeds, Split
 from tagseg.report.page import Curve, SeedScore
 from tagseg.run.workspace import Stage
 
@@ -31,7 +31,7 @@ class SeedMaps:
     stage: Stage
 
 
-def find_seed_maps(run: Run, outcome: Outcome, truth: GroundTruth | None) -> list[SeedMaps]:
+def find_seed_maps(run: Run, seeds: Sequence[Seeds], truth: GroundTruth | None) -> list[SeedMaps]:
     """The score maps to compare: of validation photos where there are any, else of training photos.
 
     Seeds are made from known tags; without ground truth, or with a tag unknown, there are none.
@@ -42,7 +42,7 @@ def find_seed_maps(run: Run, outcome: Outcome, truth: GroundTruth | None) -> lis
     photos = run.part(split).photos
     if not photos.dataset.known.all() or not any(map(truth.has, photos.names)):
         return []
-    return [SeedMaps(s.method, s.threshold, split, *s.maps_of(split)) for s in outcome.seeds]
+    return [SeedMaps(s.method, s.threshold, split, *s.maps_of(split)) for s in seeds]
 
 
 def score_seeds(

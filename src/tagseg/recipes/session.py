@@ -50,7 +50,7 @@ class Options:
     """How to compute; see ``tagseg train --help``.
 
     Attributes:
-        backbone: "vgg16", "mobilenet_v2" or "tiny".
+        backbone: "vgg16", "resnet50", "resnet101", "mobilenet_v2" or "tiny".
         weights: "imagenet", "none", a path or a URL.
         device: "auto", "cpu" or "cuda".
         precision: "auto", "fp32" or "bf16".

@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from tagseg.maps import Image, Probs, ScoreMap
+from tagseg.maps import Image, Labels, Probs, ScoreMap
 from tagseg.priors import crisp
 from tagseg.recipes.base import TrainingConfig
 from tagseg.refine.dense_crf import CrfParameters, refine, softmax_unary
@@ -98,6 +98,18 @@ class Smoothing:
             higher_order=self._strengths_at(max(image.shape[:2])),
             maps=maps,
         )
+
+    def labels(self, image: Image, labels: Labels) -> Labels:
+        """Labels (H, W) after the pairwise CRF, among those that are there.
+
+        The energy of a label is 0 or -1, as in Oh et al.'s CRF on seeds: they are sure of
+        themselves, and the logarithm of 0 and 1 would leave the image no say.
+        """
+        present = np.unique(labels)
+        if len(present) < 2:
+            return labels
+        costs = -(labels == present[:, None, None]).astype(np.float32)
+        return present[refine(image, costs, self.parameters).argmax(0)]
 
     def _strengths_at(self, side: int) -> HigherOrder:
         """A region that is a given part of its photo costs the same in a smaller photo."""

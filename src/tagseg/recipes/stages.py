@@ -6,7 +6,7 @@ and segment; here stands what it depends on and how its results are stored.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 from tagseg.data.images import decode_mask, encode_mask
-from tagseg.data.transforms import Augmentation, crop_size
+from tagseg.data.transforms import Augmentation, crop_size, resize_batch, resized_shape
 from tagseg.data.working import WorkingPhotos, argmax_at
 from tagseg.localize.cam import class_activation_maps, normalised_maps
 from tagseg.localize.classifier import tag_scores, train_tag_classifier
@@ -31,20 +31,26 @@ from tagseg.run.engine import map_photos
 from tagseg.run.workspace import Stage
 from tagseg.segment.fit import Objective, fit_segmenter
 from tagseg.segment.predict import Segmenter
+from tagseg.training import Schedule
 
 __all__ = [
     "LabelMaps",
     "LocationMaps",
     "activation_prior",
     "classifier_scores",
+    "each_batch",
+    "factor_to",
     "location_maps",
     "photo_masks",
     "photo_regions",
     "predictions",
+    "segmenter_of",
     "some_shapes",
     "tag_classifier",
+    "trained_classifier",
     "trained_segmenter",
     "training_labels",
+    "view_scale",
 ]
 
 _BATCH = 16  # photos a forward pass
@@ -80,33 +86,58 @@ class LabelMaps:
         return self._kept[index]
 
 
-def tag_classifier(run: Run, config: TrainingConfig) -> tuple[GapClassifier, Stage]:
-    """The localization network, trained on tags (Saleh et al. 3.1.2 and 4.2.2)."""
+def tag_classifier(
+    run: Run, config: TrainingConfig, *, schedule: Schedule | None = None
+) -> tuple[GapClassifier, Stage]:
+    """The localization network, trained on tags (Saleh et al. 3.1.2 and 4.2.2).
+
+    ``schedule`` takes the place of the paper's.
+    """
     photos = run.photos
-    schedule = classifier_schedule(config, run.setup, len(photos))
-    how = _classifier_input(photos, config)
-    made_from = {
-        **run.setup.settings(),
-        "photo_side": config.photo_side,
-        "output_stride": run.setup.output_stride(config),
-        "hidden_layers": config.classifier_hidden_layers,
-        "width": _classifier_width(run, config),
-        "input": asdict(how),
-        "schedule": asdict(schedule),
-    }
+    if schedule is None:
+        schedule = classifier_schedule(config, run.setup, len(photos))
+    width = _classifier_width(run, config)
     torch.manual_seed(run.setup.execution.seed)
     net = GapClassifier(
         run.setup.build_backbone(config),
         len(photos.classes),
-        hidden=made_from["width"],
+        hidden=width,
         hidden_layers=config.classifier_hidden_layers,
     )
-    with run.stage("classifier", made_from, [run.photos_key]) as stage:
+    form = {
+        "output_stride": run.setup.output_stride(config),
+        "hidden_layers": config.classifier_hidden_layers,
+        "width": width,
+    }
+    how = _classifier_input(photos, config)
+    return trained_classifier(run, config, net, form, how, schedule)
+
+
+def trained_classifier(
+    run: Run,
+    config: TrainingConfig,
+    net: GapClassifier,
+    form: Mapping[str, Any],
+    how: Augmentation,
+    schedule: Schedule,
+    *,
+    name: str = "classifier",
+    title: str = "the tag classifier",
+) -> tuple[GapClassifier, Stage]:
+    """``net`` of ``form``, trained on the tags of samples cut as ``how`` says."""
+    made_from = {
+        **run.setup.settings(),
+        "photo_side": config.photo_side,
+        **form,
+        "input": asdict(how),
+        "schedule": asdict(schedule),
+    }
+    with run.stage(name, made_from, [run.photos_key]) as stage:
         if stage.pending:
-            with run.task("training the tag classifier", schedule.iterations) as ticks:
+            with run.task(f"training {title}", schedule.iterations) as ticks:
                 train_tag_classifier(
                     net,
-                    photos,
+                    run.photos,
                     how,
                     schedule,
                     execution=run.setup.execution,
@@ -135,28 +166,31 @@ def location_maps(
     after: Stage,
     *,
     split: Split = "train",
+    side: int | None = None,
 ) -> tuple[LocationMaps, Stage]:
     """Class activation maps of the photos' known tags (Saleh et al. Eq. 1).
 
     Stored on the network's grid, of present classes only; read as M_c in [0, 1] at working size.
+    The classifier sees photos of the longer side ``side``, or at working size.
     """
     photos, key, prefix = run.part(split)
     flip, scales = config.cam_flip, config.cam_scales
     # The classifier's key tells the training photos, and no others.
     inputs: list[Stage | str] = [after] if split == "train" else [after, key]
-    made_from = {"flip": flip, "scales": list(scales)}
+    made_from = {"flip": flip, "scales": list(scales), "side": side}
     with run.stage(f"{prefix}location-maps", made_from, inputs) as stage:
         if stage.pending:
             store = stage.maps("class-maps")
 
             def compute(images: torch.Tensor, indices: list[int]) -> None:
+                images = resize_batch(images, factor_to(side, images.shape[2:]))
                 maps = class_activation_maps(classifier, images, flip=flip, scales=scales)
                 for index, classes in zip(indices, maps.float().cpu().numpy(), strict=True):
                     present = classes[photos.tags[index]].astype(np.float16)
                     store.put(photos.names[index], present=present)
 
             classifier.to(run.setup.execution.device)
-            _each_batch(run, photos, "class activation maps", store.missing, compute)
+            each_batch(run, photos, "class activation maps", store.missing, compute)
 
     def read(index: int) -> ScoreMap:
         present = stage.maps("class-maps").get(photos.names[index])["present"]
@@ -164,7 +198,8 @@ def location_maps(
         maps = np.zeros((len(tags), *present.shape[1:]), np.float32)
         maps[tags] = present
         shape = photos.image(index).shape[:2]
-        return normalised_maps(maps, tags, shape, stride=classifier.backbone.output_stride)
+        seen = resized_shape(shape, factor_to(side, shape))
+        return normalised_maps(maps, tags, shape, stride=classifier.backbone.grid_stride, seen=seen)
 
     return read, stage
 
@@ -201,7 +236,7 @@ def activation_prior(
                         block5=block5.astype(np.float16),
                     )
 
-            _each_batch(run, photos, "activation prior", store.missing, compute)
+            each_batch(run, photos, "activation prior", store.missing, compute)
 
     def read(index: int) -> SaliencyMap:
         means = stage.maps("channel-means").get(photos.names[index])
@@ -290,7 +325,7 @@ def trained_segmenter(
         "photo_side": config.photo_side,
         "output_stride": setup.output_stride(config),
         "field_of_view": field_of_view,
-        "view_scale": _view_scale(config, shapes),
+        "view_scale": view_scale(config, shapes),
         "width": config.segmenter_width,
         "objective": objective_name,
         "augmentation": asdict(how),
@@ -324,16 +359,20 @@ def trained_segmenter(
                 )
             stage.save_tensors("segmenter", net.state_dict())
     net.load_state_dict(stage.load_tensors("segmenter")[0])
-    crf = crf_settings(config, setup.execution.seed)
-    segmenter = Segmenter(
+    return segmenter_of(run, config, net), stage
+
+
+def segmenter_of(run: Run, config: TrainingConfig, net: SegmentationNet) -> Segmenter:
+    """A trained network with the CRF that is configured."""
+    crf = crf_settings(config, run.setup.execution.seed)
+    return Segmenter(
         net,
-        photos.classes,
+        run.photos.classes,
         side=config.photo_side,
-        execution=setup.execution,
+        execution=run.setup.execution,
         refine=crf_refinement(crf) if crf is not None else None,
         refinement=crf,
     )
-    return segmenter, stage
 
 
 def predictions(
@@ -422,7 +461,7 @@ def photo_masks(
     return read, stage
 
 
-def _each_batch(
+def each_batch(
     run: Run,
     photos: WorkingPhotos,
     title: str,
@@ -446,6 +485,11 @@ def _each_batch(
             ticks.advance(len(indices))
 
 
+def factor_to(side: int | None, shape: Sequence[int]) -> float:
+    """What brings the longer side of a photo to ``side``; 1 for None."""
+    return 1.0 if side is None else side / max(shape)
+
+
 def some_shapes(photos: WorkingPhotos) -> list[tuple[int, int]]:
     """Working sizes of up to 200 photos, evenly spread."""
     chosen = np.linspace(0, len(photos) - 1, min(_SHAPES, len(photos))).astype(int)
@@ -465,9 +509,11 @@ def _classifier_width(run: Run, config: TrainingConfig) -> int:
     return config.classifier_width or (1024 if run.setup.backbone == "vgg16" else 256)
 
 
-def _view_scale(config: TrainingConfig, shapes: Sequence[tuple[int, int]]) -> float:
-    """fc6's dilation relative to the paper's, whose photos have 500 pixels."""
+def view_scale(
+    config: TrainingConfig, shapes: Sequence[tuple[int, int]], *, reference: float = 500.0
+) -> float:
+    """fc6's dilation relative to the paper's, whose photos have ``reference`` pixels."""
     if not config.scale_field_of_view:
         return 1.0
     longer = float(np.median(np.max(np.asarray(shapes), axis=1)))
-    return round(min(1.0, longer / 500.0), 3)
+    return round(min(1.0, longer / reference), 3)

@@ -55,6 +55,7 @@ def pack_segmenter(
         "field_of_view": net.field_of_view,
         "width": str(net.fc6.out_channels),
         "view_scale": str(net.view_scale),
+        "margin": str(net.margin),
         "refinement": json.dumps(refinement),
     }
     return pack_tensors(net), metadata
@@ -70,6 +71,7 @@ def pack_backbone(backbone: Backbone) -> dict[str, str]:
     metadata = {
         "backbone": backbone.name,
         "output_stride": str(backbone.output_stride),
+        "dilated": json.dumps(backbone.dilated),
         "preprocessing": json.dumps(backbone.preprocessing),
     }
     if isinstance(backbone, MobileNetV2):
@@ -79,7 +81,10 @@ def pack_backbone(backbone: Backbone) -> dict[str, str]:
 
 def unpack_backbone(metadata: Mapping[str, str]) -> Backbone:
     """The backbone of :func:`pack_backbone`, without its weights."""
-    backbone = BACKBONES[metadata["backbone"]](output_stride=int(metadata["output_stride"]))
+    backbone = BACKBONES[metadata["backbone"]](
+        output_stride=int(metadata["output_stride"]),
+        dilated=json.loads(metadata.get("dilated", "null")),  # files of version 0.1 have none
+    )
     backbone.set_preprocessing(Preprocessing(*map(tuple, json.loads(metadata["preprocessing"]))))
     if isinstance(backbone, MobileNetV2):
         backbone.set_stride2_padding(metadata["stride2_padding"])  # type: ignore[arg-type]
@@ -133,6 +138,7 @@ def _network(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> Segm
         field_of_view=metadata["field_of_view"],  # type: ignore[arg-type]
         width=int(metadata["width"]),
         view_scale=float(metadata["view_scale"]),
+        margin=int(metadata.get("margin", "0")),  # files of version 0.1 have none
     )
     net.load_state_dict(dict(tensors))
     return net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]

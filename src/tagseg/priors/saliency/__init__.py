@@ -1,0 +1,1 @@
+"""Where is anything that stands out, whatever its class?"""

@@ -1,0 +1,257 @@
+"""The guide labels of guided segmentation: from which evidence, and by which labeller.
+
+The recipe tells the story; what each choice of its configuration needs, depends on and has to show
+stands here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from tagseg.fuse.guide_labels import (
+    Mask,
+    component_guide,
+    oracle_guide,
+    random_guide,
+    salient_components,
+    seed_guide,
+)
+from tagseg.fuse.seed_labels import cam_labels
+from tagseg.localize.component_scores import score_changes
+from tagseg.maps import Labels, ScoreMap
+from tagseg.priors.saliency.from_boxes import OBJECT, salient_mask
+from tagseg.recipes.base import Product, Run, Seeds, Split, TagScores, View
+from tagseg.recipes.gap_seeds import trained_seeder
+from tagseg.recipes.photo_saliency import PhotoSaliency
+from tagseg.recipes.products import classifier_outcome, show_map, show_maps
+from tagseg.recipes.schedules import guide_classifier_schedule
+from tagseg.recipes.smoothing import Smoothing
+from tagseg.recipes.stages import LabelMaps, location_maps, tag_classifier, training_labels
+from tagseg.run.workspace import Stage
+
+if TYPE_CHECKING:
+    from tagseg.recipes.guided import Config
+
+__all__ = ["Guides", "Saliency", "Seeding", "guide_labels", "oracle_labels"]
+
+Make = Callable[[int], Labels]
+
+
+@dataclass(frozen=True)
+class Guides:
+    """Guide labels of the training photos, and what the report shows of how they came about."""
+
+    labels: LabelMaps
+    products: tuple[Product, ...]
+    views: tuple[tuple[str, View], ...]
+    curves: tuple[Stage, ...]
+    seeds: tuple[Seeds, ...]
+    tag_scores: TagScores | None
+
+
+class Seeding:
+    """Seeds of the training photos (4, 6.1)."""
+
+    def __init__(self, run: Run, config: Config) -> None:
+        self.run, self.config = run, config
+        self.seeder, self.curve = trained_seeder(run, config, config.seeder)
+        self.scores_of, self.stage = self.maps_of("train")
+        self.view = ("seeder's class maps", show_maps(run.photos, self.scores_of))
+
+    @property
+    def seeds(self) -> tuple[Seeds, ...]:
+        """The maps, to be scored."""
+        title = f"seeder ({self.config.seeder})"
+        return (Seeds(title, self.config.seed_threshold, self.maps_of),)
+
+    def maps_of(self, split: Split) -> tuple[Callable[[int], ScoreMap], Stage]:
+        """The seeder's class maps of the photos' known tags."""
+        return location_maps(
+            self.run,
+            self.config,
+            self.seeder,
+            self.curve,
+            split=split,
+            side=self.config.seeder_side,
+        )
+
+    def labels(self, index: int) -> Labels:
+        """Argmax class where its map is high enough, after a CRF where configured (C)."""
+        photos, config = self.run.photos, self.config
+        seeds = cam_labels(
+            self.scores_of(index), photos.tags[index], threshold=config.seed_threshold
+        )
+        if not config.crf_seed:
+            return seeds
+        return Smoothing.of(config).labels(photos.image(index), seeds)
+
+    def made_from(self) -> dict[str, Any]:
+        """What decides on the labels, beside the maps."""
+        crf = asdict(Smoothing.of(self.config).parameters) if self.config.crf_seed else None
+        return {"seed_threshold": self.config.seed_threshold, "crf": crf}
+
+
+class Saliency:
+    """Saliency maps of the training photos, and where they are salient (5.1, 6.1)."""
+
+    def __init__(self, run: Run, config: Config) -> None:
+        self.part, maps = config.saliency_threshold, PhotoSaliency(run, config)
+        self.map_of, self.stage = maps.maps()
+        self.curves = tuple(maps.curves)
+
+    def mask(self, index: int) -> Mask:
+        """Where the map is over the threshold."""
+        return salient_mask(self.map_of(index), part=self.part)
+
+    def labels(self, index: int) -> Labels:
+        """The mask as labels, to be scored."""
+        return self.mask(index) * np.uint8(OBJECT)
+
+
+def guide_labels(run: Run, config: Config) -> Guides:
+    """Guide labels as configured: seeds alone, G0, G1 or G2 (5.1, E)."""
+    # Before the seeder: files that do not fit must show before long work.
+    saliency = Saliency(run, config) if config.guide != "seeds" else None
+    seeding = Seeding(run, config) if config.guide in ("seeds", "g2") else None
+    make, made_from, stages = _labeller(run, config, seeding, saliency)
+    labels = training_labels(run, "guide-labels", make, made_from, stages)
+    return _with_evidence(run, config, labels, seeding, saliency)
+
+
+def oracle_labels(run: Run, config: Config, truth_of: Make, truth_key: str) -> LabelMaps:
+    """Guide labels of G2 with ground truth for saliency, the upper row of Table 2.
+
+    Args:
+        truth_of: ground truth (h, w) of a training photo at working size.
+        truth_key: of that ground truth.
+    """
+    seeding = Seeding(run, config)
+
+    def make(index: int) -> Labels:
+        return oracle_guide(
+            seeding.labels(index), truth_of(index), **_spreading(run, config, index)
+        )
+
+    made_from = {"guide": "oracle", **seeding.made_from(), **_spreading_numbers(config)}
+    return training_labels(run, "guide-labels", make, made_from, [seeding.stage, truth_key])
+
+
+def _labeller(
+    run: Run, config: Config, seeding: Seeding | None, saliency: Saliency | None
+) -> tuple[Make, dict[str, Any], list[Stage]]:
+    """The labeller, the numbers that decide on its labels, and what they depend on."""
+    numbers: dict[str, Any] = {"guide": config.guide}
+    if seeding is not None:
+        numbers |= seeding.made_from()
+        if saliency is None:
+            return seeding.labels, numbers, [seeding.stage]
+    if saliency is None:
+        raise ValueError(config.guide)
+    numbers["saliency_threshold"] = config.saliency_threshold
+    if seeding is not None:
+        numbers |= _spreading_numbers(config)
+        return _spread(run, config, seeding, saliency), numbers, [seeding.stage, saliency.stage]
+    if config.guide == "g0":
+        return _random(run, saliency), {**numbers, "seed": _seed(run)}, [saliency.stage]
+    make, classifier = _per_component(run, config, saliency)
+    numbers |= {"without_rise": config.without_rise, "least_component": config.least_component}
+    return make, numbers, [saliency.stage, classifier]
+
+
+def _random(run: Run, saliency: Saliency) -> Make:
+    """G0."""
+    tags = run.photos.tags
+
+    def make(index: int) -> Labels:
+        rng = np.random.default_rng([_seed(run), index])
+        return random_guide(saliency.mask(index), tags[index], rng)
+
+    return make
+
+
+def _per_component(run: Run, config: Config, saliency: Saliency) -> tuple[Make, Stage]:
+    """G1, with a classifier of its own (6.1, F)."""
+    photos, setup = run.photos, run.setup
+    schedule = guide_classifier_schedule(config, setup, len(photos))
+    classifier, stage = tag_classifier(run, config, schedule=schedule)
+    classifier.to(setup.execution.device)
+    fill = classifier.backbone.preprocessing.mean_colour
+
+    def make(index: int) -> Labels:
+        image, tags = photos.image(index), photos.tags[index]
+        parts = salient_components(saliency.mask(index), least_share=config.least_component)
+        if not tags.any():
+            return np.zeros(parts.shape, np.uint8)
+        changes = score_changes(classifier, image, parts, fill=fill, execution=setup.execution)
+        return component_guide(parts, changes, tags, without_rise=config.without_rise)
+
+    return make, stage
+
+
+def _spread(run: Run, config: Config, seeding: Seeding, saliency: Saliency) -> Make:
+    """G2."""
+
+    def make(index: int) -> Labels:
+        how = _spreading(run, config, index)
+        return seed_guide(seeding.labels(index), saliency.mask(index), **how)
+
+    return make
+
+
+def _spreading(run: Run, config: Config, index: int) -> dict[str, Any]:
+    """Arguments of G2 for a photo; the least seed is the same part of small photos."""
+    image = run.photos.image(index)
+    reference = config.crf_reference_side
+    factor = (max(image.shape[:2]) / reference) ** 2 if reference is not None else 1.0
+    return {
+        "share": partial(config.component_crf(), image),
+        "least_seed_pixels": round(config.least_seed * factor),
+        "least_share": config.least_component,
+    }
+
+
+def _spreading_numbers(config: Config) -> dict[str, Any]:
+    return {
+        "share": asdict(config.component_crf()),
+        "least_seed": config.least_seed,
+        "least_component": config.least_component,
+    }
+
+
+def _with_evidence(
+    run: Run,
+    config: Config,
+    labels: LabelMaps,
+    seeding: Seeding | None,
+    saliency: Saliency | None,
+) -> Guides:
+    products: list[Product] = []
+    views: list[tuple[str, View]] = []
+    on: tuple[Stage, ...] = (labels.stage,)
+    if seeding is not None:
+        products.append(Product("seeds", "train", seeding.labels, on))
+        views.append(seeding.view)
+    if saliency is not None:
+        products.append(Product("salient regions", "train", saliency.labels, on, by_class=False))
+        views.append(("saliency", show_map(run.photos, saliency.map_of)))
+    if config.guide != "seeds":
+        title = f"guide labels ({config.guide.upper()})"
+        products.append(Product(title, "train", labels, on))
+    trainings: Sequence[Stage] = saliency.curves if saliency is not None else ()
+    return Guides(
+        labels,
+        tuple(products),
+        tuple(views),
+        (*([seeding.curve] if seeding is not None else []), *trainings),
+        seeding.seeds if seeding is not None else (),
+        classifier_outcome(run, seeding.seeder) if seeding is not None else None,
+    )
+
+
+def _seed(run: Run) -> int:
+    return run.setup.execution.seed

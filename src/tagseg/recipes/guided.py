@@ -1,0 +1,133 @@
+"""Guided segmentation (Oh et al., CVPR 2017): seeds say where, saliency says how far.
+
+A classifier with global average pooling gives seeds, small and sure; a saliency map says where any
+object is; the guide labeller spreads the seeds over the salient components that they touch; a
+segmenter is trained on these guide labels.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+from tagseg.errors import ConfigError
+from tagseg.nets.gap import SeederName
+from tagseg.recipes.base import Outcome, Run, number
+from tagseg.recipes.crf_loss import guide_objective
+from tagseg.recipes.guide_stages import guide_labels
+from tagseg.recipes.large_fov import LargeFovConfig, large_fov_segmenter
+from tagseg.recipes.photo_saliency import SALIENCY_SOURCES, check_source
+from tagseg.recipes.products import segmenter_products
+from tagseg.recipes.stages import LabelMaps
+from tagseg.refine.component_crf import ComponentCrf
+from tagseg.refine.dense_crf import CrfParameters
+from tagseg.run.workspace import Stage
+from tagseg.segment.predict import Segmenter
+
+__all__ = ["PAPER", "Config", "run", "segmenter_from"]
+
+PAPER = (
+    "Oh, Benenson, Khoreva, Akata, Fritz, Schiele: Exploiting Saliency for Object Segmentation "
+    "from Image Level Labels, CVPR 2017"
+)
+
+Guide = Literal["seeds", "g0", "g1", "g2"]
+
+
+@dataclass(frozen=True)
+class Config(LargeFovConfig):
+    """Numbers of Oh et al.; ``guide`` and ``seeder`` select the rows of their Tables 1 and 2."""
+
+    guide: Guide = number("g2", "5.1", "guide labels: seeds, g0, g1 or g2")  # noqa: RUF009
+    seeder: SeederName = number(  # noqa: RUF009
+        "highres", "4.1, 6.1", "GAP network: lowres, highres, roi or deeplab"
+    )
+    seed_threshold: float = number(
+        0.2, "6.1", "argmax class where its map is over this part of its maximum"
+    )
+    least_seed: int = number(
+        25, "authors' code", "pixels of a seed, in photos of 500 x 375; smaller seeds do not count"
+    )
+    least_component: float = number(0.01, "E", "part of the photo that a salient component covers")
+    saliency: Literal["auto", "boxes", "folder", "activations", "barrier"] = number(
+        "auto",
+        "5.1",
+        "of maps: boxes, folder, activations, barrier; auto: what is given, or barrier",
+    )
+    saliency_maps: str | None = number(None, "assumed", "folder of given maps (--saliency)")
+    boxes: str | None = number(None, "6.1", "boxes to learn saliency from (--boxes)")
+    box_photos: str | None = number(None, "assumed", "folder of their photos; none: beside them")
+    saliency_threshold: float = number(0.5, "6.1", "of a saliency map's maximum")
+    saliency_backbone: str | None = number(
+        None, "6.1: resnet101", "of the net that learns from boxes; none: the run's"
+    )
+    saliency_weights: str = number("imagenet", "6.1", "of that backbone, where it is not the run's")
+    saliency_iterations: int | None = number(None, "F: 20,000", "none: by the schedule")
+    saliency_epochs: float = number(12.0, "assumed", "passes over the photos, short schedule")
+    share_bilateral: tuple[float, float, float] = number(
+        (4.0, 121.0, 5.0), "C.1", "of the CRF in components with seeds of several classes"
+    )
+    share_smoothness: tuple[float, float] = number((3.0, 3.0), "C.1", "weight, sigma in pixels")
+    share_sigma: float = number(
+        10.0, "authors' code", "of the Gaussian on the seeds before that CRF, pixels of 500"
+    )
+    without_rise: Literal["best", "ignore"] = number(
+        "best", "assumed", "G1's label for components where no tag's score rises"
+    )
+    crf_seed: bool = number(False, "5, C", "smooth the seeds with the CRF of crf_bilateral")
+    crf_loss: bool = number(False, "5, C", "add SEC's constrain-to-boundary loss, with that CRF")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.component_crf()
+        choices = {"guide": get_args(Guide), "seeder": get_args(SeederName)}
+        choices |= {"saliency": SALIENCY_SOURCES, "without_rise": ("best", "ignore")}
+        for name, known in choices.items():
+            value = getattr(self, name)
+            if value not in known:
+                raise ConfigError(f"{name} is {value!r}", do=f"use {', '.join(known)}")
+        for name in ("seed_threshold", "saliency_threshold"):
+            if not 0 < getattr(self, name) <= 1:
+                raise ConfigError(f"{name} is {getattr(self, name)}", do="use 0 to 1")
+        if not 0 <= self.least_component < 1 or self.least_seed < 0:
+            raise ConfigError(
+                f"least_component is {self.least_component}, least_seed {self.least_seed}",
+                do="use 0 to below 1, and 0 or more",
+            )
+        if self.guide != "seeds":
+            check_source(self)
+
+    def component_crf(self) -> ComponentCrf:
+        """The CRF that shares a component out among classes (E)."""
+        return ComponentCrf(
+            CrfParameters(
+                bilateral=self.share_bilateral,
+                smoothness=self.share_smoothness,
+                iterations=self.crf_iterations,
+                reference_side=self.crf_reference_side,
+                filter=self.crf_filter,
+            ),
+            sigma=self.share_sigma,
+        )
+
+
+def run(run: Run, config: Config) -> Outcome:
+    """Seeds and saliency, guide labels from both, segmenter."""
+    guides = guide_labels(run, config)  # seeds of 4.1, saliency of 5.1; G0, G1 or G2 of 5.1 and E
+    segmenter, stage = segmenter_from(run, config, guides.labels)  # 6.1
+    return Outcome(
+        segmenter,
+        (*guides.products, *segmenter_products(run, config, segmenter, stage)),
+        views=guides.views,
+        tag_scores=guides.tag_scores,
+        curves=(*guides.curves, stage),
+        seeds=guides.seeds,
+    )
+
+
+def segmenter_from(run: Run, config: Config, guides: LabelMaps) -> tuple[Segmenter, Stage]:
+    """DeepLab-LargeFOV on guide labels, with the loss in use (6.1; C)."""
+    objective, name = guide_objective(config, constrained=config.crf_loss)
+    return large_fov_segmenter(
+        run, config, guides, [guides.stage], objective=objective, objective_name=name
+    )

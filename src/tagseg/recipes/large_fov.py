@@ -1,0 +1,140 @@
+"""DeepLab-LargeFOV (v1) as guided segmentation and SEC train it: on its own grid.
+
+Chen et al., ICLR 2015; Oh et al. 2017, 6.1 and F. Unlike the segmenter of the other recipes it
+learns no upsampling: labels come to the network's grid, not scores to the labels' pixels.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from tagseg.data.transforms import Augmentation, crop_size
+from tagseg.losses.pixel import pixel_loss
+from tagseg.maps import Labels
+from tagseg.nets.deeplab import SegmentationNet, initialise_from_classifier
+from tagseg.recipes.base import Run, TrainingConfig, number
+from tagseg.recipes.schedules import large_fov_schedule
+from tagseg.recipes.stages import segmenter_of, some_shapes, view_scale
+from tagseg.run.workspace import Stage
+from tagseg.segment.fit import GridBatch, GridObjective, fit_on_grid
+from tagseg.segment.predict import Segmenter
+
+__all__ = ["LargeFovConfig", "grid_cross_entropy", "large_fov_segmenter", "loss_stride"]
+
+_POSITIONS = 41  # a side, of the paper's grid
+_TEST_SIDE, _PHOTO_SIDE = 531, 500  # pixels: photos are mirrored to the one from the other
+
+
+@dataclass(frozen=True)
+class LargeFovConfig(TrainingConfig):
+    """The shared numbers, as Oh et al. have them."""
+
+    classifier_hidden_layers: int = number(
+        2, "Table 6", "of G1's classifier; the seeders' are as in the table"
+    )
+    seeder_side: int = number(321, "authors' code", "longest side of a seeder's input, pixels")
+    segmenter_unary: Literal["softmax", "log"] = number(
+        "log", "Chen et al. 2015", "of the CRF after the segmenter: softmax of probs, or -log"
+    )
+    crf_bilateral: tuple[float, float, float] = number(
+        (4.0, 121.0, 5.0), "C.1", "weight, sigma in pixels, sigma in colour levels"
+    )
+    crf_smoothness: tuple[float, float] = number((3.0, 3.0), "C.1", "weight, sigma in pixels")
+    crf_filter: Literal["fine", "lattice"] = number(
+        "lattice", "as published", "fine: close to the exact mean field; lattice: as pydensecrf"
+    )
+
+
+def grid_cross_entropy(scores: Tensor, on_grid: GridBatch) -> Tensor:
+    """Mean cross-entropy over the grid's labelled positions."""
+    return pixel_loss(scores, on_grid.labels)
+
+
+def large_fov_segmenter(
+    run: Run,
+    config: TrainingConfig,
+    targets: Callable[[int], Labels],
+    inputs: Sequence[Stage | str],
+    *,
+    objective: GridObjective = grid_cross_entropy,
+    objective_name: str = "cross-entropy on the grid",
+    whole: bool = False,
+) -> tuple[Segmenter, Stage]:
+    """The segmenter, trained on ``targets`` with ``objective`` (Oh et al. 2017, 6.1 and F).
+
+    On crops that are not resized; or on ``whole`` photos that are, for objectives to which the
+    photo's tags must hold.
+    """
+    photos, setup = run.photos, run.setup
+    schedule = large_fov_schedule(config, setup, len(photos))
+    shapes = some_shapes(photos)
+    how = Augmentation(crop_size(shapes, config.segmenter_crop), stretch=whole)
+    net = _network(run, config, view_scale(config, shapes))
+    grid = min(loss_stride(how.size), net.backbone.output_stride)
+    made_from = {
+        **setup.settings(),
+        "photo_side": config.photo_side,
+        "output_stride": net.backbone.output_stride,
+        "form": "large_fov",
+        "view_scale": net.view_scale,
+        "width": net.fc6.out_channels,
+        "objective": objective_name,
+        "loss_stride": grid,
+        "augmentation": asdict(how),
+        "schedule": asdict(schedule),
+    }
+    with run.stage("segmenter", made_from, [run.photos_key, *inputs]) as stage:
+        if stage.pending:
+            with run.task("training the segmenter", schedule.iterations) as ticks:
+                fit_on_grid(
+                    net,
+                    photos,
+                    targets,
+                    objective,
+                    how,
+                    schedule,
+                    loss_stride=grid,
+                    execution=setup.execution,
+                    frozen_batch_norm=setup.weights is not None,
+                    checkpoint=stage.checkpoint,
+                    log=stage.log,
+                    ticks=ticks,
+                )
+            stage.save_tensors("segmenter", net.state_dict())
+    net.load_state_dict(stage.load_tensors("segmenter")[0])
+    return segmenter_of(run, config, net), stage
+
+
+def loss_stride(crop: tuple[int, int]) -> int:
+    """Pixels per position of the loss's grid, a power of 2: the paper's 8 at its crops of 321.
+
+    Smaller photos would have fewer positions than the paper's 41 x 41, and lose their objects'
+    outlines; so their grid is finer than the network's, as near to 41 positions as can be.
+    """
+    return 1 << max(0, round(math.log2(max(crop) / _POSITIONS)))
+
+
+def _network(run: Run, config: TrainingConfig, scale: float) -> SegmentationNet:
+    """Bilinear upsampling; fc8 starts at random; photos are mirrored at their edges (F)."""
+    torch.manual_seed(run.setup.execution.seed)
+    backbone = run.setup.build_backbone(config)
+    margin = scale * (_TEST_SIDE - _PHOTO_SIDE) / 2
+    net = SegmentationNet(
+        backbone,
+        len(run.photos.classes) + 1,
+        width=config.segmenter_width,
+        learn_upsampling=False,
+        view_scale=scale,
+        margin=max(1, round(margin / backbone.output_stride)) * backbone.output_stride,
+    )
+    if run.setup.weights is not None:
+        initialise_from_classifier(
+            net, run.setup.weights.state, run.photos.classes, shared_rows=False
+        )
+    return net

@@ -1,0 +1,238 @@
+"""Saliency maps of the photos: learned from boxes, made elsewhere, or free of any training."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from tagseg.data.boxes import BoxSet, read_boxes
+from tagseg.data.images import decode_mask, encode_mask
+from tagseg.data.saliency_maps import SaliencyFolder
+from tagseg.data.transforms import Augmentation, crop_size
+from tagseg.data.working import WorkingPhotos
+from tagseg.errors import ConfigError
+from tagseg.maps import Labels, SaliencyMap
+from tagseg.nets.aspp import AsppNet
+from tagseg.nets.catalog import build_backbone
+from tagseg.nets.weights import resolve
+from tagseg.priors.saliency.from_boxes import OBJECT, object_mask
+from tagseg.priors.saliency.minimum_barrier import MinimumBarrierSettings, minimum_barrier_saliency
+from tagseg.recipes.base import Run, Setup, Split
+from tagseg.recipes.large_fov import grid_cross_entropy, loss_stride
+from tagseg.recipes.schedules import saliency_schedule
+from tagseg.recipes.stages import (
+    activation_prior,
+    each_batch,
+    some_shapes,
+    training_labels,
+    view_scale,
+)
+from tagseg.run.workspace import Stage
+from tagseg.segment.fit import fit_on_grid
+
+if TYPE_CHECKING:
+    from tagseg.recipes.guided import Config
+
+__all__ = ["SALIENCY_SOURCES", "PhotoSaliency", "SaliencyMaps", "check_source"]
+
+SALIENCY_SOURCES = ("auto", "boxes", "folder", "activations", "barrier")
+_TRAINING_FREE = "barrier"  # see docs/saliency.md for how it was chosen
+_LEVELS = 255  # of stored maps
+
+SaliencyMaps = Callable[[int], SaliencyMap]
+
+
+def source_of(config: Config) -> str:
+    """Where the maps come from: as configured, or what was given, or no training at all."""
+    if config.saliency != "auto":
+        return config.saliency
+    if config.boxes is not None:
+        return "boxes"
+    return "folder" if config.saliency_maps is not None else _TRAINING_FREE
+
+
+def check_source(config: Config) -> None:
+    """Raise ConfigError where a source lacks its files, or files are given that nothing reads."""
+    given = {"boxes": config.boxes, "folder": config.saliency_maps}
+    flags = {"boxes": "--boxes FILE", "folder": "--saliency DIR"}
+    source = source_of(config)
+    for kind, path in given.items():
+        if kind == source and path is None:
+            raise ConfigError(f"saliency={kind} has nothing to read", do=f"give {flags[kind]}")
+        if kind != source and path is not None:
+            raise ConfigError(
+                f"{flags[kind].split()[0]} is given, but saliency comes from {source}",
+                do="leave one of the two out",
+            )
+    if config.box_photos is not None and config.boxes is None:
+        raise ConfigError("--box-photos is given without --boxes", do="give --boxes FILE")
+
+
+class PhotoSaliency:
+    """Saliency maps of a run's photos (Oh et al. 2017, 5.1 and 6.1).
+
+    What the source reads is looked at here, before anything is trained.
+
+    Attributes:
+        curves: stages that logged a training, once maps were asked for.
+    """
+
+    def __init__(self, run: Run, config: Config) -> None:
+        self.run, self.config, self.source = run, config, source_of(config)
+        self.curves: list[Stage] = []
+        self.boxes: BoxSet | None = None
+        self.folder: SaliencyFolder | None = None
+        self.setup = run.setup
+        if self.source == "boxes" and config.boxes is not None:
+            photos = Path(config.box_photos) if config.box_photos is not None else None
+            everything = read_boxes(Path(config.boxes), photos)
+            self.boxes = everything.without_classes(run.photos.classes)
+            if not self.boxes.classes:
+                run.progress.say(
+                    f"note: {config.boxes} names no classes; pictures of the classes to be learned "
+                    "should not be among them"
+                )
+            self.setup = _saliency_setup(run.setup, config)
+        if self.source == "folder" and config.saliency_maps is not None:
+            self.folder = SaliencyFolder(Path(config.saliency_maps))
+            self.folder.check(run.photos.names)
+
+    def maps(self, split: Split = "train") -> tuple[SaliencyMaps, Stage]:
+        """Map (h, w) of a split's photo at working size, and what they depend on."""
+        if self.boxes is not None:
+            return self._learned(self.boxes, split)
+        if self.folder is not None:
+            return self._from_folder(self.folder, split)
+        if self.source == "activations":
+            return activation_prior(self.run, self.config, split=split)
+        photos, settings = self.run.part(split).photos, MinimumBarrierSettings()
+
+        def make(index: int) -> SaliencyMap:
+            return minimum_barrier_saliency(photos.image(index), settings)
+
+        return self._stored(split, asdict(settings), make)
+
+    def _from_folder(self, folder: SaliencyFolder, split: Split) -> tuple[SaliencyMaps, Stage]:
+        photos = self.run.part(split).photos
+        folder.check(photos.names)
+        made_from = {"maps": folder.digest(photos.names)}
+
+        def read(index: int) -> SaliencyMap:
+            height, width = photos.image(index).shape[:2]
+            return folder.map(photos.names[index], (height, width))
+
+        return self._stored(split, made_from, read)
+
+    def _learned(self, boxes: BoxSet, split: Split) -> tuple[SaliencyMaps, Stage]:
+        net, stage = self._trained(boxes)
+        if stage not in self.curves:
+            self.curves.append(stage)
+        run = self.run
+        photos, key, prefix = run.part(split)
+        with run.stage(f"{prefix}saliency", {}, [stage, key]) as kept:
+            if kept.pending:
+                store = kept.maps("levels")
+                net.to(run.setup.execution.device).eval()
+
+                def compute(images: torch.Tensor, indices: list[int]) -> None:
+                    probs = torch.softmax(net(images).float(), 1)[:, OBJECT]
+                    for index, levels in zip(indices, _levels(probs.cpu().numpy()), strict=True):
+                        store.put_bytes(photos.names[index], encode_mask(levels))
+
+                each_batch(run, photos, "saliency maps", store.missing, compute)
+        return self._reader(kept, photos), kept
+
+    def _trained(self, boxes: BoxSet) -> tuple[AsppNet, Stage]:
+        """DeepLab-v2 on masks that GrabCut makes of the boxes (6.1 and F)."""
+        run, config, setup = self.run, self.config, self.setup
+        photos = WorkingPhotos(boxes.dataset(), config.photo_side)
+        mine = replace(run, photos=photos, photos_key=f"boxes {boxes.digest}")
+
+        def mask(index: int) -> Labels:
+            image = photos.image(index)
+            return object_mask(image, boxes.photos[index].boxes_at(image.shape[:2]))
+
+        masks = training_labels(mine, "box-masks", mask, {"side": config.photo_side}, [])
+        run.worked.extend(name for name in mine.worked if name not in run.worked)
+        shapes = some_shapes(photos)
+        schedule = saliency_schedule(config, setup, len(photos))
+        how = Augmentation(crop_size(shapes, config.segmenter_crop), scale=(0.5, 1.5))
+        scale = view_scale(config, shapes)
+        torch.manual_seed(setup.execution.seed)
+        net = AsppNet(setup.build_backbone(config), 2, view_scale=scale)
+        grid = min(loss_stride(how.size), net.backbone.output_stride)
+        made_from = {
+            **setup.settings(),
+            "loss_stride": grid,
+            "output_stride": net.backbone.output_stride,
+            "form": "aspp",
+            "view_scale": scale,
+            "augmentation": asdict(how),
+            "schedule": asdict(schedule),
+        }
+        with run.stage("saliency-net", made_from, [masks.stage]) as stage:
+            if stage.pending:
+                with run.task("learning saliency from boxes", schedule.iterations) as ticks:
+                    fit_on_grid(
+                        net,
+                        photos,
+                        masks,
+                        grid_cross_entropy,
+                        how,
+                        schedule,
+                        loss_stride=grid,
+                        execution=setup.execution,
+                        frozen_batch_norm=setup.weights is not None,
+                        checkpoint=stage.checkpoint,
+                        log=stage.log,
+                        ticks=ticks,
+                    )
+                stage.save_tensors("saliency", net.state_dict())
+        net.load_state_dict(stage.load_tensors("saliency")[0])
+        return net, stage
+
+    def _stored(
+        self, split: Split, made_from: dict[str, Any], make: SaliencyMaps
+    ) -> tuple[SaliencyMaps, Stage]:
+        """Maps that are made photo by photo, in threads, and kept."""
+        labels = training_labels(
+            self.run,
+            "saliency",
+            lambda index: _levels(make(index)),
+            {"source": self.source, "photo_side": self.config.photo_side, **made_from},
+            [],
+            split=split,
+        )
+        return lambda index: _from_levels(labels(index)), labels.stage
+
+    def _reader(self, stage: Stage, photos: WorkingPhotos) -> SaliencyMaps:
+        def read(index: int) -> SaliencyMap:
+            return _from_levels(decode_mask(stage.maps("levels").get_bytes(photos.names[index])))
+
+        return read
+
+
+def _levels(maps: npt.NDArray[np.float32]) -> npt.NDArray[np.uint8]:
+    """Maps in [0, 1] as whole levels, to be stored."""
+    return np.rint(np.clip(maps, 0, 1) * _LEVELS).astype(np.uint8)
+
+
+def _from_levels(levels: npt.NDArray[np.uint8]) -> SaliencyMap:
+    return levels.astype(np.float32) / np.float32(_LEVELS)
+
+
+def _saliency_setup(setup: Setup, config: Config) -> Setup:
+    """The run's means with the saliency network's own backbone, if it has one."""
+    if config.saliency_backbone is None:
+        return setup
+    build_backbone(config.saliency_backbone)  # a wrong name must show before weights are looked for
+    weights = resolve(config.saliency_weights, config.saliency_backbone)
+    return replace(
+        setup, backbone=config.saliency_backbone, weights=weights if weights.state else None
+    )
