@@ -21,10 +21,15 @@ from tagseg.recipes.session import Options, check_data, make_setup
 from tagseg.run.progress import Progress
 from tagseg.run.workspace import Workspace
 
-__all__ = ["BOXED", "FEW", "LINE", "few_photos", "open_run", "write_boxes", "write_maps"]
+__all__ = ["FEW", "LINE", "few_photos", "open_run", "write_boxes", "write_maps"]
 
-FEW: dict[str, Any] = {**QUICK, "segmenter_iterations": 2, "classifier_iterations": 4}
-BOXED: dict[str, Any] = {"saliency_iterations": 3, "guide": "g2"}
+FEW: dict[str, Any] = {
+    **QUICK,
+    "segmenter_iterations": 2,
+    "classifier_iterations": 4,
+    "saliency_iterations": 3,
+    "seeder_side": 64,
+}
 LINE = "line"  # a photo one pixel high
 _CHOSEN = (0, 1, 2, GREY, 5, NEGATIVE, UNKNOWN)
 

@@ -102,11 +102,17 @@ def brute_force_crf(image: Any, unary: Any, crf: CrfParameters) -> Any:
     return q.reshape(labels, height, width)
 
 
-def slow_boundaries(probs: Any, on_grid: GridBatch, crf: CrfParameters) -> float:
-    """Eq. 5: mean over the positions inside of sum Q log(Q / p)."""
+def slow_boundaries(values: Any, on_grid: GridBatch, crf: CrfParameters) -> float:
+    """Eq. 5: mean over the positions inside of sum Q log(Q / p); the CRF sees the scores."""
     total, count = 0.0, 0
-    for p, image, inside in zip(probs, on_grid.images.numpy(), on_grid.inside.numpy(), strict=True):
-        q = np.maximum(brute_force_crf(image, -np.log(p), crf), 1e-4)
+    for score, p, image, inside in zip(
+        values,
+        slow_probabilities(values),
+        on_grid.images.numpy(),
+        on_grid.inside.numpy(),
+        strict=True,
+    ):
+        q = np.maximum(brute_force_crf(image, -score, crf), 1e-4)
         q /= q.sum(0)
         for y, x in zip(*np.nonzero(inside), strict=True):
             total += sum(q[c, y, x] * np.log(q[c, y, x] / p[c, y, x]) for c in range(len(p)))
@@ -136,9 +142,10 @@ CRF = CrfParameters((4.0, 3.0, 60.0), (3.0, 0.8), 3, None, "lattice")
 @pytest.mark.parametrize("reference", [None, 16])
 def test_the_divergence_from_the_crf_equals_the_loops(reference):
     on_grid, crf = batch(), replace(CRF, reference_side=reference)
-    probs = slow_probabilities(scores().double().numpy())
-    ours = constrain_to_boundaries(torch.from_numpy(probs).float(), on_grid, crf)
-    assert ours.item() == pytest.approx(slow_boundaries(probs, on_grid, crf), rel=1e-3)
+    exact = scores().double().numpy()
+    probs = torch.from_numpy(slow_probabilities(exact)).float()
+    ours = constrain_to_boundaries(scores(), probs, on_grid, crf)
+    assert ours.item() == pytest.approx(slow_boundaries(exact, on_grid, crf), rel=1e-3)
     assert ours.item() > 0.05
 
 
@@ -150,21 +157,25 @@ def test_the_objective_is_cross_entropy_and_the_divergence(constrained, monkeypa
     exact = values.double().numpy()
     expected = slow_cross_entropy(exact, on_grid.labels.numpy())
     if constrained:
-        expected += slow_boundaries(slow_probabilities(exact), on_grid, CRF)
+        expected += slow_boundaries(exact, on_grid, CRF)
     assert objective(values, on_grid).item() == pytest.approx(expected, rel=1e-3)
     assert ("121" in name or "bilateral" in name) == constrained
 
 
 def test_the_crfs_output_is_a_constant():
-    """The gradient at the probabilities is -Q / p over the positions inside, and 0 in padding."""
-    on_grid = batch()
-    probs = torch.from_numpy(slow_probabilities(scores().double().numpy())).float()
-    probs.requires_grad_()
-    constrain_to_boundaries(probs, on_grid, CRF).backward()
+    """The gradient at the probabilities is -Q / p over the positions inside, 0 in padding.
+
+    None flows into the scores by way of the CRF.
+    """
+    on_grid, values = batch(), scores().requires_grad_()
+    exact = slow_probabilities(scores().double().numpy())
+    probs = torch.from_numpy(exact).float().requires_grad_()
+    constrain_to_boundaries(values, probs, on_grid, CRF).backward()
+    assert values.grad is None
     count = int(on_grid.inside.sum())
-    for b in range(2):
-        p = probs[b].detach().double().numpy()
-        q = np.maximum(brute_force_crf(on_grid.images[b].numpy(), -np.log(p), CRF), 1e-4)
+    for b, p in enumerate(exact):
+        score = -scores()[b].double().numpy()
+        q = np.maximum(brute_force_crf(on_grid.images[b].numpy(), score, CRF), 1e-4)
         q /= q.sum(0)
         expected = np.where(on_grid.inside[b].numpy(), -q / p / count, 0)
         np.testing.assert_allclose(probs.grad[b].numpy(), expected, rtol=2e-2, atol=1e-4)

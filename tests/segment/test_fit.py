@@ -382,3 +382,69 @@ def test_the_reflected_margin_is_for_prediction_alone(photos: WorkingPhotos) -> 
         fit_on_grid(net, photos, targets, grid_loss, HOW, Schedule(2, 2, 1e-2), execution=EXECUTION)
         weights.append(net.state_dict())
     assert all(torch.equal(tensor, weights[1][name]) for name, tensor in weights[0].items())
+
+
+# On a finer grid than the network's
+
+
+def slow_upsampled(scores: Any, y: int, x: int, stride: int) -> Any:
+    """Scores (L,) at a pixel, bilinear between positions on stride * i; the last one's beyond."""
+    height, width = scores.shape[1:]
+    v, u = min(y / stride, height - 1), min(x / stride, width - 1)
+    i, j = int(v), int(u)
+    k, m = min(i + 1, height - 1), min(j + 1, width - 1)
+    a, b = v - i, u - j
+    above = (1 - b) * scores[:, i, j] + b * scores[:, i, m]
+    below = (1 - b) * scores[:, k, j] + b * scores[:, k, m]
+    return (1 - a) * above + a * below
+
+
+@pytest.mark.parametrize(("loss_stride", "size"), [(1, (24, 40)), (2, (33, 50)), (4, (48, 64))])
+def test_a_finer_grid_than_the_networks(
+    photos: WorkingPhotos, monkeypatch: pytest.MonkeyPatch, loss_stride: int, size: tuple[int, int]
+) -> None:
+    raw: list[Tensor] = []
+    seen: list[tuple[Tensor, GridBatch, Tensor]] = []
+    coarse = SegmentationNet.coarse
+
+    def remembered(net: SegmentationNet, x: Tensor) -> Tensor:
+        raw.extend((coarse(net, x), x.detach()))
+        return raw[-2]
+
+    def objective(scores: Tensor, on_grid: GridBatch) -> Tensor:
+        seen.append((scores.detach(), on_grid, raw[-1]))
+        return grid_loss(scores, on_grid)
+
+    monkeypatch.setattr(SegmentationNet, "coarse", remembered)
+    net = grid_net()
+    torch.nn.init.normal_(net.score.weight)
+    fit_on_grid(
+        net, photos, places, objective, Augmentation(size), Schedule(1, 2, 1e-3),
+        execution=EXECUTION, loss_stride=loss_stride,
+    )  # fmt: skip
+    ((scores, on_grid, crops),) = seen
+    grid = tuple(-(-side // loss_stride) for side in size)
+    assert scores.shape == (2, 9, *grid)
+    assert on_grid.labels.shape == on_grid.inside.shape == on_grid.images.shape[:3] == (2, *grid)
+    exact = raw[-2].detach().double().numpy()
+    rng = np.random.default_rng(0)
+    for b in range(2):
+        for _ in range(60):
+            i, j = (int(rng.integers(length)) for length in grid)
+            expected = slow_upsampled(exact[b], loss_stride * i, loss_stride * j, 8)
+            np.testing.assert_allclose(scores[b, :, i, j], expected, atol=1e-4)
+        pixels = (crops[b] * 255).round().double().numpy()
+        expected = slow_colours(pixels, loss_stride)
+        assert np.abs(on_grid.images[b].numpy() - expected).max() <= 0.5 + 1e-3
+    assert np.ptp(exact) > 0.1
+
+
+def test_the_networks_own_grid_by_its_number(photos: WorkingPhotos) -> None:
+    weights = [
+        fit_on_grid(
+            grid_net(), photos, targets, grid_loss, HOW, Schedule(2, 2, 1e-2),
+            execution=EXECUTION, loss_stride=stride,
+        ).state_dict()
+        for stride in (None, 8)
+    ]  # fmt: skip
+    assert all(torch.equal(tensor, weights[1][name]) for name, tensor in weights[0].items())

@@ -9,13 +9,26 @@ from tagseg.nets.gap import GapClassifier, SeederName, gap_seeder
 from tagseg.recipes.base import Run
 from tagseg.recipes.large_fov import LargeFovConfig
 from tagseg.recipes.schedules import gap_schedule
-from tagseg.recipes.stages import trained_classifier, view_scale
+from tagseg.recipes.stages import some_shapes, trained_classifier, view_scale
 from tagseg.run.workspace import Stage
 
-__all__ = ["trained_seeder"]
+__all__ = ["seeder_side", "trained_seeder"]
 
+_ENLARGED = 1.5
 _PAPER_SIDE = 321  # pixels, for which the dilations are
 _EDGES = 0.1  # of a photo, cut off each edge at most (authors' code)
+
+
+def seeder_side(run: Run, config: LargeFovConfig) -> int:
+    """Longer side of the photos that a seeder sees, pixels.
+
+    The paper's 321 would be much more work than small photos are worth; at their own size, the
+    maps' spots would be larger than the objects.
+    """
+    if config.seeder_side is not None:
+        return config.seeder_side
+    longest = max(map(max, some_shapes(run.photos)))
+    return min(_PAPER_SIDE, round(_ENLARGED * longest))
 
 
 def trained_seeder(
@@ -23,10 +36,10 @@ def trained_seeder(
 ) -> tuple[GapClassifier, Stage]:
     """A seeder, trained on tags (Oh et al. 2017, 4.1 and B; input as in their code).
 
-    Photos are brought to ``seeder_side``, up or down, and mirrored to a square.
+    Photos are brought to :func:`seeder_side`, up or down, and mirrored to a square.
     """
     photos, setup = run.photos, run.setup
-    side = config.seeder_side
+    side = seeder_side(run, config)
     scale = view_scale(config, [(side, side)], reference=_PAPER_SIDE)
     torch.manual_seed(setup.execution.seed)
     net = gap_seeder(

@@ -26,7 +26,7 @@ from tagseg.localize.component_scores import score_changes
 from tagseg.maps import Labels, ScoreMap
 from tagseg.priors.saliency.from_boxes import OBJECT, salient_mask
 from tagseg.recipes.base import Product, Run, Seeds, Split, TagScores, View
-from tagseg.recipes.gap_seeds import trained_seeder
+from tagseg.recipes.gap_seeds import seeder_side, trained_seeder
 from tagseg.recipes.photo_saliency import PhotoSaliency
 from tagseg.recipes.products import classifier_outcome, show_map, show_maps
 from tagseg.recipes.schedules import guide_classifier_schedule
@@ -77,7 +77,7 @@ class Seeding:
             self.seeder,
             self.curve,
             split=split,
-            side=self.config.seeder_side,
+            side=seeder_side(self.run, self.config),
         )
 
     def labels(self, index: int) -> Labels:

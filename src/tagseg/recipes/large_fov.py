@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from tagseg.data.transforms import Augmentation, crop_size
+from tagseg.errors import ConfigError
 from tagseg.losses.pixel import pixel_loss
 from tagseg.maps import Labels
 from tagseg.nets.deeplab import SegmentationNet, initialise_from_classifier
@@ -38,7 +39,11 @@ class LargeFovConfig(TrainingConfig):
     classifier_hidden_layers: int = number(
         2, "Table 6", "of G1's classifier; the seeders' are as in the table"
     )
-    seeder_side: int = number(321, "authors' code", "longest side of a seeder's input, pixels")
+    seeder_side: int | None = number(
+        None,
+        "authors' code: 321",
+        "longer side of photos in a seeder; none: 321, or 1.5 times theirs",
+    )
     segmenter_unary: Literal["softmax", "log"] = number(
         "log", "Chen et al. 2015", "of the CRF after the segmenter: softmax of probs, or -log"
     )
@@ -49,6 +54,11 @@ class LargeFovConfig(TrainingConfig):
     crf_filter: Literal["fine", "lattice"] = number(
         "lattice", "as published", "fine: close to the exact mean field; lattice: as pydensecrf"
     )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.seeder_side is not None and self.seeder_side < 16:
+            raise ConfigError(f"seeder_side is {self.seeder_side}", do="use 16 or more")
 
 
 def grid_cross_entropy(scores: Tensor, on_grid: GridBatch) -> Tensor:

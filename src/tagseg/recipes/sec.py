@@ -24,7 +24,7 @@ from tagseg.maps import Labels
 from tagseg.recipes.background_maps import background_maps, sure_pixels
 from tagseg.recipes.base import Outcome, Product, Run, Seeds, number
 from tagseg.recipes.crf_loss import constrain_to_boundaries, grid_crf
-from tagseg.recipes.gap_seeds import trained_seeder
+from tagseg.recipes.gap_seeds import seeder_side, trained_seeder
 from tagseg.recipes.large_fov import LargeFovConfig, large_fov_segmenter
 from tagseg.recipes.products import classifier_outcome, segmenter_products, show_maps
 from tagseg.recipes.stages import location_maps, training_labels
@@ -78,7 +78,7 @@ def run(run: Run, config: Config) -> Outcome:
     """Seeder, cues of foreground and background, and a segmenter with three losses."""
     photos = run.photos
     seeder, seeder_stage = trained_seeder(run, config, "highres")
-    side = config.seeder_side
+    side = seeder_side(run, config)
     scores_of, maps_stage = location_maps(run, config, seeder, seeder_stage, side=side)  # 3.1
     background_of, background_stage = background_maps(run, seeder, seeder_stage, side=side)
 

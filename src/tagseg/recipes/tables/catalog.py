@@ -6,13 +6,14 @@ from collections.abc import Mapping
 from types import ModuleType
 
 from tagseg.errors import ConfigError, choose_from
-from tagseg.recipes.tables import builtin_priors, dcsm
+from tagseg.recipes.tables import builtin_priors, dcsm, guided
 
 __all__ = ["PAPERS", "find_paper"]
 
 PAPERS: Mapping[str, ModuleType] = {
     "builtin_priors": builtin_priors,
     "dcsm": dcsm,
+    "guided": guided,
 }
 
 

@@ -1,0 +1,97 @@
+"""The seeders' form and training."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from guided_runs import FEW, few_photos, open_run
+from tagseg.data.transforms import Augmentation
+from tagseg.nets.gap import SEEDERS
+from tagseg.recipes import gap_seeds
+from tagseg.recipes.gap_seeds import trained_seeder
+from tagseg.recipes.guided import Config
+from tagseg.recipes.schedules import gap_schedule
+from tagseg.recipes.session import make_config
+from tagseg.recipes.stages import location_maps
+
+
+def config_of(**changed: Any) -> Any:
+    return make_config(Config, {**FEW, **changed})
+
+
+@pytest.fixture
+def run(photos, tmp_path):
+    with open_run(few_photos(photos), tmp_path / "run") as run:
+        yield run
+
+
+@pytest.fixture
+def given(monkeypatch) -> list[dict[str, Any]]:
+    """What would be trained, and no training."""
+    calls: list[dict[str, Any]] = []
+
+    def remember(run, config, net, form, how, schedule, **names):
+        calls.append({"net": net, "form": form, "how": how, "schedule": schedule, **names})
+        return net, None
+
+    monkeypatch.setattr(gap_seeds, "trained_classifier", remember)
+    return calls
+
+
+@pytest.mark.parametrize("seeder", SEEDERS)
+def test_each_seeder_is_trained_as_the_authors_do(run, given, seeder):
+    """Crops of at least 80 % a side, mirrored to a square, flips; a stage of its own name."""
+    config = config_of(seeder_side=321, classifier_width=None)
+    trained_seeder(run, config, seeder)
+    (call,) = given
+    assert call["how"] == Augmentation((321, 321), letterbox="reflect", edges=0.1)
+    assert call["schedule"] == gap_schedule(config, run.setup, len(run.photos))
+    assert (call["name"], call["title"]) == ("seeder", f"the seeder ({seeder})")
+    assert call["form"] == {"seeder": seeder, "width": 256, "view_scale": 1.0}
+    assert call["net"].backbone.output_stride == SEEDERS[seeder].output_stride
+    assert call["net"].scores.out_features == len(run.photos.classes)
+
+
+@pytest.mark.parametrize(
+    ("config", "scale", "dilation"),
+    [
+        ({"seeder_side": 321}, 1.0, 12),
+        ({"seeder_side": 161}, 0.502, 6),
+        ({"seeder_side": 64}, 0.199, 2),
+        ({"seeder_side": 64, "scale_field_of_view": False}, 1.0, 12),
+        ({"seeder_side": 642}, 1.0, 12),
+    ],
+)
+def test_dilations_are_for_photos_of_321_pixels(run, given, config, scale, dilation):
+    trained_seeder(run, config_of(**config), "deeplab")
+    (call,) = given
+    assert call["form"]["view_scale"] == scale
+    assert call["net"].hidden[0].dilation == (dilation, dilation)
+
+
+@pytest.mark.parametrize("seeder", SEEDERS)
+def test_it_learns_from_odd_photos_and_gives_maps_of_them(run, seeder):
+    """One row of pixels, a grey one, one without tags, an unknown one."""
+    config = config_of(classifier_iterations=2)
+    net, stage = trained_seeder(run, config, seeder)
+    assert not net.training
+    maps_of, _ = location_maps(run, config, net, stage, side=config.seeder_side)
+    for index in range(len(run.photos)):
+        maps = maps_of(index)
+        assert maps.shape[1:] == run.photos.image(index).shape[:2]
+        assert np.isfinite(maps).all()
+        assert not maps[~run.photos.tags[index]].any()
+
+
+def test_finished_weights_are_read_back(run, monkeypatch):
+    first, stage = trained_seeder(run, config_of(), "highres")
+    monkeypatch.setattr("tagseg.recipes.stages.train_tag_classifier", None)
+    again, same = trained_seeder(run, config_of(), "highres")
+    assert same is stage
+    assert all(
+        torch.equal(tensor, again.state_dict()[name]) for name, tensor in first.state_dict().items()
+    )
