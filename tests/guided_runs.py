@@ -27,7 +27,6 @@ FEW: dict[str, Any] = {
     **QUICK,
     "segmenter_iterations": 2,
     "classifier_iterations": 4,
-    "saliency_iterations": 3,
     "seeder_side": 64,
 }
 LINE = "line"  # a photo one pixel high

@@ -64,6 +64,8 @@ class LayoutName(StrEnum):
     voc = "voc"
 
 
+_SALIENCY_FIELDS = {"boxes", "saliency", "saliency_maps"}
+
 # Typer carries its own click or uses the installed one; both derive BadParameter from UsageError.
 _USAGE_ERROR: Any = typer.BadParameter.__mro__[1]
 
@@ -354,7 +356,7 @@ def demo(
         scenes.parent.mkdir(parents=True, exist_ok=True)
         with progress.task("generating scenes", train_photos + val_photos) as ticks:
             write_scenes(scenes, train=train_photos, val=val_photos, advance=ticks.advance)
-    if "boxes" in kind.__dataclass_fields__ and not {"boxes", "saliency_maps"} & values.keys():
+    if "boxes" in kind.__dataclass_fields__ and not _SALIENCY_FIELDS & values.keys():
         values["boxes"] = str(_demo_boxes(out, train_photos, progress))
     dataset, held_out = _load(
         scenes, None, None, UntaggedPhotos.negative, LayoutName.voc, None, "val"

@@ -215,6 +215,9 @@ def test_the_digest_is_of_names_and_contents(tmp_path):
     (tmp_path / "b.png").rename(tmp_path / "a.png")
     (tmp_path / "t.png").rename(tmp_path / "b.png")
     assert SaliencyFolder(tmp_path).digest(["a", "b"]) != whole
+    alone = SaliencyFolder(tmp_path).digest(["a"])
+    (tmp_path / "a.png").rename(tmp_path / "d.png")
+    assert SaliencyFolder(tmp_path).digest(["d"]) != alone
 
 
 def test_a_map_that_went_away(tmp_path):

@@ -15,6 +15,7 @@ import pytest
 import torch
 from PIL import Image as PilImage
 
+from guided_runs import write_boxes, write_maps
 from small_runs import (
     DISTINCT,
     N_TRAIN,
@@ -56,6 +57,18 @@ CASES["builtin_priors, regions after the segmenter"] = (
     {"segmenter_regions": "crisp"},
 )
 CASES["dcsm"] = ("dcsm", DISTINCT)
+SMALL = {"seeder_side": 64}
+CASES["guided"], CASES["sec"] = ("guided", SMALL), ("sec", SMALL)
+CASES["guided, seeds, all CRFs"] = (
+    "guided",
+    {**SMALL, "guide": "seeds", "seeder": "deeplab", "crf_seed": True, "crf_loss": True},
+)
+CASES["guided, G0, activations"] = ("guided", {"guide": "g0", "saliency": "activations"})
+CASES["guided, G1, maps"] = ("guided", {"guide": "g1", "saliency_maps": "maps"})
+CASES["guided, G2, boxes"] = (
+    "guided",
+    {**SMALL, "guide": "g2", "boxes": "boxes", "saliency_iterations": 2},
+)
 
 
 class LateTruth(GroundTruth):
@@ -88,9 +101,20 @@ class Finished:
         return self.recipe != "full_supervision"
 
 
+def with_files(config: dict[str, Any], photos: Photos, folder: Path) -> dict[str, Any]:
+    """Fields that name files, and the files."""
+    made: dict[str, Any] = {}
+    if "boxes" in config:
+        made["boxes"] = str(write_boxes(folder / "boxes"))
+    if "saliency_maps" in config:
+        made["saliency_maps"] = str(write_maps(folder / "maps", photos.dataset, photos))
+    return {**config, **made}
+
+
 @pytest.fixture(scope="module", params=CASES)
 def run(request, photos, go, tmp_path_factory) -> Finished:
     recipe, config = CASES[request.param]
+    config = with_files(config, photos, tmp_path_factory.mktemp("files"))
     out = tmp_path_factory.mktemp("runs") / "run"
     weakly = recipe != "full_supervision"
     truth = photos.truth(LateTruth, out) if weakly else photos.truth()
@@ -191,6 +215,12 @@ def test_the_same_call_again_changes_nothing(run, go, monkeypatch):
     for module in ("smoothing", "distinct_segmenter"):
         monkeypatch.setattr(f"tagseg.recipes.{module}.refine", must_not)
     monkeypatch.setattr("tagseg.priors.crisp.regions", must_not)
+    for work in ("object_mask", "minimum_barrier_saliency", "fit_on_grid"):
+        monkeypatch.setattr(f"tagseg.recipes.photo_saliency.{work}", must_not)
+    for work in ("score_changes", "seed_guide", "random_guide"):
+        monkeypatch.setattr(f"tagseg.recipes.guide_stages.{work}", must_not)
+    for work in ("background_saliency", "sure_pixels"):
+        monkeypatch.setattr(f"tagseg.recipes.background_maps.{work}", must_not)
     monkeypatch.setattr("tagseg.recipes.run_page.datetime", Tomorrow)
     again = go(run.recipe, run.config, out=run.result.folder)
     assert contents(run.result.folder) == before

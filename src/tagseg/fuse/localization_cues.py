@@ -20,7 +20,7 @@ def localization_cues(
 ) -> Labels:
     """Each present class where its score is high, background where it is sure, 255 elsewhere.
 
-    Kolesnikov & Lampert 2016, section 3.1: where cues of two classes overlap, the class with the
+    Kolesnikov & Lampert 2016, section 4.1: where cues of two classes overlap, the class with the
     smaller area wins, its area being all of its cues. The background counts as a class. Of equal
     areas the later label wins, and any class before the background.
 

@@ -23,7 +23,7 @@ def background_saliency(
 ) -> Tensor:
     """How much each position moves the scores of all classes together, at conv4_1.
 
-    Kolesnikov & Lampert 2016, section 3.1: the gradient of the sum of all class scores by the
+    Kolesnikov & Lampert 2016, section 4.1: the gradient of the sum of all class scores by the
     first layer of the 4th block (its ReLU), absolute value, maximum over channels. The score of a
     class is the sum of its map. The network is not touched, and threads may share it.
 

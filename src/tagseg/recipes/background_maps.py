@@ -24,7 +24,7 @@ GridMaps = Callable[[int], npt.NDArray[np.float32]]
 def background_maps(
     run: Run, classifier: GapClassifier, after: Stage, *, side: int
 ) -> tuple[GridMaps, Stage]:
-    """Saliency of all classes together on the classifier's grid (Kolesnikov & Lampert, 3.1).
+    """Saliency of all classes together on the classifier's grid (Kolesnikov & Lampert, 4.1).
 
     The classifier sees photos of the longer side ``side``, in pixels.
     """

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Literal
 
 import torch
@@ -22,6 +23,7 @@ from tagseg.nets.deeplab import SegmentationNet, initialise_from_classifier
 from tagseg.recipes.base import Run, TrainingConfig, number
 from tagseg.recipes.schedules import large_fov_schedule
 from tagseg.recipes.stages import segmenter_of, some_shapes, view_scale
+from tagseg.recipes.trainings import trained
 from tagseg.run.workspace import Stage
 from tagseg.segment.fit import GridBatch, GridObjective, fit_on_grid
 from tagseg.segment.predict import Segmenter
@@ -97,27 +99,19 @@ def large_fov_segmenter(
         "objective": objective_name,
         "loss_stride": grid,
         "augmentation": asdict(how),
-        "schedule": asdict(schedule),
     }
-    with run.stage("segmenter", made_from, [run.photos_key, *inputs]) as stage:
-        if stage.pending:
-            with run.task("training the segmenter", schedule.iterations) as ticks:
-                fit_on_grid(
-                    net,
-                    photos,
-                    targets,
-                    objective,
-                    how,
-                    schedule,
-                    loss_stride=grid,
-                    execution=setup.execution,
-                    frozen_batch_norm=setup.weights is not None,
-                    checkpoint=stage.checkpoint,
-                    log=stage.log,
-                    ticks=ticks,
-                )
-            stage.save_tensors("segmenter", net.state_dict())
-    net.load_state_dict(stage.load_tensors("segmenter")[0])
+    fit = partial(fit_on_grid, net, photos, targets, objective, how, schedule, loss_stride=grid)
+    stage = trained(
+        run,
+        "segmenter",
+        "the segmenter",
+        net,
+        fit,
+        schedule,
+        made_from,
+        [run.photos_key, *inputs],
+        tensors="segmenter",
+    )
     return segmenter_of(run, config, net), stage
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,6 +34,7 @@ from tagseg.recipes.stages import (
     training_labels,
     view_scale,
 )
+from tagseg.recipes.trainings import trained
 from tagseg.run.workspace import Stage
 from tagseg.segment.fit import fit_on_grid
 
@@ -152,14 +154,14 @@ class PhotoSaliency:
         """DeepLab-v2 on masks that GrabCut makes of the boxes (6.1 and F)."""
         run, config, setup = self.run, self.config, self.setup
         photos = WorkingPhotos(boxes.dataset(), config.photo_side)
-        mine = replace(run, photos=photos, photos_key=f"boxes {boxes.digest}")
+        key = f"boxes {boxes.digest} {photos.dataset.fingerprint()}"
+        mine = replace(run, photos=photos, photos_key=key)
 
         def mask(index: int) -> Labels:
             image = photos.image(index)
             return object_mask(image, boxes.photos[index].boxes_at(image.shape[:2]))
 
         masks = training_labels(mine, "box-masks", mask, {"side": config.photo_side}, [])
-        run.worked.extend(name for name in mine.worked if name not in run.worked)
         shapes = some_shapes(photos)
         schedule = saliency_schedule(config, setup, len(photos))
         how = Augmentation(crop_size(shapes, config.segmenter_crop), scale=(0.5, 1.5))
@@ -174,27 +176,21 @@ class PhotoSaliency:
             "form": "aspp",
             "view_scale": scale,
             "augmentation": asdict(how),
-            "schedule": asdict(schedule),
         }
-        with run.stage("saliency-net", made_from, [masks.stage]) as stage:
-            if stage.pending:
-                with run.task("learning saliency from boxes", schedule.iterations) as ticks:
-                    fit_on_grid(
-                        net,
-                        photos,
-                        masks,
-                        grid_cross_entropy,
-                        how,
-                        schedule,
-                        loss_stride=grid,
-                        execution=setup.execution,
-                        frozen_batch_norm=setup.weights is not None,
-                        checkpoint=stage.checkpoint,
-                        log=stage.log,
-                        ticks=ticks,
-                    )
-                stage.save_tensors("saliency", net.state_dict())
-        net.load_state_dict(stage.load_tensors("saliency")[0])
+        fit = partial(
+            fit_on_grid, net, photos, masks, grid_cross_entropy, how, schedule, loss_stride=grid
+        )
+        stage = trained(
+            replace(run, setup=setup),
+            "saliency-net",
+            "the saliency network",
+            net,
+            fit,
+            schedule,
+            made_from,
+            [masks.stage],
+            tensors="saliency",
+        )
         return net, stage
 
     def _stored(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import asdict
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from tagseg.recipes.base import Run, Split
 from tagseg.recipes.distinct_segmenter import SeederSettings
 from tagseg.recipes.schedules import two_phase_schedules
 from tagseg.recipes.stages import some_shapes
+from tagseg.recipes.trainings import trained
 from tagseg.run.workspace import Stage
 from tagseg.training import Schedule
 
@@ -94,26 +96,17 @@ def _phase(
     inputs: list[Stage | str],
 ) -> Stage:
     """Train ``net`` in place, or load what was trained before."""
-    title = "training the tag classifier" + (", upper layers" if name != "classifier" else "")
-    with run.stage(name, {**made_from, "schedule": asdict(schedule)}, list(inputs)) as stage:
-        if stage.pending:
-            with run.task(title, schedule.iterations) as ticks:
-                train_tag_classifier(
-                    net,
-                    run.photos,
-                    how,
-                    schedule,
-                    execution=run.setup.execution,
-                    frozen_batch_norm=run.setup.weights is not None,
-                    train_backbone=name == "classifier",
-                    batch_scale=config.batch_scale,
-                    checkpoint=stage.checkpoint,
-                    log=stage.log,
-                    ticks=ticks,
-                )
-            stage.save_tensors("classifier", net.state_dict())
-    net.load_state_dict(stage.load_tensors("classifier")[0])
-    return stage
+    title = "the tag classifier" + (", upper layers" if name != "classifier" else "")
+    fit = partial(
+        train_tag_classifier,
+        net,
+        run.photos,
+        how,
+        schedule,
+        train_backbone=name == "classifier",
+        batch_scale=config.batch_scale,
+    )
+    return trained(run, name, title, net, fit, schedule, made_from, inputs, tensors="classifier")
 
 
 def photo_score_maps(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from tagseg.recipes.base import Setup, TrainingConfig
@@ -26,8 +26,8 @@ __all__ = [
 
 _MANY = 5000  # photos
 _LEAST = 300  # iterations of a short schedule
-# Of Oh et al., and of SEC before them; momentum and weight decay are Schedule's defaults.
-_EIGHT_THOUSAND = Schedule(8000, 15, 1e-3, policy="step", steps=(0.25, 0.5, 0.75), gamma=0.1)
+
+Given = tuple[int | None, int | None, float | None]  # iterations, batch size, learning rate
 
 
 def uses_paper_schedule(config: TrainingConfig, setup: Setup, n_photos: int) -> bool:
@@ -109,35 +109,36 @@ def gap_schedule(config: TrainingConfig, setup: Setup, n_photos: int) -> Schedul
     """Oh et al. B.2 (batches of 15, rate 1e-3, a tenth every 2,000 of 8,000), or short."""
     if not uses_paper_schedule(config, setup, n_photos):
         return classifier_schedule(config, setup, n_photos)
-    return replace(
-        _EIGHT_THOUSAND,
-        iterations=config.classifier_iterations or 8000,
-        batch_size=config.classifier_batch_size or 15,
-        learning_rate=config.classifier_learning_rate or 1e-3,
-        multipliers={"score": 10.0},
+    given = (
+        config.classifier_iterations,
+        config.classifier_batch_size,
+        config.classifier_learning_rate,
     )
+    return _by_tenths(8000, 4, 15, given, {"score": 10.0})
 
 
 def guide_classifier_schedule(config: TrainingConfig, setup: Setup, n_photos: int) -> Schedule:
     """Oh et al. F (batches of 40, rate 1e-3, a tenth every 5,000 of 30,000), or short."""
     if not uses_paper_schedule(config, setup, n_photos):
         return classifier_schedule(config, setup, n_photos)
-    return replace(
-        _EIGHT_THOUSAND, iterations=30_000, batch_size=40, steps=(1 / 6, 2 / 6, 3 / 6, 4 / 6, 5 / 6)
+    given = (
+        config.classifier_iterations,
+        config.classifier_batch_size,
+        config.classifier_learning_rate,
     )
+    return _by_tenths(30_000, 6, 40, given, {})
 
 
 def large_fov_schedule(config: TrainingConfig, setup: Setup, n_photos: int) -> Schedule:
     """Oh et al. F (batches of 15, rate 1e-3, a tenth every 2,000 of 8,000), or short."""
     if not uses_paper_schedule(config, setup, n_photos):
         return segmenter_schedule(config, setup, n_photos)
-    return replace(
-        _EIGHT_THOUSAND,
-        iterations=config.segmenter_iterations or 8000,
-        batch_size=config.segmenter_batch_size or 15,
-        learning_rate=config.segmenter_learning_rate or 1e-3,
-        multipliers={"score": 10.0, "score_bias": 20.0},
+    given = (
+        config.segmenter_iterations,
+        config.segmenter_batch_size,
+        config.segmenter_learning_rate,
     )
+    return _by_tenths(8000, 4, 15, given, {"score": 10.0, "score_bias": 20.0})
 
 
 def saliency_schedule(config: GuidedConfig, setup: Setup, n_photos: int) -> Schedule:
@@ -156,6 +157,23 @@ def saliency_schedule(config: GuidedConfig, setup: Setup, n_photos: int) -> Sche
         config.saliency_epochs,
         config.segmenter_backbone_factor,
         n_photos,
+    )
+
+
+def _by_tenths(
+    iterations: int, parts: int, batch_size: int, given: Given, multipliers: Mapping[str, float]
+) -> Schedule:
+    """Oh et al. (and SEC): SGD at 1e-3, a tenth of it after each of ``parts`` equal parts."""
+    return Schedule(
+        given[0] or iterations,
+        given[1] or batch_size,
+        given[2] or 1e-3,
+        policy="step",
+        momentum=0.9,
+        weight_decay=5e-4,
+        steps=tuple(part / parts for part in range(1, parts)),
+        gamma=0.1,
+        multipliers=multipliers,
     )
 
 

@@ -46,16 +46,16 @@ class Config(LargeFovConfig):
         (10.0, 80.0, 13.0), "authors' code", "weight, sigma in pixels, sigma in colour levels"
     )
     foreground_threshold: float = number(
-        0.2, "3.1", "cues of a class are over this part of its map's maximum"
+        0.2, "4.1", "cues of a class are over this part of its map's maximum"
     )
     background_part: float = number(
-        0.1, "3.1", "part of the grid's positions, the least salient, that are background cues"
+        0.1, "4.1", "part of the grid's positions, the least salient, that are background cues"
     )
     background_window: int = number(3, "authors' code", "of the median filter before, positions")
     foreground_decay: float = number(
-        0.996, "3.2", "of the rank-weighted mean of a present class, on 41 x 41 positions"
+        0.996, "3.1", "of the rank-weighted mean of a present class, on 41 x 41 positions"
     )
-    background_decay: float = number(0.999, "3.2", "likewise, of the background")
+    background_decay: float = number(0.999, "3.1", "likewise, of the background")
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -79,7 +79,7 @@ def run(run: Run, config: Config) -> Outcome:
     photos = run.photos
     seeder, seeder_stage = trained_seeder(run, config, "highres")
     side = seeder_side(run, config)
-    scores_of, maps_stage = location_maps(run, config, seeder, seeder_stage, side=side)  # 3.1
+    scores_of, maps_stage = location_maps(run, config, seeder, seeder_stage, side=side)  # 4.1
     background_of, background_stage = background_maps(run, seeder, seeder_stage, side=side)
 
     def cues_of(index: int) -> Labels:
@@ -97,7 +97,7 @@ def run(run: Run, config: Config) -> Outcome:
     }
     stages = [maps_stage, background_stage]
     cues = training_labels(run, "cues", cues_of, numbers, stages)
-    objective, name = seed_expand_constrain(config)  # 3.2
+    objective, name = seed_expand_constrain(config)  # 3.1
     segmenter, stage = large_fov_segmenter(
         run, config, cues, [cues.stage], objective=objective, objective_name=name, whole=True
     )

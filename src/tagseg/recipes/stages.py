@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -27,6 +28,7 @@ from tagseg.priors.activations import channel_means, foreground_probability
 from tagseg.recipes.base import Run, Split, TrainingConfig
 from tagseg.recipes.schedules import classifier_schedule, segmenter_schedule
 from tagseg.recipes.smoothing import RegionFinder, Regions, crf_refinement, crf_settings
+from tagseg.recipes.trainings import trained
 from tagseg.run.engine import map_photos
 from tagseg.run.workspace import Stage
 from tagseg.segment.fit import Objective, fit_segmenter
@@ -130,24 +132,11 @@ def trained_classifier(
         "photo_side": config.photo_side,
         **form,
         "input": asdict(how),
-        "schedule": asdict(schedule),
     }
-    with run.stage(name, made_from, [run.photos_key]) as stage:
-        if stage.pending:
-            with run.task(f"training {title}", schedule.iterations) as ticks:
-                train_tag_classifier(
-                    net,
-                    run.photos,
-                    how,
-                    schedule,
-                    execution=run.setup.execution,
-                    frozen_batch_norm=run.setup.weights is not None,
-                    checkpoint=stage.checkpoint,
-                    log=stage.log,
-                    ticks=ticks,
-                )
-            stage.save_tensors("classifier", net.state_dict())
-    net.load_state_dict(stage.load_tensors("classifier")[0])
+    fit = partial(train_tag_classifier, net, run.photos, how, schedule)
+    stage = trained(
+        run, name, title, net, fit, schedule, made_from, [run.photos_key], tensors="classifier"
+    )
     return net.eval(), stage
 
 
@@ -329,7 +318,6 @@ def trained_segmenter(
         "width": config.segmenter_width,
         "objective": objective_name,
         "augmentation": asdict(how),
-        "schedule": asdict(schedule),
     }
     torch.manual_seed(setup.execution.seed)
     net = SegmentationNet(
@@ -341,24 +329,18 @@ def trained_segmenter(
     )
     if setup.weights is not None:
         initialise_from_classifier(net, setup.weights.state, photos.classes)
-    with run.stage("segmenter", made_from, [run.photos_key, *inputs]) as stage:
-        if stage.pending:
-            with run.task("training the segmenter", schedule.iterations) as ticks:
-                fit_segmenter(
-                    net,
-                    photos,
-                    targets,
-                    objective,
-                    how,
-                    schedule,
-                    execution=setup.execution,
-                    frozen_batch_norm=setup.weights is not None,
-                    checkpoint=stage.checkpoint,
-                    log=stage.log,
-                    ticks=ticks,
-                )
-            stage.save_tensors("segmenter", net.state_dict())
-    net.load_state_dict(stage.load_tensors("segmenter")[0])
+    fit = partial(fit_segmenter, net, photos, targets, objective, how, schedule)
+    stage = trained(
+        run,
+        "segmenter",
+        "the segmenter",
+        net,
+        fit,
+        schedule,
+        made_from,
+        [run.photos_key, *inputs],
+        tensors="segmenter",
+    )
     return segmenter_of(run, config, net), stage
 
 

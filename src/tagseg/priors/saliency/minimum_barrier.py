@@ -1,8 +1,8 @@
 """Saliency without training: what no even path joins to the photo's border is salient.
 
 Zhang, Sclaroff, Lin, Shen, Price, Mech: "Minimum Barrier Salient Object Detection at 80 FPS"
-(ICCV 2015), written MB+ there. The order of the post-processing, the covariance's regularisation
-and the middle of the contrast curve are those of the authors' released program.
+(ICCV 2015), written MB+ there. The covariance's regularisation, the centre map, the order of the
+post-processing and the middle of the contrast curve are those of the authors' released program.
 """
 
 from __future__ import annotations
