@@ -17,6 +17,7 @@ import pytest
 import torch
 from PIL import Image as PilImage
 
+from guided_runs import write_boxes
 from small_runs import QUICK_FLAGS, contents, tagseg
 
 TINY = ("--backbone", "tiny", "--threads", "1", "--device", "cpu")
@@ -204,6 +205,58 @@ wrong_value_of("gradient_baseline", "blocks=6", "blocks is (6,); use some of 0, 
 wrong_value_of("gradient_baseline", "seed_sigma=-1", "seed_sigma is -1.0; use 0 or more")
 wrong_value_of("gradient_baseline", "seed_threshold=0", "seed_threshold is 0.0; use 0 to 1")
 wrong_value_of("gradient_baseline", "seed_bilateral=4,0,5", "dense CRF: bilateral is (4.0, 0.0")
+
+
+wrong_value_of("guided", "guide=g3", "--set guide: 'g3' does not fit; give seeds or g0 or g1 or g2")
+wrong_value_of("guided", "seeder=vgg", "--set seeder: 'vgg' does not fit; give lowres or highres")
+wrong_value_of("guided", "saliency=boxes", "saliency=boxes has nothing to read; give --boxes FILE")
+wrong_value_of("guided", "saliency=folder", "saliency=folder has nothing to read; give --saliency")
+wrong_value_of("guided", "saliency=grabcut", "--set saliency: 'grabcut' does not fit; give auto")
+wrong_value_of("guided", "saliency_threshold=0", "saliency_threshold is 0.0; use 0 to 1")
+wrong_value_of("guided", "seed_threshold=1.1", "seed_threshold is 1.1; use 0 to 1")
+wrong_value_of("guided", "least_component=1", "least_component is 1.0, least_seed 25; use 0 to")
+wrong_value_of("guided", "share_bilateral=4,0,5", "dense CRF: bilateral is (4.0, 0.0, 5.0); give")
+wrong_value_of(
+    "guided", "share_sigma=0", "component CRF: sigma is 0.0, least 0.001; give sigma > 0"
+)
+wrong_value_of("guided", "saliency_iterations=0", "saliency_iterations is 0; use a value over 0")
+wrong_value_of("sec", "background_window=2", "background_window is 2; use an odd number")
+wrong_value_of("sec", "background_part=2", "background_part is 2.0; use 0 to 1")
+wrong_value_of("sec", "foreground_decay=0", "foreground_decay is 0.0; use over 0, up to 1")
+wrong_value_of("sec", "foreground_threshold=1", "foreground_threshold is 1.0; use 0 to below 1")
+wrong_value_of("sec", "guide=g2", "the recipe has no field 'guide'; choose one of photo_side, ")
+
+
+def flag_of_guided_alone(recipe: str, flag: str) -> None:
+    CASES[f"{recipe} takes no {flag}"] = lambda place: (
+        place.train("--recipe", recipe, flag, place.scenes),
+        f"recipe {recipe} takes no {flag}; use --recipe guided",
+    )
+
+
+for _recipe in ("builtin_priors", "sec", "full_supervision"):
+    for _flag in ("--saliency", "--boxes", "--box-photos"):
+        flag_of_guided_alone(_recipe, _flag)
+
+
+@case
+def saliency_and_boxes(place):
+    words = ("--saliency", place.photos, "--boxes", place.scenes / "tags.csv")
+    line = "--saliency is given, but saliency comes from boxes; leave one of the two out"
+    return place.train("--recipe", "guided", *words), line
+
+
+@case
+def box_photos_without_boxes(place):
+    line = "--box-photos is given without --boxes; give --boxes FILE"
+    return place.train("--recipe", "guided", "--box-photos", place.photos), line
+
+
+@case
+def boxes_and_another_source(place):
+    words = ("--boxes", place.scenes / "tags.csv", "--set", "saliency=activations")
+    line = "--boxes is given, but saliency comes from activations; leave one of the two out"
+    return place.train("--recipe", "guided", *words), line
 
 
 @case
@@ -890,6 +943,145 @@ def test_wrong_ground_truth_costs_no_training(place, recipe, mask, line):
     said = tagseg(*words, *QUICK_FLAGS)
     assert said.status == 0
     assert ("training the segmenter" in said.err) == (recipe == "full_supervision")
+
+
+GuidedCase = Callable[[Place], tuple[tuple[object, ...], str]]
+GUIDED: dict[str, GuidedCase] = {}
+
+
+def guided(function: GuidedCase) -> GuidedCase:
+    """Register a case of files that ``guided`` reads: what it breaks, its flags and the line."""
+    GUIDED[function.__name__.replace("_", " ")] = function
+    return function
+
+
+@guided
+def no_folder_of_maps(place):
+    path = place.here / "maps"
+    return ("--saliency", path), f"{path}: this folder does not exist; check the path"
+
+
+@guided
+def a_file_for_a_folder_of_maps(place):
+    path = place.scenes / "tags.csv"
+    return ("--saliency", path), f"{path}: this folder does not exist; check the path"
+
+
+@guided
+def an_empty_folder_of_maps(place):
+    (place.here / "maps").mkdir()
+    line = f"{place.here / 'maps'}: no saliency maps in this folder; give a folder of PNG, JPEG or"
+    return ("--saliency", place.here / "maps"), line
+
+
+def grey_maps(place: Place) -> Path:
+    (place.here / "maps").mkdir()
+    for photo in place.photos.glob("train_*.jpg"):
+        PilImage.new("L", (128, 96), 80).save(place.here / "maps" / f"{photo.stem}.png")
+    return place.here / "maps"
+
+
+@guided
+def a_map_missing(place):
+    folder = grey_maps(place)
+    (folder / "train_00007.png").unlink()
+    (folder / "train_00009.png").unlink()
+    line = f"{folder}: 2 of 24 photos have no saliency map, the first is 'train_00007'; add one"
+    return ("--saliency", folder), line
+
+
+@guided
+def a_map_of_another_shape(place):
+    path = grey_maps(place) / "train_00003.png"
+    PilImage.new("L", (96, 128), 80).save(path)
+    return ("--saliency", path.parent), f"{path}: the saliency map is 128 x 96, the photo 48 x 64;"
+
+
+@guided
+def a_map_in_colour(place):
+    path = grey_maps(place) / "train_00003.png"
+    PilImage.new("RGB", (128, 96), (80, 0, 0)).save(path)
+    return ("--saliency", path.parent), f"{path}: the saliency map holds colours; save it as a grey"
+
+
+@guided
+def a_map_cut_short(place):
+    path = grey_maps(place) / "train_00003.png"
+    path.write_bytes(path.read_bytes()[:50])
+    return ("--saliency", path.parent), f"{path}: the PNG file is cut short or damaged ("
+
+
+@guided
+def no_file_of_boxes(place):
+    path = place.here / "boxes.csv"
+    return ("--boxes", path), f"{path}: cannot be read: No such file or directory; check the path"
+
+
+@guided
+def another_file_of_boxes(place):
+    path = place.file("b.csv", "image,tag\nbox_00000,cat\n")
+    line = f"{path}, line 1: unknown column 'tag'; "
+    return ("--boxes", path), line
+
+
+@guided
+def pictures_of_the_boxes_are_not_there(place):
+    file = write_boxes(place.here / "boxed")
+    words = ("--boxes", file, "--box-photos", place.photos)
+    return words, f"{place.photos}: 4 of 4 annotated photos are not here: box_00000, box_00001, "
+
+
+@guided
+def boxes_of_target_classes_alone(place):
+    file = write_boxes(place.here / "boxed")
+    lines = file.read_text().splitlines()
+    cars = [",".join([*line.split(",")[:-1], "Car"]) for line in lines[1:]]
+    file.write_text("\n".join([lines[0], *cars]))
+    return ("--boxes", file), f"{file}: none of the 4 photos is left; "
+
+
+@guided
+def a_broken_picture_with_boxes(place):
+    file = write_boxes(place.here / "boxed")
+    path = file.parent / "JPEGImages" / "box_00001.jpg"
+    path.write_bytes(b"\xff\xd8\xff oh")
+    return ("--boxes", file), f"{path}: the JPEG file is cut short or damaged ("
+
+
+@guided
+def an_unknown_backbone_for_saliency(place):
+    file = write_boxes(place.here / "boxed")
+    words = ("--boxes", file, "--set", "saliency_backbone=resnet11")
+    return words, "there is no backbone 'resnet11'; "
+
+
+@pytest.mark.parametrize("name", GUIDED)
+def test_files_of_guided_cost_no_training(place, name):
+    """They are looked at inside the run, whose folder is begun; the photos stay as they are."""
+    flags, line = GUIDED[name](place)
+    before = contents(place.scenes)
+    said = tagseg(*place.train("--recipe", "guided", "--val", "val", *flags), *QUICK_FLAGS)
+    assert (said.status, said.out) == (2, "")
+    told = said.err.splitlines()
+    assert [text.startswith("tagseg: error: ") for text in told] == [False] * (len(told) - 1) + [
+        True
+    ]
+    assert told[-1].removeprefix("tagseg: error: ").startswith(line)
+    assert "training" not in said.err
+    assert "learning" not in said.err
+    assert not list(place.out.glob("stages/*/*.safetensors"))
+    assert contents(place.scenes) == before
+
+
+def test_a_mended_folder_of_maps_goes_on(place):
+    flags, _ = a_map_missing(place)
+    words = place.train("--recipe", "guided", "--set", "seeder_side=64", *flags)
+    assert tagseg(*words, *QUICK_FLAGS).status == 2
+    for name in ("train_00007", "train_00009"):
+        PilImage.new("L", (128, 96), 80).save(place.here / "maps" / f"{name}.png")
+    for name in sorted(p.stem for p in place.photos.glob("val_*.jpg")):
+        PilImage.new("L", (128, 96), 80).save(place.here / "maps" / f"{name}.png")
+    assert tagseg(*words, *QUICK_FLAGS).status == 0
 
 
 def test_a_closed_pipe_is_no_traceback(scenes):

@@ -15,6 +15,7 @@ import pytest
 from PIL import Image as PilImage
 
 import tagseg as package
+from guided_runs import write_boxes
 from small_runs import DISTINCT, QUICK_FLAGS, Said, contents, tagseg
 from tagseg.data.images import read_mask
 from tagseg.data.scenes import SCENES
@@ -99,7 +100,9 @@ def test_fields_of_a_recipe(name):
     told = tagseg("recipes", "--fields", name)
     assert told.status == 0
     assert "photo_side = 500\n    longest side of photos" in told.out
-    assert "crf_bilateral = 10.0,80.0,13.0\n" in told.out
+    assert (
+        f"crf_bilateral = {'4.0,121.0,5.0' if name == 'guided' else '10.0,80.0,13.0'}\n" in told.out
+    )
     assert "segmenter_crf = true\n" in told.out
     assert "classifier_iterations = none\n" in told.out
 
@@ -347,6 +350,75 @@ def test_dcsm_from_photos_to_masks_of_new_ones(scenes, tmp_path):
     raw, smooth = (line[1] for line in scores[-2:])
     assert guided.split("|")[3].strip() == raw
     assert guided.split("|")[4].strip() == smooth
+
+
+GUIDED_FLAGS = ("--recipe", "guided", "--set", "seeder_side=64", "--set", "saliency_iterations=2")
+
+
+def config_in(run: Path) -> dict[str, object]:
+    return {row[0]: row[1] for row in json.loads((run / "run.json").read_text())["config"]}
+
+
+def test_guided_with_maps_made_elsewhere(scenes, tmp_path, monkeypatch):
+    """Given by a relative path, found again from another folder."""
+    maps = tmp_path / "maps"
+    maps.mkdir()
+    for photo in (scenes / "JPEGImages").glob("*.jpg"):
+        grey = np.asarray(PilImage.open(photo).convert("L"))
+        PilImage.fromarray(grey).save(maps / f"{photo.stem}.png")
+    monkeypatch.chdir(tmp_path)
+    said = tagseg(*training(scenes, tmp_path / "run", *GUIDED_FLAGS, "--saliency", "maps"))
+    assert said.status == 0
+    assert "guide labels (G2), 24 photos" in said.out
+    assert re.search(r"^mP .* val +seeder \(highres\) ", said.out, re.MULTILINE)
+    config = config_in(tmp_path / "run")
+    assert config["saliency_maps"] == str(maps)
+    assert (config["boxes"], config["box_photos"]) == (None, None)
+    monkeypatch.chdir("/")
+    before = contents(tmp_path / "run")
+    again = tagseg(*training(scenes, tmp_path / "run", *GUIDED_FLAGS, "--saliency", maps))
+    assert (again.status, again.out) == (0, said.out)
+    assert "the run was finished before; nothing had to be done" in again.err
+    changed = {k for k, v in contents(tmp_path / "run").items() if v != before[k]}
+    assert changed <= {"run.json", "workspace.json", "report.html"}, "but for the command"
+
+
+def test_guided_with_boxes_of_pictures_elsewhere(scenes, tmp_path, monkeypatch):
+    file = write_boxes(tmp_path / "boxed")
+    (tmp_path / "my boxes").mkdir()
+    shutil.move(file, tmp_path / "my boxes" / "b.csv")
+    monkeypatch.chdir(tmp_path / "my boxes")
+    words = ("--boxes", "b.csv", "--box-photos", Path("..") / "boxed", "--set", "guide=g0")
+    said = tagseg(*training(scenes, tmp_path / "run", *GUIDED_FLAGS, *words))
+    assert said.status == 0
+    assert "training the saliency network: 2 done" in said.err
+    config = config_in(tmp_path / "run")
+    assert config["boxes"] == str(tmp_path / "my boxes" / "b.csv")
+    assert Path(str(config["box_photos"])).resolve() == tmp_path / "boxed"
+    assert Path(str(config["box_photos"])).is_absolute()
+
+
+def test_the_demo_of_guided_generates_boxes(tmp_path):
+    """Of as many pictures as there are scenes, once."""
+    words = ("demo", "--train", 8, "--val", 2, "--out", tmp_path / "demo", *QUICK_FLAGS[8:])
+    said = tagseg(*words, *GUIDED_FLAGS)
+    assert said.status == 0
+    assert len(list((tmp_path / "demo" / "boxes-8" / "JPEGImages").iterdir())) == 8
+    assert "training the saliency network" in said.err
+    assert config_in(tmp_path / "demo" / "guided")["boxes"] == str(
+        tmp_path / "demo" / "boxes-8" / "boxes.csv"
+    )
+    before = contents(tmp_path / "demo")
+    assert tagseg(*words, *GUIDED_FLAGS).out == said.out
+    assert contents(tmp_path / "demo") == before
+
+
+def test_the_demo_of_guided_without_boxes(tmp_path):
+    """Another source of saliency was asked for: no boxes are needed."""
+    words = ("demo", "--train", 8, "--val", 2, "--out", tmp_path / "demo", *QUICK_FLAGS[8:])
+    said = tagseg(*words, *GUIDED_FLAGS, "--set", "saliency=barrier")
+    assert said.status == 0, said.err
+    assert not list((tmp_path / "demo").glob("boxes-*"))
 
 
 def test_demo(tmp_path):

@@ -253,6 +253,26 @@ def test_a_note_where_classes_are_not_named(few, boxes, tmp_path, name, noted):
     assert ("names no classes" in said.getvalue()) == noted
 
 
+def test_listed_pictures_are_left_out(few, boxes, tmp_path):
+    """As for MSRA's file, which names no classes; then nothing need be said about them."""
+    listed = tmp_path / "left_out.txt"
+    listed.write_text("box_00001.jpg\nbox_00003\n")
+    said = StringIO()
+    progress = Progress(Console(file=said, width=500))
+    with open_run(few, tmp_path / "run", progress=progress) as run:
+        file = str(boxes.parent / "boxes.txt")
+        saliency = PhotoSaliency(run, config_of(boxes=file, boxes_left_out=str(listed)))
+        assert saliency.boxes is not None
+        names = [photo.name for photo in saliency.boxes.photos]
+    assert "names no classes" not in said.getvalue()
+    assert [Path(name).name for name in names] == ["box_00000", "box_00002"]
+
+
+def test_a_list_of_pictures_without_boxes():
+    with pytest.raises(ConfigError, match="boxes_left_out is given without --boxes; "):
+        config_of(boxes_left_out="list.txt")
+
+
 def test_photos_of_the_boxes_elsewhere(run, boxes, tmp_path):
     photos = Path(shutil.copytree(boxes.parent, tmp_path / "pictures"))
     file = Path(shutil.copy(boxes, tmp_path / "b.csv"))

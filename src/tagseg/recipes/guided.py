@@ -57,6 +57,9 @@ class Config(LargeFovConfig):
     saliency_maps: str | None = number(None, "assumed", "folder of given maps (--saliency)")
     boxes: str | None = number(None, "6.1", "boxes to learn saliency from (--boxes)")
     box_photos: str | None = number(None, "assumed", "folder of their photos; none: beside them")
+    boxes_left_out: str | None = number(
+        None, "6.1", "list of boxed photos to leave out: those of classes to be learned"
+    )
     saliency_threshold: float = number(0.5, "6.1", "of a saliency map's maximum")
     saliency_backbone: str | None = number(
         None, "6.1: resnet101", "of the net that learns from boxes; none: the run's"
@@ -86,6 +89,10 @@ class Config(LargeFovConfig):
             value = getattr(self, name)
             if value not in known:
                 raise ConfigError(f"{name} is {value!r}", do=f"use {', '.join(known)}")
+        if self.saliency_iterations is not None and self.saliency_iterations < 1:
+            raise ConfigError(
+                f"saliency_iterations is {self.saliency_iterations}", do="use a value over 0"
+            )
         for name in ("seed_threshold", "saliency_threshold"):
             if not 0 < getattr(self, name) <= 1:
                 raise ConfigError(f"{name} is {getattr(self, name)}", do="use 0 to 1")

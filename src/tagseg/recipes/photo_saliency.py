@@ -15,6 +15,7 @@ import torch
 from tagseg.data.boxes import BoxSet, read_boxes
 from tagseg.data.images import decode_mask, encode_mask
 from tagseg.data.saliency_maps import SaliencyFolder
+from tagseg.data.tag_files import read_names
 from tagseg.data.transforms import Augmentation, crop_size
 from tagseg.data.working import WorkingPhotos
 from tagseg.errors import ConfigError
@@ -72,8 +73,10 @@ def check_source(config: Config) -> None:
                 f"{flags[kind].split()[0]} is given, but saliency comes from {source}",
                 do="leave one of the two out",
             )
-    if config.box_photos is not None and config.boxes is None:
-        raise ConfigError("--box-photos is given without --boxes", do="give --boxes FILE")
+    needs = {"--box-photos": config.box_photos, "boxes_left_out": config.boxes_left_out}
+    for name, value in needs.items():
+        if value is not None and config.boxes is None:
+            raise ConfigError(f"{name} is given without --boxes", do="give --boxes FILE")
 
 
 class PhotoSaliency:
@@ -94,11 +97,13 @@ class PhotoSaliency:
         if self.source == "boxes" and config.boxes is not None:
             photos = Path(config.box_photos) if config.box_photos is not None else None
             everything = read_boxes(Path(config.boxes), photos)
+            if config.boxes_left_out is not None:
+                everything = everything.without_photos(read_names(Path(config.boxes_left_out)))
             self.boxes = everything.without_classes(run.photos.classes)
-            if not self.boxes.classes:
+            if not self.boxes.classes and config.boxes_left_out is None:
                 run.progress.say(
-                    f"note: {config.boxes} names no classes; pictures of the classes to be learned "
-                    "should not be among them"
+                    f"note: {config.boxes} names no classes; leave pictures of the classes to be "
+                    "learned out with --set boxes_left_out=FILE"
                 )
             self.setup = _saliency_setup(run.setup, config)
         if self.source == "folder" and config.saliency_maps is not None:
