@@ -1073,17 +1073,6 @@ def test_files_of_guided_cost_no_training(place, name):
     assert contents(place.scenes) == before
 
 
-def test_a_mended_folder_of_maps_goes_on(place):
-    flags, _ = a_map_missing(place)
-    words = place.train("--recipe", "guided", "--set", "seeder_side=64", *flags)
-    assert tagseg(*words, *QUICK_FLAGS).status == 2
-    for name in ("train_00007", "train_00009"):
-        PilImage.new("L", (128, 96), 80).save(place.here / "maps" / f"{name}.png")
-    for name in sorted(p.stem for p in place.photos.glob("val_*.jpg")):
-        PilImage.new("L", (128, 96), 80).save(place.here / "maps" / f"{name}.png")
-    assert tagseg(*words, *QUICK_FLAGS).status == 0
-
-
 def test_a_closed_pipe_is_no_traceback(scenes):
     command = [sys.executable, "-m", "tagseg", "recipes", "--fields", "builtin_priors"]
     reader, writer = os.pipe()

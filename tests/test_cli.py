@@ -17,6 +17,7 @@ from PIL import Image as PilImage
 import tagseg as package
 from guided_runs import write_boxes
 from small_runs import DISTINCT, QUICK_FLAGS, Said, contents, tagseg
+from tagseg import cli
 from tagseg.data.images import read_mask
 from tagseg.data.scenes import SCENES
 from tagseg.recipes.catalog import RECIPES
@@ -413,11 +414,15 @@ def test_the_demo_of_guided_generates_boxes(tmp_path):
     assert contents(tmp_path / "demo") == before
 
 
-def test_the_demo_of_guided_without_boxes(tmp_path):
-    """Another source of saliency was asked for: no boxes are needed."""
-    words = ("demo", "--train", 8, "--val", 2, "--out", tmp_path / "demo", *QUICK_FLAGS[8:])
-    said = tagseg(*words, *GUIDED_FLAGS, "--set", "saliency=barrier")
-    assert said.status == 0, said.err
+def test_the_demo_of_guided_without_boxes(tmp_path, monkeypatch):
+    """Another source of saliency was asked for: no boxes are generated or given."""
+    given = []
+    monkeypatch.setattr(
+        cli, "_train_and_tell", lambda data, recipe, values, *rest: given.append(values)
+    )
+    words = ("demo", "--train", 2, "--val", 1, "--out", tmp_path / "demo", *GUIDED_FLAGS)
+    assert tagseg(*words, "--set", "saliency=barrier").status == 0
+    assert [(values["saliency"], values.get("boxes")) for values in given] == [("barrier", None)]
     assert not list((tmp_path / "demo").glob("boxes-*"))
 
 

@@ -361,3 +361,19 @@ def test_scales_change_the_photos_size() -> None:
 def test_scales_that_cannot_be_are_refused(scales: tuple[float, ...]) -> None:
     with pytest.raises(ConfigError, match="scales are"):
         tag_scores(classifier(), coloured(), execution=EXECUTION, scales=scales)
+
+
+def test_scores_of_photos_brought_to_a_side() -> None:
+    """Photos of any size are seen at the longer side that is asked for."""
+    rng = np.random.default_rng(0)
+    images = [rng.integers(0, 256, (*shape, 3), np.uint8) for shape in ((24, 32), (40, 20))]
+    photos = WorkingPhotos(Dataset.from_arrays(images, np.ones((2, 1), bool), ["a"]), 64)
+    seen: list[tuple[int, ...]] = []
+
+    class Net(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            seen.append(tuple(x.shape[2:]))
+            return x.mean((2, 3))[:, :1]
+
+    tag_scores(Net(), photos, execution=Execution(), side=48)
+    assert seen == [(36, 48), (48, 24)]

@@ -240,14 +240,14 @@ def test_cues_are_of_the_tags_and_of_what_moves_no_class(result, photos):
 def test_whole_photos_are_learned_from(few, monkeypatch):
     """The tags must hold for every sample: nothing is cropped."""
     given: list[Any] = []
-    real = large_fov.fit_on_grid
 
     def fit(net: Any, photos: Any, targets: Any, objective: Any, how: Any, *rest: Any, **more: Any):
         given.append(how)
-        return real(net, photos, targets, objective, how, *rest, **more)
+        raise KeyboardInterrupt
 
     monkeypatch.setattr(large_fov, "fit_on_grid", fit)
-    few({}, val=(), ground_truth=None)
+    with pytest.raises(KeyboardInterrupt):
+        few({}, val=(), ground_truth=None)
     assert [(how.stretch, how.scale, how.edges) for how in given] == [(True, (1.0, 1.0), 0.0)]
 
 
@@ -261,7 +261,6 @@ AFTER_SEEDER = {"location-maps", "val-location-maps", "background-maps"} | AFTER
     [
         ({"foreground_decay": 0.99}, AFTER_SEGMENTER),
         ({"background_part": 0.3}, AFTER_CUES),
-        ({"foreground_threshold": 0.3}, AFTER_CUES),
         ({"cam_flip": True}, AFTER_CUES | {"location-maps", "val-location-maps"}),
         ({"seeder_side": 48}, AFTER_SEEDER | {"seeder"}),
         ({"crf_bilateral": (10.0, 60.0, 13.0)}, AFTER_SEGMENTER),

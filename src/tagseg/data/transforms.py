@@ -23,6 +23,7 @@ __all__ = [
     "Box",
     "augment",
     "crop_size",
+    "factor_to",
     "letterbox",
     "resize_batch",
     "resized_shape",
@@ -189,6 +190,11 @@ def resize_batch(images: Tensor, factor: float) -> Tensor:
     return functional.interpolate(
         images, shape, mode="bilinear", align_corners=False, antialias=factor < 1
     )
+
+
+def factor_to(side: int | None, shape: Sequence[int]) -> float:
+    """What brings the longer side of a photo of ``shape`` to ``side``; 1 for None."""
+    return 1.0 if side is None else side / max(shape)
 
 
 def resized_shape(shape: tuple[int, int], factor: float) -> tuple[int, int]:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from tagseg.data.transforms import Augmentation, augment, resize_batch
+from tagseg.data.transforms import Augmentation, augment, factor_to, resize_batch
 from tagseg.data.working import WorkingPhotos
 from tagseg.errors import ConfigError, TagError
 from tagseg.nets.backbone import Backbone
@@ -115,6 +115,7 @@ def tag_scores(
     *,
     execution: Execution,
     scales: Sequence[float] = (1.0,),
+    side: int | None = None,
     batch_size: int = 16,
     advance: Callable[[int], None] = lambda n: None,
 ) -> npt.NDArray[np.float32]:
@@ -125,6 +126,7 @@ def tag_scores(
         photos: to classify.
         execution: device and precision.
         scales: factors on the photos' size; a class has its largest score over them.
+        side: longer side, in pixels, to which photos are brought before that; None for none.
         batch_size: photos at once.
         advance: called with the number of photos done.
 
@@ -138,6 +140,7 @@ def tag_scores(
     low = execution.precision != torch.float32
     for indices, images in photos.batches(batch_size):
         x = torch.from_numpy(images).to(execution.device).permute(0, 3, 1, 2).float() / 255
+        x = resize_batch(x, factor_to(side, x.shape[2:]))
         with torch.autocast(execution.device.type, execution.precision, enabled=low):
             logits = torch.stack([net(resize_batch(x, scale)) for scale in scales]).amax(0)
         scores[indices] = torch.sigmoid(logits.float()).cpu().numpy()

@@ -8,12 +8,12 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from tagseg.data.transforms import resize_batch, resized_shape
+from tagseg.data.transforms import factor_to, resize_batch, resized_shape
 from tagseg.localize.background_cues import background_saliency
 from tagseg.nets.backbone import upsample_grid
 from tagseg.nets.gap import GapClassifier
 from tagseg.recipes.base import Run
-from tagseg.recipes.stages import each_batch, factor_to
+from tagseg.recipes.stages import each_batch
 from tagseg.run.workspace import Stage
 
 __all__ = ["background_maps", "sure_pixels"]

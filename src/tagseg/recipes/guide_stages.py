@@ -58,7 +58,7 @@ class Seeding:
     """Seeds of the training photos (4, 6.1)."""
 
     def __init__(self, run: Run, config: Config) -> None:
-        self.run, self.config = run, config
+        self.run, self.config, self.side = run, config, seeder_side(run, config)
         self.seeder, self.curve = trained_seeder(run, config, config.seeder)
         self.scores_of, self.stage = self.maps_of("train")
         self.view = ("seeder's class maps", show_maps(run.photos, self.scores_of))
@@ -69,6 +69,11 @@ class Seeding:
         title = f"seeder ({self.config.seeder})"
         return (Seeds(title, self.config.seed_threshold, self.maps_of),)
 
+    @property
+    def tag_scores(self) -> TagScores | None:
+        """The seeder's own, of validation photos."""
+        return classifier_outcome(self.run, self.seeder, side=self.side)
+
     def maps_of(self, split: Split) -> tuple[Callable[[int], ScoreMap], Stage]:
         """The seeder's class maps of the photos' known tags."""
         return location_maps(
@@ -77,7 +82,7 @@ class Seeding:
             self.seeder,
             self.curve,
             split=split,
-            side=seeder_side(self.run, self.config),
+            side=self.side,
         )
 
     def labels(self, index: int) -> Labels:
@@ -249,7 +254,7 @@ def _with_evidence(
         tuple(views),
         (*([seeding.curve] if seeding is not None else []), *trainings),
         seeding.seeds if seeding is not None else (),
-        classifier_outcome(run, seeding.seeder) if seeding is not None else None,
+        seeding.tag_scores if seeding is not None else None,
     )
 
 

@@ -52,9 +52,16 @@ def segmenter_products(
     return products
 
 
-def classifier_outcome(run: Run, classifier: nn.Module) -> TagScores | None:
-    """Class probabilities (N, C) of the validation photos when asked for; None without any."""
-    return None if run.val is None else partial(classifier_scores, run, classifier, run.val)
+def classifier_outcome(
+    run: Run, classifier: nn.Module, *, side: int | None = None
+) -> TagScores | None:
+    """Class probabilities (N, C) of the validation photos when asked for; None without any.
+
+    The classifier sees photos of the longer side ``side``, or at working size.
+    """
+    if run.val is None:
+        return None
+    return partial(classifier_scores, run, classifier, run.val, side=side)
 
 
 def cam_seeds(

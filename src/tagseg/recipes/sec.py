@@ -108,7 +108,7 @@ def run(run: Run, config: Config) -> Outcome:
             *segmenter_products(run, config, segmenter, stage),
         ),
         views=(("seeder's class maps", show_maps(photos, scores_of)),),
-        tag_scores=classifier_outcome(run, seeder),
+        tag_scores=classifier_outcome(run, seeder, side=side),
         curves=(seeder_stage, stage),
         seeds=(
             Seeds(

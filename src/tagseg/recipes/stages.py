@@ -17,7 +17,13 @@ import torch
 from torch import nn
 
 from tagseg.data.images import decode_mask, encode_mask
-from tagseg.data.transforms import Augmentation, crop_size, resize_batch, resized_shape
+from tagseg.data.transforms import (
+    Augmentation,
+    crop_size,
+    factor_to,
+    resize_batch,
+    resized_shape,
+)
 from tagseg.data.working import WorkingPhotos, argmax_at
 from tagseg.localize.cam import class_activation_maps, normalised_maps
 from tagseg.localize.classifier import tag_scores, train_tag_classifier
@@ -41,7 +47,6 @@ __all__ = [
     "activation_prior",
     "classifier_scores",
     "each_batch",
-    "factor_to",
     "location_maps",
     "photo_masks",
     "photo_regions",
@@ -141,11 +146,17 @@ def trained_classifier(
 
 
 def classifier_scores(
-    run: Run, classifier: nn.Module, photos: WorkingPhotos
+    run: Run, classifier: nn.Module, photos: WorkingPhotos, *, side: int | None = None
 ) -> npt.NDArray[np.float32]:
-    """Probability of each class in each photo (N, C)."""
+    """Probability of each class in each photo (N, C), seen at the longer side ``side``."""
     with run.task("classifying", len(photos)) as ticks:
-        return tag_scores(classifier, photos, execution=run.setup.execution, advance=ticks.advance)
+        return tag_scores(
+            classifier,
+            photos,
+            execution=run.setup.execution,
+            side=side,
+            advance=ticks.advance,
+        )
 
 
 def location_maps(
@@ -465,11 +476,6 @@ def each_batch(
             with torch.autocast(execution.device.type, execution.precision, enabled=low):
                 compute(x, indices)
             ticks.advance(len(indices))
-
-
-def factor_to(side: int | None, shape: Sequence[int]) -> float:
-    """What brings the longer side of a photo to ``side``; 1 for None."""
-    return 1.0 if side is None else side / max(shape)
 
 
 def some_shapes(photos: WorkingPhotos) -> list[tuple[int, int]]:

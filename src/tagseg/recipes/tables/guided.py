@@ -232,7 +232,7 @@ def _seeder_scores(context: Context[Config], name: str, label: str) -> dict[str,
 
         def compute() -> dict[str, Any]:
             every = score_seeds(run, maps, context.truth, range(len(photos)))
-            scores = classifier_scores(run, seeding.seeder, photos)
+            scores = classifier_scores(run, seeding.seeder, photos, side=seeding.side)
             precision = average_precision(scores, photos.tags)
             known = precision[~np.isnan(precision)]
             return {
