@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ from guided_runs import FEW, few_photos, open_run
 from tagseg.data.transforms import Augmentation
 from tagseg.nets.gap import SEEDERS
 from tagseg.recipes import gap_seeds
-from tagseg.recipes.gap_seeds import trained_seeder
+from tagseg.recipes.gap_seeds import seeder_side, trained_seeder
 from tagseg.recipes.guided import Config
 from tagseg.recipes.schedules import gap_schedule
 from tagseg.recipes.session import make_config
@@ -73,6 +74,20 @@ def test_dilations_are_for_photos_of_321_pixels(run, given, config, scale, dilat
     assert call["net"].hidden[0].dilation == (dilation, dilation)
 
 
+@pytest.mark.parametrize(
+    ("photo_side", "given", "expected"),
+    [(64, None, 96), (200, None, 300), (300, None, 321), (300, 500, 500), (64, 32, 32)],
+)
+def test_photos_are_enlarged_to_at_most_the_papers_321(
+    photos, tmp_path, given, photo_side, expected
+):
+    big = np.zeros((200, 400, 3), np.uint8)
+    dataset = replace(few_photos(photos).subset([0]), sources=(big,))
+    with open_run(dataset, tmp_path / "run", side=photo_side) as run:
+        found = seeder_side(run, config_of(photo_side=photo_side, seeder_side=given))
+    assert found == expected
+
+
 @pytest.mark.parametrize("seeder", SEEDERS)
 def test_it_learns_from_odd_photos_and_gives_maps_of_them(run, seeder):
     """One row of pixels, a grey one, one without tags, an unknown one."""
@@ -87,9 +102,13 @@ def test_it_learns_from_odd_photos_and_gives_maps_of_them(run, seeder):
         assert not maps[~run.photos.tags[index]].any()
 
 
+def must_not(*args: Any, **kwargs: Any) -> None:
+    raise AssertionError("trained again")
+
+
 def test_finished_weights_are_read_back(run, monkeypatch):
     first, stage = trained_seeder(run, config_of(), "highres")
-    monkeypatch.setattr("tagseg.recipes.stages.train_tag_classifier", None)
+    monkeypatch.setattr("tagseg.recipes.stages.train_tag_classifier", must_not)
     again, same = trained_seeder(run, config_of(), "highres")
     assert same is stage
     assert all(

@@ -202,7 +202,6 @@ def test_g1_hides_all_but_a_component_by_hand(run, config_of, without_rise):
     assert not guides.labels(UNKNOWN_AT).any()
 
 
-@pytest.mark.xfail(strict=True, reason="reported: Guides.curves and tag_scores leave G1's out")
 def test_g1s_training_is_shown(run, config_of):
     """Like every other training: its curve, and how well it knows the tags."""
     guides = guide_labels(run, config_of(guide="g1"))
@@ -238,6 +237,8 @@ def test_g2_spreads_seeds_over_components(run, config_of, changed):
             least_share=config.least_component,
         )
         found = guides.labels(index)
+        if index == NEGATIVE_AT:
+            expected = np.zeros_like(expected)
         np.testing.assert_array_equal(found, expected)
         allowed = {*labels_of_tags(run.photos.tags[index]).tolist(), IGNORE}
         assert set(np.unique(found)) <= allowed
@@ -272,7 +273,6 @@ def test_the_least_seed_is_the_same_part_of_small_photos(
     assert how["least_share"] == 0.01
 
 
-@pytest.mark.xfail(strict=True, reason="reported: salient parts of untagged photos are ignored")
 def test_a_photo_known_to_hold_nothing(run, config_of):
     """Nothing of it can be an object of the classes: G0 and G1 say so, and seeds; G2, too."""
     labels = guide_labels(run, config_of(guide="g2")).labels(NEGATIVE_AT)

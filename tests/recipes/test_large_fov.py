@@ -19,6 +19,7 @@ from tagseg.recipes.base import Setup
 from tagseg.recipes.guided import Config
 from tagseg.recipes.large_fov import (
     LargeFovConfig,
+    grid_crop,
     grid_cross_entropy,
     large_fov_segmenter,
     loss_stride,
@@ -45,7 +46,7 @@ def test_the_papers_numbers():
     config = LargeFovConfig()
     assert (config.crf_bilateral, config.crf_smoothness) == ((4.0, 121.0, 5.0), (3.0, 3.0))
     assert (config.crf_iterations, config.crf_filter) == (10, "lattice")
-    assert (config.segmenter_unary, config.segmenter_crop, config.seeder_side) == ("log", 321, 321)
+    assert (config.segmenter_unary, config.segmenter_crop) == ("log", 321)
     assert SecConfig().crf_bilateral == (10.0, 80.0, 13.0)
 
 
@@ -148,7 +149,7 @@ def test_it_trains_on_photos_of_all_sizes_and_is_kept(run, monkeypatch):
     assert not torch.equal(trained["score.weight"], before.score.weight)
     assert torch.equal(trained["upsample.weight"], before.upsample.weight)
     assert [line["iteration"] for line in stage.read_log()] == [2]
-    monkeypatch.setattr(module, "fit_on_grid", None)
+    monkeypatch.setattr(module, "fit_on_grid", must_not)
     again, same = large_fov_segmenter(run, config_of(), targets_of(run), [])
     assert same is stage
     assert all(torch.equal(again.net.state_dict()[name], t) for name, t in trained.items())
@@ -156,8 +157,27 @@ def test_it_trains_on_photos_of_all_sizes_and_is_kept(run, monkeypatch):
         assert again.predict(np.full((*shape, 3), 77, np.uint8)).shape == shape
 
 
+def must_not(*args: Any, **kwargs: Any) -> None:
+    raise AssertionError("trained again")
+
+
 def test_random_weights(photos, tmp_path):
     """Without weights batch norm learns, too."""
     with open_run(few_photos(photos), tmp_path / "r", options=options(weights="none")) as run:
         segmenter, _ = large_fov_segmenter(run, config_of(), targets_of(run), [])
         assert np.isfinite(segmenter.forward(run.photos.image(1)[None])).all()
+
+
+@pytest.mark.parametrize(
+    ("shape", "crop"),
+    [
+        ((375, 500), (321, 321)),
+        ((321, 321), (321, 321)),
+        ((213, 320), (208, 320)),
+        ((7, 9), (8, 8)),
+    ],
+)
+def test_crops_are_the_papers_where_photos_have_room(
+    shape: tuple[int, int], crop: tuple[int, int]
+) -> None:
+    assert grid_crop([shape] * 3, 321) == crop

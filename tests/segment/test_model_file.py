@@ -181,17 +181,18 @@ def test_a_file_without_a_note_is_damaged(packed: Packed, key: str) -> None:
 
 
 def test_these_are_all_the_notes_that_are_needed(packed: Packed) -> None:
-    assert packed[1].keys() == {"format", "margin", *KEYS}
+    assert packed[1].keys() == {"format", "margin", "dilated", *KEYS}
     with_padding = pack_segmenter(segmenter(MobileNetV2()), None)[1]
-    assert with_padding.keys() == {"format", "stride2_padding", "margin", *KEYS}
+    assert with_padding.keys() == {"format", "stride2_padding", "margin", "dilated", *KEYS}
 
 
-def test_files_of_version_0_1_have_no_margin(packed: Packed) -> None:
+def test_files_of_version_0_1_have_no_margin_and_do_not_say_if_dilated(packed: Packed) -> None:
     """They predict as they did."""
-    metadata = {name: value for name, value in packed[1].items() if name != "margin"}
-    old, new = unpacked((packed[0], metadata)), unpacked(packed)
+    new = {"margin", "dilated"}
+    metadata = {name: value for name, value in packed[1].items() if name not in new}
+    old, today = unpacked((packed[0], metadata)), unpacked(packed)
     assert old.net.margin == 0
-    np.testing.assert_array_equal(old.probabilities(photo()), new.probabilities(photo()))
+    np.testing.assert_array_equal(old.probabilities(photo()), today.probabilities(photo()))
 
 
 @pytest.mark.parametrize(

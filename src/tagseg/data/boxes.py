@@ -126,7 +126,9 @@ class BoxSet:
         photos = tuple(photo for photo in self.photos if wanted(photo))
         if not photos:
             raise DataError(
-                f"none of the {len(self)} photos is left", where=self.source, do="leave out fewer"
+                f"none of the {len(self)} photos is left",
+                where=self.source,
+                do="leave out fewer, or give boxes of other things",
             )
         return replace(self, photos=photos)
 

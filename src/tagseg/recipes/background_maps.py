@@ -52,7 +52,7 @@ def background_maps(
 def sure_pixels(
     positions: npt.NDArray[np.bool_], shape: tuple[int, int], stride: int | None, *, side: int
 ) -> npt.NDArray[np.bool_]:
-    """Pixels (H, W) that are nearer to positions (h, w) of a grid than to others.
+    """Pixels (H, W) whose bilinear share of the positions (h, w) of a grid is over a half.
 
     The grid is that of a photo whose longer side is ``side``.
     """

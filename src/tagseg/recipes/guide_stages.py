@@ -6,12 +6,13 @@ stands here.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from torch import nn
 
 from tagseg.fuse.guide_labels import (
     Mask,
@@ -23,7 +24,7 @@ from tagseg.fuse.guide_labels import (
 )
 from tagseg.fuse.seed_labels import cam_labels
 from tagseg.localize.component_scores import score_changes
-from tagseg.maps import Labels, ScoreMap
+from tagseg.maps import BACKGROUND, Labels, ScoreMap
 from tagseg.priors.saliency.from_boxes import OBJECT, salient_mask
 from tagseg.recipes.base import Product, Run, Seeds, Split, TagScores, View
 from tagseg.recipes.gap_seeds import seeder_side, trained_seeder
@@ -120,12 +121,8 @@ class Saliency:
 
 def guide_labels(run: Run, config: Config) -> Guides:
     """Guide labels as configured: seeds alone, G0, G1 or G2 (5.1, E)."""
-    # Before the seeder: files that do not fit must show before long work.
-    saliency = Saliency(run, config) if config.guide != "seeds" else None
-    seeding = Seeding(run, config) if config.guide in ("seeds", "g2") else None
-    make, made_from, stages = _labeller(run, config, seeding, saliency)
-    labels = training_labels(run, "guide-labels", make, made_from, stages)
-    return _with_evidence(run, config, labels, seeding, saliency)
+    labellers = {"seeds": _seeds, "g0": _random, "g1": _per_component, "g2": _spread}
+    return labellers[config.guide](run, config)
 
 
 def oracle_labels(run: Run, config: Config, truth_of: Make, truth_key: str) -> LabelMaps:
@@ -146,42 +143,28 @@ def oracle_labels(run: Run, config: Config, truth_of: Make, truth_key: str) -> L
     return training_labels(run, "guide-labels", make, made_from, [seeding.stage, truth_key])
 
 
-def _labeller(
-    run: Run, config: Config, seeding: Seeding | None, saliency: Saliency | None
-) -> tuple[Make, dict[str, Any], list[Stage]]:
-    """The labeller, the numbers that decide on its labels, and what they depend on."""
-    numbers: dict[str, Any] = {"guide": config.guide}
-    if seeding is not None:
-        numbers |= seeding.made_from()
-        if saliency is None:
-            return seeding.labels, numbers, [seeding.stage]
-    if saliency is None:
-        raise ValueError(config.guide)
-    numbers["saliency_threshold"] = config.saliency_threshold
-    if seeding is not None:
-        numbers |= _spreading_numbers(config)
-        return _spread(run, config, seeding, saliency), numbers, [seeding.stage, saliency.stage]
-    if config.guide == "g0":
-        return _random(run, saliency), {**numbers, "seed": _seed(run)}, [saliency.stage]
-    make, classifier = _per_component(run, config, saliency)
-    numbers |= {"without_rise": config.without_rise, "least_component": config.least_component}
-    return make, numbers, [saliency.stage, classifier]
+def _seeds(run: Run, config: Config) -> Guides:
+    """The seeds as they are."""
+    seeding = Seeding(run, config)
+    return _guides(run, config, seeding.labels, seeding.made_from(), seeding=seeding)
 
 
-def _random(run: Run, saliency: Saliency) -> Make:
+def _random(run: Run, config: Config) -> Guides:
     """G0."""
-    tags = run.photos.tags
+    saliency, tags = Saliency(run, config), run.photos.tags
+    seed = run.setup.execution.seed
 
     def make(index: int) -> Labels:
-        rng = np.random.default_rng([_seed(run), index])
+        rng = np.random.default_rng([seed, index])
         return random_guide(saliency.mask(index), tags[index], rng)
 
-    return make
+    return _guides(run, config, make, {"seed": seed}, saliency=saliency)
 
 
-def _per_component(run: Run, config: Config, saliency: Saliency) -> tuple[Make, Stage]:
+def _per_component(run: Run, config: Config) -> Guides:
     """G1, with a classifier of its own (6.1, F)."""
     photos, setup = run.photos, run.setup
+    saliency = Saliency(run, config)
     schedule = guide_classifier_schedule(config, setup, len(photos))
     classifier, stage = tag_classifier(run, config, schedule=schedule)
     classifier.to(setup.execution.device)
@@ -191,21 +174,91 @@ def _per_component(run: Run, config: Config, saliency: Saliency) -> tuple[Make, 
         image, tags = photos.image(index), photos.tags[index]
         parts = salient_components(saliency.mask(index), least_share=config.least_component)
         if not tags.any():
-            return np.zeros(parts.shape, np.uint8)
+            return np.full(parts.shape, BACKGROUND, np.uint8)
         changes = score_changes(classifier, image, parts, fill=fill, execution=setup.execution)
         return component_guide(parts, changes, tags, without_rise=config.without_rise)
 
-    return make, stage
+    numbers = {"without_rise": config.without_rise, "least_component": config.least_component}
+    return _guides(run, config, make, numbers, saliency=saliency, classifier=stage, net=classifier)
 
 
-def _spread(run: Run, config: Config, seeding: Seeding, saliency: Saliency) -> Make:
-    """G2."""
+def _spread(run: Run, config: Config) -> Guides:
+    """G2. Nothing of a photo that is known to hold no class is in doubt, so nothing is ignored."""
+    # Before the seeder: files that do not fit must show before long work.
+    saliency = Saliency(run, config)
+    seeding = Seeding(run, config)
+    photos = run.photos
 
     def make(index: int) -> Labels:
-        how = _spreading(run, config, index)
-        return seed_guide(seeding.labels(index), saliency.mask(index), **how)
+        salient = saliency.mask(index)
+        if photos.dataset.known[index] and not photos.tags[index].any():
+            return np.full(salient.shape, BACKGROUND, np.uint8)
+        return seed_guide(seeding.labels(index), salient, **_spreading(run, config, index))
 
-    return make
+    numbers = {**seeding.made_from(), **_spreading_numbers(config), "without_tags": "background"}
+    return _guides(run, config, make, numbers, seeding=seeding, saliency=saliency)
+
+
+def _guides(
+    run: Run,
+    config: Config,
+    make: Make,
+    numbers: dict[str, Any],
+    *,
+    seeding: Seeding | None = None,
+    saliency: Saliency | None = None,
+    classifier: Stage | None = None,
+    net: nn.Module | None = None,
+) -> Guides:
+    """The labels that ``make`` gives, and the evidence that they come from."""
+    made_from = {"guide": config.guide, **numbers}
+    stages, curves = [], []
+    if seeding is not None:
+        stages.append(seeding.stage)
+        curves.append(seeding.curve)
+    if saliency is not None:
+        made_from["saliency_threshold"] = config.saliency_threshold
+        stages.append(saliency.stage)
+        curves += saliency.curves
+    if classifier is not None:
+        stages.append(classifier)
+        curves.append(classifier)
+    labels = training_labels(run, "guide-labels", make, made_from, stages)
+    tag_scores = seeding.tag_scores if seeding is not None else None
+    return Guides(
+        labels,
+        _products(config, labels, seeding, saliency),
+        _views(run, seeding, saliency),
+        tuple(curves),
+        seeding.seeds if seeding is not None else (),
+        tag_scores if net is None else classifier_outcome(run, net),
+    )
+
+
+def _products(
+    config: Config, labels: LabelMaps, seeding: Seeding | None, saliency: Saliency | None
+) -> tuple[Product, ...]:
+    found = []
+    if seeding is not None:
+        found.append(Product("seeds", "train", seeding.labels, (labels.stage,)))
+    if saliency is not None:
+        title, on = "salient regions", (labels.stage,)
+        found.append(Product(title, "train", saliency.labels, on, by_class=False))
+    if config.guide != "seeds":
+        title = f"guide labels ({config.guide.upper()})"
+        found.append(Product(title, "train", labels, (labels.stage,)))
+    return tuple(found)
+
+
+def _views(
+    run: Run, seeding: Seeding | None, saliency: Saliency | None
+) -> tuple[tuple[str, View], ...]:
+    found = []
+    if seeding is not None:
+        found.append(seeding.view)
+    if saliency is not None:
+        found.append(("saliency", show_map(run.photos, saliency.map_of)))
+    return tuple(found)
 
 
 def _spreading(run: Run, config: Config, index: int) -> dict[str, Any]:
@@ -226,37 +279,3 @@ def _spreading_numbers(config: Config) -> dict[str, Any]:
         "least_seed": config.least_seed,
         "least_component": config.least_component,
     }
-
-
-def _with_evidence(
-    run: Run,
-    config: Config,
-    labels: LabelMaps,
-    seeding: Seeding | None,
-    saliency: Saliency | None,
-) -> Guides:
-    products: list[Product] = []
-    views: list[tuple[str, View]] = []
-    on: tuple[Stage, ...] = (labels.stage,)
-    if seeding is not None:
-        products.append(Product("seeds", "train", seeding.labels, on))
-        views.append(seeding.view)
-    if saliency is not None:
-        products.append(Product("salient regions", "train", saliency.labels, on, by_class=False))
-        views.append(("saliency", show_map(run.photos, saliency.map_of)))
-    if config.guide != "seeds":
-        title = f"guide labels ({config.guide.upper()})"
-        products.append(Product(title, "train", labels, on))
-    trainings: Sequence[Stage] = saliency.curves if saliency is not None else ()
-    return Guides(
-        labels,
-        tuple(products),
-        tuple(views),
-        (*([seeding.curve] if seeding is not None else []), *trainings),
-        seeding.seeds if seeding is not None else (),
-        seeding.tag_scores if seeding is not None else None,
-    )
-
-
-def _seed(run: Run) -> int:
-    return run.setup.execution.seed

@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -28,7 +29,13 @@ from tagseg.run.workspace import Stage
 from tagseg.segment.fit import GridBatch, GridObjective, fit_on_grid
 from tagseg.segment.predict import Segmenter
 
-__all__ = ["LargeFovConfig", "grid_cross_entropy", "large_fov_segmenter", "loss_stride"]
+__all__ = [
+    "LargeFovConfig",
+    "grid_crop",
+    "grid_cross_entropy",
+    "large_fov_segmenter",
+    "loss_stride",
+]
 
 _POSITIONS = 41  # a side, of the paper's grid
 _TEST_SIDE, _PHOTO_SIDE = 531, 500  # pixels: photos are mirrored to the one from the other
@@ -86,7 +93,7 @@ def large_fov_segmenter(
     photos, setup = run.photos, run.setup
     schedule = large_fov_schedule(config, setup, len(photos))
     shapes = some_shapes(photos)
-    how = Augmentation(crop_size(shapes, config.segmenter_crop), stretch=whole)
+    how = Augmentation(grid_crop(shapes, config.segmenter_crop), stretch=whole)
     net = _network(run, config, view_scale(config, shapes))
     grid = min(loss_stride(how.size), net.backbone.output_stride)
     made_from = {
@@ -113,6 +120,16 @@ def large_fov_segmenter(
         tensors="segmenter",
     )
     return segmenter_of(run, config, net), stage
+
+
+def grid_crop(shapes: Sequence[tuple[int, int]], limit: int) -> tuple[int, int]:
+    """Height and width of crops: ``limit`` itself where photos have room, as the paper's 321.
+
+    321 pixels have 41 positions of stride 8, from edge to edge; 320 have 40.
+    """
+    height, width = np.median(np.asarray(shapes), axis=0)
+    small = crop_size(shapes, limit)
+    return limit if height >= limit else small[0], limit if width >= limit else small[1]
 
 
 def loss_stride(crop: tuple[int, int]) -> int:

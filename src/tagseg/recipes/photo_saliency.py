@@ -16,7 +16,7 @@ from tagseg.data.boxes import BoxSet, read_boxes
 from tagseg.data.images import decode_mask, encode_mask
 from tagseg.data.saliency_maps import SaliencyFolder
 from tagseg.data.tag_files import read_names
-from tagseg.data.transforms import Augmentation, crop_size
+from tagseg.data.transforms import Augmentation
 from tagseg.data.working import WorkingPhotos
 from tagseg.errors import ConfigError
 from tagseg.maps import Labels, SaliencyMap
@@ -26,7 +26,7 @@ from tagseg.nets.weights import resolve
 from tagseg.priors.saliency.from_boxes import OBJECT, object_mask
 from tagseg.priors.saliency.minimum_barrier import MinimumBarrierSettings, minimum_barrier_saliency
 from tagseg.recipes.base import Run, Setup, Split
-from tagseg.recipes.large_fov import grid_cross_entropy, loss_stride
+from tagseg.recipes.large_fov import grid_crop, grid_cross_entropy, loss_stride
 from tagseg.recipes.schedules import saliency_schedule
 from tagseg.recipes.stages import (
     activation_prior,
@@ -169,7 +169,7 @@ class PhotoSaliency:
         masks = training_labels(mine, "box-masks", mask, {"side": config.photo_side}, [])
         shapes = some_shapes(photos)
         schedule = saliency_schedule(config, setup, len(photos))
-        how = Augmentation(crop_size(shapes, config.segmenter_crop), scale=(0.5, 1.5))
+        how = Augmentation(grid_crop(shapes, config.segmenter_crop), scale=(0.5, 1.5))
         scale = view_scale(config, shapes)
         torch.manual_seed(setup.execution.seed)
         net = AsppNet(setup.build_backbone(config), 2, view_scale=scale)
