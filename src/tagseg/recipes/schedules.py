@@ -109,24 +109,14 @@ def gap_schedule(config: TrainingConfig, setup: Setup, n_photos: int) -> Schedul
     """Oh et al. B.2 (batches of 15, rate 1e-3, a tenth every 2,000 of 8,000), or short."""
     if not uses_paper_schedule(config, setup, n_photos):
         return classifier_schedule(config, setup, n_photos)
-    given = (
-        config.classifier_iterations,
-        config.classifier_batch_size,
-        config.classifier_learning_rate,
-    )
-    return _by_tenths(8000, 4, 15, given, {"score": 10.0})
+    return _by_tenths(8000, 4, 15, _classifiers(config), {"score": 10.0})
 
 
 def guide_classifier_schedule(config: TrainingConfig, setup: Setup, n_photos: int) -> Schedule:
     """Oh et al. F (batches of 40, rate 1e-3, a tenth every 5,000 of 30,000), or short."""
     if not uses_paper_schedule(config, setup, n_photos):
         return classifier_schedule(config, setup, n_photos)
-    given = (
-        config.classifier_iterations,
-        config.classifier_batch_size,
-        config.classifier_learning_rate,
-    )
-    return _by_tenths(30_000, 6, 40, given, {})
+    return _by_tenths(30_000, 6, 40, _classifiers(config), {})
 
 
 def large_fov_schedule(config: TrainingConfig, setup: Setup, n_photos: int) -> Schedule:
@@ -157,6 +147,14 @@ def saliency_schedule(config: GuidedConfig, setup: Setup, n_photos: int) -> Sche
         config.saliency_epochs,
         config.segmenter_backbone_factor,
         n_photos,
+    )
+
+
+def _classifiers(config: TrainingConfig) -> Given:
+    return (
+        config.classifier_iterations,
+        config.classifier_batch_size,
+        config.classifier_learning_rate,
     )
 
 
