@@ -261,7 +261,7 @@ def rerun(folder: Path, few: Few, config: dict[str, Any]) -> tuple[set[str], Res
 @pytest.mark.parametrize(("config", "expected"), FIELDS, ids=[str(c) for c, _ in FIELDS])
 def test_a_changed_field(folder, few, monkeypatch, config, expected):
     if "classifier" not in expected:
-        monkeypatch.setattr(saliency_stages, "train_tag_classifier", None)
+        monkeypatch.setattr(saliency_stages, "train_tag_classifier", must_not)
     if "distinct-maps" not in expected and config.get("masks_by_tags") is not False:
         monkeypatch.setattr("tagseg.localize.seeds.DistinctSeeder.__call__", must_not)
         monkeypatch.setattr(DistinctSegmenter, "forward", stand_in)
