@@ -196,7 +196,11 @@ def changed(before: dict[str, int], folder: Path) -> set[str]:
     return {name for name in after if after[name] != before.get(name)}
 
 
-@pytest.mark.parametrize(("guide", "config", "expected"), FIELDS, ids=str)
+@pytest.mark.parametrize(
+    ("guide", "config", "expected"),
+    FIELDS,
+    ids=lambda value: str(sorted(value)) if isinstance(value, set) else str(value),
+)
 def test_a_changed_field(runs, few, files, tmp_path, guide, config, expected):
     folder = Path(shutil.copytree(runs(guide).folder, tmp_path / "run"))
     before = finished_stages(folder)

@@ -267,7 +267,7 @@ AFTER_SEEDER = {"location-maps", "val-location-maps", "background-maps"} | AFTER
         ({"segmenter_crf": False}, AFTER_SEGMENTER - {"segmenter"}),
         ({"classifier_size": 48, "classifier_hidden_layers": 1}, set()),
     ],
-    ids=str,
+    ids=lambda value: str(sorted(value)) if isinstance(value, set) else str(value),
 )
 def test_a_changed_field(result, few, tmp_path, config, expected):
     folder = Path(shutil.copytree(result.folder, tmp_path / "run"))
