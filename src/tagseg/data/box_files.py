@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tagseg.data.tag_files import read_text
 from tagseg.errors import DataError, choose_from
 
 __all__ = ["BoxRow", "read_box_rows"]
@@ -52,7 +53,7 @@ def read_box_rows(file: Path) -> tuple[BoxRow, ...]:
 
     The suffix .txt, .json or .csv says which of the three formats it is, otherwise the beginning.
     """
-    text = _read_text(file)
+    text = read_text(file, DataError)
     if not text.strip():
         raise DataError("this file of boxes is empty", where=file, do="check the path")
     rows = tuple(_READERS[_format_of(file, text)](file, text))
@@ -306,15 +307,3 @@ def _box(edges: Sequence[float], where: str) -> tuple[float, float, float, float
 
 def _short(text: str) -> str:
     return text if len(text) <= 60 else text[:57] + "..."
-
-
-def _read_text(file: Path) -> str:
-    try:
-        return file.read_bytes().decode("utf-8-sig")
-    except OSError as problem:
-        reason = problem.strerror or "reading failed"
-        raise DataError(f"cannot be read: {reason}", where=file, do="check the path") from None
-    except UnicodeDecodeError as problem:
-        line = problem.object[: problem.start].count(b"\n") + 1
-        where = f"{file}, line {line}"
-        raise DataError("not UTF-8 text", where=where, do="save as UTF-8") from None

@@ -15,7 +15,7 @@ from difflib import get_close_matches
 from pathlib import Path
 
 from tagseg.data.images import without_suffix
-from tagseg.errors import TagError
+from tagseg.errors import TagError, TagsegError
 
 __all__ = [
     "TagRow",
@@ -25,6 +25,7 @@ __all__ = [
     "read_names",
     "read_tags_csv",
     "read_tags_jsonl",
+    "read_text",
 ]
 
 _BACKGROUND_NAMES = ("background", "_background_")
@@ -54,7 +55,7 @@ def read_tags_csv(path: Path) -> tuple[TagRow, ...]:
 
     Other columns do no harm. Raises TagError, with the line, for anything malformed.
     """
-    text = io.StringIO(_read_text(path), newline="")
+    text = io.StringIO(read_text(path, TagError), newline="")
     reader = csv.reader(text, strict=True, skipinitialspace=True)
     try:
         image, tags, width = _columns(next(reader, []), path)
@@ -189,17 +190,18 @@ def _some(rows: Sequence[TagRow], path: Path) -> tuple[TagRow, ...]:
 
 def _lines(path: Path) -> Iterator[tuple[str, str]]:
     """(place, text) of every line that is not blank and not a ``#`` comment."""
-    for number, line in enumerate(_read_text(path).splitlines(), start=1):
+    for number, line in enumerate(read_text(path, TagError).splitlines(), start=1):
         if line.strip() and not line.lstrip().startswith("#"):
             yield f"{path}, line {number}", line.strip()
 
 
-def _read_text(path: Path) -> str:
+def read_text(path: Path, error: type[TagsegError]) -> str:
+    """The UTF-8 text of a file; ``error`` if it cannot be read."""
     try:
         return path.read_bytes().decode("utf-8-sig")
     except OSError as problem:
         reason = problem.strerror or "reading failed"
-        raise TagError(f"cannot be read: {reason}", where=path, do="check the path") from None
+        raise error(f"cannot be read: {reason}", where=path, do="check the path") from None
     except UnicodeDecodeError as problem:
         line = problem.object[: problem.start].count(b"\n") + 1
-        raise TagError("not UTF-8 text", where=f"{path}, line {line}", do="save as UTF-8") from None
+        raise error("not UTF-8 text", where=f"{path}, line {line}", do="save as UTF-8") from None

@@ -13,7 +13,7 @@ import numpy.typing as npt
 import torch
 
 from tagseg.data.boxes import BoxSet, read_boxes
-from tagseg.data.images import decode_mask, encode_mask
+from tagseg.data.images import encode_mask
 from tagseg.data.saliency_maps import SaliencyFolder
 from tagseg.data.tag_files import read_names
 from tagseg.data.transforms import Augmentation
@@ -29,6 +29,7 @@ from tagseg.recipes.base import Run, Setup, Split
 from tagseg.recipes.large_fov import grid_crop, grid_cross_entropy, loss_stride
 from tagseg.recipes.schedules import saliency_schedule
 from tagseg.recipes.stages import (
+    LabelMaps,
     activation_prior,
     each_batch,
     some_shapes,
@@ -153,7 +154,7 @@ class PhotoSaliency:
                         store.put_bytes(photos.names[index], encode_mask(levels))
 
                 each_batch(run, photos, "saliency maps", store.missing, compute)
-        return self._reader(kept, photos), kept
+        return _maps_of(LabelMaps(kept, "levels", photos.names)), kept
 
     def _trained(self, boxes: BoxSet) -> tuple[AsppNet, Stage]:
         """DeepLab-v2 on masks that GrabCut makes of the boxes (6.1 and F)."""
@@ -210,13 +211,7 @@ class PhotoSaliency:
             [],
             split=split,
         )
-        return lambda index: _from_levels(labels(index)), labels.stage
-
-    def _reader(self, stage: Stage, photos: WorkingPhotos) -> SaliencyMaps:
-        def read(index: int) -> SaliencyMap:
-            return _from_levels(decode_mask(stage.maps("levels").get_bytes(photos.names[index])))
-
-        return read
+        return _maps_of(labels), labels.stage
 
 
 def _levels(maps: npt.NDArray[np.float32]) -> npt.NDArray[np.uint8]:
@@ -224,8 +219,8 @@ def _levels(maps: npt.NDArray[np.float32]) -> npt.NDArray[np.uint8]:
     return np.rint(np.clip(maps, 0, 1) * _LEVELS).astype(np.uint8)
 
 
-def _from_levels(levels: npt.NDArray[np.uint8]) -> SaliencyMap:
-    return levels.astype(np.float32) / np.float32(_LEVELS)
+def _maps_of(levels: LabelMaps) -> SaliencyMaps:
+    return lambda index: levels(index).astype(np.float32) / np.float32(_LEVELS)
 
 
 def _saliency_setup(setup: Setup, config: Config) -> Setup:

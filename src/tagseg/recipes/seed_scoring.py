@@ -15,7 +15,7 @@ from tagseg.recipes.base import Run, Seeds, Split
 from tagseg.report.page import Curve, SeedScore
 from tagseg.run.workspace import Stage
 
-__all__ = ["SeedMaps", "find_seed_maps", "score_seeds", "seed_scores_from"]
+__all__ = ["SeedMaps", "find_seed_maps", "score_seeds", "seed_scores_from", "truth_at_work"]
 
 BASELINE = "centre mean shape"
 
@@ -57,7 +57,7 @@ def score_seeds(
         return []
     photos = run.part(maps[0].split).photos
     chosen = [i for i in indices if truth.has(photos.names[i])]
-    truths = {i: _truth_at_work(photos, truth, i) for i in chosen}
+    truths = {i: truth_at_work(photos, truth, i) for i in chosen}
     if not any((labels != IGNORE).any() for labels in truths.values()):
         return []
     rows = []
@@ -83,7 +83,8 @@ def seed_scores_from(rows: Sequence[dict[str, Any]]) -> list[SeedScore]:
     ]
 
 
-def _truth_at_work(photos: WorkingPhotos, truth: GroundTruth, index: int) -> Labels:
+def truth_at_work(photos: WorkingPhotos, truth: GroundTruth, index: int) -> Labels:
+    """Ground truth of a photo at the size that the networks work at."""
     full = truth.labels(photos.names[index], photos.full_shape(index))
     height, width = photos.image(index).shape[:2]
     return labels_at(full, (height, width))

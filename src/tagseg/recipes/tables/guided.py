@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from tagseg.data.working import labels_at
 from tagseg.evaluate.scores import average_precision
 from tagseg.fuse.seed_labels import cam_labels
 from tagseg.maps import Labels
@@ -17,7 +17,7 @@ from tagseg.recipes.guide_stages import Seeding, guide_labels, oracle_labels
 from tagseg.recipes.guided import PAPER, Config, segmenter_from
 from tagseg.recipes.large_fov import large_fov_segmenter
 from tagseg.recipes.scoring import key_of_truth, score_product
-from tagseg.recipes.seed_scoring import find_seed_maps, score_seeds
+from tagseg.recipes.seed_scoring import find_seed_maps, score_seeds, truth_at_work
 from tagseg.recipes.stages import LabelMaps, classifier_scores, predictions, training_labels
 from tagseg.recipes.tables.base import Context, Row, Study, Table, percent
 from tagseg.run.workspace import Stage
@@ -284,7 +284,7 @@ def _guided(context: Context[Config], name: str, row: Row) -> dict[str, Any]:
 def _labels(context: Context[Config], run: Run, config: Config, name: str) -> LabelMaps:
     if name not in ("oracle", "full"):
         return guide_labels(run, config).labels
-    truth_of, key = _truth_at_work(context, run), key_of_truth(context.truth)
+    truth_of, key = partial(truth_at_work, run.photos, context.truth), key_of_truth(context.truth)
     if name == "oracle":
         return oracle_labels(run, config, truth_of, key)
     return training_labels(run, "ground-truth", truth_of, {}, [key])
@@ -293,17 +293,6 @@ def _labels(context: Context[Config], run: Run, config: Config, name: str) -> La
 def _is_annotated(context: Context[Config], run: Run) -> bool:
     """Whether every training photo has ground truth, which the two upper rows need."""
     return all(map(context.truth.has, run.photos.names))
-
-
-def _truth_at_work(context: Context[Config], run: Run) -> Callable[[int], Labels]:
-    photos = run.photos
-
-    def read(index: int) -> Labels:
-        full = context.truth.labels(photos.names[index], photos.full_shape(index))
-        height, width = photos.image(index).shape[:2]
-        return labels_at(full, (height, width))
-
-    return read
 
 
 def _precision_recall(counts: npt.NDArray[np.int64]) -> list[float | None]:
