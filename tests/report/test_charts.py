@@ -101,6 +101,23 @@ def test_lines_that_cannot_be_drawn_leave_the_others_their_styles() -> None:
     assert compared() is None
 
 
+@pytest.mark.parametrize("count", range(2, 11))
+def test_steps_have_a_tick_and_a_dot_each(count: int) -> None:
+    steps = range(1, count + 1)
+    lone = Line("lone", steps, [50, *[None] * (count - 1)])
+    chart = compared(Line("a", steps, [10 * i for i in steps]), lone, steps=True)
+    assert [label for _, label in chart.x_ticks] == [str(i) for i in steps]
+    (_, line, _), (_, dot, style) = chart.lines
+    np.testing.assert_array_equal(numbers(line)[:, 0], [place for place, _ in chart.x_ticks])
+    assert numbers(dot)[:, 0].tolist() == [chart.left]
+    assert style == 1
+    assert chart.dots
+    assert compared(lone, steps=True) is None
+    without = compared(Line("a", steps, [10 * i for i in steps]), lone)
+    assert [name for name, _, _ in without.lines] == ["a"]
+    assert not without.dots
+
+
 def test_points_closer_than_a_pixel_are_thinned_and_the_ends_stay() -> None:
     x = np.linspace(0, 1, 5000)
     ((_, points, _),) = compared(Line("a", x.tolist(), np.square(x).tolist())).lines

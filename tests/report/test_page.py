@@ -13,6 +13,7 @@ from tagseg.report.page import (
     ConfigRow,
     Curve,
     GalleryItem,
+    RoundRow,
     RunReport,
     SeedScore,
     StageScore,
@@ -109,6 +110,23 @@ def trimap_score(name: str, quality: float) -> TrimapScore:
 METHODS = ("CAM", "back-propagation", "guided", "excitation", "DCSM", "DCSM + CRF", "centre mean")
 
 
+def rounds(count: int) -> list[RoundRow]:
+    """Made-up rounds; only the first has a supplement."""
+    return [
+        RoundRow(
+            number,
+            None if number == 1 else 0.97 - 0.3 / number,
+            (
+                ("RegionNet", "train", 0.59 - 0.3 / number),
+                *((("supplement", "train", 0.35),) if number == 1 else ()),
+                ("PixelNet", "train", 0.65 - 0.17 / number),
+                ("PixelNet", "val", 0.60 - 0.14 / number),
+            ),
+        )
+        for number in range(1, count + 1)
+    ]
+
+
 def demo() -> RunReport:
     """A made-up run with everything a report can show."""
     rng = np.random.default_rng(3)
@@ -155,6 +173,8 @@ def demo() -> RunReport:
         classifier_map=TagScore("val", 0.963, [0.97] * 7 + [None], 300),
         seeds=[seed_score(name, 0.7 - i / 20) for i, name in enumerate(METHODS)],
         trimap=[trimap_score(name, 0.6 - i / 20) for i, name in enumerate(METHODS[:4])],
+        rounds=rounds(5),
+        rounds_note="Round 5 was the last that the recipe allows.",
         gallery=[item(3 * r + i, ranks[r], 0.9 - r / 3) for r in range(3) for i in range(3)],
         notes=["This run is made up."],
     )
@@ -220,7 +240,7 @@ def test_pictures_tables_and_charts_can_be_read_aloud(page) -> None:
     assert images[0]["alt"] == "photo of scene_00000"
     assert all(th.get("scope") in {"col", "row"} for th in parsed.all("th"))
     drawings = [svg for svg in parsed.all("svg") if svg.get("aria-hidden") != "true"]
-    assert len(drawings) == 4 + 3
+    assert len(drawings) == 4 + 4
     assert all(svg["role"] == "img" and svg["aria-label"] for svg in drawings)
     assert parsed.all("html")[0]["lang"] == "en"
     ids = [attrs["id"] for _, attrs in parsed.tags if "id" in attrs]
@@ -279,6 +299,108 @@ def test_seeds_without_curves_and_scores_that_are_not_defined() -> None:
     assert not Page(text).all("svg")
 
 
+def rounds_section(rows: list[RoundRow], note: str = "") -> str:
+    text = render(RunReport("t", "r", CLASSES, rounds=rows, rounds_note=note))
+    return text[text.index('<section id="rounds"') : text.index('<section id="run"')]
+
+
+def words_of(html: str) -> str:
+    return " ".join(re.sub(r"<[^>]+>", " ", html).split())
+
+
+def test_rounds_stand_in_a_table_by_stage_and_split(page) -> None:
+    section = page[page.index('<section id="rounds"') : page.index('<section id="classes"')]
+    text = words_of(section)
+    assert (
+        "Round RegionNet mIoU, train supplement mIoU, train PixelNet mIoU, train "
+        "PixelNet mIoU, val Agreement with the round before "
+        "1 29.0 35.0 48.0 46.0 – 2 44.0 – 56.5 53.0 82.0 3 49.0 –"
+    ) in text
+    assert "Round 5 was the last that the recipe allows." in text
+    assert '<a href="#rounds">' in page
+
+
+def test_the_chart_of_rounds_has_a_line_per_stage_and_split_and_agreement_last() -> None:
+    parsed = Page(rounds_section(rounds(3)))
+    (chart,) = (svg for svg in parsed.all("svg") if "role" in svg)
+    assert "RegionNet, train 29.0 in round 1 and 49.0 in round 3; supplement" in chart["aria-label"]
+    assert chart["aria-label"].endswith("agreement 82.0 in round 2 and 87.0 in round 3")
+    points = [len(line["points"].split()) for line in parsed.all("polyline")]
+    assert points == [3, 1, 3, 3, 2]
+    dots = [dot["class"] for dot in parsed.all("circle")]
+    assert len(dots) == sum(points) + 5, "one per point, one in each key"
+    assert dots.count("dot style-1") == 1 + 1, "the supplement's only round can be seen"
+
+
+def test_rounds_without_ground_truth_have_agreement_alone() -> None:
+    unknown = [
+        row._replace(scores=tuple((stage, split, None) for stage, split, _ in row.scores))
+        for row in rounds(4)
+    ]
+    none = [row._replace(scores=()) for row in unknown]
+    section = rounds_section(unknown)
+    assert section == rounds_section(none)
+    text = words_of(section)
+    assert "Round Agreement with the round before 1 – 2 82.0 3 87.0 4 89.5 Agreement (%)" in text
+    assert "mIoU" not in text
+    (line,) = Page(section).all("polyline")
+    assert len(line["points"].split()) == 3
+    assert re.findall(r'text-anchor="middle">(\w+)<', section) == ["1", "2", "3", "4", "round"]
+
+
+def test_a_score_known_in_some_rounds_only_keeps_its_column() -> None:
+    rows = [RoundRow(i, None, (("a", "val", 0.5 if i == 2 else None),)) for i in (1, 2, 3)]
+    assert "a mIoU, val Agreement with the round before 1 – – 2 50.0 – 3 – –" in words_of(
+        rounds_section(rows)
+    )
+
+
+@pytest.mark.parametrize("scores", [(), (("RegionNet", "train", 0.29),)])
+def test_one_round_is_a_table_without_a_chart(scores) -> None:
+    section = rounds_section([RoundRow(1, None, scores)], "One round was asked for.")
+    assert not Page(section).all("svg")
+    assert "One round was asked for." in section
+
+
+def test_without_rounds_there_is_no_section() -> None:
+    text = render(RunReport("t", "r", CLASSES, rounds_note="Stopped."))
+    assert 'id="rounds"' not in text
+    assert "#rounds" not in text
+    assert "Stopped." not in text
+
+
+@pytest.mark.parametrize(
+    ("panels", "style"),
+    [
+        (0, '<div class="pictures" style="--n:1">'),
+        (8, '<div class="pictures" style="--n:9">'),
+        (9, '<div class="pictures many" style="--n:5;--middling:5">'),
+        (14, '<div class="pictures many" style="--n:8;--middling:5">'),
+        (15, '<div class="pictures many" style="--n:8;--middling:4">'),
+        (23, '<div class="pictures many" style="--n:8;--middling:5">'),
+    ],
+)
+def test_many_pictures_stand_in_even_rows_in_reading_order(panels: int, style: str) -> None:
+    photo = np.zeros((4, 6, 3), np.uint8)
+    titles = [f"panel {i}" for i in range(panels)]
+    gallery = [GalleryItem("p", "train", "best", 1.0, photo, tuple((t, photo) for t in titles))]
+    text = render(RunReport("t", "r", CLASSES, gallery=gallery))
+    assert style in text
+    assert re.findall(r"<figcaption>(.*?)</figcaption>", text) == ["photo", *titles]
+
+
+@pytest.mark.parametrize(("columns", "dense"), [(7, False), (8, True)])
+def test_a_wide_table_of_classes_is_dense(columns: int, dense: bool) -> None:
+    scores = [StageScore(f"s{i}", "train", 0.5, [0.5] * 9, 1) for i in range(columns)]
+    sections = Page(render(RunReport("t", "r", CLASSES, scores=scores))).all("section")
+    (classes,) = (attrs for attrs in sections if attrs["id"] == "classes")
+    assert (classes.get("class") == "dense") == dense
+
+
+def test_the_same_report_is_the_same_page(page) -> None:
+    assert render(demo()) == page
+
+
 EVIL = "<script>alert('x')</script>\" onload=\"y"
 
 
@@ -305,6 +427,8 @@ def test_every_text_is_escaped() -> None:
         classifier_map=TagScore(EVIL, 0.5, [0.5], 1),
         seeds=[replace(seed_score(EVIL, 0.5), split=EVIL)],
         trimap=[replace(trimap_score(EVIL, 0.5), split=EVIL)],
+        rounds=[RoundRow(i, 0.5, ((EVIL, EVIL, 0.5),)) for i in (1, 2)],
+        rounds_note=EVIL,
         gallery=[GalleryItem(EVIL, EVIL, "sample", None, photo, ((EVIL, photo),))],
         notes=[EVIL],
     )
@@ -344,6 +468,8 @@ def test_size_is_bounded_for_24_photos_of_noise() -> None:
         {"classifier_map": TagScore("val", 0.5, [0.5] * 9, 1)},
         {"seeds": [replace(seed_score("s", 0.5), foreground=Curve([0.1, 0.2], [0.1]))]},
         {"trimap": [TrimapScore("s", "val", 1, [1, 2], [0.5])]},
+        {"rounds": [RoundRow(2, None), RoundRow(2, 0.5)]},
+        {"rounds": [RoundRow(1, None, (("s", "val", 0.5), ("s", "val", 0.6)))]},
         {"gallery": [GalleryItem("p", "val", "best", 1.0, np.zeros((4, 4), np.uint8), ())]},
     ],
 )

@@ -60,6 +60,7 @@ class Comparison:
 
     Attributes:
         guide: position of an upright line that marks one x, or None.
+        dots: whether each point is marked.
     """
 
     title: str
@@ -69,6 +70,7 @@ class Comparison:
     y_ticks: tuple[tuple[float, str], ...]
     lines: tuple[tuple[str, str, int], ...]
     guide: float | None
+    dots: bool = False
     width: int = _WIDTH
     height: int = _TALL
     left: int = _LEFT
@@ -85,6 +87,7 @@ def compare(
     summary: str,
     x_range: tuple[float, float] | None = None,
     guide: float | None = None,
+    steps: bool = False,
 ) -> Comparison | None:
     """A chart of all lines, or None if no line has two points.
 
@@ -95,13 +98,14 @@ def compare(
         summary: what the chart shows, in words, for those who do not see it.
         x_range: ends of the x axis; those of the points if not given.
         guide: an x to mark with an upright line.
+        steps: ``x`` are few and whole: each point gets a dot, a lone one too, and ticks are whole.
     """
     drawn = [
         (line.name, points, place % _STYLES)
         for place, line in enumerate(lines)
-        if len(points := _finite_points(line)) >= 2
+        if len(points := _finite_points(line)) >= (1 if steps else 2)
     ]
-    if not drawn:
+    if all(len(points) < 2 for _, points, _ in drawn):
         return None
     together = np.concatenate([points for _, points, _ in drawn])
     low, high = together[:, 0].min(), together[:, 0].max()
@@ -114,13 +118,16 @@ def compare(
         title=title,
         summary=summary,
         x_label=x_label,
-        x_ticks=_labelled(_ticks(np.asarray(x_range), 6), x_range, across),
+        x_ticks=_labelled(
+            _ticks(np.asarray(x_range), 10 if steps else 6, integer=steps), x_range, across
+        ),
         y_ticks=_labelled(y_ticks, y_range, up),
         lines=tuple(
             (name, _thin_point_list(points, x_range, y_range), style)
             for name, points, style in drawn
         ),
         guide=None if guide is None else round(float(_to_pixels(guide, x_range, across)), 1),
+        dots=steps,
     )
 
 
@@ -227,7 +234,7 @@ def _thin_point_list(points: Points, x: tuple[float, float], y: tuple[float, flo
     for place in places[1:-1]:
         if np.abs(place - kept[-1]).max() >= 1:
             kept.append(place)
-    return _join(np.array([*kept, places[-1]]))
+    return _join(np.array([*kept, *places[1:][-1:]]))
 
 
 def _places(points: Points, x: tuple[float, float], y: tuple[float, float], height: int) -> Points:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -21,6 +22,7 @@ __all__ = [
     "Curve",
     "GalleryItem",
     "Rank",
+    "RoundRow",
     "RunReport",
     "SeedScore",
     "StageScore",
@@ -32,6 +34,8 @@ __all__ = [
 Rank = Literal["best", "median", "worst", "sample"]
 
 _PICTURE_SIDE = 240  # pixels of the longer side in the gallery
+_ONE_ROW = 9  # pictures of a photo that still stand in one row of a wide window
+_ROWS_OF = {"wide": 8, "middling": 5}  # pictures in a row at most, where one row does not do
 _SECTIONS: Mapping[Rank, str] = {
     "best": "Best photos",
     "median": "Median photos",
@@ -117,6 +121,20 @@ class TrimapScore:
     accuracy: Sequence[float | None]
 
 
+class RoundRow(NamedTuple):
+    """One round of a recipe that trains in rounds; scores in 0..1.
+
+    Attributes:
+        round: its number; the first is 1.
+        agreement: mean IoU of its masks with those of the round before; None for the first.
+        scores: (stage, split, mIoU) of what the round made; None without ground truth.
+    """
+
+    round: int
+    agreement: float | None
+    scores: tuple[tuple[str, str, float | None], ...] = ()
+
+
 @dataclass(frozen=True)
 class GalleryItem:
     """One photo of the gallery and its pictures, (title, uint8 (H, W, 3)), in reading order."""
@@ -146,6 +164,8 @@ class RunReport:
         curves: metric records by network.
         seeds: methods to compare, and drawn in this order.
         trimap: methods to compare at the boundaries of objects.
+        rounds: in the order they were run.
+        rounds_note: a sentence that says why there were no more rounds.
         palette: uint8 (256, 3) of the gallery's labels, VOC's if not given.
     """
 
@@ -168,6 +188,8 @@ class RunReport:
     classifier_map: TagScore | None = None
     seeds: Sequence[SeedScore] = ()
     trimap: Sequence[TrimapScore] = ()
+    rounds: Sequence[RoundRow] = ()
+    rounds_note: str = ""
     gallery: Sequence[GalleryItem] = ()
     palette: Palette | None = None
     notes: Sequence[str] = ()
@@ -182,6 +204,7 @@ def render(report: RunReport) -> str:
     _check(report)
     labels = ("background", *report.classes)
     charts = {name: training_charts(records) for name, records in report.curves.items()}
+    round_scores = _round_scores(report.rounds)
     return (
         _environment()
         .get_template("template.html")
@@ -197,6 +220,8 @@ def render(report: RunReport) -> str:
             labels=labels,
             seed_charts=_seed_charts(report.seeds),
             trimap_chart=_trimap_chart(report.trimap),
+            round_scores=round_scores,
+            rounds_chart=_rounds_chart(report.rounds, round_scores),
             charts={name: drawn for name, drawn in charts.items() if drawn},
             gallery=_gallery(report.gallery),
             legend=legend(labels, report.palette),
@@ -239,12 +264,28 @@ def _check(report: RunReport) -> None:
                 f"{method} has a line of {len(curve.recall)} by {len(curve.precision)} values",
                 do="give one of each per point",
             )
+    _check_rounds(report.rounds)
     counts = report.confusion
     if counts is not None and counts.shape not in {(n_labels, n_labels), (n_labels, n_labels + 1)}:
         raise ShapeError(
             f"confusion has shape {counts.shape} for {n_labels} labels",
             do=f"give ({n_labels}, {n_labels}), or one more column for unlabelled pixels",
         )
+
+
+def _check_rounds(rounds: Sequence[RoundRow]) -> None:
+    for before, row in pairwise(rounds):
+        if row.round <= before.round:
+            raise ShapeError(
+                f"round {row.round} comes after round {before.round}",
+                do="give the rounds in the order they were run",
+            )
+    for row in rounds:
+        if len({(stage, split) for stage, split, _ in row.scores}) < len(row.scores):
+            raise ShapeError(
+                f"round {row.round} has two scores of the same stage and split",
+                do="give one of each",
+            )
 
 
 def _headline(report: RunReport) -> list[tuple[str, str, str]]:
@@ -384,6 +425,40 @@ def _trimap_chart(scores: Sequence[TrimapScore]) -> Comparison | None:
     )
 
 
+def _round_scores(rounds: Sequence[RoundRow]) -> dict[tuple[str, str], list[float | None]]:
+    """mIoU in each round by (stage, split), in order of first appearance, where any is known."""
+    by_round = [{(stage, split): miou for stage, split, miou in row.scores} for row in rounds]
+    columns = dict.fromkeys(column for found in by_round for column in found)
+    scores = {column: [found.get(column) for found in by_round] for column in columns}
+    return {column: values for column, values in scores.items() if any(map(_is_known, values))}
+
+
+def _rounds_chart(
+    rounds: Sequence[RoundRow], scores: Mapping[tuple[str, str], Sequence[float | None]]
+) -> Comparison | None:
+    """mIoU by stage and split, and agreement last, over the rounds."""
+    if len(rounds) < 2:
+        return None
+    numbers = [row.round for row in rounds]
+    lines = [("agreement", [row.agreement for row in rounds])]
+    lines = [(", ".join(column), list(values)) for column, values in scores.items()] + lines
+    ends = [
+        f"{name} {_percent(known[0][1])} in round {known[0][0]} and {_percent(known[-1][1])} in "
+        f"round {known[-1][0]}"
+        for name, values in lines
+        if (known := [pair for pair in zip(numbers, values, strict=True) if _is_known(pair[1])])
+    ]
+    title = f"{'mIoU and agreement' if scores else 'Agreement'} (%) by round"
+    return compare(
+        title,
+        [Line(name, numbers, _percents(values)) for name, values in lines],
+        x_label="round",
+        summary=f"{title}: {'; '.join(ends)}",
+        x_range=(numbers[0], numbers[-1]),
+        steps=True,
+    )
+
+
 def _line_names(scores: Sequence[SeedScore] | Sequence[TrimapScore]) -> list[str]:
     """The methods' names, with their splits if there are several."""
     several = len({score.split for score in scores}) > 1
@@ -410,7 +485,17 @@ def _photo(item: GalleryItem) -> dict[str, Any]:
         small = shrink(check_image(image, f"{title} of {item.name}"), _PICTURE_SIDE)
         height, width = small.shape[:2]
         pictures.append({"title": title, "uri": data_uri(small), "width": width, "height": height})
-    return {"item": item, "pictures": pictures}
+    return {"item": item, "pictures": pictures, "rows_of": _rows_of(len(pictures))}
+
+
+def _rows_of(pictures: int) -> dict[str, int]:
+    """Pictures in a row by kind of window, so that rows are even; none where one row will do."""
+    if pictures <= _ONE_ROW:
+        return {}
+    return {
+        window: math.ceil(pictures / math.ceil(pictures / most))
+        for window, most in _ROWS_OF.items()
+    }
 
 
 def _is_known(value: float | None) -> bool:
