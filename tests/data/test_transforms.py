@@ -613,3 +613,24 @@ def test_edges_and_mirrors_that_cannot_be(form: dict[str, Any], line: str) -> No
     with pytest.raises(ConfigError) as caught:
         Augmentation(**{"size": (20, 20), **form})
     assert str(caught.value).startswith(line)
+
+
+@pytest.mark.parametrize(
+    "how",
+    [
+        Augmentation((44, 44)),
+        Augmentation((44, 44), scale=(0.6, 0.9)),
+        Augmentation((44, 44), scale=(1.2, 1.7), edges=0.2),
+        Augmentation((44, 44), letterbox=(9, 9, 9)),
+    ],
+    ids=["cut", "smaller", "larger", "letterbox"],
+)
+def test_maps_of_region_ids_keep_their_type(how: Augmentation) -> None:
+    """Ids beyond 255 go where labels go."""
+    image, columns, _ = ramp(40, 50)
+    ids = columns.astype(np.int32) * 100_003 + 300
+    for seed in range(6):
+        _, (found, labels) = augment(image, [ids, columns], how, np.random.default_rng(seed))
+        assert (found.dtype, labels.dtype) == (np.int32, np.uint8)
+        expected = np.where(labels == IGNORE, IGNORE, labels.astype(np.int32) * 100_003 + 300)
+        np.testing.assert_array_equal(found, expected)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 import cv2
 import numpy as np
@@ -16,7 +16,7 @@ from torch.nn import functional
 
 from tagseg.data.working import labels_at
 from tagseg.errors import ConfigError, ShapeError
-from tagseg.maps import IGNORE, Image, Labels, check_image
+from tagseg.maps import IGNORE, Image, check_image
 
 __all__ = [
     "Augmentation",
@@ -34,6 +34,7 @@ Box = tuple[int, int, int, int]
 """Top, left, height and width of a photo on its canvas, pixels."""
 
 Colour = tuple[int, int, int]
+Map = npt.NDArray[Any]
 Maps = TypeVar("Maps", Tensor, npt.NDArray[np.float32])
 
 _GREY = 118  # padding, near the mean of natural photos
@@ -91,11 +92,11 @@ def crop_size(shapes: Sequence[tuple[int, int]], limit: int, multiple: int = 8) 
 
 
 def augment(
-    image: Image, maps: Sequence[Labels], how: Augmentation, rng: np.random.Generator
-) -> tuple[Image, list[Labels]]:
+    image: Image, maps: Sequence[Map], how: Augmentation, rng: np.random.Generator
+) -> tuple[Image, list[Map]]:
     """Cut one sample: image (h, w, 3) and each label map (h, w); padding is grey and 255.
 
-    On a letterbox the padding is as the letterbox says.
+    Maps are uint8 or int32 and stay so. On a letterbox the padding is as the letterbox says.
     """
     if how.edges > 0:
         image, maps = _without_edges(image, maps, how.edges, rng)
@@ -226,8 +227,8 @@ def _places(count: int, start: float, end: float, size: int) -> Tensor:
 
 
 def _without_edges(
-    image: Image, maps: Sequence[Labels], most: float, rng: np.random.Generator
-) -> tuple[Image, list[Labels]]:
+    image: Image, maps: Sequence[Map], most: float, rng: np.random.Generator
+) -> tuple[Image, list[Map]]:
     """The photo less a random part of up to ``most`` at each of its four edges."""
     height, width = image.shape[:2]
     top, bottom = (int(height * part) for part in rng.uniform(0, most, 2))
@@ -238,11 +239,11 @@ def _without_edges(
 
 def _boxed_sample(
     image: Image,
-    maps: Sequence[Labels],
+    maps: Sequence[Map],
     how: Augmentation,
     fill: Colour | Literal["reflect"],
     rng: np.random.Generator,
-) -> tuple[Image, list[Labels]]:
+) -> tuple[Image, list[Map]]:
     side = how.size[0]
     if how.flip and rng.random() < 0.5:
         image, maps = np.ascontiguousarray(image[:, ::-1]), [m[:, ::-1] for m in maps]
@@ -276,11 +277,9 @@ def _window(
     return top, left
 
 
-def _cut(
-    array: npt.NDArray[np.uint8], offset: tuple[int, int], size: tuple[int, int], fill: int | Colour
-) -> npt.NDArray[np.uint8]:
+def _cut(array: Map, offset: tuple[int, int], size: tuple[int, int], fill: int | Colour) -> Map:
     (top, left), (height, width) = offset, size
-    out = np.full((height, width, *array.shape[2:]), fill, np.uint8)
+    out = np.full((height, width, *array.shape[2:]), fill, array.dtype)
     part = array[max(0, top) : top + height, max(0, left) : left + width]
     out[max(0, -top) :, max(0, -left) :][: part.shape[0], : part.shape[1]] = part
     return out

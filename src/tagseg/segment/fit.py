@@ -19,7 +19,15 @@ from tagseg.nets.backbone import Backbone, upsample_grid
 from tagseg.nets.deeplab import SegmentationNet, coarse_labels
 from tagseg.training import Batch, Execution, Sample, Schedule, train
 
-__all__ = ["GridBatch", "GridNet", "GridObjective", "Objective", "fit_on_grid", "fit_segmenter"]
+__all__ = [
+    "GridBatch",
+    "GridNet",
+    "GridObjective",
+    "Objective",
+    "fit_on_grid",
+    "fit_segmenter",
+    "known_photos",
+]
 
 Objective = Callable[[Tensor, Tensor, Tensor], Tensor]
 
@@ -81,7 +89,7 @@ def fit_segmenter(
     Raises:
         TagError: no photo has known tags.
     """
-    known = _known(photos)
+    known = known_photos(photos)
 
     def loss(module: nn.Module, batch: Batch) -> Tensor:
         scores = module(batch["image"].float() / 255)
@@ -124,7 +132,7 @@ def fit_on_grid(
         loss_stride: pixels per position of a finer grid, to which the scores are upsampled
             bilinearly; None for the network's own.
     """
-    known = _known(photos)
+    known = known_photos(photos)
     stride = loss_stride or net.backbone.output_stride
 
     def loss(module: nn.Module, batch: Batch) -> Tensor:
@@ -155,7 +163,8 @@ def fit_on_grid(
     return net
 
 
-def _known(photos: WorkingPhotos) -> npt.NDArray[np.intp]:
+def known_photos(photos: WorkingPhotos) -> npt.NDArray[np.intp]:
+    """Indices of the photos whose tags are known; TagError if there is none."""
     known = np.flatnonzero(photos.dataset.known)
     if known.size == 0:
         raise TagError("no photo has known tags", do="tag some photos, or use --untagged negative")
