@@ -116,10 +116,11 @@ def train(
         Path | None, typer.Option(help="Run of full_supervision, to state the percentage of it.")
     ] = None,
     saliency: Annotated[
-        Path | None, typer.Option(help="Folder of saliency maps made elsewhere (guided).")
+        Path | None, typer.Option(help="Folder of saliency maps made elsewhere (guided, mcof).")
     ] = None,
     boxes: Annotated[
-        Path | None, typer.Option(help="Boxes to learn saliency from: .txt, .json, .csv (guided).")
+        Path | None,
+        typer.Option(help="Boxes to learn saliency from: .txt, .json, .csv (guided, mcof)."),
     ] = None,
     box_photos: Annotated[
         Path | None, typer.Option(help="Folder of the boxes' photos. [default: beside them]")
@@ -328,6 +329,51 @@ def recipes(
 
 
 @app.command()
+def train_saliency(
+    photos: Annotated[Path, typer.Argument(help="Folder of photos.")],
+    masks: Annotated[Path, typer.Argument(help="Folder of masks of their salient objects.")],
+    out: Annotated[Path, typer.Option(help="File of the forest, .safetensors.")],
+    trees: Annotated[int, typer.Option(help="Trees of the forest.")] = 200,
+    max_leaves: Annotated[
+        int | None,
+        typer.Option(help="Most leaves of a tree, for a small file. [default: no limit]"),
+    ] = None,
+    most_photos: Annotated[
+        int | None, typer.Option(help="Most photos to use, drawn. [default: all with a mask]")
+    ] = None,
+    void: Annotated[
+        int | None, typer.Option(help="Mask value of unknown pixels; 255 in VOC's masks.")
+    ] = None,
+    salient_from: Annotated[
+        int, typer.Option(help="Least mask value that is salient; 128 for soft grey masks.")
+    ] = 1,
+    seed: Seed = 0,
+    threads: Threads = None,
+) -> None:
+    """Train a saliency forest from photos and masks of salient objects."""
+    from tagseg.recipes.session import Options
+    from tagseg.recipes.training_saliency import MaskMeaning, train_saliency
+    from tagseg.run.engine import set_threads, usable_cores
+
+    cores = Options(threads=threads).threads or usable_cores()
+    set_threads(1)  # photos are mapped over the cores
+    done = train_saliency(
+        photos,
+        masks,
+        out,
+        trees=trees,
+        max_leaves=max_leaves,
+        most_photos=most_photos,
+        meaning=MaskMeaning(void, salient_from),
+        threads=cores,
+        seed=seed,
+        progress=_progress(),
+    )
+    typer.echo("\n".join(done.lines()))
+    typer.echo(f"written: {out}")
+
+
+@app.command()
 def demo(
     out: Annotated[Path, typer.Option(help="Folder for scenes and run.")] = Path("runs/demo"),
     train_photos: Annotated[int, typer.Option("--train", help="Scenes to train on.")] = 2000,
@@ -356,7 +402,8 @@ def demo(
         scenes.parent.mkdir(parents=True, exist_ok=True)
         with progress.task("generating scenes", train_photos + val_photos) as ticks:
             write_scenes(scenes, train=train_photos, val=val_photos, advance=ticks.advance)
-    if "boxes" in kind.__dataclass_fields__ and not _SALIENCY_FIELDS & values.keys():
+    learned_from_boxes = getattr(kind, "papers_saliency", None) == "boxes"
+    if learned_from_boxes and not _SALIENCY_FIELDS & values.keys():
         values["boxes"] = str(_demo_boxes(out, train_photos, progress))
     dataset, held_out = _load(
         scenes, None, None, UntaggedPhotos.negative, LayoutName.voc, None, "val"
@@ -464,7 +511,7 @@ def _paths(kind: Any, recipe: str, **given: Path | None) -> dict[str, Any]:
     for name in found:
         if name not in kind.__dataclass_fields__:
             flag = {"saliency_maps": "--saliency"}.get(name, "--" + name.replace("_", "-"))
-            raise ConfigError(f"recipe {recipe} takes no {flag}", do="use --recipe guided")
+            raise ConfigError(f"recipe {recipe} takes no {flag}", do="use --recipe guided or mcof")
     return found
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import MISSING, dataclass, field, fields
-from typing import Any, Literal, NamedTuple
+from dataclasses import MISSING, dataclass, field, fields, replace
+from typing import Any, Literal, NamedTuple, get_args, get_origin, get_type_hints
 
 import numpy as np
 import numpy.typing as npt
@@ -15,7 +15,7 @@ from tagseg.errors import ConfigError
 from tagseg.maps import Image, Labels, ScoreMap
 from tagseg.nets.backbone import Backbone
 from tagseg.nets.catalog import build_backbone
-from tagseg.nets.weights import LoadedWeights
+from tagseg.nets.weights import LoadedWeights, resolve
 from tagseg.run.progress import Progress, Task
 from tagseg.run.workspace import Stage, Workspace
 from tagseg.segment.predict import Segmenter
@@ -25,6 +25,8 @@ __all__ = [
     "Outcome",
     "Part",
     "Product",
+    "Progression",
+    "RoundProducts",
     "Run",
     "Seeds",
     "Setup",
@@ -141,18 +143,9 @@ class TrainingConfig:
     )
 
     def __post_init__(self) -> None:
+        self._check_choices()
         if self.output_stride not in (None, 8, 16):
             raise ConfigError(f"output_stride is {self.output_stride}", do="use 8, 16 or none")
-        if self.schedule not in ("auto", "paper", "short"):
-            raise ConfigError(f"schedule is {self.schedule!r}", do="use auto, paper or short")
-        if self.segmenter_unary not in ("softmax", "log"):
-            raise ConfigError(
-                f"segmenter_unary is {self.segmenter_unary!r}", do="use softmax or log"
-            )
-        if self.segmenter_regions not in ("none", "crisp"):
-            raise ConfigError(
-                f"segmenter_regions is {self.segmenter_regions!r}", do="use none or crisp"
-            )
         if not 0 <= self.region_threshold <= 1:
             raise ConfigError(f"region_threshold is {self.region_threshold}", do="use 0 to 1")
         for name in ("photo_side", "classifier_size", "segmenter_crop"):
@@ -169,6 +162,14 @@ class TrainingConfig:
             raise ConfigError(
                 f"cam_scales is {self.cam_scales}", do="use positive factors, 1 among them"
             )
+
+    def _check_choices(self) -> None:
+        """Every field that is one of a few words."""
+        for name, kind in get_type_hints(type(self)).items():
+            value, known = getattr(self, name), get_args(kind)
+            if get_origin(kind) is Literal and value not in known:
+                words = f"{', '.join(known[:-1])} or {known[-1]}"
+                raise ConfigError(f"{name} is {value!r}", do=f"use {words}")
 
 
 @dataclass(frozen=True)
@@ -198,6 +199,18 @@ class Setup:
     def output_stride(self, config: TrainingConfig) -> int:
         """Of the backbone: as configured, else 8, or 16 for MobileNetV2, which is slow at 8."""
         return config.output_stride or (16 if self.backbone == "mobilenet_v2" else 8)
+
+    def on(self, backbone: str | None, weights: str) -> Setup:
+        """The same means with a network's own backbone and weights; None keeps the run's.
+
+        Raises:
+            TagsegError: there is no such backbone, or its weights cannot be used.
+        """
+        if backbone is None:
+            return self
+        build_backbone(backbone)  # a wrong name must show before weights are looked for
+        found = resolve(weights, backbone)
+        return replace(self, backbone=backbone, weights=found if found.state else None)
 
     def build_backbone(self, config: TrainingConfig) -> Backbone:
         """A fresh backbone with the pre-trained weights."""
@@ -298,6 +311,28 @@ class Seeds:
 
 
 @dataclass(frozen=True)
+class RoundProducts:
+    """What one round of an iterative recipe gave.
+
+    Attributes:
+        agreement: of its masks with those of the round before, 0 to 1; None for the first.
+        products: of the round, those of the outcome; their titles end in ", round NUMBER".
+    """
+
+    number: int
+    agreement: float | None
+    products: tuple[Product, ...]
+
+
+@dataclass(frozen=True)
+class Progression:
+    """The rounds of a recipe in order, and why there are no more."""
+
+    rounds: tuple[RoundProducts, ...]
+    reason: str
+
+
+@dataclass(frozen=True)
 class Outcome:
     """What a recipe gives back.
 
@@ -308,6 +343,7 @@ class Outcome:
         tag_scores: computes those of the validation photos (N, C), if there is a tag classifier.
         curves: stages that logged a training.
         seeds: score maps to be compared.
+        progression: of a recipe that works in rounds.
     """
 
     segmenter: Segmenter
@@ -316,3 +352,4 @@ class Outcome:
     tag_scores: TagScores | None = None
     curves: tuple[Stage, ...] = ()
     seeds: tuple[Seeds, ...] = ()
+    progression: Progression | None = None

@@ -61,18 +61,10 @@ class Config(TrainingConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.masks not in ("none", "foreground", "localization", "both"):
-            raise ConfigError(
-                f"masks is {self.masks!r}", do="use none, foreground, localization or both"
-            )
         if not 0 < self.cam_threshold < 1:
             raise ConfigError(f"cam_threshold is {self.cam_threshold}", do="use 0 to 1")
         if not 0 <= self.prior_saturate < 0.5:
             raise ConfigError(f"prior_saturate is {self.prior_saturate}", do="use 0 to below 0.5")
-        if self.elsewhere not in ("mean", "max"):
-            raise ConfigError(f"elsewhere is {self.elsewhere!r}", do="use mean or max")
-        if self.mask_regions not in ("crisp", "none"):
-            raise ConfigError(f"mask_regions is {self.mask_regions!r}", do="use crisp or none")
         if not 0 <= self.alpha <= 1:
             raise ConfigError(f"alpha is {self.alpha}", do="use 0 to 1")
         if not 0 < self.sharpness <= MAX_SHARPNESS:

@@ -13,6 +13,7 @@ from tagseg.recipes import (
     full_supervision,
     gradient_baseline,
     guided,
+    mcof,
     sec,
 )
 
@@ -25,6 +26,7 @@ RECIPES: Mapping[str, ModuleType] = {
     "full_supervision": full_supervision,
     "gradient_baseline": gradient_baseline,
     "guided": guided,
+    "mcof": mcof,
     "sec": sec,
 }
 

@@ -9,10 +9,9 @@ an option, the masks of the training photos, whose tags are known, train a segme
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal
 
 from tagseg.errors import ConfigError
-from tagseg.localize.backprop import Method
 from tagseg.localize.dcsm import DcsmSettings
 from tagseg.losses.pixel import cross_entropy
 from tagseg.recipes.base import Outcome, Run, TrainingConfig, number
@@ -83,10 +82,6 @@ class Config(TrainingConfig):
         self.crf()
         if not self.blocks or not set(self.blocks) <= set(range(6)):
             raise ConfigError(f"blocks is {self.blocks}", do="use some of 0, 1, 2, 3, 4, 5")
-        if self.method not in get_args(Method):
-            raise ConfigError(f"method is {self.method!r}", do=f"use {', '.join(get_args(Method))}")
-        if self.segmenter not in ("none", "trained"):
-            raise ConfigError(f"segmenter is {self.segmenter!r}", do="use none or trained")
         if self.segmenter == "none" and self.segmenter_regions != "none":
             raise ConfigError("segmenter_regions needs a segmenter", do="set segmenter=trained")
         if self.classifier_stride not in (None, 8, 16, 32):

@@ -2,21 +2,70 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 
 from tagseg.data.transforms import Augmentation
+from tagseg.maps import ScoreMap
 from tagseg.nets.gap import GapClassifier, SeederName, gap_seeder
-from tagseg.recipes.base import Run
+from tagseg.recipes.base import Run, Seeds, Split, TagScores
 from tagseg.recipes.large_fov import LargeFovConfig
+from tagseg.recipes.products import classifier_outcome, show_maps
 from tagseg.recipes.schedules import gap_schedule
-from tagseg.recipes.stages import some_shapes, trained_classifier, view_scale
+from tagseg.recipes.stages import location_maps, some_shapes, trained_classifier, view_scale
 from tagseg.run.workspace import Stage
 
-__all__ = ["seeder_side", "trained_seeder"]
+__all__ = ["SeederMaps", "seeder_side", "trained_seeder"]
 
 _ENLARGED = 1.5
 _PAPER_SIDE = 321  # pixels, for which the dilations are
 _EDGES = 0.1  # of a photo, cut off each edge at most (authors' code)
+
+
+class SeederMaps:
+    """A trained seeder and its class activation maps (Oh et al. 2017, 4).
+
+    Args:
+        seeder: which of the four networks.
+        threshold: part of a map's maximum over which a pixel is a seed, for the report.
+
+    Attributes:
+        side: longer side of the photos that it sees, pixels.
+        seeder, curve: the network, and the stage that logged its training.
+        scores_of, stage: its maps of the training photos.
+        view: of these maps, for the gallery.
+    """
+
+    def __init__(
+        self, run: Run, config: LargeFovConfig, seeder: SeederName, threshold: float
+    ) -> None:
+        self.run, self.config, self.side = run, config, seeder_side(run, config)
+        self.title, self.threshold = f"seeder ({seeder})", threshold
+        self.seeder, self.curve = trained_seeder(run, config, seeder)
+        self.scores_of, self.stage = self.maps_of("train")
+        self.view = ("seeder's class maps", show_maps(run.photos, self.scores_of))
+
+    @property
+    def seeds(self) -> tuple[Seeds, ...]:
+        """The maps, to be scored."""
+        return (Seeds(self.title, self.threshold, self.maps_of),)
+
+    @property
+    def tag_scores(self) -> TagScores | None:
+        """The seeder's own, of validation photos."""
+        return classifier_outcome(self.run, self.seeder, side=self.side)
+
+    def maps_of(self, split: Split) -> tuple[Callable[[int], ScoreMap], Stage]:
+        """The seeder's class maps of the photos' known tags."""
+        return location_maps(
+            self.run,
+            self.config,
+            self.seeder,
+            self.curve,
+            split=split,
+            side=self.side,
+        )
 
 
 def seeder_side(run: Run, config: LargeFovConfig) -> int:

@@ -24,15 +24,15 @@ from tagseg.fuse.guide_labels import (
 )
 from tagseg.fuse.seed_labels import cam_labels
 from tagseg.localize.component_scores import score_changes
-from tagseg.maps import BACKGROUND, Labels, ScoreMap
+from tagseg.maps import BACKGROUND, Labels
 from tagseg.priors.saliency.from_boxes import OBJECT, salient_mask
-from tagseg.recipes.base import Product, Run, Seeds, Split, TagScores, View
-from tagseg.recipes.gap_seeds import seeder_side, trained_seeder
+from tagseg.recipes.base import Product, Run, Seeds, TagScores, View
+from tagseg.recipes.gap_seeds import SeederMaps
 from tagseg.recipes.photo_saliency import PhotoSaliency
-from tagseg.recipes.products import classifier_outcome, show_map, show_maps
+from tagseg.recipes.products import classifier_outcome, show_map
 from tagseg.recipes.schedules import guide_classifier_schedule
 from tagseg.recipes.smoothing import Smoothing
-from tagseg.recipes.stages import LabelMaps, location_maps, tag_classifier, training_labels
+from tagseg.recipes.stages import LabelMaps, tag_classifier, training_labels
 from tagseg.run.workspace import Stage
 
 if TYPE_CHECKING:
@@ -55,36 +55,12 @@ class Guides:
     tag_scores: TagScores | None
 
 
-class Seeding:
+class Seeding(SeederMaps):
     """Seeds of the training photos (4, 6.1)."""
 
     def __init__(self, run: Run, config: Config) -> None:
-        self.run, self.config, self.side = run, config, seeder_side(run, config)
-        self.seeder, self.curve = trained_seeder(run, config, config.seeder)
-        self.scores_of, self.stage = self.maps_of("train")
-        self.view = ("seeder's class maps", show_maps(run.photos, self.scores_of))
-
-    @property
-    def seeds(self) -> tuple[Seeds, ...]:
-        """The maps, to be scored."""
-        title = f"seeder ({self.config.seeder})"
-        return (Seeds(title, self.config.seed_threshold, self.maps_of),)
-
-    @property
-    def tag_scores(self) -> TagScores | None:
-        """The seeder's own, of validation photos."""
-        return classifier_outcome(self.run, self.seeder, side=self.side)
-
-    def maps_of(self, split: Split) -> tuple[Callable[[int], ScoreMap], Stage]:
-        """The seeder's class maps of the photos' known tags."""
-        return location_maps(
-            self.run,
-            self.config,
-            self.seeder,
-            self.curve,
-            split=split,
-            side=self.side,
-        )
+        super().__init__(run, config, config.seeder, config.seed_threshold)
+        self.config: Config = config
 
     def labels(self, index: int) -> Labels:
         """Argmax class where its map is high enough, after a CRF where configured (C)."""

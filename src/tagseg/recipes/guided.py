@@ -8,15 +8,15 @@ segmenter is trained on these guide labels.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal
 
 from tagseg.errors import ConfigError
 from tagseg.nets.gap import SeederName
 from tagseg.recipes.base import Outcome, Run, number
 from tagseg.recipes.crf_loss import guide_objective
 from tagseg.recipes.guide_stages import guide_labels
-from tagseg.recipes.large_fov import LargeFovConfig, large_fov_segmenter
-from tagseg.recipes.photo_saliency import SALIENCY_SOURCES, check_source
+from tagseg.recipes.large_fov import large_fov_segmenter
+from tagseg.recipes.photo_saliency import SaliencyConfig
 from tagseg.recipes.products import segmenter_products
 from tagseg.recipes.stages import LabelMaps
 from tagseg.refine.component_crf import ComponentCrf
@@ -35,7 +35,7 @@ Guide = Literal["seeds", "g0", "g1", "g2"]
 
 
 @dataclass(frozen=True)
-class Config(LargeFovConfig):
+class Config(SaliencyConfig):
     """Numbers of Oh et al.; ``guide`` and ``seeder`` select the rows of their Tables 1 and 2."""
 
     guide: Guide = number("g2", "5.1", "guide labels: seeds, g0, g1 or g2")  # noqa: RUF009
@@ -49,24 +49,7 @@ class Config(LargeFovConfig):
         25, "authors' code", "pixels of a seed, in photos of 500 x 375; smaller seeds do not count"
     )
     least_component: float = number(0.01, "E", "part of the photo that a salient component covers")
-    saliency: Literal["auto", "boxes", "folder", "activations", "barrier"] = number(
-        "auto",
-        "5.1",
-        "of maps: boxes, folder, activations, barrier; auto: what is given, or barrier",
-    )
-    saliency_maps: str | None = number(None, "assumed", "folder of given maps (--saliency)")
-    boxes: str | None = number(None, "6.1", "boxes to learn saliency from (--boxes)")
-    box_photos: str | None = number(None, "assumed", "folder of their photos; none: beside them")
-    boxes_left_out: str | None = number(
-        None, "6.1", "list of boxed photos to leave out: those of classes to be learned"
-    )
     saliency_threshold: float = number(0.5, "6.1", "of a saliency map's maximum")
-    saliency_backbone: str | None = number(
-        None, "6.1: resnet101", "of the net that learns from boxes; none: the run's"
-    )
-    saliency_weights: str = number("imagenet", "6.1", "of that backbone, where it is not the run's")
-    saliency_iterations: int | None = number(None, "F: 20,000", "none: by the schedule")
-    saliency_epochs: float = number(12.0, "assumed", "passes over the photos, short schedule")
     share_bilateral: tuple[float, float, float] = number(
         (4.0, 121.0, 5.0), "C.1", "of the CRF in components with seeds of several classes"
     )
@@ -83,16 +66,6 @@ class Config(LargeFovConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         self.component_crf()
-        choices = {"guide": get_args(Guide), "seeder": get_args(SeederName)}
-        choices |= {"saliency": SALIENCY_SOURCES, "without_rise": ("best", "ignore")}
-        for name, known in choices.items():
-            value = getattr(self, name)
-            if value not in known:
-                raise ConfigError(f"{name} is {value!r}", do=f"use {', '.join(known)}")
-        if self.saliency_iterations is not None and self.saliency_iterations < 1:
-            raise ConfigError(
-                f"saliency_iterations is {self.saliency_iterations}", do="use a value over 0"
-            )
         for name in ("seed_threshold", "saliency_threshold"):
             if not 0 < getattr(self, name) <= 1:
                 raise ConfigError(f"{name} is {getattr(self, name)}", do="use 0 to 1")
@@ -102,7 +75,7 @@ class Config(LargeFovConfig):
                 do="use 0 to below 1, and 0 or more",
             )
         if self.guide != "seeds":
-            check_source(self)
+            self.check_saliency()
 
     def component_crf(self) -> ComponentCrf:
         """The CRF that shares a component out among classes (E)."""

@@ -22,7 +22,7 @@ from tagseg.losses.pixel import pixel_loss
 from tagseg.maps import Labels
 from tagseg.nets.deeplab import SegmentationNet, initialise_from_classifier
 from tagseg.recipes.base import Run, TrainingConfig, number
-from tagseg.recipes.schedules import large_fov_schedule
+from tagseg.recipes.schedules import large_fov_schedule, shortened
 from tagseg.recipes.stages import segmenter_of, some_shapes, view_scale
 from tagseg.recipes.trainings import trained
 from tagseg.run.workspace import Stage
@@ -84,17 +84,29 @@ def large_fov_segmenter(
     objective: GridObjective = grid_cross_entropy,
     objective_name: str = "cross-entropy on the grid",
     whole: bool = False,
+    name: str = "segmenter",
+    title: str = "the segmenter",
+    part: float = 1.0,
+    start: tuple[Segmenter, Stage] | None = None,
 ) -> tuple[Segmenter, Stage]:
     """The segmenter, trained on ``targets`` with ``objective`` (Oh et al. 2017, 6.1 and F).
 
     On crops that are not resized; or on ``whole`` photos that are, for objectives to which the
     photo's tags must hold.
+
+    Args:
+        name, title: of the stage, and of its progress bar.
+        part: of the schedule's iterations.
+        start: a segmenter to go on from; None starts from the backbone's weights.
     """
     photos, setup = run.photos, run.setup
-    schedule = large_fov_schedule(config, setup, len(photos))
+    schedule = shortened(large_fov_schedule(config, setup, len(photos)), part)
     shapes = some_shapes(photos)
     how = Augmentation(grid_crop(shapes, config.segmenter_crop), stretch=whole)
     net = _network(run, config, view_scale(config, shapes))
+    if start is not None:
+        inputs = [*inputs, start[1]]
+        net.load_state_dict(start[0].net.state_dict())
     grid = min(loss_stride(how.size), net.backbone.output_stride)
     made_from = {
         **setup.settings(),
@@ -110,8 +122,8 @@ def large_fov_segmenter(
     fit = partial(fit_on_grid, net, photos, targets, objective, how, schedule, loss_stride=grid)
     stage = trained(
         run,
-        "segmenter",
-        "the segmenter",
+        name,
+        title,
         net,
         fit,
         schedule,

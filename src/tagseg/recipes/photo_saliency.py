@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -21,12 +21,12 @@ from tagseg.data.working import WorkingPhotos
 from tagseg.errors import ConfigError
 from tagseg.maps import Labels, SaliencyMap
 from tagseg.nets.aspp import AsppNet
-from tagseg.nets.catalog import build_backbone
-from tagseg.nets.weights import resolve
+from tagseg.priors.saliency.drfi import DrfiSettings, drfi_saliency, shipped_forest
+from tagseg.priors.saliency.forest import RegionForest
 from tagseg.priors.saliency.from_boxes import OBJECT, object_mask
 from tagseg.priors.saliency.minimum_barrier import MinimumBarrierSettings, minimum_barrier_saliency
-from tagseg.recipes.base import Run, Setup, Split
-from tagseg.recipes.large_fov import grid_crop, grid_cross_entropy, loss_stride
+from tagseg.recipes.base import Run, Split, number
+from tagseg.recipes.large_fov import LargeFovConfig, grid_crop, grid_cross_entropy, loss_stride
 from tagseg.recipes.schedules import saliency_schedule
 from tagseg.recipes.stages import (
     LabelMaps,
@@ -40,44 +40,85 @@ from tagseg.recipes.trainings import trained
 from tagseg.run.workspace import Stage
 from tagseg.segment.fit import fit_on_grid
 
-if TYPE_CHECKING:
-    from tagseg.recipes.guided import Config
+__all__ = ["PhotoSaliency", "SaliencyConfig", "SaliencyMaps", "SaliencySource"]
 
-__all__ = ["SALIENCY_SOURCES", "PhotoSaliency", "SaliencyMaps", "check_source"]
-
-SALIENCY_SOURCES = ("auto", "boxes", "folder", "activations", "barrier")
+SaliencySource = Literal["auto", "boxes", "folder", "activations", "barrier", "drfi"]
 _TRAINING_FREE = "barrier"  # see docs/saliency.md for how it was chosen
 _LEVELS = 255  # of stored maps
 
 SaliencyMaps = Callable[[int], SaliencyMap]
 
 
-def source_of(config: Config) -> str:
-    """Where the maps come from: as configured, or what was given, or no training at all."""
-    if config.saliency != "auto":
-        return config.saliency
-    if config.boxes is not None:
-        return "boxes"
-    return "folder" if config.saliency_maps is not None else _TRAINING_FREE
+@dataclass(frozen=True)
+class SaliencyConfig(LargeFovConfig):
+    """Where saliency maps come from (Oh et al. 2017, 5.1 and 6.1; Wang et al. 2018, 4.3)."""
 
+    papers_saliency: ClassVar[Literal["boxes", "drfi"]] = "boxes"
 
-def check_source(config: Config) -> None:
-    """Raise ConfigError where a source lacks its files, or files are given that nothing reads."""
-    given = {"boxes": config.boxes, "folder": config.saliency_maps}
-    flags = {"boxes": "--boxes FILE", "folder": "--saliency DIR"}
-    source = source_of(config)
-    for kind, path in given.items():
-        if kind == source and path is None:
-            raise ConfigError(f"saliency={kind} has nothing to read", do=f"give {flags[kind]}")
-        if kind != source and path is not None:
+    saliency: SaliencySource = number(  # noqa: RUF009
+        "auto",
+        "5.1",
+        "of maps: boxes, folder, activations, barrier, drfi; auto: what is given, or barrier",
+    )
+    saliency_maps: str | None = number(None, "assumed", "folder of given maps (--saliency)")
+    saliency_forest: str | None = number(
+        None, "assumed", "of drfi, by tagseg train-saliency; none: of generated scenes"
+    )
+    boxes: str | None = number(None, "6.1", "boxes to learn saliency from (--boxes)")
+    box_photos: str | None = number(None, "assumed", "folder of their photos; none: beside them")
+    boxes_left_out: str | None = number(
+        None, "6.1", "list of boxed photos to leave out: those of classes to be learned"
+    )
+    saliency_backbone: str | None = number(
+        None, "6.1: resnet101", "of the net that learns from boxes; none: the run's"
+    )
+    saliency_weights: str = number("imagenet", "6.1", "of that backbone, where it is not the run's")
+    saliency_iterations: int | None = number(None, "F: 20,000", "none: by the schedule")
+    saliency_epochs: float = number(12.0, "assumed", "passes over the photos, short schedule")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.saliency_iterations is not None and self.saliency_iterations < 1:
             raise ConfigError(
-                f"{flags[kind].split()[0]} is given, but saliency comes from {source}",
+                f"saliency_iterations is {self.saliency_iterations}", do="use a value over 0"
+            )
+
+    def saliency_source(self) -> str:
+        """As configured, or what was given, or maps that need nothing but the photos."""
+        if self.saliency != "auto":
+            return self.saliency
+        given = {
+            "boxes": self.boxes,
+            "folder": self.saliency_maps,
+            "drfi": self.saliency_forest,
+        }
+        free = "drfi" if self.papers_saliency == "drfi" else _TRAINING_FREE
+        return next((kind for kind, path in given.items() if path is not None), free)
+
+    def check_saliency(self) -> None:
+        """Raise ConfigError where a source lacks its files, or files are given in vain."""
+        given = {
+            "boxes": ("--boxes FILE", self.boxes),
+            "folder": ("--saliency DIR", self.saliency_maps),
+        }
+        source = self.saliency_source()
+        for kind, (flag, path) in given.items():
+            if kind == source and path is None:
+                raise ConfigError(f"saliency={kind} has nothing to read", do=f"give {flag}")
+            if kind != source and path is not None:
+                raise ConfigError(
+                    f"{flag.split()[0]} is given, but saliency comes from {source}",
+                    do="leave one of the two out",
+                )
+        needs = {"--box-photos": self.box_photos, "boxes_left_out": self.boxes_left_out}
+        for name, value in needs.items():
+            if value is not None and self.boxes is None:
+                raise ConfigError(f"{name} is given without --boxes", do="give --boxes FILE")
+        if self.saliency_forest is not None and source != "drfi":
+            raise ConfigError(
+                f"saliency_forest is given, but saliency comes from {source}",
                 do="leave one of the two out",
             )
-    needs = {"--box-photos": config.box_photos, "boxes_left_out": config.boxes_left_out}
-    for name, value in needs.items():
-        if value is not None and config.boxes is None:
-            raise ConfigError(f"{name} is given without --boxes", do="give --boxes FILE")
 
 
 class PhotoSaliency:
@@ -89,11 +130,12 @@ class PhotoSaliency:
         curves: stages that logged a training, once maps were asked for.
     """
 
-    def __init__(self, run: Run, config: Config) -> None:
-        self.run, self.config, self.source = run, config, source_of(config)
+    def __init__(self, run: Run, config: SaliencyConfig) -> None:
+        self.run, self.config, self.source = run, config, config.saliency_source()
         self.curves: list[Stage] = []
         self.boxes: BoxSet | None = None
         self.folder: SaliencyFolder | None = None
+        self.forest: RegionForest | None = None
         self.setup = run.setup
         if self.source == "boxes" and config.boxes is not None:
             photos = Path(config.box_photos) if config.box_photos is not None else None
@@ -106,10 +148,13 @@ class PhotoSaliency:
                     f"note: {config.boxes} names no classes; leave pictures of the classes to be "
                     "learned out with --set boxes_left_out=FILE"
                 )
-            self.setup = _saliency_setup(run.setup, config)
+            self.setup = run.setup.on(config.saliency_backbone, config.saliency_weights)
         if self.source == "folder" and config.saliency_maps is not None:
             self.folder = SaliencyFolder(Path(config.saliency_maps))
             self.folder.check(run.photos.names)
+        if self.source == "drfi":
+            given = config.saliency_forest
+            self.forest = shipped_forest() if given is None else RegionForest.load(Path(given))
 
     def maps(self, split: Split = "train") -> tuple[SaliencyMaps, Stage]:
         """Map (h, w) of a split's photo at working size, and what they depend on."""
@@ -119,12 +164,22 @@ class PhotoSaliency:
             return self._from_folder(self.folder, split)
         if self.source == "activations":
             return activation_prior(self.run, self.config, split=split)
+        if self.forest is not None:
+            return self._regional(self.forest, split)
         photos, settings = self.run.part(split).photos, MinimumBarrierSettings()
 
         def make(index: int) -> SaliencyMap:
             return minimum_barrier_saliency(photos.image(index), settings)
 
         return self._stored(split, asdict(settings), make)
+
+    def _regional(self, forest: RegionForest, split: Split) -> tuple[SaliencyMaps, Stage]:
+        photos, settings = self.run.part(split).photos, DrfiSettings()
+
+        def make(index: int) -> SaliencyMap:
+            return drfi_saliency(photos.image(index), forest, settings)
+
+        return self._stored(split, {"forest": forest.digest, **asdict(settings)}, make)
 
     def _from_folder(self, folder: SaliencyFolder, split: Split) -> tuple[SaliencyMaps, Stage]:
         photos = self.run.part(split).photos
@@ -221,14 +276,3 @@ def _levels(maps: npt.NDArray[np.float32]) -> npt.NDArray[np.uint8]:
 
 def _maps_of(levels: LabelMaps) -> SaliencyMaps:
     return lambda index: levels(index).astype(np.float32) / np.float32(_LEVELS)
-
-
-def _saliency_setup(setup: Setup, config: Config) -> Setup:
-    """The run's means with the saliency network's own backbone, if it has one."""
-    if config.saliency_backbone is None:
-        return setup
-    build_backbone(config.saliency_backbone)  # a wrong name must show before weights are looked for
-    weights = resolve(config.saliency_weights, config.saliency_backbone)
-    return replace(
-        setup, backbone=config.saliency_backbone, weights=weights if weights.state else None
-    )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -10,9 +11,9 @@ from typing import Any
 import tagseg
 from tagseg.data.audit import Audit
 from tagseg.errors import ConfigError, WorkspaceError
-from tagseg.recipes.base import Outcome, Run, TrainingConfig, where_from
+from tagseg.recipes.base import Outcome, Progression, Run, TrainingConfig, where_from
 from tagseg.recipes.scoring import Findings
-from tagseg.report.page import ConfigRow, RunReport, render
+from tagseg.report.page import ConfigRow, RoundRow, RunReport, StageScore, render
 from tagseg.run.files import read_json
 from tagseg.run.workspace import Workspace, atomic_write
 
@@ -42,6 +43,7 @@ def render_report(folder: Path, *, full_supervision: Path | None = None) -> Path
     work = Workspace.read(folder)
     stages = {entry["name"]: entry for entry in about["stages"]}
     findings = Findings(work.finished("findings"))
+    scores, progression = findings.scores(), about.get("progression")
     confusion, of = findings.confusion()
     reference = about.get("full_supervision")
     page = RunReport(
@@ -55,7 +57,9 @@ def render_report(folder: Path, *, full_supervision: Path | None = None) -> Path
         config=[ConfigRow(*row) for row in about["config"]],
         data=about["audit"],
         stages=[(name, entry["seconds"]) for name, entry in stages.items()],
-        scores=findings.scores(),
+        scores=scores,
+        rounds=_rounds(progression, scores),
+        rounds_note=progression["reason"] if progression is not None else "",
         full_supervision_miou=reference["miou"] if reference else None,
         confusion=confusion,
         confusion_of=of,
@@ -109,9 +113,43 @@ def write_about(
         "audit": list(found.lines()),
         "stages": [{"name": s.name, "seconds": round(s.seconds, 3)} for s in work.summary()],
         "curves": [stage.name for stage in outcome.curves],
+        "progression": _told(outcome.progression),
         "full_supervision": old.get("full_supervision") if old.get("val") == run.val_key else None,
     }
     _write_about(work.folder, about)
+
+
+def _told(progression: Progression | None) -> dict[str, Any] | None:
+    """Rounds as JSON data: which products belong to which."""
+    if progression is None:
+        return None
+    rounds = [
+        {
+            "round": entry.number,
+            "agreement": entry.agreement,
+            "products": [[product.title, product.split] for product in entry.products],
+        }
+        for entry in progression.rounds
+    ]
+    return {"rounds": rounds, "reason": progression.reason}
+
+
+def _rounds(told: dict[str, Any] | None, scores: Sequence[StageScore]) -> list[RoundRow]:
+    """The rounds with their products' scores."""
+    if told is None:
+        return []
+    miou = {(score.stage, score.split): score.miou for score in scores}
+    return [
+        RoundRow(
+            entry["round"],
+            entry["agreement"],
+            tuple(
+                (title.removesuffix(f", round {entry['round']}"), split, miou.get((title, split)))
+                for title, split in entry["products"]
+            ),
+        )
+        for entry in told["rounds"]
+    ]
 
 
 def _read_about(folder: Path) -> dict[str, Any]:

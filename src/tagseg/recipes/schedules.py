@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from tagseg.recipes.base import Setup, TrainingConfig
@@ -11,21 +12,26 @@ from tagseg.training import Schedule
 
 if TYPE_CHECKING:
     from tagseg.recipes.dcsm import Config as TwoPhaseConfig
-    from tagseg.recipes.guided import Config as GuidedConfig
+    from tagseg.recipes.photo_saliency import SaliencyConfig
+    from tagseg.recipes.region_mining import RegionConfig
 
 __all__ = [
     "classifier_schedule",
     "gap_schedule",
     "guide_classifier_schedule",
     "large_fov_schedule",
+    "region_schedule",
     "saliency_schedule",
     "segmenter_schedule",
+    "shortened",
     "two_phase_schedules",
     "uses_paper_schedule",
 ]
 
 _MANY = 5000  # photos
 _LEAST = 300  # iterations of a short schedule
+_REGION_BATCH = 4  # photos a batch, of many regions each
+_REGION_HEAD = 0.1  # factor on the learning rate of RegionNet's fc6 and fc7
 
 Given = tuple[int | None, int | None, float | None]  # iterations, batch size, learning rate
 
@@ -131,7 +137,7 @@ def large_fov_schedule(config: TrainingConfig, setup: Setup, n_photos: int) -> S
     return _by_tenths(8000, 4, 15, given, {"score": 10.0, "score_bias": 20.0})
 
 
-def saliency_schedule(config: GuidedConfig, setup: Setup, n_photos: int) -> Schedule:
+def saliency_schedule(config: SaliencyConfig, setup: Setup, n_photos: int) -> Schedule:
     """Chen et al. 2017, 4.1 (batches of 10, rate 2.5e-4, poly over 20,000), or short."""
     if config.schedule == "paper" or (config.schedule == "auto" and n_photos >= _MANY):
         return Schedule(
@@ -148,6 +154,30 @@ def saliency_schedule(config: GuidedConfig, setup: Setup, n_photos: int) -> Sche
         config.segmenter_backbone_factor,
         n_photos,
     )
+
+
+def region_schedule(config: RegionConfig, setup: Setup, n_photos: int) -> Schedule:
+    """Girshick 2015, 4 (two photos a batch, rate 1e-3, a tenth for the last 10,000), or short."""
+    iterations, size = config.regionnet_iterations, config.regionnet_batch_size
+    rate = config.regionnet_learning_rate
+    if uses_paper_schedule(config, setup, n_photos):
+        return Schedule(
+            iterations or 40_000,
+            size or 2,
+            rate or 1e-3,
+            policy="step",
+            steps=(3 / 4,),
+            multipliers={"score_bias": 2.0},
+        )
+    epochs, factor = config.regionnet_epochs, config.classifier_backbone_factor
+    short = _short(iterations, size or _REGION_BATCH, rate, epochs, factor, n_photos)
+    # fc6 has up to 60,000 inputs, none below 0: at the rate of a convolution it overshoots.
+    return replace(short, multipliers={**short.multipliers, "head": _REGION_HEAD})
+
+
+def shortened(schedule: Schedule, part: float) -> Schedule:
+    """``part`` of the iterations, by the same course of the learning rate."""
+    return replace(schedule, iterations=max(1, round(part * schedule.iterations)))
 
 
 def _classifiers(config: TrainingConfig) -> Given:

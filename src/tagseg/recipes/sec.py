@@ -22,12 +22,12 @@ from tagseg.losses.seed_expand_constrain import (
 )
 from tagseg.maps import Labels
 from tagseg.recipes.background_maps import background_maps, sure_pixels
-from tagseg.recipes.base import Outcome, Product, Run, Seeds, number
+from tagseg.recipes.base import Outcome, Product, Run, number
 from tagseg.recipes.crf_loss import constrain_to_boundaries, grid_crf
-from tagseg.recipes.gap_seeds import seeder_side, trained_seeder
+from tagseg.recipes.gap_seeds import SeederMaps
 from tagseg.recipes.large_fov import LargeFovConfig, large_fov_segmenter
-from tagseg.recipes.products import classifier_outcome, segmenter_products, show_maps
-from tagseg.recipes.stages import location_maps, training_labels
+from tagseg.recipes.products import segmenter_products
+from tagseg.recipes.stages import training_labels
 from tagseg.segment.fit import GridBatch, GridObjective
 
 __all__ = ["PAPER", "Config", "run"]
@@ -77,13 +77,12 @@ class Config(LargeFovConfig):
 def run(run: Run, config: Config) -> Outcome:
     """Seeder, cues of foreground and background, and a segmenter with three losses."""
     photos = run.photos
-    seeder, seeder_stage = trained_seeder(run, config, "highres")
-    side = seeder_side(run, config)
-    scores_of, maps_stage = location_maps(run, config, seeder, seeder_stage, side=side)  # 4.1
-    background_of, background_stage = background_maps(run, seeder, seeder_stage, side=side)
+    seeding = SeederMaps(run, config, "highres", config.foreground_threshold)  # 4.1
+    seeder, side = seeding.seeder, seeding.side
+    background_of, background_stage = background_maps(run, seeder, seeding.curve, side=side)
 
     def cues_of(index: int) -> Labels:
-        scores, tags = scores_of(index), photos.tags[index]
+        scores, tags = seeding.scores_of(index), photos.tags[index]
         sure = background_cues(
             background_of(index), part=config.background_part, window=config.background_window
         )
@@ -95,7 +94,7 @@ def run(run: Run, config: Config) -> Outcome:
         name: getattr(config, name)
         for name in ("foreground_threshold", "background_part", "background_window")
     }
-    stages = [maps_stage, background_stage]
+    stages = [seeding.stage, background_stage]
     cues = training_labels(run, "cues", cues_of, numbers, stages)
     objective, name = seed_expand_constrain(config)  # 3.1
     segmenter, stage = large_fov_segmenter(
@@ -107,18 +106,10 @@ def run(run: Run, config: Config) -> Outcome:
             Product("localization cues", "train", cues, (cues.stage,)),
             *segmenter_products(run, config, segmenter, stage),
         ),
-        views=(("seeder's class maps", show_maps(photos, scores_of)),),
-        tag_scores=classifier_outcome(run, seeder, side=side),
-        curves=(seeder_stage, stage),
-        seeds=(
-            Seeds(
-                "seeder (highres)",
-                config.foreground_threshold,
-                lambda split: location_maps(
-                    run, config, seeder, seeder_stage, split=split, side=side
-                ),
-            ),
-        ),
+        views=(seeding.view,),
+        tag_scores=seeding.tag_scores,
+        curves=(seeding.curve, stage),
+        seeds=seeding.seeds,
     )
 
 

@@ -51,6 +51,7 @@ __all__ = [
     "photo_masks",
     "photo_regions",
     "predictions",
+    "refined_by_tags",
     "segmenter_of",
     "some_shapes",
     "tag_classifier",
@@ -369,30 +370,35 @@ def segmenter_of(run: Run, config: TrainingConfig, net: SegmentationNet) -> Segm
 
 
 def predictions(
-    run: Run, segmenter: Segmenter, after: Stage, photos: WorkingPhotos
+    run: Run,
+    segmenter: Segmenter,
+    after: Stage,
+    photos: WorkingPhotos,
+    *,
+    name: str = "predictions",
 ) -> tuple[LabelMaps, LabelMaps | None]:
     """Labels of the validation photos before and after the CRF; no tags are used."""
     crf = segmenter.refinement
-    with run.stage("predictions", {"crf": crf}, [after, run.val_key]) as stage:
+    with run.stage(name, {"crf": crf}, [after, run.val_key]) as stage:
         if stage.pending:
             raw, smooth = stage.maps("raw"), stage.maps("smooth")
 
             def refined(item: tuple[str, Image, Probs]) -> tuple[str, bytes, bytes]:
-                name, image, probs = item
+                photo, image, probs = item
                 before = encode_mask(probs.argmax(0).astype(np.uint8))
                 after_crf = probs if segmenter.refine is None else segmenter.refine(image, probs)
-                return name, before, encode_mask(after_crf.argmax(0).astype(np.uint8))
+                return photo, before, encode_mask(after_crf.argmax(0).astype(np.uint8))
 
             with run.task("segmenting the validation photos", len(photos)) as ticks:
                 for indices, images in photos.batches(_BATCH):
                     probs = segmenter.forward(images)
                     names = [photos.names[i] for i in indices]
                     work = zip(names, images, probs, strict=True)
-                    for name, before, smoothed in map_photos(
+                    for photo, before, smoothed in map_photos(
                         refined, work, workers=run.setup.threads, progress=ticks
                     ):
-                        raw.put_bytes(name, before)
-                        smooth.put_bytes(name, smoothed)
+                        raw.put_bytes(photo, before)
+                        smooth.put_bytes(photo, smoothed)
     smoothed_maps = LabelMaps(stage, "smooth", photos.names) if crf is not None else None
     return LabelMaps(stage, "raw", photos.names), smoothed_maps
 
@@ -409,9 +415,7 @@ def photo_masks(
     Restricted to the classes of a photo's known tags where the configuration says so. With
     ``probabilities`` (C + 1, h, w) of a photo, made before, the segmenter only refines them.
     """
-    photos = run.photos
-    known = photos.dataset.known
-    crf, smooth = segmenter.refinement, segmenter.refine
+    photos, crf = run.photos, segmenter.refinement
     inputs: list[Stage | str] = [after, run.photos_key]
     regions_of: PhotoRegions | None = None
     if crf is not None and crf["regions"] is not None:
@@ -422,13 +426,10 @@ def photo_masks(
 
             def write(item: tuple[str, int, Image, Probs]) -> None:
                 name, index, image, probs = item
-                labels = np.arange(len(probs))
-                if config.masks_by_tags and known[index]:
-                    labels = labels_of_tags(photos.tags[index])
-                    probs = probs[labels] / probs[labels].sum(0).clip(1e-12)
-                if smooth is not None:
-                    regions = regions_of(index) if regions_of is not None else None
-                    probs = smooth(image, probs, regions)
+                regions = regions_of(index) if regions_of is not None else None
+                labels, probs = refined_by_tags(
+                    run, config, segmenter, index, image, probs, regions
+                )
                 best = argmax_at(probs, photos.full_shape(index))
                 content = encode_mask(labels.astype(np.uint8)[best])
                 stage.save_bytes(f"masks/{name}.png", content)
@@ -452,6 +453,26 @@ def photo_masks(
         return decode_mask(stage.path(f"masks/{photos.names[index]}.png").read_bytes())
 
     return read, stage
+
+
+def refined_by_tags(
+    run: Run,
+    config: TrainingConfig,
+    segmenter: Segmenter,
+    index: int,
+    image: Image,
+    probs: Probs,
+    regions: Regions | None = None,
+) -> tuple[npt.NDArray[np.intp], Probs]:
+    """Labels (K,) that a training photo may have, and their refined probabilities (K, h, w)."""
+    photos = run.photos
+    labels = np.arange(len(probs))
+    if config.masks_by_tags and photos.dataset.known[index]:
+        labels = labels_of_tags(photos.tags[index])
+        probs = probs[labels] / probs[labels].sum(0).clip(1e-12)
+    if segmenter.refine is not None:
+        probs = segmenter.refine(image, probs, regions)
+    return labels, probs
 
 
 def each_batch(

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from types import ModuleType
 
 from tagseg.errors import ConfigError, choose_from
-from tagseg.recipes.tables import builtin_priors, dcsm, guided
+from tagseg.recipes.tables import builtin_priors, dcsm, guided, mcof
 
 __all__ = ["PAPERS", "find_paper"]
 
@@ -14,6 +14,7 @@ PAPERS: Mapping[str, ModuleType] = {
     "builtin_priors": builtin_priors,
     "dcsm": dcsm,
     "guided": guided,
+    "mcof": mcof,
 }
 
 
