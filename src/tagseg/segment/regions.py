@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import cv2
@@ -24,7 +24,6 @@ __all__ = [
     "balanced_draw",
     "describe_regions",
     "fit_regions",
-    "label_frequencies",
     "predict_regions",
 ]
 
@@ -120,31 +119,6 @@ def balanced_draw(
     waiting = np.flatnonzero(allowed)
     places = np.lexsort((background[waiting], turns[waiting]))
     return np.sort(waiting[places[:most]])
-
-
-def label_frequencies(
-    labels_of: Callable[[int], RegionLabels],
-    indices: Iterable[int],
-    n_labels: int,
-    *,
-    regions_per_photo: int = 64,
-) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """How often each label occurs among the regions, and among those of :func:`balanced_draw`.
-
-    Args:
-        labels_of: label of each region of photo i, (n,); 255 for those that teach nothing.
-        indices: photos to count.
-
-    Returns:
-        Two counts (n_labels,): of all labelled regions, and of one draw from each photo.
-    """
-    every, drawn = (np.zeros(n_labels, np.int64) for _ in range(2))
-    for index in indices:
-        labels = labels_of(index)
-        chosen = balanced_draw(labels, regions_per_photo, np.random.default_rng(0))
-        every += np.bincount(labels[labels != IGNORE], minlength=n_labels)
-        drawn += np.bincount(labels[chosen], minlength=n_labels)
-    return every, drawn
 
 
 def predict_regions(
