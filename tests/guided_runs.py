@@ -1,4 +1,4 @@
-"""What tests of guided segmentation and SEC share: few odd photos, boxes, maps, and a Run."""
+"""What tests of guided segmentation, SEC and MCOF share: few odd photos, boxes, maps, and a Run."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tagseg.recipes.session import Options, check_data, make_setup
 from tagseg.run.progress import Progress
 from tagseg.run.workspace import Workspace
 
-__all__ = ["FEW", "LINE", "few_photos", "open_run", "write_boxes", "write_maps"]
+__all__ = ["FEW", "LINE", "MINING", "few_photos", "open_run", "write_boxes", "write_maps"]
 
 FEW: dict[str, Any] = {
     **QUICK,
@@ -29,6 +29,13 @@ FEW: dict[str, Any] = {
     "classifier_iterations": 4,
     "seeder_side": 64,
 }
+MINING: dict[str, Any] = {
+    "rounds": 2,
+    "regionnet_iterations": 2,
+    "regionnet_width": 16,
+    "regionnet_side": 64,
+    "saliency": "barrier",
+}  # for recipe mcof, beside QUICK or FEW
 LINE = "line"  # a photo one pixel high
 _CHOSEN = (0, 1, 2, GREY, 5, NEGATIVE, UNKNOWN)
 
@@ -79,10 +86,11 @@ def open_run(
     side: int = 64,
     options: Options = OPTIONS,
     progress: Progress | None = None,
+    recipe: str = "guided",
 ) -> Iterator[Run]:
-    """A run of ``guided`` on the photos, as the recipe is given it."""
+    """A run on the photos, as the recipe is given it."""
     progress = progress if progress is not None else Progress()
     data = check_data(dataset, val, side, options, progress)
     setup = make_setup(options)
-    with Workspace.open(folder, recipe="guided", settings={}, classes=dataset.classes) as work:
+    with Workspace.open(folder, recipe=recipe, settings={}, classes=dataset.classes) as work:
         yield data.run(setup, work, progress)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import importlib
 import io
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -136,6 +137,28 @@ def finished_stages(folder: Path) -> dict[str, int]:
         path.parent.name[3:]: path.stat().st_mtime_ns
         for path in folder.glob("stages/*/manifest.json")
     }
+
+
+def changed_stages(before: Mapping[str, int], folder: Path) -> set[str]:
+    """The stages that were finished since :func:`finished_stages` gave ``before``."""
+    after = finished_stages(folder)
+    return {name for name in after if after[name] != before.get(name)}
+
+
+def cut_short(go: Callable[[], Any], folder: Path, stage: str, function: str) -> None:
+    """Start the run, and end it in the second call of ``function`` in ``stage``."""
+    module, _, name = function.rpartition(".")
+    real, calls = getattr(importlib.import_module(module), name), iter(range(1, 1000))
+
+    def cut(*args: Any, **kwargs: Any) -> Any:
+        if list(folder.glob(f"stages/??-{stage}/started.json")) and next(calls) == 2:
+            raise KeyboardInterrupt
+        return real(*args, **kwargs)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(function, cut)
+        with pytest.raises(KeyboardInterrupt):
+            go()
 
 
 def options(**changed: Any) -> Options:

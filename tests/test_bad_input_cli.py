@@ -225,18 +225,37 @@ wrong_value_of("sec", "background_part=2", "background_part is 2.0; use 0 to 1")
 wrong_value_of("sec", "foreground_decay=0", "foreground_decay is 0.0; use over 0, up to 1")
 wrong_value_of("sec", "foreground_threshold=1", "foreground_threshold is 1.0; use 0 to below 1")
 wrong_value_of("sec", "guide=g2", "the recipe has no field 'guide'; choose one of photo_side, ")
+wrong_value_of("mcof", "saliency=folder", "saliency=folder has nothing to read; give --saliency")
+wrong_value_of("mcof", "seeder=vgg", "--set seeder: 'vgg' does not fit; give lowres or highres")
+wrong_value_of("mcof", "start=hot", "--set start: 'hot' does not fit; give warm or cold")
+wrong_value_of(
+    "mcof",
+    "regionnet_start=random",
+    "--set regionnet_start: 'random' does not fit; give classifier or imagenet",
+)
+wrong_value_of("mcof", "rounds=0", "rounds is 0; use 1 or more")
+wrong_value_of("mcof", "settled=0", "settled is 0.0; use over 0, up to 1; over 1: never")
+wrong_value_of("mcof", "settled=inf", "--set settled: 'inf' does not fit; give a number")
+wrong_value_of("mcof", "superpixel_least=0", "min_size is 0; give whole pixels, 1 or more")
+wrong_value_of("mcof", "seed_threshold=2", "background_threshold is 0.2, seed_threshold 2.0; use")
+wrong_value_of("mcof", "background_threshold=0", "background_threshold is 0.0, seed_threshold")
+wrong_value_of("mcof", "seed_share=0", "seed_share is 0.0; use over 0, up to 1")
+wrong_value_of("mcof", "later_part=2", "later_part is 2.0; use over 0, up to 1")
+wrong_value_of("mcof", "regionnet_iterations=0", "regionnet_iterations is 0; use a value over 0")
+wrong_value_of("mcof", "bayes_bandwidth=0", "bayes_bandwidth is 0.0; use over 0")
+wrong_value_of("mcof", "mining=perhaps", "--set mining: 'perhaps' does not fit; give true or false")
 
 
-def flag_of_guided_alone(recipe: str, flag: str) -> None:
+def flag_of_other_recipes(recipe: str, flag: str) -> None:
     CASES[f"{recipe} takes no {flag}"] = lambda place: (
         place.train("--recipe", recipe, flag, place.scenes),
-        f"recipe {recipe} takes no {flag}; use --recipe guided",
+        f"recipe {recipe} takes no {flag}; use --recipe guided or mcof",
     )
 
 
 for _recipe in ("builtin_priors", "sec", "full_supervision"):
     for _flag in ("--saliency", "--boxes", "--box-photos"):
-        flag_of_guided_alone(_recipe, _flag)
+        flag_of_other_recipes(_recipe, _flag)
 
 
 @case
@@ -1055,12 +1074,58 @@ def an_unknown_backbone_for_saliency(place):
     return words, "there is no backbone 'resnet11'; "
 
 
-@pytest.mark.parametrize("name", GUIDED)
-def test_files_of_guided_cost_no_training(place, name):
+MINED: dict[str, GuidedCase] = {
+    name: GUIDED[name] for name in ("no folder of maps", "a map of another shape")
+}
+
+
+def mined(function: GuidedCase) -> GuidedCase:
+    """Register a case of files that ``mcof`` reads, likewise."""
+    MINED[function.__name__.replace("_", " ")] = function
+    return function
+
+
+@mined
+def no_forest(place):
+    path = place.here / "forest.safetensors"
+    words = ("--set", f"saliency_forest={path}")
+    return words, f"{path}: no such forest file; train one: tagseg train-saliency"
+
+
+@mined
+def a_broken_forest(place):
+    path = place.file("forest.safetensors", "oh no")
+    return ("--set", f"saliency_forest={path}"), f"{path}: "
+
+
+@mined
+def an_unknown_backbone_for_regionnet(place):
+    return ("--set", "regionnet_backbone=resnet11"), "there is no backbone 'resnet11'; "
+
+
+@mined
+def no_weights_for_regionnet(place):
+    path = place.here / "no.pth"
+    words = ("--set", "regionnet_backbone=tiny", "--set", f"regionnet_weights={path}")
+    return words, f"{path}: no such weights file; "
+
+
+OF_RECIPES = [
+    *(("guided", name, case) for name, case in GUIDED.items()),
+    *(("mcof", name, case) for name, case in MINED.items()),
+]
+
+
+@pytest.mark.parametrize(
+    ("recipe", "broken"),
+    [(recipe, case) for recipe, _, case in OF_RECIPES],
+    ids=[f"{recipe}: {name}" for recipe, name, _ in OF_RECIPES],
+)
+def test_files_of_a_recipe_cost_no_training(place, recipe, broken):
     """They are looked at inside the run, whose folder is begun; the photos stay as they are."""
-    flags, line = GUIDED[name](place)
+    flags, line = broken(place)
     before = contents(place.scenes)
-    said = tagseg(*place.train("--recipe", "guided", "--val", "val", *flags), *QUICK_FLAGS)
+    said = tagseg(*place.train("--recipe", recipe, "--val", "val", *flags), *QUICK_FLAGS)
     assert (said.status, said.out) == (2, "")
     told = said.err.splitlines()
     assert [text.startswith("tagseg: error: ") for text in told] == [False] * (len(told) - 1) + [

@@ -15,14 +15,17 @@ import pytest
 from PIL import Image as PilImage
 
 import tagseg as package
-from guided_runs import write_boxes
+from guided_runs import MINING, write_boxes
 from small_runs import DISTINCT, QUICK_FLAGS, Said, contents, tagseg
 from tagseg import cli
 from tagseg.data.images import read_mask
 from tagseg.data.scenes import SCENES
 from tagseg.recipes.catalog import RECIPES
 
-VERBS = ("train", "check", "predict", "evaluate", "report", "tables", "recipes", "demo")
+VERBS = (
+    *("train", "check", "predict", "evaluate", "report", "tables", "recipes", "train-saliency"),
+    "demo",
+)
 
 
 @pytest.fixture(scope="module")
@@ -101,9 +104,8 @@ def test_fields_of_a_recipe(name):
     told = tagseg("recipes", "--fields", name)
     assert told.status == 0
     assert "photo_side = 500\n    longest side of photos" in told.out
-    assert (
-        f"crf_bilateral = {'4.0,121.0,5.0' if name == 'guided' else '10.0,80.0,13.0'}\n" in told.out
-    )
+    wide = name in ("guided", "mcof")
+    assert f"crf_bilateral = {'4.0,121.0,5.0' if wide else '10.0,80.0,13.0'}\n" in told.out
     assert "segmenter_crf = true\n" in told.out
     assert "classifier_iterations = none\n" in told.out
 
@@ -423,6 +425,60 @@ def test_the_demo_of_guided_without_boxes(tmp_path, monkeypatch):
     words = ("demo", "--train", 2, "--val", 1, "--out", tmp_path / "demo", *GUIDED_FLAGS)
     assert tagseg(*words, "--set", "saliency=barrier").status == 0
     assert [(values["saliency"], values.get("boxes")) for values in given] == [("barrier", None)]
+    assert not list((tmp_path / "demo").glob("boxes-*"))
+
+
+MCOF_FLAGS = ("--recipe", "mcof", "--set", "seeder_side=64")
+for _name, _value in MINING.items():
+    MCOF_FLAGS += ("--set", f"{_name}={_value}")
+
+
+def test_mcof_with_maps_made_elsewhere_or_boxes(scenes, tmp_path, monkeypatch):
+    """One run: its tables, then saliency from boxes, from which the first round is made anew."""
+    maps, run = tmp_path / "maps", tmp_path / "run"
+    maps.mkdir()
+    for photo in (scenes / "JPEGImages").glob("*.jpg"):
+        grey = np.asarray(PilImage.open(photo).convert("L"))
+        PilImage.fromarray(grey).save(maps / f"{photo.stem}.png")
+    monkeypatch.chdir(tmp_path)
+    flags = (*MCOF_FLAGS, "--set", "saliency=auto")
+    said = tagseg(*training(scenes, run, *flags, "--saliency", "maps"))
+    assert said.status == 0
+    assert config_in(run)["saliency_maps"] == str(maps)
+    for line in ("saliency supplement, round 1, 24 photos", "PixelNet + CRF, round 2, 8 photos"):
+        assert line in said.out
+    assert "training RegionNet, round 2: 1 done" in said.err
+    before = (run / "report.html").read_text()
+    assert "Stopped after 2 rounds, as configured." in before
+    assert tagseg("report", run).status == 0
+    assert (run / "report.html").read_text() == before
+    words = ("tables", "mcof", scenes, "--run", run, "--val", "val", "--threads", "1")
+    words = (*words, "--ground-truth", scenes / "SegmentationClass", "--only", "fig8")
+    told = tagseg(*words)
+    assert told.status == 0
+    (second,) = [line for line in told.out.splitlines() if line.startswith("| 2 ")]
+    on_val = re.search(r"mIoU +(\d+\.\d)  val +PixelNet \+ CRF, round 2", said.out)
+    assert on_val is not None
+    assert second.split("|")[2].strip() == on_val[1]
+    file = write_boxes(tmp_path / "boxed")
+    flags = (*flags, "--set", "saliency_iterations=2", "--set", "rounds=1")
+    boxed = tagseg(*training(scenes, run, *flags, "--boxes", file))
+    assert boxed.status == 0
+    assert "training the saliency network: 2 done" in boxed.err
+    assert "training RegionNet" not in boxed.err, "it has not seen saliency"
+    assert config_in(run)["boxes"] == str(file)
+
+
+def test_the_demo_of_mcof_needs_no_boxes(tmp_path, monkeypatch):
+    given = []
+    monkeypatch.setattr(
+        cli, "_train_and_tell", lambda data, recipe, values, *rest: given.append((recipe, values))
+    )
+    words = ("demo", "--train", 2, "--val", 1, "--out", tmp_path / "demo", "--recipe", "mcof")
+    assert tagseg(*words).status == 0
+    ((recipe, values),) = given
+    assert recipe == "mcof"
+    assert not {"boxes", "saliency"} & values.keys()
     assert not list((tmp_path / "demo").glob("boxes-*"))
 
 

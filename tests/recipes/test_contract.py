@@ -8,14 +8,15 @@ import shutil
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any
+from types import ModuleType
+from typing import Any, ClassVar, Literal, get_args, get_origin, get_type_hints
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image as PilImage
 
-from guided_runs import write_boxes, write_maps
+from guided_runs import MINING, write_boxes, write_maps
 from small_runs import (
     DISTINCT,
     N_TRAIN,
@@ -69,6 +70,35 @@ CASES["guided, G2, boxes"] = (
     "guided",
     {**SMALL, "guide": "g2", "boxes": "boxes", "saliency_iterations": 2},
 )
+CASES["mcof"] = ("mcof", {**SMALL, **MINING})
+CASES["mcof, without RegionNet later and without saliency"] = (
+    "mcof",
+    {**SMALL, **MINING, "mining": False, "supplement": False, "start": "cold"},
+)
+
+
+@pytest.mark.parametrize("recipe", RECIPES.values(), ids=RECIPES)
+def test_a_choice_is_one_of_a_few_words(recipe: ModuleType):
+    """Of every field that is one; what a word asks for beside it may be missing."""
+    hints = get_type_hints(recipe.Config)
+    choices = {name: get_args(kind) for name, kind in hints.items() if get_origin(kind) is Literal}
+    assert len(choices) > 3
+    for name, words in choices.items():
+        said = f"; use {', '.join(words[:-1])} or {words[-1]}"
+        for wrong in ("teapot", "", words[0].upper(), None, 0):
+            with pytest.raises(ConfigError) as caught:
+                recipe.Config(**{name: wrong})
+            assert str(caught.value) == f"{name} is {wrong!r}{said}"
+        for word in words:
+            try:
+                found, told = getattr(recipe.Config(**{name: word}), name), ""
+            except ConfigError as error:
+                found, told = word, str(error)
+            assert found == word
+            assert said not in told
+    for name in hints.keys() - choices.keys():
+        kind = hints[name]
+        assert "Literal" not in str(kind) or get_origin(kind) is ClassVar, f"{name} is unchecked"
 
 
 class LateTruth(GroundTruth):
@@ -167,7 +197,9 @@ def test_both_splits_are_scored(run):
     by_split = {s: [x for x in run.result.scores if x.split == s] for s in ("train", "val")}
     assert {score.photos for score in by_split["train"]} == {N_TRAIN}
     assert {score.photos for score in by_split["val"]} == {N_VAL}
-    assert len(by_split["val"]) == (1 if run.config.get("segmenter_crf") is False else 2)
+    last = [score for score in by_split["val"] if ", round " not in score.stage]
+    assert len(last) == (1 if run.config.get("segmenter_crf") is False else 2)
+    assert len(by_split["val"]) - len(last) == run.config.get("rounds", 0)
     for score in run.result.scores:
         assert 0 <= score.miou <= 1
         if score.iou is not None:
@@ -219,6 +251,9 @@ def test_the_same_call_again_changes_nothing(run, go, monkeypatch):
         monkeypatch.setattr(f"tagseg.recipes.photo_saliency.{work}", must_not)
     for work in ("score_changes", "seed_guide", "random_guide"):
         monkeypatch.setattr(f"tagseg.recipes.guide_stages.{work}", must_not)
+    for work in ("superpixels", "fit_regions", "predict_regions", "object_probability"):
+        monkeypatch.setattr(f"tagseg.recipes.region_mining.{work}", must_not)
+    monkeypatch.setattr("tagseg.recipes.rounds.agreement", must_not)
     for work in ("background_saliency", "sure_pixels"):
         monkeypatch.setattr(f"tagseg.recipes.background_maps.{work}", must_not)
     monkeypatch.setattr("tagseg.recipes.run_page.datetime", Tomorrow)

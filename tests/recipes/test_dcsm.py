@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import shutil
 from collections.abc import Callable
@@ -23,6 +22,7 @@ from small_runs import (
     QUICK,
     UNKNOWN,
     contents,
+    cut_short,
     finished_stages,
     options,
     same_weights,
@@ -329,28 +329,12 @@ def test_interrupted_in_each_stage(finished, few, tmp_path, monkeypatch):
     folder = tmp_path / "run"
     for stage, function in ONE_OF.items():
         done = finished_stages(folder)
-        cut_short(few, folder, stage, function)
+        cut_short(lambda: few({}, folder), folder, stage, function)
         (at_work,) = folder.glob("stages/*/started.json")
         assert at_work.parent.name[3:] == stage
         assert all(finished_stages(folder)[name] == at for name, at in done.items())
     few({}, folder)
     assert results(folder) == results(finished)
-
-
-def cut_short(few: Few, folder: Path, stage: str, function: str) -> None:
-    """Start the run, and end it in the second call of ``function`` in ``stage``."""
-    module, _, name = function.rpartition(".")
-    real, calls = getattr(importlib.import_module(module), name), iter(range(1, 1000))
-
-    def cut(*args: Any, **kwargs: Any) -> Any:
-        if list(folder.glob(f"stages/??-{stage}/started.json")) and next(calls) == 2:
-            raise KeyboardInterrupt
-        return real(*args, **kwargs)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(function, cut)
-        with pytest.raises(KeyboardInterrupt):
-            few({}, folder)
 
 
 def results(run: Path) -> dict[str, Any]:

@@ -13,11 +13,11 @@ from guided_runs import FEW, few_photos, open_run
 from tagseg.data.transforms import Augmentation
 from tagseg.nets.gap import SEEDERS
 from tagseg.recipes import gap_seeds
-from tagseg.recipes.gap_seeds import seeder_side, trained_seeder
+from tagseg.recipes.gap_seeds import SeederMaps, seeder_side, trained_seeder
 from tagseg.recipes.guided import Config
 from tagseg.recipes.schedules import gap_schedule
 from tagseg.recipes.session import make_config
-from tagseg.recipes.stages import location_maps
+from tagseg.recipes.stages import classifier_scores, location_maps
 
 
 def config_of(**changed: Any) -> Any:
@@ -114,3 +114,28 @@ def test_finished_weights_are_read_back(run, monkeypatch):
     assert all(
         torch.equal(tensor, again.state_dict()[name]) for name, tensor in first.state_dict().items()
     )
+
+
+def test_a_seeder_with_its_maps(photos, tmp_path):
+    """Maps of both splits at the side that it sees, what the report shows of them, and scores."""
+    config = config_of(seeder_side=48)
+    with open_run(few_photos(photos), tmp_path / "run", val=photos.val[:2]) as run:
+        found = SeederMaps(run, config, "roi", 0.4)
+        net, stage = trained_seeder(run, config, "roi")
+        assert (found.side, found.curve) == (48, stage)
+        expected, same = location_maps(run, config, net, stage, side=48)
+        assert found.stage is same
+        for index in range(len(run.photos)):
+            np.testing.assert_array_equal(found.scores_of(index), expected(index))
+        title, show = found.view
+        assert title == "seeder's class maps"
+        assert show(1).shape == run.photos.image(1).shape
+        (seeds,) = found.seeds
+        assert (seeds.method, seeds.threshold) == ("seeder (roi)", 0.4)
+        of_val, stage = seeds.maps_of("val")
+        val = run.part("val").photos
+        assert stage.name == "val-location-maps"
+        assert of_val(0).shape == (len(val.classes), *val.image(0).shape[:2])
+        assert found.tag_scores is not None
+        np.testing.assert_array_equal(found.tag_scores(), classifier_scores(run, net, val, side=48))
+        assert SeederMaps(replace(run, val=None), config, "roi", 0.4).tag_scores is None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import shutil
 from collections.abc import Callable
@@ -15,7 +14,16 @@ import torch
 from PIL import Image as PilImage
 
 from guided_runs import FEW, LINE, few_photos, write_boxes, write_maps
-from small_runs import OPTIONS, contents, finished_stages, options, same_weights, weights_of
+from small_runs import (
+    OPTIONS,
+    changed_stages,
+    contents,
+    cut_short,
+    finished_stages,
+    options,
+    same_weights,
+    weights_of,
+)
 from tagseg import training
 from tagseg.data.dataset import Dataset
 from tagseg.data.images import read_mask
@@ -191,11 +199,6 @@ FIELDS: list[tuple[str, dict[str, Any], set[str]]] = [
 ]
 
 
-def changed(before: dict[str, int], folder: Path) -> set[str]:
-    after = finished_stages(folder)
-    return {name for name in after if after[name] != before.get(name)}
-
-
 @pytest.mark.parametrize(
     ("guide", "config", "expected"),
     FIELDS,
@@ -205,7 +208,7 @@ def test_a_changed_field(runs, few, files, tmp_path, guide, config, expected):
     folder = Path(shutil.copytree(runs(guide).folder, tmp_path / "run"))
     before = finished_stages(folder)
     few({**config_of(files, guide), **config}, folder)
-    assert changed(before, folder) == expected
+    assert changed_stages(before, folder) == expected
 
 
 def test_changed_and_moved_files(runs, few, files, tmp_path):
@@ -222,7 +225,7 @@ def test_changed_and_moved_files(runs, few, files, tmp_path):
         config = {**config_of(files, guide), name: str(path)}
         before = finished_stages(folder)
         few(config, folder)
-        assert changed(before, folder) == set()
+        assert changed_stages(before, folder) == set()
         if given.is_dir():
             grey = PilImage.fromarray(np.tile(np.arange(40, dtype=np.uint8), (1, 1)))
             grey.save(path / f"{LINE}.png")
@@ -230,7 +233,7 @@ def test_changed_and_moved_files(runs, few, files, tmp_path):
             lines = path.read_text().splitlines()
             path.write_text("\n".join(lines[:-1]))  # one annotator fewer
         few(config, folder)
-        assert changed(before, folder) == expected
+        assert changed_stages(before, folder) == expected
 
 
 def test_a_rerun_gives_what_a_fresh_run_gives(runs, few, files, tmp_path):
@@ -280,22 +283,6 @@ def test_interrupted_in_each_stage(runs, few, files, tmp_path, monkeypatch, guid
                 for run in (result, expected)
             )
             assert ours == theirs
-
-
-def cut_short(go: Callable[[], Any], folder: Path, stage: str, function: str) -> None:
-    """Start the run, and end it in the second call of ``function`` in ``stage``."""
-    module, _, name = function.rpartition(".")
-    real, calls = getattr(importlib.import_module(module), name), iter(range(1, 1000))
-
-    def cut(*args: Any, **kwargs: Any) -> Any:
-        if list(folder.glob(f"stages/??-{stage}/started.json")) and next(calls) == 2:
-            raise KeyboardInterrupt
-        return real(*args, **kwargs)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(function, cut)
-        with pytest.raises(KeyboardInterrupt):
-            go()
 
 
 # What cannot be

@@ -19,12 +19,16 @@ from small_runs import finished_stages
 from tagseg.data.boxes import read_boxes
 from tagseg.data.images import decode_mask
 from tagseg.data.saliency_maps import SaliencyFolder
-from tagseg.errors import ConfigError, DataError, TagsegError
+from tagseg.errors import ConfigError, DataError, TagsegError, WeightsError
 from tagseg.nets.aspp import AsppNet
+from tagseg.priors.saliency.drfi import drfi_saliency, shipped_forest, training_rows
+from tagseg.priors.saliency.forest import RegionForest
 from tagseg.priors.saliency.from_boxes import object_mask
 from tagseg.priors.saliency.minimum_barrier import minimum_barrier_saliency
+from tagseg.recipes import photo_saliency
 from tagseg.recipes.guided import Config
-from tagseg.recipes.photo_saliency import PhotoSaliency, source_of
+from tagseg.recipes.mcof import Config as MiningConfig
+from tagseg.recipes.photo_saliency import PhotoSaliency
 from tagseg.recipes.session import make_config
 from tagseg.recipes.stages import activation_prior
 from tagseg.run.progress import Progress
@@ -71,10 +75,15 @@ def run(few, photos, tmp_path):
         ({"saliency": "folder", "saliency_maps": "m"}, "folder"),
         ({"saliency": "activations"}, "activations"),
         ({"saliency": "barrier"}, "barrier"),
+        ({"saliency": "drfi"}, "drfi"),
+        ({"saliency_forest": "f"}, "drfi"),
+        ({"saliency": "drfi", "saliency_forest": "f"}, "drfi"),
     ],
 )
 def test_where_maps_come_from(given, source):
-    assert source_of(Config(**given)) == source
+    """Each recipe's own paper decides where nothing is said."""
+    assert Config(**given).saliency_source() == source
+    assert MiningConfig(**given).saliency_source() == (source if given else "drfi")
 
 
 @pytest.mark.parametrize(
@@ -94,11 +103,21 @@ def test_where_maps_come_from(given, source):
         ({"saliency": "folder", "boxes": "b"}, "--boxes is given, but saliency comes from folder"),
         ({"box_photos": "p"}, "--box-photos is given without --boxes; give --boxes FILE"),
         ({"box_photos": "p", "saliency_maps": "m"}, "--box-photos is given without --boxes"),
+        (
+            {"saliency": "drfi", "saliency_maps": "m"},
+            "--saliency is given, but saliency comes from drfi; leave one of the two out",
+        ),
+        (
+            {"saliency": "barrier", "saliency_forest": "f"},
+            "saliency_forest is given, but saliency comes from barrier; leave one of the two out",
+        ),
+        ({"boxes": "b", "saliency_forest": "f"}, "saliency_forest is given, but saliency comes"),
     ],
 )
-def test_files_that_are_missing_or_of_no_use(given, line):
+@pytest.mark.parametrize("kind", [Config, MiningConfig], ids=["guided", "mcof"])
+def test_files_that_are_missing_or_of_no_use(kind, given, line):
     with pytest.raises(ConfigError) as caught:
-        Config(**given)
+        kind(**given)
     assert str(caught.value).startswith(line)
 
 
@@ -128,6 +147,101 @@ def test_activations(run):
     assert stage is same
     for index in range(len(run.photos)):
         np.testing.assert_array_equal(read(index), expected(index))
+
+
+# A forest
+
+
+@pytest.fixture(scope="module")
+def forest(few, photos, tmp_path_factory) -> Path:
+    """The file of a small forest that was taught by two photos."""
+    rows = [
+        training_rows(few.image(index), (photos.labels[few.names[index]] > 0).astype(np.uint8))
+        for index in (2, 3)
+    ]
+    features, targets = (np.concatenate(parts) for parts in zip(*rows, strict=True))
+    path = tmp_path_factory.mktemp("forest") / "forest.safetensors"
+    RegionForest.fit(features, targets, trees=3).save(path)
+    return path
+
+
+@pytest.mark.parametrize("split", ["train", "val"])
+def test_maps_of_a_forest(run, forest, split):
+    """DRFI (Jiang et al. 2013) at working size, of odd photos, too."""
+    saliency = PhotoSaliency(run, config_of(saliency_forest=str(forest)))
+    read, stage = saliency.maps(split)
+    photos, _, prefix = run.part(split)
+    assert stage.name == f"{prefix}saliency"
+    loaded, spread = RegionForest.load(forest), 0.0
+    for index in range(len(photos)):
+        expected = drfi_saliency(photos.image(index), loaded)
+        found = read(index)
+        assert (found.dtype, found.shape) == (np.float32, expected.shape)
+        np.testing.assert_allclose(found, expected, atol=LEVEL)
+        spread = max(spread, float(np.ptp(found)))
+    assert spread > 0.9
+    assert saliency.curves == []
+
+
+def test_what_the_maps_of_a_forest_depend_on(few, forest, tmp_path, monkeypatch):
+    """On the trees, not on where their file lies or what it tells about them."""
+    made: list[str] = []
+
+    def flat(image: Any, forest: Any, settings: Any) -> Any:
+        made.append(forest.digest)
+        return np.zeros(image.shape[:2], np.float32)
+
+    monkeypatch.setattr(photo_saliency, "drfi_saliency", flat)
+    out = tmp_path / "run"
+
+    def remade(path: Path, kind: Any = Config) -> bool:
+        made.clear()
+        config = make_config(kind, {**FEW, "saliency_forest": str(path)})
+        with open_run(few, out) as run:
+            PhotoSaliency(run, config).maps()
+        assert set(made) <= {RegionForest.load(path).digest}
+        return bool(made)
+
+    assert remade(forest)
+    assert not remade(forest)
+    moved = Path(shutil.copy(forest, tmp_path / "f.safetensors"))
+    assert not remade(moved)
+    assert not remade(moved, MiningConfig)
+    loaded = RegionForest.load(forest)
+    replace(loaded, about={"told": "anew"}).save(moved)
+    assert not remade(moved)
+    replace(loaded, number=loaded.number / 2).save(moved)
+    assert remade(moved)
+
+
+@pytest.mark.parametrize("kind", [Config, MiningConfig], ids=["guided", "mcof"])
+@pytest.mark.parametrize("content", [None, b"", b"oh no, this is no forest", "half"])
+def test_a_forest_that_cannot_be_read_shows_at_once(run, forest, tmp_path, kind, content):
+    path = tmp_path / "forest.safetensors"
+    if content == "half":
+        content = forest.read_bytes()[: forest.stat().st_size // 2]
+    if content is not None:
+        path.write_bytes(content)
+    config = make_config(kind, {**FEW, "saliency_forest": str(path)})
+    with pytest.raises(WeightsError) as caught:
+        PhotoSaliency(run, config)
+    assert str(caught.value).startswith(f"{path}: ")
+    assert "\n" not in str(caught.value)
+    assert finished_stages(run.workspace.folder) == {}
+
+
+def test_the_forest_that_comes_with_tagseg(run, monkeypatch):
+    """Where none is given; a package that is not whole shows at once."""
+    mining = make_config(MiningConfig, FEW)
+    for config in (mining, config_of(saliency="drfi")):
+        saliency = PhotoSaliency(run, config)
+        assert saliency.source == "drfi"
+        assert saliency.forest is not None
+        assert saliency.forest.digest == shipped_forest().digest
+    monkeypatch.setattr("tagseg.priors.saliency.drfi._SHIPPED", "no_such.safetensors")
+    monkeypatch.setattr(photo_saliency, "shipped_forest", shipped_forest.__wrapped__)
+    with pytest.raises(WeightsError, match=r"no_such\.safetensors"):
+        PhotoSaliency(run, mining)
 
 
 # A folder

@@ -10,13 +10,16 @@ from tagseg.recipes import schedules
 from tagseg.recipes.base import Setup, TrainingConfig
 from tagseg.recipes.dcsm import Config as TwoPhaseConfig
 from tagseg.recipes.guided import Config as GuidedConfig
+from tagseg.recipes.mcof import Config as MiningConfig
 from tagseg.recipes.schedules import (
     classifier_schedule,
     gap_schedule,
     guide_classifier_schedule,
     large_fov_schedule,
+    region_schedule,
     saliency_schedule,
     segmenter_schedule,
+    shortened,
     two_phase_schedules,
     uses_paper_schedule,
 )
@@ -196,3 +199,64 @@ def test_the_saliency_network_as_configured(schedule):
     # The segmenter's and the classifier's numbers are not its own.
     other = replace(config, segmenter_iterations=9, classifier_iterations=9)
     assert saliency_schedule(other, TINY, 2000) == saliency_schedule(config, TINY, 2000)
+
+
+# MCOF
+
+
+MINING = MiningConfig()
+
+
+def test_fast_r_cnns():
+    """Girshick 2015, 4: two photos from 1e-3, a tenth of it for the last 10,000 of 40,000."""
+    schedule = region_schedule(MINING, VGG, 10_582)
+    assert (schedule.iterations, schedule.batch_size) == (40_000, 2)
+    assert (schedule.optimizer, schedule.momentum, schedule.weight_decay) == ("sgd", 0.9, 5e-4)
+    assert (schedule.warmup, schedule.clip) == (0, None)
+    assert schedule.multipliers == {"score_bias": 2.0}
+    at = (0, 29_999, 30_000, 39_999)
+    assert rates(schedule, *at) == pytest.approx([1e-3, 1e-3, 1e-4, 1e-4])
+    assert region_schedule(replace(MINING, schedule="paper"), TINY, 3) == schedule
+
+
+@pytest.mark.parametrize(("setup", "photos"), [(TINY, 2000), (VGG, 4999), (TINY, 3)])
+def test_a_short_one_of_regionnet(setup, photos):
+    schedule = region_schedule(MINING, setup, photos)
+    wanted = -(-int(MINING.regionnet_epochs * photos) // schedule.batch_size)
+    assert schedule.batch_size == 4
+    assert schedule.iterations == max(wanted, schedules._LEAST)
+    assert schedule.optimizer == "adamw"
+    factor = MINING.classifier_backbone_factor
+    assert schedule.multipliers == {"backbone": factor, "head": 0.1}
+    # The segmenter's factor is not its own.
+    other = replace(MINING, segmenter_backbone_factor=0.9, classifier_backbone_factor=0.7)
+    changed = {"backbone": 0.7, "head": 0.1}
+    assert region_schedule(other, setup, photos) == replace(schedule, multipliers=changed)
+
+
+@pytest.mark.parametrize("schedule", ["paper", "short"])
+def test_regionnet_as_configured(schedule):
+    own = {"iterations": 7, "batch_size": 3, "learning_rate": 0.5}
+    named = {f"regionnet_{name}": value for name, value in own.items()}
+    config = replace(MINING, schedule=schedule, **named)
+    found = region_schedule(config, TINY, 2000)
+    assert {name: getattr(found, name) for name in own} == own
+    other = replace(config, segmenter_iterations=9, classifier_iterations=9, saliency_iterations=9)
+    assert region_schedule(other, TINY, 2000) == found
+
+
+@pytest.mark.parametrize(
+    ("iterations", "part", "expected"), [(40, 1.0, 40), (40, 0.5, 20), (3, 0.5, 2), (3, 0.01, 1)]
+)
+@pytest.mark.parametrize("make", [region_schedule, large_fov_schedule])
+def test_a_part_of_a_schedule(make, iterations, part, expected):
+    """The same course of the rate, in fewer iterations, of which there is one at least."""
+    config = replace(
+        MINING, schedule="paper", regionnet_iterations=iterations, segmenter_iterations=iterations
+    )
+    whole = make(config, VGG, 3)
+    found = shortened(whole, part)
+    assert found == replace(whole, iterations=expected)
+    if expected == 20:
+        for t in range(expected):
+            assert learning_rate_factor(found, t) == learning_rate_factor(whole, 2 * t)

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
-from small_runs import OPTIONS, QUICK, QUICK_CRISP, UNKNOWN, Photos
-from tagseg.data.images import encode_mask
+from small_runs import NEGATIVE, OPTIONS, QUICK, QUICK_CRISP, UNKNOWN, Photos
+from tagseg.data.images import decode_mask, encode_mask
 from tagseg.data.working import WorkingPhotos
+from tagseg.maps import labels_of_tags
+from tagseg.nets.deeplab import SegmentationNet
 from tagseg.priors import crisp
 from tagseg.recipes import stages
 from tagseg.recipes.base import Run, Setup
@@ -20,6 +24,9 @@ from tagseg.recipes.stages import (
     classifier_scores,
     location_maps,
     photo_regions,
+    predictions,
+    refined_by_tags,
+    segmenter_of,
     tag_classifier,
 )
 from tagseg.run.progress import Progress
@@ -71,6 +78,52 @@ def test_regions_are_found_once_and_kept(run, monkeypatch):
     again, same = photo_regions(run, CONFIG)
     assert same is stage
     assert np.array_equal(again(0), regions_of(0))
+
+
+@pytest.fixture
+def segmenter(run):
+    """A network that has learned nothing, with the CRF."""
+    torch.manual_seed(0)
+    net = SegmentationNet(run.setup.build_backbone(CONFIG), len(run.photos.classes) + 1, width=16)
+    return segmenter_of(run, CONFIG, net)
+
+
+@pytest.mark.parametrize("crf", [True, False])
+@pytest.mark.parametrize("by_tags", [True, False])
+def test_labels_that_a_photo_may_have(run, segmenter, crf, by_tags):
+    """Of its tags where they are known; of all others nothing is left before the CRF."""
+    config = replace(CONFIG, masks_by_tags=by_tags)
+    segmenter = segmenter_of(run, replace(config, segmenter_crf=crf), segmenter.net)
+    rng = np.random.default_rng(0)
+    for index in (0, 1, NEGATIVE, UNKNOWN):
+        image = run.photos.image(index)
+        scores = rng.random((len(run.photos.classes) + 1, *image.shape[:2])).astype(np.float32)
+        probs = scores / scores.sum(0)
+        labels, found = refined_by_tags(run, config, segmenter, index, image, probs)
+        everything = not by_tags or index == UNKNOWN
+        tags = labels_of_tags(run.photos.tags[index])
+        expected = list(range(len(probs))) if everything else tags.tolist()
+        assert labels.tolist() == expected
+        part = probs[expected] / probs[expected].sum(0)
+        if crf:
+            part = segmenter.refine(image, part)
+        np.testing.assert_allclose(found, part, atol=1e-6)
+        np.testing.assert_allclose(found.sum(0), 1, atol=1e-4)
+
+
+def test_predictions_by_another_name(run, segmenter):
+    """A stage of its own, of the same content."""
+    with run.stage("net", {}, []) as after:
+        pass
+    first, smooth = predictions(run, segmenter, after, run.val)
+    second, other = predictions(run, segmenter, after, run.val, name="predictions-1")
+    assert (first.stage.name, second.stage.name) == ("predictions", "predictions-1")
+    assert first.stage is smooth.stage
+    for index in (0, UNKNOWN):
+        np.testing.assert_array_equal(first(index), second(index))
+        np.testing.assert_array_equal(smooth(index), other(index))
+        kept = second.stage.maps("raw").get_bytes(run.val.names[index])
+        np.testing.assert_array_equal(decode_mask(kept), second(index))
 
 
 @pytest.mark.parametrize("room", [0, 25, 10_000])

@@ -200,9 +200,11 @@ class RegionMiner:
                 store = stage.maps("labels")
                 with run.task(f"regions of round {number}", len(photos)) as ticks:
                     for indices, images in photos.batches(self._batch()):
-                        if store.missing([photos.names[i] for i in indices]):
-                            for index, labels in self._predicted(net, indices, images):
-                                store.put_bytes(photos.names[index], encode_mask(labels))
+                        if not store.missing([photos.names[i] for i in indices]):
+                            ticks.skip(len(indices))
+                            continue
+                        for index, labels in self._predicted(net, indices, images):
+                            store.put_bytes(photos.names[index], encode_mask(labels))
                         ticks.advance(len(indices))
         return MinedRegions(LabelMaps(stage, "labels", photos.names), net, training)
 
