@@ -35,7 +35,7 @@ class StopRule:
     """
 
     most: int = 5
-    settled: float = 0.95
+    settled: float = 0.97
 
     def __post_init__(self) -> None:
         if self.most < 1:

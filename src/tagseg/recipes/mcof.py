@@ -53,7 +53,7 @@ class Config(RegionConfig):
     supplement: bool = number(True, "4.3", "add saliency in the first round; false: Table 4")
     rounds: int = number(5, "5, Table 3", "at most")
     settled: float = number(
-        0.95, "assumed", "agreement with the masks before (mean IoU) that ends the rounds"
+        0.97, "assumed", "agreement with the masks before (mean IoU) that ends the rounds"
     )
     start: Literal["warm", "cold"] = number(
         "warm", "assumed", "later rounds' networks go on from those before, or begin anew"
