@@ -41,9 +41,8 @@ from tagseg.recipes.gap_seeds import SeederMaps
 from tagseg.recipes.photo_saliency import SaliencyConfig
 from tagseg.recipes.schedules import region_schedule, shortened
 from tagseg.recipes.smoothing import Smoothing
-from tagseg.recipes.stages import LabelMaps, some_shapes, training_labels
+from tagseg.recipes.stages import LabelMaps, photo_arrays, some_shapes, training_labels
 from tagseg.recipes.trainings import trained
-from tagseg.run.engine import map_photos
 from tagseg.run.workspace import Stage
 from tagseg.segment.predict import Segmenter
 from tagseg.segment.regions import (
@@ -334,27 +333,13 @@ def photo_superpixels(run: Run, config: RegionConfig) -> tuple[PhotoSuperpixels,
         "photo_side": config.photo_side,
         "reference_side": config.crf_reference_side,
     }
-    with run.stage("superpixels", made_from, [run.photos_key]) as stage:
-        if stage.pending:
-            store = stage.maps("superpixels")
-            index_of = {photo: i for i, photo in enumerate(photos.names)}
-            todo = store.missing(photos.names)
 
-            def one(photo: str) -> Superpixels:
-                image = photos.image(index_of[photo])
-                return superpixels(image, settings, reference_side=config.crf_reference_side)
+    def make(index: int) -> npt.NDArray[np.integer]:
+        found = superpixels(photos.image(index), settings, reference_side=config.crf_reference_side)
+        return found.astype(np.uint16 if found.max() < 1 << 16 else np.int32)
 
-            with run.task("superpixels", len(todo)) as ticks:
-                results = map_photos(one, todo, workers=run.setup.threads, progress=ticks)
-                for photo, found in zip(todo, results, strict=True):
-                    small = found.max() < 1 << 16
-                    store.put(photo, superpixels=found.astype(np.uint16 if small else np.int32))
-
-    def read(index: int) -> Superpixels:
-        found = stage.maps("superpixels").get(photos.names[index])["superpixels"]
-        return found.astype(np.int32)
-
-    return read, stage
+    read, stage = photo_arrays(run, "superpixels", "superpixels", make, made_from)
+    return lambda index: read(index).astype(np.int32), stage
 
 
 def initial_seeds(

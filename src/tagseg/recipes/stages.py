@@ -48,6 +48,7 @@ __all__ = [
     "classifier_scores",
     "each_batch",
     "location_maps",
+    "photo_arrays",
     "photo_masks",
     "photo_regions",
     "predictions",
@@ -256,27 +257,45 @@ def photo_regions(
     run: Run, config: TrainingConfig, *, split: Split = "train"
 ) -> tuple[PhotoRegions, Stage]:
     """Crisp regions of the photos at working size (Saleh et al. 3.1.3)."""
-    photos, key, prefix = run.part(split)
     find = RegionFinder.of(config, run.setup.execution.seed)
     made_from = {"photo_side": config.photo_side, **asdict(find)}
-    with run.stage(f"{prefix}regions", made_from, [key]) as stage:
+    photos = run.part(split).photos
+    return photo_arrays(
+        run,
+        "regions",
+        "crisp regions",
+        lambda index: find(photos.image(index)),
+        made_from,
+        split=split,
+    )
+
+
+def photo_arrays(
+    run: Run,
+    name: str,
+    title: str,
+    make: Callable[[int], npt.NDArray[Any]],
+    made_from: Mapping[str, Any],
+    *,
+    split: Split = "train",
+) -> tuple[Callable[[int], npt.NDArray[Any]], Stage]:
+    """An array of every photo, read by its index: ``make`` (index), run in threads."""
+    photos, key, prefix = run.part(split)
+    with run.stage(f"{prefix}{name}", dict(made_from), [key]) as stage:
         if stage.pending:
-            store = stage.maps("regions")
+            store = stage.maps(name)
             index_of = {photo: i for i, photo in enumerate(photos.names)}
             todo = store.missing(photos.names)
-
-            def one(photo: str) -> Regions:
-                return find(photos.image(index_of[photo]))
-
-            with run.task("crisp regions", len(todo)) as ticks:
-                results = map_photos(one, todo, workers=run.setup.threads, progress=ticks)
-                for photo, regions in zip(todo, results, strict=True):
-                    store.put(photo, regions=regions)
-
-    def read(index: int) -> Regions:
-        return stage.maps("regions").get(photos.names[index])["regions"]
-
-    return read, stage
+            with run.task(title, len(todo)) as ticks:
+                results = map_photos(
+                    lambda photo: make(index_of[photo]),
+                    todo,
+                    workers=run.setup.threads,
+                    progress=ticks,
+                )
+                for photo, array in zip(todo, results, strict=True):
+                    store.put(photo, **{name: array})
+    return lambda index: stage.maps(name).get(photos.names[index])[name], stage
 
 
 def training_labels(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Generic, NamedTuple, TypeVar
 
@@ -13,7 +14,9 @@ import numpy as np
 from tagseg.data.ground_truth import GroundTruth
 from tagseg.recipes.base import Product, Run, Setup, Split, TrainingConfig
 from tagseg.recipes.scoring import key_of_truth, score_product
+from tagseg.recipes.seed_scoring import truth_at_work
 from tagseg.recipes.session import Data, Options, make_settings
+from tagseg.recipes.stages import LabelMaps, training_labels
 from tagseg.run.progress import Progress
 from tagseg.run.workspace import Stage, Workspace
 
@@ -118,6 +121,17 @@ class Context(Generic[C]):
             lenders=[self.folder, *(other for other in others if other != folder)],
         ) as work:
             yield self.data.run(self.setup, work, self.progress), config
+
+    def is_annotated(self, run: Run) -> bool:
+        """Whether every training photo has ground truth, which upper rows need."""
+        return all(map(self.truth.has, run.photos.names))
+
+    def true_labels(self, run: Run) -> LabelMaps | None:
+        """Ground truth as training labels; None unless every training photo has it."""
+        if not self.is_annotated(run):
+            return None
+        truth_of = partial(truth_at_work, run.photos, self.truth)
+        return training_labels(run, "ground-truth", truth_of, {}, [key_of_truth(self.truth)])
 
     def measure(
         self,

@@ -18,7 +18,7 @@ from tagseg.recipes.guided import PAPER, Config, segmenter_from
 from tagseg.recipes.large_fov import large_fov_segmenter
 from tagseg.recipes.scoring import key_of_truth, score_product
 from tagseg.recipes.seed_scoring import find_seed_maps, score_seeds, truth_at_work
-from tagseg.recipes.stages import LabelMaps, classifier_scores, predictions, training_labels
+from tagseg.recipes.stages import LabelMaps, classifier_scores, predictions
 from tagseg.recipes.tables.base import Context, Row, Study, Table, percent
 from tagseg.run.workspace import Stage
 from tagseg.segment.predict import Segmenter
@@ -263,9 +263,9 @@ def _precision_at(
 def _guided(context: Context[Config], name: str, row: Row) -> dict[str, Any]:
     """Quality of guide labels, and mIoU of their segmenter without and with CRF."""
     with context.variant(row) as (run, config):
-        if name in ("oracle", "full") and not _is_annotated(context, run):
-            return {"guides": [None] * 4, "plain": None, "smooth": None, "photos": 0}
         labels = _labels(context, run, config, name)
+        if labels is None:
+            return {"guides": [None] * 4, "plain": None, "smooth": None, "photos": 0}
         guides = Product("guide labels", "train", labels, (labels.stage,))
 
         def quality() -> list[float | None]:
@@ -281,18 +281,16 @@ def _guided(context: Context[Config], name: str, row: Row) -> dict[str, Any]:
     return {"guides": found, "plain": plain[0], "smooth": smooth[0], "photos": plain[1]}
 
 
-def _labels(context: Context[Config], run: Run, config: Config, name: str) -> LabelMaps:
-    if name not in ("oracle", "full"):
+def _labels(context: Context[Config], run: Run, config: Config, name: str) -> LabelMaps | None:
+    """Training labels of a row; None if they need ground truth that is not there."""
+    if name == "full":
+        return context.true_labels(run)
+    if name != "oracle":
         return guide_labels(run, config).labels
-    truth_of, key = partial(truth_at_work, run.photos, context.truth), key_of_truth(context.truth)
-    if name == "oracle":
-        return oracle_labels(run, config, truth_of, key)
-    return training_labels(run, "ground-truth", truth_of, {}, [key])
-
-
-def _is_annotated(context: Context[Config], run: Run) -> bool:
-    """Whether every training photo has ground truth, which the two upper rows need."""
-    return all(map(context.truth.has, run.photos.names))
+    if not context.is_annotated(run):
+        return None
+    truth_of = partial(truth_at_work, run.photos, context.truth)
+    return oracle_labels(run, config, truth_of, key_of_truth(context.truth))
 
 
 def _precision_recall(counts: npt.NDArray[np.int64]) -> list[float | None]:

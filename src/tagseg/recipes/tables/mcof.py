@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import partial
 from typing import Any
 
 from tagseg.recipes import mcof
 from tagseg.recipes.base import Product
 from tagseg.recipes.large_fov import large_fov_segmenter
 from tagseg.recipes.mcof import PAPER, Config
-from tagseg.recipes.scoring import key_of_truth
-from tagseg.recipes.seed_scoring import truth_at_work
-from tagseg.recipes.stages import predictions, training_labels
+from tagseg.recipes.stages import predictions
 from tagseg.recipes.tables.base import Context, Row, Score, Study, Table
 
 __all__ = ["PAPER", "TABLES"]
@@ -159,10 +156,9 @@ def _full_supervision(context: Context[Config], part: float) -> float | None:
     """PixelNet trained on ground truth, in per cent; None if not all training photos have it."""
     row = Row(f"full-{part:g}", "PixelNet on ground truth", _FULL, None)
     with context.variant(row) as (run, config):
-        if not all(map(context.truth.has, run.photos.names)):
+        labels = context.true_labels(run)
+        if labels is None:
             return None
-        truth_of = partial(truth_at_work, run.photos, context.truth)
-        labels = training_labels(run, "ground-truth", truth_of, {}, [key_of_truth(context.truth)])
         segmenter, stage = large_fov_segmenter(run, config, labels, [labels.stage], part=part)
         raw, smooth = predictions(run, segmenter, stage, run.part("val").photos)
         best = smooth if smooth is not None else raw
