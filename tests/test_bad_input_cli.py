@@ -916,8 +916,8 @@ def demo_without_photos(place):
 
 @case
 def demo_of_an_unknown_recipe(place):
-    line = "there is no recipe 'mcof'; choose one of builtin_priors, "
-    return ("demo", "--recipe", "mcof", "--out", place.out), line
+    line = "there is no recipe 'u-net'; choose one of builtin_priors, "
+    return ("demo", "--recipe", "u-net", "--out", place.out), line
 
 
 @case
