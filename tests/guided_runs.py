@@ -1,27 +1,48 @@
-"""What tests of guided segmentation, SEC and MCOF share: few odd photos, boxes, maps, and a Run."""
+"""What tests of guided segmentation, SEC, MCOF and coarse to fine share.
+
+Few odd photos, boxes, maps, a Run, and what its trainings begin with.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from types import ModuleType
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
+import pytest
+import torch
 from PIL import Image as PilImage
 
 from small_runs import CLASSES, GREY, NEGATIVE, OPTIONS, QUICK, UNKNOWN, Photos
 from tagseg.data.dataset import Dataset
 from tagseg.data.scenes import write_box_scenes
-from tagseg.maps import IGNORE
+from tagseg.data.transforms import Augmentation
+from tagseg.maps import IGNORE, Labels
 from tagseg.recipes.base import Run
 from tagseg.recipes.session import Options, check_data, make_setup
 from tagseg.run.progress import Progress
 from tagseg.run.workspace import Workspace
+from tagseg.training import Schedule
 
-__all__ = ["FEW", "LINE", "MINING", "few_photos", "open_run", "write_boxes", "write_maps"]
+__all__ = [
+    "FEW",
+    "LINE",
+    "MINING",
+    "RECURSION",
+    "TWO_TAGS",
+    "Begun",
+    "begun_trainings",
+    "few_photos",
+    "one_label_photos",
+    "open_run",
+    "write_boxes",
+    "write_maps",
+]
 
 FEW: dict[str, Any] = {
     **QUICK,
@@ -36,7 +57,13 @@ MINING: dict[str, Any] = {
     "regionnet_side": 64,
     "saliency": "barrier",
 }  # for recipe mcof, beside QUICK or FEW
+RECURSION: dict[str, Any] = {
+    "rounds": 2,
+    "saliency": "barrier",
+    "segmenter_learning_rate": 0.0003,  # at which masks do not vanish in so few steps
+}  # for recipes coarse_to_fine and coarse_to_fine_foreground, beside QUICK or FEW
 LINE = "line"  # a photo one pixel high
+TWO_TAGS = "train_1"  # the one photo of one_label_photos that has two tags
 _CHOSEN = (0, 1, 2, GREY, 5, NEGATIVE, UNKNOWN)
 
 
@@ -51,6 +78,42 @@ def few_photos(photos: Photos) -> Dataset:
         known=np.append(True, chosen.known),
         sources=(row, *chosen.sources),
     )
+
+
+def one_label_photos(photos: Photos) -> Dataset:
+    """The same, five of which have one tag each, of two classes, and one has two tags."""
+    few = few_photos(photos)
+    tags = few.tags.copy()
+    for index, name in enumerate(few.names):
+        if name != TWO_TAGS and name not in photos.val:
+            tags[index, np.flatnonzero(tags[index])[1:]] = False
+    return replace(few, tags=tags)
+
+
+class Begun(NamedTuple):
+    """What a training on a network's own grid began with."""
+
+    weights: dict[str, torch.Tensor]
+    labels: Callable[[int], Labels]
+    how: Augmentation
+    schedule: Schedule
+    named: dict[str, Any]
+
+
+def begun_trainings(monkeypatch: pytest.MonkeyPatch, module: ModuleType) -> list[Begun]:
+    """What the trainings by a module's ``fit_on_grid`` begin with, in order."""
+    found: list[Begun] = []
+    real = module.fit_on_grid
+
+    def fit(
+        net: Any, photos: Any, labels: Any, objective: Any, how: Any, schedule: Any, **named: Any
+    ) -> Any:
+        weights = {name: tensor.clone() for name, tensor in net.state_dict().items()}
+        found.append(Begun(weights, labels, how, schedule, named))
+        return real(net, photos, labels, objective, how, schedule, **named)
+
+    monkeypatch.setattr(module, "fit_on_grid", fit)
+    return found
 
 
 def write_boxes(folder: Path, count: int = 4, seed: int = 100) -> Path:

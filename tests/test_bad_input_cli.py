@@ -249,7 +249,7 @@ wrong_value_of("mcof", "mining=perhaps", "--set mining: 'perhaps' does not fit; 
 def flag_of_other_recipes(recipe: str, flag: str) -> None:
     CASES[f"{recipe} takes no {flag}"] = lambda place: (
         place.train("--recipe", recipe, flag, place.scenes),
-        f"recipe {recipe} takes no {flag}; use --recipe guided or mcof",
+        f"recipe {recipe} takes no {flag}; use guided, mcof or coarse_to_fine",
     )
 
 

@@ -18,7 +18,7 @@ import tagseg as package
 from guided_runs import MINING, write_boxes
 from small_runs import DISTINCT, QUICK_FLAGS, Said, contents, tagseg
 from tagseg import cli
-from tagseg.data.images import read_mask
+from tagseg.data.images import read_mask, write_mask
 from tagseg.data.scenes import SCENES
 from tagseg.recipes.catalog import RECIPES
 
@@ -104,7 +104,7 @@ def test_fields_of_a_recipe(name):
     told = tagseg("recipes", "--fields", name)
     assert told.status == 0
     assert "photo_side = 500\n    longest side of photos" in told.out
-    wide = name in ("guided", "mcof")
+    wide = name in ("guided", "mcof", "coarse_to_fine", "coarse_to_fine_foreground")
     assert f"crf_bilateral = {'4.0,121.0,5.0' if wide else '10.0,80.0,13.0'}\n" in told.out
     assert "segmenter_crf = true\n" in told.out
     assert "classifier_iterations = none\n" in told.out
@@ -166,6 +166,110 @@ def test_train_on_csv_with_unlisted_photos(scenes, tmp_path):
     about = json.loads((tmp_path / "run" / "run.json").read_text())
     assert about["photos"] == 12
     assert "left out, because not in the tag file: 20" in about["audit"]
+
+
+def another_set(scenes: Path, folder: Path) -> Path:
+    """The scenes to validate with as a data set of its own: other class order, no tags."""
+    classes = ("Unicorn", *(name.upper() for name in reversed(SCENES.classes)))
+    (folder / "masks").mkdir(parents=True)
+    (folder / "classes.txt").write_text("\n".join(classes))
+    ids = np.r_[0, range(len(SCENES.classes) + 1, 1, -1)].astype(np.uint8)
+    ids = np.r_[ids, np.full(256 - len(ids), 255, np.uint8)]
+    for i in range(8):
+        name = f"val_{i:05d}"
+        shutil.copy(scenes / "JPEGImages" / f"{name}.jpg", folder)
+        labels = read_mask(scenes / "SegmentationClass" / f"{name}.png")
+        write_mask(folder / "masks" / f"{name}.png", ids[labels])
+    return folder
+
+
+def _scores(said: Said) -> list[str]:
+    return [line for line in said.out.splitlines() if line.startswith("mIoU")]
+
+
+def test_another_data_set_as_target(scenes, tmp_path):
+    """Other names, other order of classes, no tags: the scores are the same to the digit."""
+    target = another_set(scenes, tmp_path / "other")
+    words = ("train", scenes, "--train", "train", "--recipe", "cam_baseline", *QUICK_FLAGS)
+    truth = scenes / "SegmentationClass"
+    plain = tagseg(*words, "--out", tmp_path / "a", "--val", "val", "--ground-truth", truth)
+    words = (*words, "--target", target, "--target-ground-truth", target / "masks")
+    both = tagseg(*words, "--out", tmp_path / "b", "--ground-truth", truth)
+    alone = tagseg(*words, "--out", tmp_path / "c")
+    assert (plain.status, both.status, alone.status) == (0, 0, 0)
+    of_val = [line for line in _scores(plain) if "  val  " in line]
+    assert of_val
+    assert _scores(both) == _scores(plain)
+    assert _scores(alone) == of_val
+    note = "note: classes of the target that are not learned count as background: Unicorn"
+    assert note in alone.err.splitlines()
+    page = (tmp_path / "b" / "report.html").read_text()
+    assert "target/val_0000" in page
+    (tmp_path / "some.txt").write_text("val_00003.jpg\nval_00001\n")
+    told = tagseg("check", scenes, "--target", target, "--val", tmp_path / "some.txt")
+    assert told.out.startswith("34 photos, 8 classes\n")
+    assert re.search("without tags: [0-9]+ negative, 2 unknown", told.out)
+    assert "val_00001, target/val_00001; with different tags; both in training and in" in told.out
+
+
+def test_imagenets_folders_and_another_data_set(scenes, tmp_path):
+    rows = (scenes / "tags.csv").read_text().splitlines()[1:25]
+    first = {row.split(",")[0]: row.split(",")[1].split(";")[0] for row in rows}
+    wnids = {name: f"n{i:08d}" for i, name in enumerate(sorted({*first.values()} - {""}), 5)}
+    for photo, name in first.items():
+        file = tmp_path / "in" / "train" / wnids.get(name, "n00000001") / f"{Path(photo).stem}.JPEG"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(scenes / "JPEGImages" / f"{Path(photo).stem}.jpg", file)
+    listing = tmp_path / "synsets.txt"
+    listing.write_text("".join(f"{wnid} {name}  # of mine\n" for name, wnid in wnids.items()))
+    words = (tmp_path / "in", "--synsets", listing, "--target", scenes, "--val", "val")
+    told = tagseg("check", *words)
+    n_first = sum(name != "" for name in first.values())
+    assert told.out.startswith(f"{n_first + 8} photos, {len(wnids)} classes\n")
+    assert f"left out, because not in the tag file: {24 - n_first}" in told.out
+    said = tagseg(
+        *("train", *words, "--target-ground-truth", scenes / "SegmentationClass"),
+        *("--recipe", "cam_baseline", *QUICK_FLAGS, "--out", tmp_path / "run"),
+    )
+    assert said.status == 0
+    assert all(line.endswith(" 8 photos") for line in _scores(said))
+    assert _scores(said)
+
+
+@pytest.mark.parametrize(
+    ("flags", "line"),
+    [
+        (["--target-tags", "t.csv"], "--target-tags is given without --target; give --target DIR"),
+        (["--target-layout", "voc"], "--target-layout is given without --target"),
+        (["--target-ground-truth", "m"], "--target-ground-truth is given without --target"),
+        (["--target", "no"], "no: this folder does not exist; check the path"),
+        (["--target", "{scenes}", "--val", "vla"], "{scenes}: there is no list 'vla'; give a list"),
+        (["--target", "{other}"], "the target has no class of those to learn: it has aeroplan"),
+        (
+            ["--target", "{scenes}", "--target-ground-truth", "no"],
+            "no: this folder does not exist; check the path",
+        ),
+        (["--layout", "imagenet"], "layout 'imagenet' needs a list of synsets; give --synsets F"),
+        (["--synsets", "no"], "no: cannot be read: No such file or directory; check the path"),
+        (
+            ["--synsets", "{scenes}/classes.txt"],
+            "{scenes}/classes.txt, line 1: 'background' is not the id of a noun synset; write ",
+        ),
+        (["--layout", "object_discovery"], "{scenes}: no photos in folders Airplane, Car, Horse;"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_bad_sources_and_targets(scenes, tmp_path, monkeypatch, flags, line):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "other").mkdir()
+    shutil.copy(scenes / "JPEGImages" / "val_00000.jpg", tmp_path / "other")
+    (tmp_path / "other" / "classes.txt").write_text("aeroplan\n")
+    places = {"scenes": scenes, "other": tmp_path / "other"}
+    said = tagseg("train", scenes, "--out", "run", *(flag.format(**places) for flag in flags))
+    assert (said.status, said.out) == (2, "")
+    assert said.err.startswith("tagseg: error: " + line.format(**places))
+    assert said.err.count("\n") == 1
+    assert not (tmp_path / "run").exists()
 
 
 def test_percentage_of_full_supervision(scenes, finished, tmp_path):

@@ -20,6 +20,7 @@ PUBLIC = [
     "load_dataset",
     "load_segmenter",
     "train",
+    "with_target",
 ]
 
 

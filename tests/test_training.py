@@ -127,7 +127,7 @@ def assert_same_bits(ours: dict[str, Tensor], expected: dict[str, Tensor]) -> No
         assert torch.equal(ours[name], tensor), name
 
 
-@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+@pytest.mark.parametrize("optimizer", ["sgd", "adam", "adamw"])
 @pytest.mark.parametrize(
     ("save", "stop", "workers"), [(33, 47, 0), (33, 47, 1), (1, 2, 0), (20, 20, 0), (40, 49, 0)]
 )
@@ -315,6 +315,41 @@ def test_adamw_moves_by_the_rate_of_its_group() -> None:
         assert getattr(net, name).item() == pytest.approx(1 - rate * 0.5 - rate, rel=1e-5)
 
 
+@pytest.mark.parametrize("optimizer", ["sgd", "adam", "adamw"])
+def test_a_groups_own_weight_decay_takes_the_place_of_the_schedules(optimizer: Any) -> None:
+    """Without a gradient from the loss only the decay moves a weight."""
+    net = Weights({"own": 1.0, "none": 1.0, "schedules": 1.0})
+    groups = net.groups()
+    groups[0]["weight_decay"], groups[1]["weight_decay"] = 0.25, 0.0
+    schedule = Schedule(1, 1, 0.01, optimizer, weight_decay=0.5)
+    train(
+        net, lambda module, _: 0 * sum(p.sum() for p in module.parameters()), nothing, 1, schedule,
+        groups=groups,
+    )  # fmt: skip
+    # Adam's first step is the rate itself, whatever the gradient that the penalty makes.
+    moves = {"sgd": (0.0025, 0.005), "adam": (0.01, 0.01), "adamw": (0.0025, 0.005)}[optimizer]
+    assert 1 - net.own.item() == pytest.approx(moves[0], rel=1e-5)  # type: ignore[operator]
+    assert net.none.item() == 1  # type: ignore[operator]
+    assert 1 - net.schedules.item() == pytest.approx(moves[1], rel=1e-5)  # type: ignore[operator]
+
+
+def test_adam_with_decay_equals_the_loop() -> None:
+    """Kingma & Ba 2015 on the loss's gradient and the penalty's, decay * weight."""
+    net, gradient = Weights({"w": 2.0}), 0.3
+    schedule = Schedule(
+        20, 1, 0.05, optimizer="adam", policy="step", steps=(0.5,), weight_decay=0.4
+    )
+    train(net, lambda module, _: gradient * module.w.sum(), nothing, 1, schedule)
+    weight, first, second = 2.0, 0.0, 0.0
+    for t in range(20):
+        g = gradient + 0.4 * weight
+        first, second = 0.9 * first + 0.1 * g, 0.999 * second + 0.001 * g * g
+        rate = 0.05 * (1.0 if t < 10 else 0.1)
+        mean, square = first / (1 - 0.9 ** (t + 1)), second / (1 - 0.999 ** (t + 1))
+        weight -= rate * mean / (math.sqrt(square) + 1e-8)
+    assert net.w.item() == pytest.approx(weight, rel=1e-6)  # type: ignore[operator]
+
+
 def test_the_logged_loss_is_the_mean_since_the_last_line() -> None:
     net = Weights({"w": 0.0})
     losses = iter(range(1, 46))
@@ -432,7 +467,7 @@ def test_an_error_in_a_sample_stays_one_line(workers: int) -> None:
         ({"batch_size": 0}, "batch_size is 0; use 1 or more"),
         ({"learning_rate": 0.0}, "learning_rate is 0.0; use a value over 0"),
         ({"learning_rate": math.nan}, "learning_rate is nan"),
-        ({"optimizer": "adam"}, "optimizer is 'adam'; use sgd or adamw"),
+        ({"optimizer": "rmsprop"}, "optimizer is 'rmsprop'; use sgd, adam or adamw"),
         ({"policy": "cosine"}, "policy is 'cosine'; use step or poly"),
     ],
 )

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from tagseg.data.dataset import Dataset
     from tagseg.data.ground_truth import GroundTruth
     from tagseg.data.loading import load_dataset
+    from tagseg.data.targets import with_target
     from tagseg.errors import TagsegError
     from tagseg.evaluate.masks import evaluate_masks
     from tagseg.recipes.models import load_segmenter
@@ -40,6 +41,7 @@ __all__ = [
     "load_dataset",
     "load_segmenter",
     "train",
+    "with_target",
 ]
 
 __version__ = version("tagseg")
@@ -57,6 +59,7 @@ _HOMES = {
     "load_dataset": "data.loading",
     "load_segmenter": "recipes.models",
     "train": "recipes.session",
+    "with_target": "data.targets",
 }
 
 

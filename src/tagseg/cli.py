@@ -8,7 +8,7 @@ import shlex
 import sys
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
@@ -16,6 +16,8 @@ from tagseg.errors import ConfigError, TagsegError
 
 if TYPE_CHECKING:
     from tagseg.data.dataset import Dataset
+    from tagseg.data.ground_truth import GroundTruth
+    from tagseg.data.scenes import SceneKind
     from tagseg.evaluate.masks import MaskScores
     from tagseg.recipes.session import Options
     from tagseg.run.progress import Progress
@@ -47,6 +49,13 @@ class Precision(StrEnum):
     bf16 = "bf16"
 
 
+class StudentSize(StrEnum):
+    """How large a student is."""
+
+    small = "small"
+    published = "published"
+
+
 class UntaggedPhotos(StrEnum):
     """What a photo without tags means."""
 
@@ -62,6 +71,9 @@ class LayoutName(StrEnum):
     jsonl = "jsonl"
     folders = "folders"
     voc = "voc"
+    imagenet = "imagenet"
+    object_discovery = "object_discovery"
+    object_discovery_100 = "object_discovery_100"
 
 
 _SALIENCY_FIELDS = {"boxes", "saliency", "saliency_maps"}
@@ -78,11 +90,27 @@ Untagged = Annotated[
     UntaggedPhotos | None, typer.Option(help="What photos without tags are; needed if any exist.")
 ]
 Layout = Annotated[LayoutName, typer.Option(help="Layout of the folder.")]
+Synsets = Annotated[
+    Path | None,
+    typer.Option(help="Synset and class, one pair a line, for ImageNet's folders of synsets."),
+]
+TargetPhotos = Annotated[
+    Path | None,
+    typer.Option("--target", help="Folder of another data set, to score; never trained on."),
+]
+TargetTags = Annotated[
+    Path | None, typer.Option(help="Tag file of --target. [default: what it holds, or none]")
+]
+TargetLayout = Annotated[LayoutName, typer.Option(help="Layout of --target.")]
+TargetTruth = Annotated[
+    Path | None, typer.Option(help="Folder of ground-truth masks of --target's photos.")
+]
 TrainList = Annotated[
     str | None, typer.Option("--train", help="List of training photos. [default: all but --val]")
 ]
 ValList = Annotated[
-    str | None, typer.Option("--val", help="List of photos to score; never trained on.")
+    str | None,
+    typer.Option("--val", help="List of photos to score, never trained on; of --target, if given."),
 ]
 Truth = Annotated[
     Path | None, typer.Option(help="Folder of ground-truth masks; for evaluation only.")
@@ -109,9 +137,14 @@ def train(
     classes: ClassList = None,
     untagged: Untagged = None,
     layout: Layout = LayoutName.auto,
+    synsets: Synsets = None,
     train_list: TrainList = None,
     val: ValList = None,
     ground_truth: Truth = None,
+    target: TargetPhotos = None,
+    target_tags: TargetTags = None,
+    target_layout: TargetLayout = LayoutName.auto,
+    target_ground_truth: TargetTruth = None,
     full_supervision: Annotated[
         Path | None, typer.Option(help="Run of full_supervision, to state the percentage of it.")
     ] = None,
@@ -124,6 +157,10 @@ def train(
     ] = None,
     box_photos: Annotated[
         Path | None, typer.Option(help="Folder of the boxes' photos. [default: beside them]")
+    ] = None,
+    coarse_masks: Annotated[
+        Path | None,
+        typer.Option(help="Folder of coarse masks to begin with, hard or soft (coarse_to_fine)."),
     ] = None,
     backbone: Backbone = "mobilenet_v2",
     weights: Weights = "imagenet",
@@ -143,11 +180,15 @@ def train(
     kind = find_recipe(recipe).Config
     values = parse_settings(kind, settings or [])
     values |= _paths(kind, recipe, saliency_maps=saliency, boxes=boxes, box_photos=box_photos)
+    values |= _coarse_masks(kind, recipe, saliency, coarse_masks)
     options = Options(
         backbone, weights, device.value, precision.value, seed, workers, threads, allow_skipped
     )
-    dataset, held_out = _load(photos, tags, classes, untagged, layout, train_list, val)
-    _train_and_tell(dataset, recipe, values, held_out, ground_truth, out, options, full_supervision)
+    source = _Photos(photos, tags, classes, untagged, layout, synsets, train_list, val)
+    other = _target(target, target_tags, target_layout, target_ground_truth)
+    loaded = _load(source, other)
+    truth = _truth(loaded, ground_truth, target_ground_truth)
+    _train_and_tell(loaded, recipe, values, truth, out, options, full_supervision)
 
 
 @app.command()
@@ -157,8 +198,12 @@ def check(
     classes: ClassList = None,
     untagged: Untagged = None,
     layout: Layout = LayoutName.auto,
+    synsets: Synsets = None,
     train_list: TrainList = None,
     val: ValList = None,
+    target: TargetPhotos = None,
+    target_tags: TargetTags = None,
+    target_layout: TargetLayout = LayoutName.auto,
     allow_skipped: Skipped = 0.01,
     threads: Threads = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
@@ -169,7 +214,8 @@ def check(
     from tagseg.run.engine import usable_cores
 
     options = Options(threads=threads, allow_skipped=allow_skipped)
-    dataset, held_out = _load(photos, tags, classes, untagged, layout, train_list, val)
+    source = _Photos(photos, tags, classes, untagged, layout, synsets, train_list, val)
+    dataset, held_out, _ = _load(source, _target(target, target_tags, target_layout))
     with _progress().task("checking the photos", len(dataset)) as ticks:
         found = audit(
             dataset,
@@ -279,9 +325,14 @@ def tables(
     classes: ClassList = None,
     untagged: Untagged = None,
     layout: Layout = LayoutName.auto,
+    synsets: Synsets = None,
     train_list: TrainList = None,
     val: ValList = None,
     ground_truth: Truth = None,
+    target: TargetPhotos = None,
+    target_tags: TargetTags = None,
+    target_layout: TargetLayout = LayoutName.auto,
+    target_ground_truth: TargetTruth = None,
     only: Annotated[
         str | None, typer.Option(help="Some tables, such as 4,6. [default: all of the paper]")
     ] = None,
@@ -289,16 +340,17 @@ def tables(
     threads: Threads = None,
 ) -> None:
     """Rerun a paper's ablations on the photos of a run, beside the paper's own figures."""
-    from tagseg.data.ground_truth import GroundTruth
     from tagseg.recipes.tables.making import make_tables
 
-    dataset, held_out = _load(photos, tags, classes, untagged, layout, train_list, val)
+    source = _Photos(photos, tags, classes, untagged, layout, synsets, train_list, val)
+    other = _target(target, target_tags, target_layout, target_ground_truth)
+    loaded = _load(source, other)
     made = make_tables(
         paper,
-        dataset,
+        loaded.photos,
         run,
-        val=held_out,
-        ground_truth=GroundTruth(ground_truth, dataset.classes) if ground_truth else None,
+        val=loaded.val,
+        ground_truth=_truth(loaded, ground_truth, target_ground_truth),
         only=[name.strip() for name in only.split(",")] if only is not None else (),
         device=device.value,
         threads=threads,
@@ -374,6 +426,53 @@ def train_saliency(
 
 
 @app.command()
+def train_student(
+    videos: Annotated[Path, typer.Argument(help="Video file, or folder of videos or of frames.")],
+    out: Annotated[Path, typer.Option(help="File of the student, .safetensors.")],
+    size: Annotated[
+        StudentSize, typer.Option(help="The published network wants a GPU.")
+    ] = StudentSize.small,
+    masks: Annotated[
+        Path | None,
+        typer.Option(help="Folder of masks, <shot>/<frame>.png; to score shots held out alone."),
+    ] = None,
+    part: Annotated[
+        float, typer.Option(help="Share of the frames, the teacher's best, to train on.")
+    ] = 0.15,
+    iterations: Annotated[
+        int | None, typer.Option(help="Updates of 32 crops. [default: by the size]")
+    ] = None,
+    max_frames: Annotated[int, typer.Option(help="Most frames to train on.")] = 10_000,
+    device: DeviceFlag = Device.auto,
+    precision: PrecisionFlag = Precision.auto,
+    seed: Seed = 0,
+    threads: Threads = None,
+) -> None:
+    """Train a student, which finds objects in photos, from unlabelled video."""
+    from tagseg.recipes.session import Options
+    from tagseg.recipes.training_student import train_student
+    from tagseg.run.engine import set_threads, usable_cores
+
+    options = Options(device=device.value, precision=precision.value, seed=seed, threads=threads)
+    set_threads(options.threads or usable_cores())
+    done = train_student(
+        videos,
+        out,
+        size=size.value,
+        part=part,
+        iterations=iterations,
+        max_frames=max_frames,
+        masks=masks,
+        device=options.device,
+        precision=options.precision,
+        seed=options.seed,
+        progress=_progress(),
+    )
+    typer.echo("\n".join(done.lines()))
+    typer.echo(f"written: {out}")
+
+
+@app.command()
 def demo(
     out: Annotated[Path, typer.Option(help="Folder for scenes and run.")] = Path("runs/demo"),
     train_photos: Annotated[int, typer.Option("--train", help="Scenes to train on.")] = 2000,
@@ -383,7 +482,7 @@ def demo(
     settings: Settings = None,
 ) -> None:
     """Generate scenes and learn to segment them from their tags alone."""
-    from tagseg.data.scenes import write_scenes
+    from tagseg.data.scenes import SINGLE
     from tagseg.recipes.catalog import find_recipe
     from tagseg.recipes.session import Options
     from tagseg.recipes.settings import parse_settings
@@ -396,34 +495,41 @@ def demo(
     options = Options(backbone="tiny", seed=seed)
     if min(train_photos, val_photos) < 1:
         raise ConfigError(f"{train_photos} + {val_photos} scenes are too few", do="ask for more")
-    scenes = out / f"scenes-{train_photos}-{val_photos}"
     progress = _progress()
-    if not scenes.exists():
-        scenes.parent.mkdir(parents=True, exist_ok=True)
-        with progress.task("generating scenes", train_photos + val_photos) as ticks:
-            write_scenes(scenes, train=train_photos, val=val_photos, advance=ticks.advance)
-    learned_from_boxes = getattr(kind, "papers_saliency", None) == "boxes"
-    if learned_from_boxes and not _SALIENCY_FIELDS & values.keys():
+    scenes = out / f"scenes-{train_photos}-{val_photos}"
+    _write_demo(scenes, progress, train=train_photos, val=val_photos)
+    source, target = _Photos(scenes, untagged=UntaggedPhotos.negative, val="val"), None
+    papers_saliency = getattr(kind, "papers_saliency", None)
+    if papers_saliency == "boxes" and not _SALIENCY_FIELDS & values.keys():
         values["boxes"] = str(_demo_boxes(out, train_photos, progress))
-    dataset, held_out = _load(
-        scenes, None, None, UntaggedPhotos.negative, LayoutName.voc, None, "val"
-    )
+    if papers_saliency == "student":  # one label a photo is enough, of another data set
+        single = out / f"single-{train_photos}"
+        _write_demo(single, progress, train=train_photos, val=0, kind=SINGLE)
+        source = source._replace(folder=single)
+        target = _Target(scenes, None, LayoutName.voc, scenes / "SegmentationClass")
+    loaded = _load(source, target)
+    truth = _truth(loaded, source.folder / "SegmentationClass", scenes / "SegmentationClass")
     run = out / recipe
-    _train_and_tell(
-        dataset,
-        recipe,
-        values,
-        held_out,
-        scenes / "SegmentationClass",
-        run,
-        options,
-        None,
-    )
+    _train_and_tell(loaded, recipe, values, truth, run, options, None)
     if without_regions:
         typer.echo("note: to be quick, mask_regions=none; --set mask_regions=crisp takes longer")
     follow = ["tagseg", "predict", run, scenes / "JPEGImages", "--out", out / "masks"]
     follow += ["--overlays", out / "overlays"]
     typer.echo(f"next: {shlex.join(map(str, follow))}")
+
+
+def _write_demo(
+    folder: Path, progress: Progress, *, train: int, val: int, kind: SceneKind | None = None
+) -> None:
+    """Generated scenes, unless they are there."""
+    from tagseg.data.scenes import SCENES, write_scenes
+
+    if folder.exists():
+        return
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with progress.task("generating scenes", train + val) as ticks:
+        chosen = kind if kind is not None else SCENES
+        write_scenes(folder, train=train, val=val, kind=chosen, advance=ticks.advance)
 
 
 def _demo_boxes(out: Path, train_photos: int, progress: Progress) -> Path:
@@ -472,37 +578,108 @@ def _progress() -> Progress:
     return Progress(Console(stderr=True))
 
 
-def _load(
-    photos: Path,
-    tags: Path | None,
-    classes: Path | None,
-    untagged: UntaggedPhotos | None,
-    layout: LayoutName,
-    train_list: str | None,
-    val: str | None,
-) -> tuple[Dataset, tuple[str, ...]]:
-    """The photos for training and validation together, and the names of the latter."""
-    from tagseg.data.loading import load_dataset
+class _Photos(NamedTuple):
+    """The flags of a data set to learn from."""
 
-    def load(split: Any) -> Dataset:
+    folder: Path
+    tags: Path | None = None
+    classes: Path | None = None
+    untagged: UntaggedPhotos | None = None
+    layout: LayoutName = LayoutName.auto
+    synsets: Path | None = None
+    train_list: str | None = None
+    val: str | None = None
+
+    def load(self, split: str | list[str] | None) -> Dataset:
+        from tagseg.data.loading import load_dataset
+
         return load_dataset(
-            photos,
-            tags=tags,
-            classes=classes,
-            untagged=untagged.value if untagged is not None else None,
-            layout=layout.value,
+            self.folder,
+            tags=self.tags,
+            classes=self.classes,
+            untagged=self.untagged.value if self.untagged is not None else None,
+            layout=self.layout.value,
             split=split,
+            synsets=self.synsets,
         )
 
-    if train_list is None:
-        dataset = load(None)
-        if val is None:
-            return dataset, ()
-    elif val is None:
-        return load(train_list), ()
-    else:
-        dataset = load([train_list, val])
-    return dataset, load(val).names
+
+class _Target(NamedTuple):
+    """The flags of another data set, to be predicted and scored."""
+
+    folder: Path
+    tags: Path | None
+    layout: LayoutName
+    masks: Path | None
+
+    def load(self, split: str | None) -> Dataset:
+        from tagseg.data.loading import load_target
+
+        return load_target(
+            self.folder, tags=self.tags, layout=self.layout.value, split=split, masks=self.masks
+        )
+
+
+class _Loaded(NamedTuple):
+    """All photos, the names of those to score, and the target's own classes if there is one."""
+
+    photos: Dataset
+    val: tuple[str, ...]
+    target_classes: tuple[str, ...] | None
+
+
+def _target(
+    folder: Path | None,
+    tags: Path | None,
+    layout: LayoutName,
+    ground_truth: Path | None = None,
+) -> _Target | None:
+    if folder is not None:
+        return _Target(folder, tags, layout, ground_truth)
+    given = {
+        "tags": tags is not None,
+        "layout": layout is not LayoutName.auto,
+        "ground-truth": ground_truth is not None,
+    }
+    for flag, is_given in given.items():
+        if is_given:
+            raise ConfigError(f"--target-{flag} is given without --target", do="give --target DIR")
+    return None
+
+
+def _load(source: _Photos, target: _Target | None = None) -> _Loaded:
+    """The photos for training and validation together."""
+    if target is not None:
+        return _load_both(source, target)
+    train_list, val = source.train_list, source.val
+    if val is None:
+        return _Loaded(source.load(train_list), (), None)
+    dataset = source.load(None if train_list is None else [train_list, val])
+    return _Loaded(dataset, source.load(val).names, None)
+
+
+def _load_both(source: _Photos, target: _Target) -> _Loaded:
+    from tagseg.data.targets import notes_on_classes, with_target
+
+    learned, other = source.load(source.train_list), target.load(source.val)
+    photos, names = with_target(learned, other)
+    for note in notes_on_classes(other.classes, learned.classes):
+        typer.echo(f"note: {note}", err=True)
+    return _Loaded(photos, names, other.classes)
+
+
+def _truth(
+    loaded: _Loaded, ground_truth: Path | None, of_target: Path | None = None
+) -> GroundTruth | None:
+    """The ground truth that was given, of both data sets together."""
+    from tagseg.data.ground_truth import GroundTruth
+
+    classes = loaded.photos.classes
+    truth = GroundTruth(ground_truth, classes) if ground_truth is not None else None
+    if of_target is None or loaded.target_classes is None:
+        return truth
+    truth = truth if truth is not None else GroundTruth({}, classes)
+    return truth.with_target(GroundTruth(of_target, loaded.target_classes))
 
 
 def _paths(kind: Any, recipe: str, **given: Path | None) -> dict[str, Any]:
@@ -511,30 +688,44 @@ def _paths(kind: Any, recipe: str, **given: Path | None) -> dict[str, Any]:
     for name in found:
         if name not in kind.__dataclass_fields__:
             flag = {"saliency_maps": "--saliency"}.get(name, "--" + name.replace("_", "-"))
-            raise ConfigError(f"recipe {recipe} takes no {flag}", do="use --recipe guided or mcof")
+            raise ConfigError(
+                f"recipe {recipe} takes no {flag}", do="use guided, mcof or coarse_to_fine"
+            )
     return found
 
 
+def _coarse_masks(
+    kind: Any, recipe: str, saliency: Path | None, masks: Path | None
+) -> dict[str, Any]:
+    """Coarse masks are what Jing et al. have for saliency maps."""
+    if masks is None:
+        return {}
+    if getattr(kind, "papers_saliency", None) != "student":
+        raise ConfigError(
+            f"recipe {recipe} takes no --coarse-masks", do="use --recipe coarse_to_fine"
+        )
+    if saliency is not None:
+        raise ConfigError("--coarse-masks and --saliency mean the same", do="leave one of them out")
+    return {"saliency_maps": str(masks.absolute())}
+
+
 def _train_and_tell(
-    dataset: Dataset,
+    loaded: _Loaded,
     recipe: str,
     values: dict[str, Any],
-    held_out: tuple[str, ...],
-    ground_truth: Path | None,
+    truth: GroundTruth | None,
     out: Path,
     options: Options,
     full_supervision: Path | None,
 ) -> None:
     """Train, then print what was found and where it is."""
-    from tagseg.data.ground_truth import GroundTruth
     from tagseg.recipes.session import train as train_recipe
 
-    truth = GroundTruth(ground_truth, dataset.classes) if ground_truth is not None else None
     result = train_recipe(
-        dataset,
+        loaded.photos,
         recipe,
         values,
-        val=held_out,
+        val=loaded.val,
         ground_truth=truth,
         out=out,
         options=options,
@@ -547,7 +738,10 @@ def _train_and_tell(
     for score in result.scores:
         note = f" ({score.note})" if score.note else ""
         miou = "-" if score.miou is None else f"{100 * score.miou:5.1f}"
-        typer.echo(f"mIoU {miou}  {score.split:5s}  {score.stage}{note}, {score.photos} photos")
+        average = score.foreground_average
+        of_any = "" if average is None else f", foreground IoU {100 * average:.1f}"
+        stage = f"{score.stage}{note}, {score.photos} photos{of_any}"
+        typer.echo(f"mIoU {miou}  {score.split:5s}  {stage}")
     for seeds in result.seeds:
         parts = [seeds.mean_precision, seeds.foreground_precision, seeds.background_precision]
         mean, foreground, background = (_percent(part) for part in parts)

@@ -33,6 +33,7 @@ __all__ = [
 
 Batch = dict[str, Tensor]
 Sample = Callable[[int, np.random.Generator], Mapping[str, np.ndarray]]
+_ADAMS: dict[str, type[torch.optim.Adam]] = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
 _LOG_EVERY = 20  # iterations
 _CHECKPOINT_EVERY = 15.0  # seconds
 
@@ -65,7 +66,8 @@ class Schedule:
         iterations: number of updates.
         batch_size: photos an update.
         learning_rate: at the start, before each group's multiplier.
-        optimizer: "sgd" (with ``momentum``) or "adamw".
+        optimizer: "sgd" (with ``momentum``), "adam" (``weight_decay`` adds to the gradient, as a
+            penalty in the loss does) or "adamw".
         policy: "step" multiplies by ``gamma`` at each fraction of the run in ``steps``; "poly"
             decays as (1 - t / iterations) ** ``power``.
         multipliers: factor on the learning rate by the name of a parameter group.
@@ -76,7 +78,7 @@ class Schedule:
     iterations: int
     batch_size: int
     learning_rate: float
-    optimizer: Literal["sgd", "adamw"] = "sgd"
+    optimizer: Literal["sgd", "adam", "adamw"] = "sgd"
     policy: Literal["step", "poly"] = "poly"
     momentum: float = 0.9
     weight_decay: float = 5e-4
@@ -93,8 +95,8 @@ class Schedule:
                 raise ConfigError(f"{name} is {getattr(self, name)}", do="use 1 or more")
         if not self.learning_rate > 0:
             raise ConfigError(f"learning_rate is {self.learning_rate}", do="use a value over 0")
-        if self.optimizer not in ("sgd", "adamw"):
-            raise ConfigError(f"optimizer is {self.optimizer!r}", do="use sgd or adamw")
+        if self.optimizer not in ("sgd", *_ADAMS):
+            raise ConfigError(f"optimizer is {self.optimizer!r}", do="use sgd, adam or adamw")
         if self.policy not in ("step", "poly"):
             raise ConfigError(f"policy is {self.policy!r}", do="use step or poly")
 
@@ -157,7 +159,8 @@ def train(
         loss: scalar of (net, batch); images arrive as uint8 (B, 3, H, W) under "image".
         sample: arrays of sample i, drawn with the given generator; stacked into a batch.
         n_samples: how many samples there are; each epoch visits all in a new order.
-        groups: parameter groups with "params" and "name"; all parameters in one if None.
+        groups: parameter groups with "params" and "name", and with "weight_decay" where it is not
+            the schedule's; all parameters in one if None.
         frozen_batch_norm: see :func:`freeze_batch_norm`.
         checkpoint: resumed from if it holds a state; saved to while training.
         log: called with iteration, loss and learning_rate every 20 iterations.
@@ -232,12 +235,11 @@ def _optimizer(
         rate = schedule.learning_rate * schedule.multipliers.get(str(group["name"]), 1.0)
         params = [parameter for parameter in group["params"] if parameter.requires_grad]
         if params:
-            prepared.append({"params": params, "lr": rate, "base_lr": rate})
-    if schedule.optimizer == "adamw":
-        return torch.optim.AdamW(prepared, weight_decay=schedule.weight_decay)
-    return torch.optim.SGD(
-        prepared, momentum=schedule.momentum, weight_decay=schedule.weight_decay, lr=1.0
-    )
+            decay = group.get("weight_decay", schedule.weight_decay)
+            prepared.append({"params": params, "lr": rate, "base_lr": rate, "weight_decay": decay})
+    if schedule.optimizer in _ADAMS:
+        return _ADAMS[schedule.optimizer](prepared)
+    return torch.optim.SGD(prepared, momentum=schedule.momentum, lr=1.0)
 
 
 def _resume(

@@ -19,6 +19,7 @@ from tagseg.data.loading import load_dataset
 from tagseg.data.scenes import (
     OBJECTS,
     SCENES,
+    SINGLE,
     Scene,
     SceneKind,
     annotated_boxes,
@@ -42,13 +43,13 @@ def digest(scene: Scene) -> str:
     return hashlib.sha256(scene.image.tobytes() + scene.labels.tobytes()).hexdigest()
 
 
-def test_the_two_kinds_share_no_class() -> None:
+def test_scenes_and_objects_share_no_class() -> None:
     assert len(SCENES.classes) >= 8
     assert len(OBJECTS.classes) >= 12
     assert not set(SCENES.classes) & set(OBJECTS.classes)
 
 
-@pytest.mark.parametrize("kind", [SCENES, OBJECTS], ids=lambda kind: kind.name)
+@pytest.mark.parametrize("kind", [SCENES, SINGLE, OBJECTS], ids=lambda kind: kind.name)
 def test_the_same_arguments_give_the_same_pixels(kind: SceneKind) -> None:
     first = [digest(draw_scene(kind, 3, i)) for i in range(5)]
     assert [digest(draw_scene(kind, 3, i)) for i in (4, 3, 2, 1, 0)] == first[::-1]
@@ -65,7 +66,7 @@ def test_another_process_gives_the_same_pixels() -> None:
     assert run.stdout.strip() == digest(draw_scene(SCENES, 3, 7))
 
 
-@pytest.mark.parametrize("kind", [SCENES, OBJECTS], ids=lambda kind: kind.name)
+@pytest.mark.parametrize("kind", [SCENES, SINGLE, OBJECTS], ids=lambda kind: kind.name)
 @pytest.mark.parametrize("size", [(96, 128), (64, 64), (300, 400)])
 def test_tags_are_the_classes_in_the_labels(kind: SceneKind, size: tuple[int, int]) -> None:
     for i in range(30 if size[0] < 200 else 3):
@@ -92,6 +93,19 @@ def test_objects_hold_one_object() -> None:
     found = [draw_scene(OBJECTS, 0, i).tags for i in range(120)]
     assert all(tags.sum() == 1 for tags in found)
     assert np.stack(found).any(0).all()
+
+
+def test_single_scenes_hold_one_object_of_the_classes_of_scenes() -> None:
+    assert SINGLE.classes == SCENES.classes
+    found = [draw_scene(SINGLE, 0, i) for i in range(120)]
+    tags = np.stack([scene.tags for scene in found])
+    assert (tags.sum(1) == 1).all()
+    assert tags.any(0).all()
+    pieces = [cv2.connectedComponents((s.labels > 0).astype(np.uint8))[0] - 1 for s in found]
+    assert np.mean([count == 1 for count in pieces]) > 0.75  # a distractor may cut one in two
+    # Larger than where there are three, and not the first pictures of the other set.
+    assert np.mean([(scene.labels > 0).mean() for scene in found]) > 0.12
+    assert digest(found[0]) != digest(draw_scene(SCENES, 0, 0))
 
 
 def test_boats_are_on_water_and_aeroplanes_in_the_sky(many: list[Scene]) -> None:

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 import torch
@@ -9,6 +11,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from contracts import BackboneContract
+from tagseg.errors import ConfigError
 from tagseg.nets.backbone import (
     Activations,
     Backbone,
@@ -16,7 +19,10 @@ from tagseg.nets.backbone import (
     Preprocessing,
     upsample_grid,
 )
+from tagseg.nets.mobilenet import MobileNetV2
+from tagseg.nets.resnet import ResNet50
 from tagseg.nets.tiny import Tiny
+from tagseg.nets.vgg import Vgg16
 
 
 def loop_upsampled(grid, shape, stride):
@@ -116,3 +122,109 @@ def test_the_contract_notices_blocks_of_another_stride_or_sign() -> None:
     for broken in (Finer, Signed):
         with pytest.raises(AssertionError):
             BackboneContract().test_feature_blocks(broken().eval(), (40, 57))
+
+
+# The levels of a feature pyramid
+
+BOTTOM_RIGHT = "same_bottom_right"
+_MAKERS: dict[str, Callable[[], Backbone]] = {
+    "tiny-8": lambda: Tiny(8),
+    "tiny-16": lambda: Tiny(16),
+    "mobilenet_v2-8": lambda: MobileNetV2(8),
+    "mobilenet_v2-16": lambda: MobileNetV2(16),
+    "mobilenet_v2-8-bottom_right": lambda: MobileNetV2(8, BOTTOM_RIGHT),
+    "mobilenet_v2-16-bottom_right": lambda: MobileNetV2(16, BOTTOM_RIGHT),
+    "resnet50-8": lambda: ResNet50(8),
+    "resnet50-32": lambda: ResNet50(32),
+    "vgg16-8": lambda: Vgg16(8),
+    "vgg16-16-pools": lambda: Vgg16(16, dilated=False),
+    "vgg16-32": lambda: Vgg16(32),
+}
+_LAST_LAYERS = {
+    "tiny": ("block2", "block3", "block5"),
+    "mobilenet_v2": ("features.3", "features.6", "features.18"),
+    "resnet50": ("layer1", "layer2", "layer3", "layer4"),
+    "vgg16": ("features.15", "features.22", "features.29", "features.30"),
+}
+
+
+def backbone_of(maker: str) -> Backbone:
+    torch.manual_seed(0)
+    return _MAKERS[maker]().eval()
+
+
+@pytest.mark.parametrize("maker", list(_MAKERS))
+def test_a_pyramid_has_the_last_map_of_every_stride(maker: str) -> None:
+    """From 4 to the output stride, with one position for every ``stride`` pixels."""
+    net = backbone_of(maker)
+    levels = net.pyramid_levels()
+    assert [level.stride for level in levels] == [
+        stride for stride in (4, 8, 16, 32) if stride <= net.output_stride
+    ]
+    with torch.inference_mode():
+        for size in ((40, 57), (1, 1), (33, 16)):
+            x = torch.rand(2, 3, *size)
+            maps = net.pyramid(x)
+            for level, found in zip(levels, maps, strict=True):
+                positions = tuple(-(-side // level.stride) for side in size)
+                assert found.shape == (2, level.channels, *positions)
+            torch.testing.assert_close(maps[-1], net(x))
+
+
+@pytest.mark.parametrize("maker", ["tiny-16", "mobilenet_v2-16", "resnet50-32", "vgg16-32"])
+def test_levels_are_the_outputs_of_these_layers(maker: str) -> None:
+    net, outputs = backbone_of(maker), list[Tensor]()
+    for name in _LAST_LAYERS[net.name]:
+        net.get_submodule(name).register_forward_hook(
+            lambda module, args, output: outputs.append(output)
+        )
+    with torch.inference_mode():
+        x = torch.rand(1, 3, 64, 96)
+        net(x)
+        expected = outputs.copy()
+        for ours, theirs in zip(net.pyramid(x), expected, strict=True):
+            torch.testing.assert_close(ours, theirs)
+            assert ours.std() > 0
+
+
+@pytest.mark.parametrize("maker", [name for name in _MAKERS if name.startswith(("tiny", "mobile"))])
+def test_position_i_of_every_level_lies_on_pixel_stride_times_i(maker: str) -> None:
+    """With kernels cut to their centres it sees this pixel alone; no pools are in the way."""
+    net = backbone_of(maker)
+    for module in net.modules():
+        if isinstance(module, torch.nn.Conv2d) and module.kernel_size == (3, 3):
+            kernel = torch.zeros_like(module.weight)
+            kernel[:, :, 1, 1] = 3 * module.weight.detach()[:, :, 1, 1]
+            module.weight.data = kernel
+    x = torch.rand(1, 3, 80, 96)
+    changed = x.clone()
+    changed[:, :, 32, 48] = 1 - changed[:, :, 32, 48]
+    with torch.inference_mode():
+        levels = zip(net.pyramid_levels(), net.pyramid(x), net.pyramid(changed), strict=True)
+        for level, before, after in levels:
+            differs = (before != after).any(1)[0].nonzero()
+            assert differs.tolist() == [[32 // level.stride, 48 // level.stride]]
+
+
+@pytest.mark.parametrize("maker", ["resnet50-8", "resnet50-32", "vgg16-8", "vgg16-32"])
+def test_levels_behind_pools_mirror(maker: str) -> None:
+    """As they do where the photo's ends are positions, or else ends of cells."""
+    net = backbone_of(maker)
+    for module in net.modules():
+        if isinstance(module, torch.nn.Conv2d):
+            module.weight.data = (module.weight.detach() + module.weight.detach().flip(3)) / 2
+    ends = int(net.grid_stride is not None)
+    x = torch.rand(1, 3, 32 + ends, 64 + ends)
+    with torch.inference_mode():
+        for own, other in zip(net.pyramid(x), net.pyramid(x.flip(3)), strict=True):
+            close = 1e-3 * float(own.std())
+            torch.testing.assert_close(other.flip(3), own, atol=close, rtol=0)
+            assert (own.flip(3) - own).abs().max() > 100 * close
+
+
+def test_a_backbone_need_not_give_a_pyramid() -> None:
+    class Flat(Tiny):
+        _sections = Backbone._sections
+
+    with pytest.raises(ConfigError, match="tiny gives no feature pyramid; use another"):
+        Flat().pyramid(torch.rand(1, 3, 8, 8))

@@ -23,7 +23,6 @@ from tagseg.errors import ConfigError, DataError, TagsegError, WeightsError
 from tagseg.nets.aspp import AsppNet
 from tagseg.priors.saliency.drfi import drfi_saliency, shipped_forest, training_rows
 from tagseg.priors.saliency.forest import RegionForest
-from tagseg.priors.saliency.from_boxes import object_mask
 from tagseg.priors.saliency.minimum_barrier import minimum_barrier_saliency
 from tagseg.recipes import photo_saliency
 from tagseg.recipes.guided import Config
@@ -31,6 +30,7 @@ from tagseg.recipes.mcof import Config as MiningConfig
 from tagseg.recipes.photo_saliency import PhotoSaliency
 from tagseg.recipes.session import make_config
 from tagseg.recipes.stages import activation_prior
+from tagseg.refine.box_masks import object_mask
 from tagseg.run.progress import Progress
 
 LEVEL = 0.5 / 255 + 1e-6  # what stored maps may be off by

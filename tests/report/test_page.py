@@ -12,6 +12,7 @@ from tagseg.report.figures import colour_map, overlay
 from tagseg.report.page import (
     ConfigRow,
     Curve,
+    ForegroundIou,
     GalleryItem,
     RoundRow,
     RunReport,
@@ -369,6 +370,76 @@ def test_without_rounds_there_is_no_section() -> None:
     assert "Stopped." not in text
 
 
+def foreground_score(
+    stage: str, split: str, iou: list[float | None], photos: list[int]
+) -> StageScore:
+    found = [ForegroundIou(*row) for row in zip(OBJECTS, iou, photos, strict=True)]
+    known = [value for value in iou if value is not None]
+    average = sum(known) / len(known) if known else None
+    note = "foreground against background"
+    return StageScore(stage, split, 0.8, None, sum(photos), note, found, average)
+
+
+OBJECTS = ("Airplane", "Car", "Horse")
+FOREGROUND = [
+    foreground_score("coarse masks", "train", [0.51, 0.62, 0.44], [388, 1119, 717]),
+    foreground_score("segmenter, round 1", "val", [0.649, 0.776, 0.6036], [82, 89, 93]),
+    foreground_score("masks, round 1", "train", [0.61, 0.7, 0.5], [388, 1119, 717]),
+    foreground_score("segmenter, round 2", "val", [0.7, 0.8, 0.5], [82, 89, 93]),
+]
+
+
+def foreground_of(scores: list[StageScore]) -> str:
+    text = render(RunReport("t", "r", OBJECTS, scores=scores))
+    return text[text.index('<section id="foreground"') : text.index('<section id="run"')]
+
+
+def test_foreground_stands_in_a_table_by_split_and_class() -> None:
+    section = foreground_of(FOREGROUND)
+    assert "Foreground, IoU per class (Jing et al., Table IV)" in section
+    assert (
+        "Stage Split Airplane Car Horse Average "
+        "Number of photos train 388 1,119 717 coarse masks train 51.0 62.0 44.0 52.3 "
+        "masks, round 1 train 61.0 70.0 50.0 60.3 "
+        "Number of photos val 82 89 93 segmenter, round 1 val 64.9 77.6 60.4 67.6 "
+        "segmenter, round 2 val 70.0 80.0 50.0 66.7"
+    ) in words_of(section)
+    assert Page(section).all("section")[0].get("class") is None
+    assert "no photo of the split" not in section
+
+
+def test_a_class_that_no_photo_shows_is_a_dash_with_its_reason() -> None:
+    section = foreground_of([foreground_score("s", "val", [0.5, None, 0.7], [3, 0, 4])])
+    assert "Number of photos val 3 0 4 s val 50.0 – 70.0 60.0" in words_of(section)
+    assert "no photo of the split shows the class" in section
+
+
+def test_a_report_of_foreground_alone_has_no_classes() -> None:
+    report = RunReport("t", "r", OBJECTS, scores=FOREGROUND, full_supervision_miou=0.9)
+    text = render(report)
+    assert {attrs["id"] for attrs in Page(text).all("section")} == {"quality", "foreground", "run"}
+    words = words_of(text)
+    assert "mIoU of foreground and background 80.0 % segmenter, round 2, val, 264 photos" in words
+    assert "foreground IoU 66.7 % segmenter, round 2, val, mean of the classes" in words
+    assert "full supervision" not in words, "that knows classes"
+
+
+def test_without_foreground_scores_there_is_no_table_of_them(page) -> None:
+    assert "Table IV" not in page
+    unknown = foreground_score("s", "val", [None, None, None], [0, 0, 0])
+    assert 'id="foreground"' not in render(RunReport("t", "r", OBJECTS, scores=[unknown]))
+
+
+def test_the_gallery_says_what_its_scores_and_colours_are() -> None:
+    photo = np.zeros((4, 4, 3), np.uint8)
+    shown = GalleryItem("p", "val", "best", 0.75, photo, (), "foreground IoU", True)
+    text = render(RunReport("t", "r", OBJECTS, gallery=[shown]))
+    assert "foreground IoU 75.0 %" in words_of(text)
+    assert '<span class="swatch" style="background:#ff3caa"></span>foreground of any class' in text
+    plain = render(RunReport("t", "r", OBJECTS, gallery=[replace(shown, foreground=False)]))
+    assert "of any class" not in plain
+
+
 @pytest.mark.parametrize(
     ("panels", "style"),
     [
@@ -464,6 +535,7 @@ def test_size_is_bounded_for_24_photos_of_noise() -> None:
     "change",
     [
         {"scores": [StageScore("s", "val", 0.5, [0.5] * 8, 1)]},
+        {"scores": FOREGROUND},
         {"confusion": np.zeros((9, 11), np.int64)},
         {"classifier_map": TagScore("val", 0.5, [0.5] * 9, 1)},
         {"seeds": [replace(seed_score("s", 0.5), foreground=Curve([0.1, 0.2], [0.1]))]},

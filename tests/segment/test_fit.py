@@ -15,8 +15,10 @@ from tagseg.data.working import WorkingPhotos
 from tagseg.errors import TagError
 from tagseg.maps import IGNORE, Labels
 from tagseg.nets.aspp import AsppNet
+from tagseg.nets.backbone import upsample_grid
 from tagseg.nets.catalog import build_backbone
 from tagseg.nets.deeplab import SegmentationNet
+from tagseg.nets.fpn import FpnNet
 from tagseg.nets.weights import resolve
 from tagseg.segment.fit import GridBatch, fit_on_grid, fit_segmenter
 from tagseg.training import Execution, Schedule
@@ -310,14 +312,16 @@ def coloured() -> tuple[WorkingPhotos, list[Labels]]:
     ), masks
 
 
-@pytest.mark.parametrize("kind", ["large_fov", "aspp"])
+@pytest.mark.parametrize("kind", ["large_fov", "aspp", "fpn"])
 def test_it_learns_on_the_grid(kind: str) -> None:
-    """Both networks find the labels at full size; upsampling stays bilinear."""
+    """All networks find the labels at full size; upsampling stays bilinear."""
     photos, masks = coloured()
     net = grid_net()
     before = net.upsample.weight.clone()
     if kind == "aspp":
         net = AsppNet(net.backbone, 9, view_scale=0.15)  # type: ignore[assignment]
+    if kind == "fpn":
+        net = FpnNet(net.backbone, 9)  # type: ignore[assignment]
     lines: list[dict[str, Any]] = []
     schedule = Schedule(60, 4, 2e-3, optimizer="adamw", multipliers={"backbone": 0.2})
     fitted = fit_on_grid(
@@ -448,3 +452,38 @@ def test_the_networks_own_grid_by_its_number(photos: WorkingPhotos) -> None:
         for stride in (None, 8)
     ]  # fmt: skip
     assert all(torch.equal(tensor, weights[1][name]) for name, tensor in weights[0].items())
+
+
+# Networks whose grid is finer than their backbone's
+
+
+@pytest.mark.parametrize("loss_stride", [None, 2, 8])
+@pytest.mark.parametrize("middles", [False, True])
+def test_scores_are_those_of_the_pixels_with_labels(
+    photos: WorkingPhotos, monkeypatch: pytest.MonkeyPatch, middles: bool, loss_stride: int | None
+) -> None:
+    """Every ``loss_stride``-th pixel, or every 4th; behind pools no position lies on them."""
+    torch.manual_seed(0)
+    fpn, made = FpnNet(build_backbone("tiny", output_stride=16), 9, channels=8), list[Tensor]()
+    if middles:
+        fpn.backbone.grid_stride = None  # as VGG-16 has it
+    coarse = FpnNet.coarse
+
+    def remembered(net: FpnNet, x: Tensor) -> Tensor:
+        made.append(coarse(net, x))
+        return made[-1]
+
+    monkeypatch.setattr(FpnNet, "coarse", remembered)
+
+    def objective(scores: Tensor, on_grid: GridBatch) -> Tensor:
+        stride = loss_stride or 4
+        full = upsample_grid(made[-1], (40, 56), None if middles else 4)
+        torch.testing.assert_close(scores, full[..., ::stride, ::stride])
+        assert on_grid.labels.shape == (2, -(-40 // stride), -(-56 // stride))
+        return grid_loss(scores, on_grid)
+
+    fit_on_grid(
+        fpn, photos, targets, objective, Augmentation((40, 56)), Schedule(2, 2, 1e-3),
+        loss_stride=loss_stride, execution=EXECUTION,
+    )  # fmt: skip
+    assert len(made) == 2

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,9 +15,12 @@ from torch import Tensor, nn
 from tagseg.data.working import working_image
 from tagseg.errors import ConfigError, WeightsError
 from tagseg.maps import Image, Probs
+from tagseg.nets.aspp import AsppNet
 from tagseg.nets.backbone import Backbone, Preprocessing
 from tagseg.nets.deeplab import SegmentationNet
+from tagseg.nets.fpn import FpnNet
 from tagseg.nets.mobilenet import MobileNetV2
+from tagseg.nets.resnet import ResNet50
 from tagseg.nets.tiny import Tiny
 from tagseg.nets.vgg import Vgg16
 from tagseg.segment.model_file import (
@@ -40,16 +44,25 @@ def segmenter(backbone: Backbone | None = None, refine: Any = None, **form: Any)
     net = SegmentationNet(Tiny(16) if backbone is None else backbone, 3, width=8, **form)
     net.upsample.weight.data.mul_(torch.rand_like(net.upsample.weight) + 0.5)
     nn.init.normal_(net.score.weight)
-    x = torch.from_numpy(working_image(photo(), 48)).permute(2, 0, 1)[None].float() / 255
-    for module in net.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            module.momentum = 1.0  # or else a random MobileNetV2 hardly depends on the photo
+    x = estimate_statistics(net)
     with torch.no_grad():
-        net.train()(x)
-        net.eval()
         net.score.weight.data.mul_(2 / net.coarse(x).std((0, 2, 3)).view(3, 1, 1, 1))
         net.score.bias.copy_(-net.coarse(x).mean((0, 2, 3)))  # type: ignore[union-attr]
     return Segmenter(net, ("cow", "größe"), side=48, execution=Execution(), refine=refine)
+
+
+def estimate_statistics(net: nn.Module) -> Tensor:
+    """Of the batch norms, from a photo: or else a random MobileNetV2 hardly depends on it."""
+    x = torch.from_numpy(working_image(photo(), 48)).permute(2, 0, 1)[None].float() / 255
+    norms = [module for module in net.modules() if isinstance(module, nn.BatchNorm2d)]
+    for norm in norms:
+        norm.momentum = 1.0
+    with torch.no_grad():
+        net.train()(x)
+    net.eval()
+    for norm in norms:
+        norm.momentum = 0.1
+    return x
 
 
 def unpacked(packed: Packed, refinement: Any = None) -> Segmenter:
@@ -59,6 +72,12 @@ def unpacked(packed: Packed, refinement: Any = None) -> Segmenter:
     return unpack_segmenter(
         *packed, execution=Execution(), refinement=refinement or none, where="m.safetensors"
     )
+
+
+def by_way_of_a_file(packed: Packed, folder: Path) -> Packed:
+    save_file(packed[0], folder / "model.safetensors", packed[1])
+    with safe_open(folder / "model.safetensors", "pt") as file:
+        return {name: file.get_tensor(name) for name in file.keys()}, file.metadata()  # noqa: SIM118
 
 
 def photo(height: int = 40, width: int = 60) -> Image:
@@ -90,12 +109,9 @@ def tiny() -> Tiny:
 def test_what_comes_out_of_a_file_predicts_what_went_in(
     backbone: Any, form: dict[str, Any], tmp_path: Any
 ) -> None:
+    torch.manual_seed(0)
     before = segmenter(backbone(), **form)
-    tensors, metadata = pack_segmenter(before, None)
-    save_file(tensors, tmp_path / "model.safetensors", metadata)
-    with safe_open(tmp_path / "model.safetensors", "pt") as file:
-        packed = {name: file.get_tensor(name) for name in file.keys()}, file.metadata()  # noqa: SIM118
-    after = unpacked(packed)
+    after = unpacked(by_way_of_a_file(pack_segmenter(before, None), tmp_path))
     assert (after.classes, after.side, after.refine) == (before.classes, 48, None)
     assert after.net.backbone.preprocessing == before.net.backbone.preprocessing
     assert after.net.fc6.dilation == before.net.fc6.dilation
@@ -181,14 +197,16 @@ def test_a_file_without_a_note_is_damaged(packed: Packed, key: str) -> None:
 
 
 def test_these_are_all_the_notes_that_are_needed(packed: Packed) -> None:
-    assert packed[1].keys() == {"format", "margin", "dilated", *KEYS}
+    assert packed[1].keys() == {"format", "form", "margin", "dilated", *KEYS}
     with_padding = pack_segmenter(segmenter(MobileNetV2()), None)[1]
-    assert with_padding.keys() == {"format", "stride2_padding", "margin", "dilated", *KEYS}
+    assert with_padding.keys() == {
+        "format", "form", "stride2_padding", "margin", "dilated", *KEYS
+    }  # fmt: skip
 
 
-def test_files_of_version_0_1_have_no_margin_and_do_not_say_if_dilated(packed: Packed) -> None:
+def test_files_of_version_0_1_name_no_form_or_margin_and_not_if_dilated(packed: Packed) -> None:
     """They predict as they did."""
-    new = {"margin", "dilated"}
+    new = {"form", "margin", "dilated"}
     metadata = {name: value for name, value in packed[1].items() if name not in new}
     old, today = unpacked((packed[0], metadata)), unpacked(packed)
     assert old.net.margin == 0
@@ -198,6 +216,9 @@ def test_files_of_version_0_1_have_no_margin_and_do_not_say_if_dilated(packed: P
 @pytest.mark.parametrize(
     ("key", "value"),
     [
+        ("form", "pspnet"),
+        ("form", "aspp"),
+        ("form", "fpn"),
         ("classes", "cow"),
         ("classes", "null"),
         ("classes", '["cow"]'),
@@ -249,6 +270,148 @@ def test_damaged_tensors_are_one_line(packed: Packed, change: str) -> None:
         tensors["fc7.bias"] = torch.zeros(3)
     with pytest.raises(WeightsError, match=r"holds a damaged segmenter \(RuntimeError\); train it"):
         unpacked((tensors, packed[1]))
+
+
+# The other forms of networks
+
+
+def vgg() -> Vgg16:
+    return Vgg16(16, dilated=False)  # smaller is no VGG-16, and its pools leave cells
+
+
+def other_segmenter(form: str, backbone: Backbone | None = None, **options: Any) -> Segmenter:
+    """Channels-last, as training leaves a network."""
+    torch.manual_seed(0)
+    kind = {"aspp": AsppNet, "fpn": FpnNet}[form]
+    net = kind(Tiny(16) if backbone is None else backbone, 3, **options)
+    scores = [branch[-1] for branch in net.branches] if form == "aspp" else [net.score]
+    for score in scores:
+        nn.init.normal_(score.weight)
+    x = estimate_statistics(net)
+    with torch.no_grad():
+        spread = net.coarse(x).std((0, 2, 3)).view(3, 1, 1, 1)
+        for score in scores:
+            score.weight.data.mul_(2 / spread)
+        scores[0].bias.copy_(-net.coarse(x).mean((0, 2, 3)))
+    net.to(memory_format=torch.channels_last)
+    return Segmenter(net, ("cow", "größe"), side=48, execution=Execution())
+
+
+OTHERS: list[tuple[str, Any, dict[str, Any]]] = [
+    ("aspp", tiny, {}),
+    ("aspp", tiny, {"rates": (2, 5), "width": 8, "dropout": 0.25}),
+    ("aspp", mobilenet, {"view_scale": 0.256}),
+    ("aspp", vgg, {"width": 8, "view_scale": 0.1 + 0.2}),
+    ("aspp", lambda: ResNet50(8), {"view_scale": 0.3}),
+    ("fpn", tiny, {}),
+    ("fpn", Tiny, {"channels": 8}),
+    ("fpn", mobilenet, {"channels": 16}),
+    ("fpn", vgg, {"channels": 8}),
+    ("fpn", lambda: ResNet50(32), {"channels": 24}),
+]
+
+
+@pytest.mark.parametrize(("form", "backbone", "options"), OTHERS)
+def test_every_form_predicts_what_it_did_bit_for_bit(
+    form: str, backbone: Any, options: dict[str, Any], tmp_path: Path
+) -> None:
+    torch.manual_seed(0)
+    before = other_segmenter(form, backbone(), **options)
+    packed = by_way_of_a_file(pack_segmenter(before, None), tmp_path)
+    assert packed[1]["form"] == form
+    after = unpacked(packed)
+    assert type(after.net) is type(before.net)
+    assert str(after.net) == str(before.net)  # layers, dilations and dropout
+    assert after.net.coarse_stride == before.net.coarse_stride
+    for image in (photo(), photo(70, 90)):
+        expected = before.probabilities(image)
+        assert len(np.unique(expected.argmax(0))) > 1
+        np.testing.assert_array_equal(after.probabilities(image), expected)
+    again = pack_segmenter(after, None)
+    assert again[1] == packed[1]
+    assert all(torch.equal(tensor, again[0][name]) for name, tensor in packed[0].items())
+
+
+NOTES = {"aspp": ["rates", "width", "dropout", "view_scale"], "fpn": ["channels"]}
+COMMON = [
+    "classes", "photo_side", "backbone", "output_stride", "preprocessing", "refinement",
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module", params=["aspp", "fpn"])
+def other(request: pytest.FixtureRequest) -> tuple[str, Packed]:
+    return request.param, pack_segmenter(other_segmenter(request.param), None)
+
+
+def test_each_form_notes_this_and_no_more(other: tuple[str, Packed]) -> None:
+    form, packed = other
+    assert packed[1].keys() == {"format", "form", "dilated", *COMMON, *NOTES[form]}
+
+
+def test_no_note_of_a_form_may_be_missing(other: tuple[str, Packed]) -> None:
+    form, (tensors, notes) = other
+    for key in (*COMMON, *NOTES[form]):
+        metadata = {name: value for name, value in notes.items() if name != key}
+        with pytest.raises(WeightsError, match=r"^m.safetensors: holds a damaged .* \(KeyError\)"):
+            unpacked((tensors, metadata))
+
+
+@pytest.mark.parametrize(
+    ("form", "key", "value"),
+    [
+        ("aspp", "form", "large_fov"),
+        ("aspp", "form", "fpn"),
+        ("aspp", "form", ""),
+        ("aspp", "rates", "[]"),
+        ("aspp", "rates", "6"),
+        ("aspp", "rates", "null"),
+        ("aspp", "rates", "[6, 12, 18]"),
+        ("aspp", "rates", "[6, 12, 18, 0]"),
+        ("aspp", "rates", "[6, 12, 18, NaN]"),
+        ("aspp", "rates", '["6", 12, 18, 24]'),
+        ("aspp", "width", "8"),
+        ("aspp", "width", "-1"),
+        ("aspp", "width", '"8"'),
+        ("aspp", "dropout", "1.5"),
+        ("aspp", "dropout", "NaN"),
+        ("aspp", "dropout", "half"),
+        ("aspp", "view_scale", "NaN"),
+        ("aspp", "view_scale", "Infinity"),
+        ("aspp", "view_scale", "0"),
+        ("fpn", "form", "large_fov"),
+        ("fpn", "form", "aspp"),
+        ("fpn", "channels", "0"),
+        ("fpn", "channels", "-8"),
+        ("fpn", "channels", "12"),
+        ("fpn", "channels", "72"),
+        ("fpn", "channels", "null"),
+        ("fpn", "output_stride", "8"),
+        ("fpn", "output_stride", "32"),
+        ("fpn", "backbone", "mobilenet_v2"),
+    ],
+)
+def test_damaged_notes_of_other_forms_are_one_line(form: str, key: str, value: str) -> None:
+    tensors, notes = pack_segmenter(other_segmenter(form), None)
+    with pytest.raises(WeightsError, match=r"^m.safetensors: holds a damaged segmenter \(\w+\); "):
+        unpacked((tensors, {**notes, key: value}))
+
+
+@pytest.mark.parametrize(
+    ("key", "value"), [("rates", "[1, 2, 3, 4]"), ("view_scale", "2.0"), ("dropout", "0.1")]
+)
+def test_the_notes_of_aspp_are_what_it_is_built_from(key: str, value: str) -> None:
+    before = other_segmenter("aspp", width=8, view_scale=0.9)
+    tensors, notes = pack_segmenter(before, None)
+    assert str(unpacked((tensors, {**notes, key: value})).net) != str(before.net)
+
+
+def test_networks_of_no_form_are_not_packed() -> None:
+    class Half(AsppNet):
+        pass
+
+    for net in (Half(Tiny(), 3), nn.Conv2d(3, 3, 1)):
+        with pytest.raises(ConfigError, match=f"files hold no {type(net).__name__}; use a"):
+            pack_segmenter(Segmenter(net, ("a", "b"), side=8, execution=Execution()), None)
 
 
 # The parts, which other kinds of segmenters are packed with

@@ -1,19 +1,21 @@
-"""From a folder of photos, in any of the four layouts, to a Dataset."""
+"""From a folder of photos, in any of the layouts, to a Dataset."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal, get_args
-from unicodedata import normalize
 
 import numpy as np
 import numpy.typing as npt
 
 from tagseg.data.class_folders import rows_of_class_folders
 from tagseg.data.dataset import Dataset, tag_matrix
-from tagseg.data.images import MAX_PIXELS, find_photos, without_suffix
+from tagseg.data.images import MAX_PIXELS
+from tagseg.data.layouts import Layout, Place, TagSource, find_photos_and_tags
+from tagseg.data.object_discovery import rows_of_object_discovery
+from tagseg.data.synsets import check_classes_are_there, count_unlisted, rows_of_synset_folders
 from tagseg.data.tag_files import (
     TagRow,
     check_tags,
@@ -23,15 +25,13 @@ from tagseg.data.tag_files import (
     read_tags_csv,
     read_tags_jsonl,
 )
-from tagseg.data.voc import VOC_CLASSES, is_voc, rows_of_annotations
+from tagseg.data.voc import VOC_CLASSES, rows_of_annotations
 from tagseg.errors import ConfigError, DataError, TagError
 
-__all__ = ["Layout", "Untagged", "load_dataset"]
+__all__ = ["Layout", "Untagged", "load_dataset", "load_target"]
 
-Layout = Literal["auto", "csv", "jsonl", "folders", "voc"]
 Untagged = Literal["negative", "unknown"]
 
-_TAG_FILES: dict[Layout, str] = {"csv": "tags.csv", "jsonl": "metadata.jsonl"}
 _MAX_MISSING = 0.01  # share of tagged photos that may be missing from the folder
 
 
@@ -43,6 +43,7 @@ def load_dataset(
     untagged: Untagged | None = None,
     layout: Layout = "auto",
     split: str | Path | Sequence[str | Path] | None = None,
+    synsets: Path | str | None = None,
     max_pixels: int = MAX_PIXELS,
 ) -> Dataset:
     """Load a folder of photos with image-level tags; nothing is decoded yet, nothing written.
@@ -51,136 +52,145 @@ def load_dataset(
         path: the folder; photos lie in it or in its ``JPEGImages``.
         tags: tag file (.csv, or .jsonl); by default ``tags.csv`` or ``metadata.jsonl`` in the
             folder, or what the layout has.
-        classes: the foreground classes in order, or a file of them; by default ``classes.txt``
-            beside the photos or the tags, else VOC's 20 in the VOC layout, else sorted names.
+        classes: the foreground classes in order, or a file of them; by default those of
+            ``synsets``, else ``classes.txt`` beside the photos or the tags, else VOC's 20 in the
+            VOC layout, else sorted names.
         untagged: whether photos without tags hold none of the classes, or may hold any.
         layout: how the folder is laid out; by default what it looks like.
         split: a list file, or the name of one (``train`` for ImageSets/Segmentation/train.txt or
             train.txt), or several: only these photos, in that order.
+        synsets: a list of the WordNet synsets of each class (:func:`read_synsets`); the folder is
+            then laid out as ImageNet, one folder per synset, in it or in its ``train``.
         max_pixels: refuse larger photos.
 
     Raises TagError for tags, classes or lists that cannot be used (and if photos without tags
     exist but ``untagged`` is not given), DataError for a folder that cannot, and if more than 1 %
     of the tagged photos are missing. Fewer stay in the dataset for the audit to report.
     """
-    _check_choice(layout, get_args(Layout), "layout")
-    _check_choice(untagged, (None, *get_args(Untagged)), "untagged")
-    place = _Place.at(Path(path))
-    source = _tag_source(place, None if tags is None else Path(tags), layout)
+    if untagged not in (None, *get_args(Untagged)):
+        known = ", ".join(get_args(Untagged))
+        raise ConfigError(f"untagged '{untagged}' does not exist", do=f"use one of {known}")
+    place, source = find_photos_and_tags(Path(path), _path(tags), layout, _path(synsets))
+    _check_has_tags(source, place)
     listed = None if split is None else _listed_in_all(place, split)
+    class_list, rows = _read(place, source, classes, listed)
+    by_name = _by_name(rows, place)
+    unlisted = len(place.photos.keys() - by_name.keys()) if source.file else 0
+    if source.synsets:
+        unlisted = count_unlisted(place.photo_folder, source.synsets)
+    if listed is not None:
+        by_name = _pick(by_name, listed, source.where, "have no entry")
+    dataset = _dataset(place, source, class_list, by_name, untagged)
+    return replace(dataset, max_pixels=max_pixels, unlisted=unlisted)
+
+
+def load_target(
+    path: Path | str,
+    *,
+    tags: Path | str | None = None,
+    classes: Path | str | Sequence[str] | None = None,
+    layout: Layout = "auto",
+    split: str | Path | Sequence[str | Path] | None = None,
+    masks: Path | str | None = None,
+    max_pixels: int = MAX_PIXELS,
+) -> Dataset:
+    """Load photos that are to be predicted and scored only, so that they need no tags.
+
+    The arguments are :func:`load_dataset`'s. All photos of the folder or of ``split`` are loaded,
+    named in a tag file or not, but for pictures in the folder ``masks``; of those without tags
+    nothing is known. The classes, which are those of the masks' numbers, must come from somewhere:
+    TagError if nothing tells them.
+    """
+    if layout == "imagenet":
+        raise ConfigError("a target cannot have the layout 'imagenet'", do="use another layout")
+    place, source = find_photos_and_tags(Path(path), _path(tags), layout)
+    listed = None if split is None else _listed_in_all(place, split)
+    if source.layout == "folders" and layout == "auto" and _class_file(place, source) is not None:
+        source = replace(source, layout=None)  # the folders need not be classes
+    class_list, rows = _read(place, source, classes, listed)
+    photos = [name for name in place.photos if not _is_mask(place.photos[name], place, masks)]
+    by_name = {name: TagRow(name, (), name) for name in photos} | _by_name(rows, place)
+    if listed is not None:
+        by_name = _pick(by_name, listed, place.photo_folder, "are not here")
+    dataset = _dataset(place, source, class_list, by_name, "unknown")
+    return replace(dataset, max_pixels=max_pixels)
+
+
+def _dataset(
+    place: Place,
+    source: TagSource,
+    classes: tuple[str, ...],
+    rows: dict[str, TagRow],
+    untagged: Untagged | None,
+) -> Dataset:
+    _check_missing(rows, place)
+    return Dataset(
+        classes=classes,
+        names=tuple(rows),
+        tags=tag_matrix([row.tags for row in rows.values()], classes),
+        known=_known(tuple(rows.values()), untagged, source),
+        sources=tuple(place.file_of(name, row) for name, row in rows.items()),
+    )
+
+
+def _check_has_tags(source: TagSource, place: Place) -> None:
+    if source.layout is None:
+        raise TagError(
+            "no tags: neither tags.csv nor metadata.jsonl nor class folders",
+            where=place.folder,
+            do="add one of them or give --tags",
+        )
+    no_file = source.layout == "voc" and source.file is None
+    if no_file and not (place.folder / "Annotations").is_dir():
+        raise TagError("there are no Annotations", where=place.folder, do="give tags with --tags")
+
+
+def _read(
+    place: Place,
+    source: TagSource,
+    classes: Path | str | Sequence[str] | None,
+    listed: Sequence[str] | None,
+) -> tuple[tuple[str, ...], tuple[TagRow, ...]]:
+    """The classes, and the photos' tags, which are among them."""
     class_list = _given_classes(classes, place, source)
+    if class_list is None and source.layout is None:
+        raise TagError(
+            "nothing says which classes there are",
+            where=place.folder,
+            do="write their names, one a line in the order of the masks, into classes.txt",
+        )
     rows = _read_rows(place, source, class_list, listed)
     if class_list is None:
         class_list = class_names(sorted({t for row in rows for t in row.tags}), where=source.where)
     check_tags(rows, class_list)
-    by_name = _by_name(rows, place)
-    unlisted = len(place.photos.keys() - by_name.keys()) if source.file else 0
-    if listed is not None:
-        by_name = _pick(by_name, listed, source)
-    _check_missing(by_name, place)
-    return Dataset(
-        classes=class_list,
-        names=tuple(by_name),
-        tags=tag_matrix([row.tags for row in by_name.values()], class_list),
-        known=_known(tuple(by_name.values()), untagged, source),
-        sources=tuple(place.file_of(name, row) for name, row in by_name.items()),
-        max_pixels=max_pixels,
-        unlisted=unlisted,
-    )
-
-
-@dataclass(frozen=True)
-class _Place:
-    """Where the photos are, and their names."""
-
-    folder: Path
-    photo_folder: Path
-    photos: dict[str, Path]
-    composed: dict[str, str]  # Unicode-composed name -> name; macOS stores names decomposed
-
-    @classmethod
-    def at(cls, folder: Path) -> _Place:
-        inner = folder / "JPEGImages"
-        photo_folder = inner if inner.is_dir() else folder
-        photos = find_photos(photo_folder)
-        if not photos:
-            raise DataError("no photos in this folder", where=photo_folder, do="check the path")
-        return cls(folder, photo_folder, photos, {normalize("NFC", n): n for n in photos})
-
-    def name_of(self, written: str) -> str:
-        """The photo's name for what a tag file or list calls it, found or not."""
-        path = written.replace("\\", "/").removeprefix("./")
-        inner = path.removeprefix("JPEGImages/")
-        for candidate in (path, without_suffix(path), inner, without_suffix(inner)):
-            name = self.composed.get(normalize("NFC", candidate))
-            if name is not None:
-                return name
-        return without_suffix(inner)
-
-    def file_of(self, name: str, row: TagRow) -> Path:
-        """The photo's file; for one that is missing, where it was looked for."""
-        return self.photos.get(name) or self.photo_folder / row.image
-
-
-@dataclass(frozen=True)
-class _TagSource:
-    """Where the tags come from: a file, or else the layout's own place."""
-
-    layout: Layout
-    file: Path | None
-    where: Path
-
-
-def _tag_source(place: _Place, tags: Path | None, layout: Layout) -> _TagSource:
-    folder = place.folder
-    if tags is not None:
-        if layout == "folders":
-            raise ConfigError("tags and the layout 'folders' exclude each other", do="drop one")
-        voc = layout == "voc" or (layout == "auto" and is_voc(folder))
-        return _TagSource("voc" if voc else layout, tags, tags)
-    beside = {kind: folder / name for kind, name in _TAG_FILES.items()}
-    if layout == "auto":
-        layout = _guess(place, beside)
-    if layout == "voc" and not (folder / "Annotations").is_dir():
-        file = next((path for path in beside.values() if path.is_file()), None)
-        if file is None:
-            raise TagError("there are no Annotations", where=folder, do="give tags with --tags")
-        return _TagSource("voc", file, file)
-    own = beside.get(layout)
-    return _TagSource(layout, own, own or folder)
-
-
-def _guess(place: _Place, beside: dict[Layout, Path]) -> Layout:
-    if is_voc(place.folder):
-        return "voc"
-    for layout, path in beside.items():
-        if path.is_file():
-            return layout
-    if any("/" in name for name in place.photos):
-        return "folders"
-    raise TagError(
-        "no tags: neither tags.csv nor metadata.jsonl nor class folders",
-        where=place.folder,
-        do="add one of them or give --tags",
-    )
+    return class_list, rows
 
 
 def _given_classes(
-    classes: Path | str | Sequence[str] | None, place: _Place, source: _TagSource
+    classes: Path | str | Sequence[str] | None, place: Place, source: TagSource
 ) -> tuple[str, ...] | None:
     if isinstance(classes, str | Path):
         return read_classes(Path(classes))
     if classes is not None:
         return class_names(classes)
-    for folder in (source.where.parent if source.file else None, place.folder, place.photo_folder):
-        if folder is not None and (folder / "classes.txt").is_file():
-            return read_classes(folder / "classes.txt")
+    if source.synsets:
+        return tuple(dict.fromkeys(source.synsets.values()))
+    file = _class_file(place, source)
+    if file is not None:
+        return read_classes(file)
     return VOC_CLASSES if source.layout == "voc" else None
 
 
+def _class_file(place: Place, source: TagSource) -> Path | None:
+    """The class list that lies beside the tags or the photos."""
+    beside = (source.where.parent if source.file else None, place.folder, place.photo_folder)
+    files = (folder / "classes.txt" for folder in beside if folder is not None)
+    return next((file for file in files if file.is_file()), None)
+
+
 def _read_rows(
-    place: _Place,
-    source: _TagSource,
+    place: Place,
+    source: TagSource,
     classes: tuple[str, ...] | None,
     listed: Sequence[str] | None,
 ) -> tuple[TagRow, ...]:
@@ -190,15 +200,23 @@ def _read_rows(
     if source.layout == "voc":
         names = place.photos if listed is None else listed
         return rows_of_annotations(place.folder / "Annotations", names, classes or VOC_CLASSES)
-    return rows_of_class_folders(place.photos)
+    if source.layout == "imagenet":
+        every = TagRow("", tuple(source.synsets.values()), str(source.where))
+        check_tags([every], classes or every.tags)
+        rows = rows_of_synset_folders(place.photos, source.synsets)
+        check_classes_are_there(rows, source.synsets, place.photo_folder)
+        return rows
+    if source.layout in ("object_discovery", "object_discovery_100"):
+        return rows_of_object_discovery(place.photos)
+    return () if source.layout is None else rows_of_class_folders(place.photos)
 
 
-def _listed_in_all(place: _Place, splits: str | Path | Sequence[str | Path]) -> tuple[str, ...]:
+def _listed_in_all(place: Place, splits: str | Path | Sequence[str | Path]) -> tuple[str, ...]:
     several = (splits,) if isinstance(splits, str | Path) else splits
     return tuple(dict.fromkeys(name for split in several for name in _listed(place, split)))
 
 
-def _listed(place: _Place, split: str | Path) -> tuple[str, ...]:
+def _listed(place: Place, split: str | Path) -> tuple[str, ...]:
     named = (
         place.folder / "ImageSets" / "Segmentation" / f"{split}.txt",
         place.folder / f"{split}.txt",
@@ -209,7 +227,7 @@ def _listed(place: _Place, split: str | Path) -> tuple[str, ...]:
     return tuple(dict.fromkeys(place.name_of(name) for name in read_names(file)))
 
 
-def _by_name(rows: Iterable[TagRow], place: _Place) -> dict[str, TagRow]:
+def _by_name(rows: Iterable[TagRow], place: Place) -> dict[str, TagRow]:
     found: dict[str, TagRow] = {}
     for row in rows:
         first = found.setdefault(place.name_of(row.image), row)
@@ -222,18 +240,20 @@ def _by_name(rows: Iterable[TagRow], place: _Place) -> dict[str, TagRow]:
     return found
 
 
-def _pick(rows: dict[str, TagRow], listed: Sequence[str], source: _TagSource) -> dict[str, TagRow]:
+def _pick(
+    rows: dict[str, TagRow], listed: Sequence[str], where: Path, problem: str
+) -> dict[str, TagRow]:
     absent = [name for name in listed if name not in rows]
     if absent:
         raise TagError(
-            f"{len(absent)} of {len(listed)} listed photos have no entry: {_first(absent)}",
-            where=source.where,
+            f"{len(absent)} of {len(listed)} listed photos {problem}: {_first(absent)}",
+            where=where,
             do="add them, or take them off the list",
         )
     return {name: rows[name] for name in listed}
 
 
-def _check_missing(rows: dict[str, TagRow], place: _Place) -> None:
+def _check_missing(rows: dict[str, TagRow], place: Place) -> None:
     missing = [name for name in rows if not place.file_of(name, rows[name]).exists()]
     if len(missing) > _MAX_MISSING * len(rows):
         raise DataError(
@@ -244,7 +264,7 @@ def _check_missing(rows: dict[str, TagRow], place: _Place) -> None:
 
 
 def _known(
-    rows: Sequence[TagRow], untagged: Untagged | None, source: _TagSource
+    rows: Sequence[TagRow], untagged: Untagged | None, source: TagSource
 ) -> npt.NDArray[np.bool_]:
     said = np.array([bool(row.tags) or row.complete for row in rows], bool)
     if untagged is None and not said.all():
@@ -260,7 +280,14 @@ def _first(names: Sequence[str]) -> str:
     return ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
 
 
-def _check_choice(value: object, choices: Sequence[object], name: str) -> None:
-    if value not in choices:
-        known = ", ".join(str(choice) for choice in choices if choice is not None)
-        raise ConfigError(f"{name} '{value}' does not exist", do=f"use one of {known}")
+def _is_mask(picture: Path, place: Place, masks: Path | str | None) -> bool:
+    """Whether a picture lies in a folder ``masks`` among the photos."""
+    if masks is None:
+        return False
+    folder, photos = Path(masks).resolve(), place.photo_folder.resolve()
+    inside = folder != photos and folder.is_relative_to(photos)
+    return inside and picture.resolve().is_relative_to(folder)
+
+
+def _path(given: Path | str | None) -> Path | None:
+    return None if given is None else Path(given)

@@ -1,11 +1,11 @@
 """Generated scenes with exact masks: the built-in data and the test bed of every recipe.
 
-Two kinds. ``scenes``: zero to three objects of 8 classes that occlude one another, on varied
+Three kinds. ``scenes``: zero to three objects of 8 classes that occlude one another, on varied
 backgrounds, with salient distractors that belong to no class; boats mostly stand on water and
-aeroplanes mostly in the sky, as in real photos. ``objects``: one object of 16 other classes, the
-stand-in for ImageNet on which the ``tiny`` backbone is pre-trained. A scene is a function of
-(kind, seed, index) alone. ``objects`` also stand in for a data set of boxed salient objects, with
-annotators who disagree.
+aeroplanes mostly in the sky, as in real photos. ``single``: one object of the same 8 classes.
+``objects``: one object of 16 other classes, the stand-in for ImageNet on which the ``tiny``
+backbone is pre-trained. A scene is a function of (kind, seed, index) alone. ``objects`` also stand
+in for a data set of boxed salient objects, with annotators who disagree.
 """
 
 from __future__ import annotations
@@ -17,32 +17,40 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 from PIL import Image as PilImage
 
 from tagseg.data.dataset import Dataset
+from tagseg.data.drawing import (
+    DRAW,
+    NOBODY,
+    Placed,
+    draw_object,
+    exposed,
+    random_light,
+    random_stream,
+    random_surroundings,
+)
 from tagseg.data.images import write_mask
-from tagseg.data.shapes import DISTRACTORS, SCENE_OBJECTS, SINGLE_OBJECTS, Part, Shape
-from tagseg.data.textures import background, smooth_noise
+from tagseg.data.shapes import DISTRACTORS, SCENE_OBJECTS, SINGLE_OBJECTS, Shape
+from tagseg.data.textures import background
 from tagseg.errors import DataError
 from tagseg.maps import Image, Labels, label_of_tag
 
 __all__ = [
     "OBJECTS",
     "SCENES",
+    "SINGLE",
     "Scene",
     "SceneKind",
     "annotated_boxes",
     "draw_scene",
     "scene_dataset",
+    "whole_folder",
     "write_box_scenes",
     "write_scenes",
 ]
-
-_DRAW = 2  # pictures are drawn at twice their size and averaged down
-_NOBODY = -1  # owner of background pixels
 
 # How far annotators' edges are off, in shares of the box's width or height (standard deviation),
 # and how many of the annotators are hasty.
@@ -66,6 +74,7 @@ class SceneKind:
 
 
 SCENES = SceneKind("scenes", SCENE_OBJECTS, (0.04, 0.43, 0.35, 0.18), 0.45, (0.28, 0.5))
+SINGLE = SceneKind("single", SCENE_OBJECTS, (0.0, 1.0), 0.2, (0.28, 0.5))
 OBJECTS = SceneKind("objects", SINGLE_OBJECTS, (0.0, 1.0), 0.2, (0.22, 0.5))
 
 
@@ -78,23 +87,12 @@ class Scene:
     tags: npt.NDArray[np.bool_]
 
 
-@dataclass(frozen=True)
-class _Placed:
-    parts: list[Part]
-    tag: int  # -1 for a distractor
-    x: float
-    y: float
-    half: float
-    mirrored: bool
-    turn: float
-
-
 def draw_scene(
     kind: SceneKind, seed: int, index: int, *, height: int = 96, width: int = 128
 ) -> Scene:
     """Picture ``index`` of the set ``seed``: the same arguments always give the same pixels."""
     for attempt in range(20):
-        rng = np.random.default_rng([_number(kind.name), seed, index, attempt])
+        rng = random_stream(kind.name, seed, index, attempt)
         scene = _try_scene(kind, rng, height, width)
         if scene is not None:
             return scene
@@ -129,7 +127,7 @@ def write_scenes(
     Written under a temporary name and renamed, so that a folder is either whole or not there.
     Raises DataError if it is there already or cannot be written.
     """
-    with _whole(folder) as partial:
+    with whole_folder(folder) as partial:
         _write_sets(partial, {"train": train, "val": val}, seed, kind, advance)
 
 
@@ -146,7 +144,7 @@ def annotated_boxes(
         raise DataError(
             f"a scene of {scene.tags.sum()} classes has no main object", do="use the kind 'objects'"
         )
-    rng = np.random.default_rng([_number("boxes"), seed, index])
+    rng = random_stream("boxes", seed, index)
     ys, xs = np.nonzero(scene.labels)
     exact = np.array([xs.min(), ys.min(), xs.max() + 1, ys.max() + 1])
     sides = np.tile(exact[2:] - exact[:2], 2)
@@ -173,7 +171,7 @@ def write_box_scenes(
     them as CSV (``boxes.csv``); exact masks in ``SegmentationClass``, for evaluation only. Other
     things in the pictures are not boxed. Written as a whole, as :func:`write_scenes` does.
     """
-    with _whole(folder) as partial:
+    with whole_folder(folder) as partial:
         for part in ("JPEGImages", "SegmentationClass"):
             (partial / part).mkdir(parents=True)
         records = [str(count)]
@@ -197,7 +195,7 @@ def write_box_scenes(
 
 
 @contextmanager
-def _whole(folder: Path) -> Iterator[Path]:
+def whole_folder(folder: Path) -> Iterator[Path]:
     """A temporary folder that becomes ``folder`` at the end, or vanishes if there is an error."""
     if folder.exists():
         raise DataError("exists already", where=folder, do="choose another folder")
@@ -233,24 +231,21 @@ def _write_sets(
     (folder / "classes.txt").write_text("\n".join(("background", *kind.classes)) + "\n")
 
 
-def _number(text: str) -> int:
-    return int.from_bytes(text.encode(), "big") % (2**31)
-
-
 def _try_scene(kind: SceneKind, rng: np.random.Generator, height: int, width: int) -> Scene | None:
-    h, w = height * _DRAW, width * _DRAW
+    h, w = height * DRAW, width * DRAW
     placed = _arrange(kind, rng, h, w)
-    canvas = background(rng, h, w, _surroundings(kind, placed, rng))
-    owner = np.full((h, w), _NOBODY, np.int16)
-    areas = [_draw(rng, canvas, owner, number, item) for number, item in enumerate(placed)]
-    owner = owner[::_DRAW, ::_DRAW]
+    present = {kind.classes[item.tag] for item in placed if item.tag >= 0}
+    canvas = background(rng, h, w, random_surroundings(rng, present))
+    owner = np.full((h, w), NOBODY, np.int16)
+    areas = [draw_object(rng, canvas, owner, number, item) for number, item in enumerate(placed)]
+    owner = owner[::DRAW, ::DRAW]
     labels = np.zeros((height, width), np.uint8)
     for number, item in enumerate(placed):
         if item.tag < 0:
             continue
         visible = owner == number
         count = int(visible.sum())
-        if count < 0.012 * visible.size or count < 0.4 * areas[number] / _DRAW**2:
+        if count < 0.012 * visible.size or count < 0.4 * areas[number] / DRAW**2:
             return None
         labels[visible] = label_of_tag(item.tag)
     tags = np.zeros(len(kind.classes), bool)
@@ -258,7 +253,7 @@ def _try_scene(kind: SceneKind, rng: np.random.Generator, height: int, width: in
     return Scene(_photograph(rng, canvas), labels, tags)
 
 
-def _arrange(kind: SceneKind, rng: np.random.Generator, h: int, w: int) -> list[_Placed]:
+def _arrange(kind: SceneKind, rng: np.random.Generator, h: int, w: int) -> list[Placed]:
     count = int(rng.choice(len(kind.object_counts), p=kind.object_counts))
     shapes = list(kind.shapes.values())
     tags = [int(t) for t in rng.choice(len(shapes), size=count, replace=rng.random() < 0.15)]
@@ -272,71 +267,14 @@ def _arrange(kind: SceneKind, rng: np.random.Generator, h: int, w: int) -> list[
         x = np.clip(w * (centre + rng.normal(0, 0.1)), 0.7 * half, w - 0.7 * half)
         y = np.clip(h * rng.uniform(0.3, 0.75), 0.7 * half, h - 0.7 * half)
         turn = float(rng.normal(0, 0.12))
-        placed.append(_Placed(shape(rng), tag, float(x), float(y), half, rng.random() < 0.5, turn))
+        placed.append(Placed(shape(rng), tag, float(x), float(y), half, rng.random() < 0.5, turn))
     return [placed[i] for i in rng.permutation(len(placed))]
-
-
-def _surroundings(kind: SceneKind, placed: list[_Placed], rng: np.random.Generator) -> str:
-    present = {kind.classes[item.tag] for item in placed if item.tag >= 0}
-    if "boat" in present and rng.random() < 0.85:
-        return "water"
-    if "aeroplane" in present and rng.random() < 0.7:
-        return "sky"
-    return str(rng.choice(["land", "water", "sky", "wall"], p=[0.62, 0.08, 0.1, 0.2]))
-
-
-def _draw(
-    rng: np.random.Generator,
-    canvas: npt.NDArray[np.float32],
-    owner: npt.NDArray[np.int16],
-    number: int,
-    item: _Placed,
-) -> int:
-    """Draw an object and claim its pixels; returns how many it covers before any occlusion."""
-    light = float(rng.uniform(-0.35, 0.35))
-    covered = np.zeros(owner.shape, np.uint8)
-    for part in item.parts:
-        outline = _to_canvas(item, part.outline)
-        left, top = np.maximum(outline.min(0) - 1, 0)
-        right, bottom = np.minimum(outline.max(0) + 2, owner.shape[::-1])
-        if right <= left or bottom <= top:
-            continue
-        window = (slice(top, bottom), slice(left, right))
-        inside = np.zeros((bottom - top, right - left), np.uint8)
-        cv2.fillPoly(inside, [outline - (left, top)], 1)
-        surface = part.material.paint(rng, bottom - top, right - left)
-        surface *= _shade(item, light, left, top, right, bottom)
-        np.copyto(canvas[window], surface, where=inside[:, :, None] > 0)
-        covered[window] |= inside
-    owner[covered > 0] = number
-    return int(covered.sum())
-
-
-def _to_canvas(item: _Placed, outline: npt.NDArray[np.float64]) -> npt.NDArray[np.int32]:
-    points = outline * ((-1.0, 1.0) if item.mirrored else (1.0, 1.0))
-    c, s = np.cos(item.turn), np.sin(item.turn)
-    turned = points @ np.array([[c, s], [-s, c]])
-    return np.rint(turned * item.half + (item.x, item.y)).astype(np.int32)
-
-
-def _shade(
-    item: _Placed, light: float, left: int, top: int, right: int, bottom: int
-) -> npt.NDArray[np.float32]:
-    """Light from one side and from above over the whole object (h, w, 1)."""
-    x = (np.arange(left, right, dtype=np.float32) - item.x) / item.half
-    y = (np.arange(top, bottom, dtype=np.float32) - item.y) / item.half
-    return np.clip(1.0 + light * x[None] - 0.12 * y[:, None], 0.45, 1.5)[:, :, None]
 
 
 def _photograph(rng: np.random.Generator, canvas: npt.NDArray[np.float32]) -> Image:
     """Exposure, colour cast, uneven light, a soft lens and sensor noise."""
-    h, w = canvas.shape[:2]
-    uneven = 1.0 + 0.12 * smooth_noise(rng, h, w, 90)[:, :, None]
-    cast = rng.uniform(0.9, 1.1, 3).astype(np.float32) * rng.uniform(0.7, 1.15)
-    small = cv2.resize(
-        canvas * uneven * cast, (w // _DRAW, h // _DRAW), interpolation=cv2.INTER_AREA
-    )
-    soft = cv2.GaussianBlur(small, (0, 0), float(rng.uniform(0.3, 0.7)))
+    light = random_light(rng, *canvas.shape[:2])
+    soft = exposed(canvas, light, float(rng.uniform(0.3, 0.7)))
     noisy = soft + rng.standard_normal(soft.shape, dtype=np.float32) * rng.uniform(2, 7)
     return np.clip(noisy, 0, 255).astype(np.uint8)
 

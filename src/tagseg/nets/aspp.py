@@ -53,12 +53,23 @@ class AsppNet(nn.Module):
             width = _VGG_WIDTH
         _check(n_labels, rates, width, dropout, view_scale)
         self.backbone, self.view_scale = backbone, view_scale
+        self.rates, self.width, self.dropout = tuple(rates), width, dropout
         scale = 8 / backbone.output_stride * view_scale
         self.dilations = tuple(max(1, round(rate * scale)) for rate in rates)
         self.branches = nn.ModuleList(
             _branch(backbone.out_channels, n_labels, dilation, width, dropout)
             for dilation in self.dilations
         )
+
+    @property
+    def coarse_stride(self) -> int:
+        """Input pixels per position of :meth:`coarse`."""
+        return self.backbone.output_stride
+
+    @property
+    def coarse_grid_stride(self) -> int | None:
+        """The ``stride`` with which :func:`upsample_grid` brings :meth:`coarse` to image size."""
+        return self.backbone.grid_stride
 
     def coarse(self, x: Tensor) -> Tensor:
         """Logits at the output stride, (B, n_labels, h, w), for RGB in [0, 1], (B, 3, H, W)."""
@@ -72,7 +83,7 @@ class AsppNet(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Logits at the size of the input, (B, n_labels, H, W), bilinear, for any H and W."""
         height, width = x.shape[2:]
-        return upsample_grid(self.coarse(x), (height, width), self.backbone.grid_stride)
+        return upsample_grid(self.coarse(x), (height, width), self.coarse_grid_stride)
 
     def parameter_groups(self) -> list[dict[str, object]]:
         """``backbone``, ``head`` (fc6, fc7), ``score`` and ``score_bias``, for a rate each.

@@ -9,7 +9,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-__all__ = ["Activations", "Backbone", "FeatureBlock", "Preprocessing", "upsample_grid"]
+from tagseg.errors import ConfigError
+
+__all__ = [
+    "Activations",
+    "Backbone",
+    "FeatureBlock",
+    "Preprocessing",
+    "PyramidLevel",
+    "upsample_grid",
+]
 
 
 class Preprocessing(NamedTuple):
@@ -41,6 +50,14 @@ class FeatureBlock(NamedTuple):
     layers: tuple[str, ...]  # names in ``named_modules`` of the backbone; all outputs are >= 0
     stride: int
     first: int = 0
+
+
+class PyramidLevel(NamedTuple):
+    """Consecutive layers, the last of which gives a level of a feature pyramid."""
+
+    layers: tuple[nn.Module, ...]
+    stride: int
+    channels: int
 
 
 class Backbone(nn.Module, ABC):
@@ -115,6 +132,41 @@ class Backbone(nn.Module, ABC):
     def forward(self, x: Tensor) -> Tensor:
         """Features for a head: the 5th block, (B, out_channels, h, w)."""
         return self.activations(x).block5
+
+    def pyramid(self, x: Tensor) -> tuple[Tensor, ...]:
+        """A map (B, channels, h, w) of each of :meth:`pyramid_levels` for RGB in [0, 1].
+
+        The last is what ``forward`` gives. H pixels have ``ceil(H / stride)`` positions in each;
+        all lie as those of ``forward`` do, see ``grid_stride``: position i is centred on pixel
+        stride * i, or else on the middle of its cell of stride pixels.
+        """
+        x = self.normalise(x)
+        maps = []
+        for level in self.pyramid_levels():
+            for layer in level.layers:
+                x = layer(x)
+            maps.append(x)
+        return tuple(maps)
+
+    def pyramid_levels(self) -> tuple[PyramidLevel, ...]:
+        """The levels from stride 4 to the output stride, each of twice the stride before it.
+
+        As Lin et al. (2017, section 3) choose them: layers whose maps have one size are a level,
+        and its map is the last one's.
+
+        Raises:
+            ConfigError: the backbone has no such levels.
+        """
+        levels: dict[int, PyramidLevel] = {}
+        for layers, native, channels in self._sections():
+            stride = min(native, self.output_stride)
+            before = levels[stride].layers if stride in levels else ()
+            levels[stride] = PyramidLevel((*before, *layers), stride, channels)
+        return tuple(levels.values())
+
+    def _sections(self) -> tuple[PyramidLevel, ...]:
+        """All layers in order, parted where the undilated stride doubles, from 4 on."""
+        raise ConfigError(f"{self.name} gives no feature pyramid", do="use another backbone")
 
 
 def upsample_grid(

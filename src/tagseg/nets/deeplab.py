@@ -130,6 +130,16 @@ class SegmentationNet(nn.Module):
             nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
         _initialise_score(self.score, std=0.01)
 
+    @property
+    def coarse_stride(self) -> int:
+        """Input pixels per position of :meth:`coarse`."""
+        return self.backbone.output_stride
+
+    @property
+    def coarse_grid_stride(self) -> int | None:
+        """The ``stride`` with which ``upsample_grid`` brings :meth:`coarse` to image size."""
+        return self.backbone.grid_stride
+
     def coarse(self, x: Tensor) -> Tensor:
         """Logits at the output stride, (B, n_labels, h, w), for RGB in [0, 1], (B, 3, H, W)."""
         x = self.dropout(F.relu(self.fc6(self.backbone(x))))

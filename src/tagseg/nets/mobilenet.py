@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tagseg.errors import ConfigError
-from tagseg.nets.backbone import Activations, Backbone, FeatureBlock
+from tagseg.nets.backbone import Activations, Backbone, FeatureBlock, PyramidLevel
 
 __all__ = ["MobileNetV2", "Stride2Padding"]
 
@@ -112,6 +112,31 @@ class MobileNetV2(Backbone):
             moved = self.stride2_padding == "same_bottom_right"  # see _moved
             blocks.append(FeatureBlock(names, stride, stride - self.output_stride if moved else 0))
         return tuple(blocks)
+
+    def pyramid(self, x: Tensor) -> tuple[Tensor, ...]:
+        """A map (B, channels, h, w) of each level: ``features.3``, ``.6`` (linear) and ``.18``."""
+        shape = x.shape[2:]
+        if self.stride2_padding == "same_bottom_right":
+            x = self._moved(x, *(-(-size // self.output_stride) for size in shape))
+        maps = super().pyramid(x)
+        return tuple(
+            self._over_photo(level_map, level.stride, (shape[0], shape[1]))
+            for level_map, level in zip(maps, self.pyramid_levels(), strict=True)
+        )
+
+    def _sections(self) -> tuple[PyramidLevel, ...]:
+        return (
+            PyramidLevel((self.features[:4],), 4, 24),
+            PyramidLevel((self.features[4:7],), 8, 32),
+            PyramidLevel((self.features[7:],), 16, self.out_channels),
+        )
+
+    def _over_photo(self, maps: Tensor, stride: int, shape: tuple[int, int]) -> Tensor:
+        """The positions of a level that lie over the photo; there may be more, see _moved."""
+        moved = self.stride2_padding == "same_bottom_right"
+        first = self.output_stride // stride - 1 if moved else 0
+        down, right = (first + -(-size // stride) for size in shape)
+        return maps[..., first:down, first:right]
 
     def _filtered(self, index: int) -> str:
         layer = self.features[index]

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 
 from tagseg.errors import ConfigError
-from tagseg.nets.backbone import Activations, Backbone, FeatureBlock
+from tagseg.nets.backbone import Activations, Backbone, FeatureBlock, PyramidLevel
 
 __all__ = ["ResNet", "ResNet50", "ResNet101"]
 
@@ -76,6 +76,16 @@ class ResNet(Backbone):
             FeatureBlock(layers, min(2**i, self.output_stride))
             for i, layers in enumerate(names, start=1)
         )
+
+    def _sections(self) -> tuple[PyramidLevel, ...]:
+        """The outputs of layer1 to layer4: C2 to C5."""
+        layers = (self.layer1, self.layer2, self.layer3, self.layer4)
+        first, *others = (
+            PyramidLevel((layer,), 2**i, _EXPANSION * width)
+            for i, (layer, width) in enumerate(zip(layers, _WIDTHS, strict=True), start=2)
+        )
+        stem = (self.conv1, self.bn1, self.relu, self.maxpool)
+        return (first._replace(layers=(*stem, *first.layers)), *others)
 
 
 class ResNet50(ResNet):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from tagseg.errors import ConfigError
-from tagseg.nets.backbone import Activations, Backbone, FeatureBlock
+from tagseg.nets.backbone import Activations, Backbone, FeatureBlock, PyramidLevel
 
 __all__ = ["Tiny"]
 
@@ -51,6 +51,14 @@ class Tiny(Backbone):
         """The output of each block."""
         strides = (2, 4, 8, self.output_stride, self.output_stride)
         return tuple(FeatureBlock((f"block{i}",), s) for i, s in enumerate(strides, start=1))
+
+    def _sections(self) -> tuple[PyramidLevel, ...]:
+        """block2, block3 and block5."""
+        return (
+            PyramidLevel((self.block1, self.block2), 4, _WIDTHS[1]),
+            PyramidLevel((self.block3,), 8, _WIDTHS[2]),
+            PyramidLevel((self.block4, self.block5), 16, _WIDTHS[4]),
+        )
 
 
 class _Block(nn.Module):

@@ -5,13 +5,13 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from tagseg.errors import ConfigError
-from tagseg.nets.backbone import Activations, Backbone, FeatureBlock
+from tagseg.nets.backbone import Activations, Backbone, FeatureBlock, PyramidLevel
 
 __all__ = ["Vgg16"]
 
 # Convolutions per block and their channels; a block ends with a pool.
 _BLOCKS = ((2, 64), (2, 128), (3, 256), (3, 512), (3, 512))
-_POOL4, _POOL5 = 23, 30  # indices in torchvision's ``features``
+_POOL3, _POOL4, _POOL5 = 16, 23, 30  # indices in torchvision's ``features``
 _CONV5 = (24, 26, 28)
 
 
@@ -84,6 +84,15 @@ class Vgg16(Backbone):
     def forward(self, x: Tensor) -> Tensor:
         """pool5 or, where it is left out, conv5_3: what the heads take, (B, 512, h, w)."""
         return self.features[_POOL5](self.activations(x).block5)
+
+    def _sections(self) -> tuple[PyramidLevel, ...]:
+        """conv3_3, conv4_3 and conv5_3 after ReLU, and pool5."""
+        return (
+            PyramidLevel((self.features[:_POOL3],), 4, 256),
+            PyramidLevel((self.features[_POOL3:_POOL4],), 8, 512),
+            PyramidLevel((self.features[_POOL4:_POOL5],), 16, 512),
+            PyramidLevel((self.features[_POOL5:],), 32, 512),
+        )
 
 
 def _layers(output_stride: int, dilated: bool) -> list[nn.Module]:

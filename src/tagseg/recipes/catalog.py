@@ -9,6 +9,8 @@ from tagseg.errors import ConfigError, choose_from
 from tagseg.recipes import (
     builtin_priors,
     cam_baseline,
+    coarse_to_fine,
+    coarse_to_fine_foreground,
     dcsm,
     full_supervision,
     gradient_baseline,
@@ -22,6 +24,8 @@ __all__ = ["RECIPES", "find_recipe"]
 RECIPES: Mapping[str, ModuleType] = {
     "builtin_priors": builtin_priors,
     "cam_baseline": cam_baseline,
+    "coarse_to_fine": coarse_to_fine,
+    "coarse_to_fine_foreground": coarse_to_fine_foreground,
     "dcsm": dcsm,
     "full_supervision": full_supervision,
     "gradient_baseline": gradient_baseline,

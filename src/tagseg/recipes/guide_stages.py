@@ -25,7 +25,7 @@ from tagseg.fuse.guide_labels import (
 from tagseg.fuse.seed_labels import cam_labels
 from tagseg.localize.component_scores import score_changes
 from tagseg.maps import BACKGROUND, Labels
-from tagseg.priors.saliency.from_boxes import OBJECT, salient_mask
+from tagseg.priors.saliency.salient_regions import salient_mask
 from tagseg.recipes.base import Product, Run, Seeds, TagScores, View
 from tagseg.recipes.gap_seeds import SeederMaps
 from tagseg.recipes.photo_saliency import PhotoSaliency
@@ -33,6 +33,7 @@ from tagseg.recipes.products import classifier_outcome, show_map
 from tagseg.recipes.schedules import guide_classifier_schedule
 from tagseg.recipes.smoothing import Smoothing
 from tagseg.recipes.stages import LabelMaps, tag_classifier, training_labels
+from tagseg.refine.box_masks import OBJECT
 from tagseg.run.workspace import Stage
 
 if TYPE_CHECKING:

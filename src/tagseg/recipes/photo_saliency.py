@@ -21,10 +21,11 @@ from tagseg.data.working import WorkingPhotos
 from tagseg.errors import ConfigError
 from tagseg.maps import Labels, SaliencyMap
 from tagseg.nets.aspp import AsppNet
+from tagseg.nets.student import StudentNet
 from tagseg.priors.saliency.drfi import DrfiSettings, drfi_saliency, shipped_forest
 from tagseg.priors.saliency.forest import RegionForest
-from tagseg.priors.saliency.from_boxes import OBJECT, object_mask
 from tagseg.priors.saliency.minimum_barrier import MinimumBarrierSettings, minimum_barrier_saliency
+from tagseg.priors.student import load_student, shipped_student, student_saliencies
 from tagseg.recipes.base import Run, Split, number
 from tagseg.recipes.large_fov import LargeFovConfig, grid_crop, grid_cross_entropy, loss_stride
 from tagseg.recipes.schedules import saliency_schedule
@@ -37,13 +38,15 @@ from tagseg.recipes.stages import (
     view_scale,
 )
 from tagseg.recipes.trainings import trained
+from tagseg.refine.box_masks import OBJECT, object_mask
 from tagseg.run.workspace import Stage
 from tagseg.segment.fit import fit_on_grid
 
 __all__ = ["PhotoSaliency", "SaliencyConfig", "SaliencyMaps", "SaliencySource"]
 
-SaliencySource = Literal["auto", "boxes", "folder", "activations", "barrier", "drfi"]
+SaliencySource = Literal["auto", "boxes", "folder", "activations", "barrier", "drfi", "student"]
 _TRAINING_FREE = "barrier"  # see docs/saliency.md for how it was chosen
+_BATCH = 16  # photos a forward pass
 _LEVELS = 255  # of stored maps
 
 SaliencyMaps = Callable[[int], SaliencyMap]
@@ -53,16 +56,19 @@ SaliencyMaps = Callable[[int], SaliencyMap]
 class SaliencyConfig(LargeFovConfig):
     """Where saliency maps come from (Oh et al. 2017, 5.1 and 6.1; Wang et al. 2018, 4.3)."""
 
-    papers_saliency: ClassVar[Literal["boxes", "drfi"]] = "boxes"
+    papers_saliency: ClassVar[Literal["boxes", "drfi", "student"]] = "boxes"
 
     saliency: SaliencySource = number(  # noqa: RUF009
         "auto",
         "5.1",
-        "of maps: boxes, folder, activations, barrier, drfi; auto: what is given, or barrier",
+        "of maps: boxes, folder, activations, barrier, drfi, student; auto: as given, or barrier",
     )
     saliency_maps: str | None = number(None, "assumed", "folder of given maps (--saliency)")
     saliency_forest: str | None = number(
         None, "assumed", "of drfi, by tagseg train-saliency; none: of generated scenes"
+    )
+    student: str | None = number(
+        None, "assumed", "of student, by tagseg train-student; none: of generated clips"
     )
     boxes: str | None = number(None, "6.1", "boxes to learn saliency from (--boxes)")
     box_photos: str | None = number(None, "assumed", "folder of their photos; none: beside them")
@@ -91,8 +97,10 @@ class SaliencyConfig(LargeFovConfig):
             "boxes": self.boxes,
             "folder": self.saliency_maps,
             "drfi": self.saliency_forest,
+            "student": self.student,
         }
-        free = "drfi" if self.papers_saliency == "drfi" else _TRAINING_FREE
+        own = self.papers_saliency
+        free = _TRAINING_FREE if own == "boxes" else own  # boxes must be given
         return next((kind for kind, path in given.items() if path is not None), free)
 
     def check_saliency(self) -> None:
@@ -114,11 +122,12 @@ class SaliencyConfig(LargeFovConfig):
         for name, value in needs.items():
             if value is not None and self.boxes is None:
                 raise ConfigError(f"{name} is given without --boxes", do="give --boxes FILE")
-        if self.saliency_forest is not None and source != "drfi":
-            raise ConfigError(
-                f"saliency_forest is given, but saliency comes from {source}",
-                do="leave one of the two out",
-            )
+        for name, kind in (("saliency_forest", "drfi"), ("student", "student")):
+            if getattr(self, name) is not None and source != kind:
+                raise ConfigError(
+                    f"{name} is given, but saliency comes from {source}",
+                    do="leave one of the two out",
+                )
 
 
 class PhotoSaliency:
@@ -136,6 +145,7 @@ class PhotoSaliency:
         self.boxes: BoxSet | None = None
         self.folder: SaliencyFolder | None = None
         self.forest: RegionForest | None = None
+        self.student: StudentNet | None = None
         self.setup = run.setup
         if self.source == "boxes" and config.boxes is not None:
             photos = Path(config.box_photos) if config.box_photos is not None else None
@@ -155,6 +165,9 @@ class PhotoSaliency:
         if self.source == "drfi":
             given = config.saliency_forest
             self.forest = shipped_forest() if given is None else RegionForest.load(Path(given))
+        if self.source == "student":
+            own = config.student
+            self.student = shipped_student() if own is None else load_student(Path(own))
 
     def maps(self, split: Split = "train") -> tuple[SaliencyMaps, Stage]:
         """Map (h, w) of a split's photo at working size, and what they depend on."""
@@ -166,6 +179,8 @@ class PhotoSaliency:
             return activation_prior(self.run, self.config, split=split)
         if self.forest is not None:
             return self._regional(self.forest, split)
+        if self.student is not None:
+            return self._by_student(self.student, split)
         photos, settings = self.run.part(split).photos, MinimumBarrierSettings()
 
         def make(index: int) -> SaliencyMap:
@@ -180,6 +195,24 @@ class PhotoSaliency:
             return drfi_saliency(photos.image(index), forest, settings)
 
         return self._stored(split, {"forest": forest.digest, **asdict(settings)}, make)
+
+    def _by_student(self, student: StudentNet, split: Split) -> tuple[SaliencyMaps, Stage]:
+        """Jing et al. 2018, III-B; in batches, as the published student is large."""
+        run = self.run
+        photos, key, prefix = run.part(split)
+        made_from = {"student": student.digest, "photo_side": self.config.photo_side}
+        with run.stage(f"{prefix}saliency", made_from, [key]) as kept:
+            if kept.pending:
+                store = kept.maps("levels")
+                student.to(run.setup.execution.device)
+                with run.task("coarse masks by the student", len(photos)) as ticks:
+                    for indices, images in photos.batches(_BATCH):
+                        for index, found in zip(
+                            indices, student_saliencies(student, images), strict=True
+                        ):
+                            store.put_bytes(photos.names[index], encode_mask(_levels(found)))
+                        ticks.advance(len(indices))
+        return _maps_of(LabelMaps(kept, "levels", photos.names)), kept
 
     def _from_folder(self, folder: SaliencyFolder, split: Split) -> tuple[SaliencyMaps, Stage]:
         photos = self.run.part(split).photos

@@ -34,21 +34,22 @@ def segmenter_products(
     probabilities: Callable[[int], Probs] | None = None,
     *,
     name: str = "segmenter",
+    by_class: bool = True,
 ) -> list[Product]:
     """Final masks of the training photos; predictions for the validation photos, without tags.
 
     ``probabilities`` of the training photos may be given if they are there already; ``name`` is
-    what the report calls the predictions.
+    what the report calls the predictions; ``by_class`` is as in :class:`Product`.
     """
     masks, stage = photo_masks(run, config, segmenter, after, probabilities)
     title = "masks of the photos" + (" (known tags)" if config.masks_by_tags else "")
-    products = [Product(title, "train", masks, (stage,))]
+    products = [Product(title, "train", masks, (stage,), by_class)]
     if run.val is None:
         return products
     raw, smooth = predictions(run, segmenter, after, run.val)
-    products.append(Product(name, "val", raw, (raw.stage,)))
+    products.append(Product(name, "val", raw, (raw.stage,), by_class))
     if smooth is not None:
-        products.append(Product(f"{name} + CRF", "val", smooth, (smooth.stage,)))
+        products.append(Product(f"{name} + CRF", "val", smooth, (smooth.stage,), by_class))
     return products
 
 

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from tagseg.recipes.region_mining import RegionConfig
 
 __all__ = [
+    "aspp_schedule",
     "classifier_schedule",
     "gap_schedule",
     "guide_classifier_schedule",
@@ -135,6 +136,18 @@ def large_fov_schedule(config: TrainingConfig, setup: Setup, n_photos: int) -> S
         config.segmenter_learning_rate,
     )
     return _by_tenths(8000, 4, 15, given, {"score": 10.0, "score_bias": 20.0})
+
+
+def aspp_schedule(config: TrainingConfig, setup: Setup, n_photos: int) -> Schedule:
+    """Jing et al. IV-B (batches of 12, rate 2.5e-4), iterations of Chen et al. 2017; or short."""
+    if not uses_paper_schedule(config, setup, n_photos):
+        return segmenter_schedule(config, setup, n_photos)
+    return Schedule(
+        config.segmenter_iterations or 20_000,
+        config.segmenter_batch_size or 12,
+        config.segmenter_learning_rate or 2.5e-4,
+        multipliers={"score": 10.0, "score_bias": 20.0},
+    )
 
 
 def saliency_schedule(config: SaliencyConfig, setup: Setup, n_photos: int) -> Schedule:

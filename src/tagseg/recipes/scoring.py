@@ -5,26 +5,45 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from tagseg.data.ground_truth import GroundTruth
+from tagseg.data.images import voc_palette
 from tagseg.data.working import WorkingPhotos, labels_at
+from tagseg.evaluate.foreground import ForegroundScores, foreground_scores
 from tagseg.evaluate.masks import MaskScores, evaluate_masks
 from tagseg.evaluate.scores import average_precision
 from tagseg.maps import Image, Labels
 from tagseg.recipes.base import Outcome, Product, Run
 from tagseg.recipes.seed_scoring import find_seed_maps, score_seeds, seed_scores_from
 from tagseg.report.figures import overlay, shrink
-from tagseg.report.page import GalleryItem, SeedScore, StageScore, TagScore
+from tagseg.report.page import (
+    FOREGROUND_COLOUR,
+    ForegroundIou,
+    GalleryItem,
+    Measure,
+    SeedScore,
+    StageScore,
+    TagScore,
+)
 from tagseg.run.workspace import Stage
 
-__all__ = ["Findings", "LabelsByName", "examine", "key_of_truth", "score_product"]
+__all__ = [
+    "Findings",
+    "LabelsByName",
+    "examine",
+    "key_of_truth",
+    "score_foreground",
+    "score_product",
+]
 
 _MOST_TRAINING_PHOTOS = 500  # that are scored, evenly spread
 _EXAMPLES = 4  # best, median and worst photos each
 _SIDE = 240  # pixels of a gallery picture
+_OF_ANY_CLASS = voc_palette()
+_OF_ANY_CLASS[1] = FOREGROUND_COLOUR
 
 
 @dataclass(frozen=True)
@@ -35,10 +54,14 @@ class Findings:
 
     def scores(self) -> list[StageScore]:
         """mIoU and IoU per label of every product that could be scored."""
-        return [StageScore(**row) for row in self.stage.load_json("scores")]
+        scores = [StageScore(**row) for row in self.stage.load_json("scores")]
+        return [
+            replace(score, foreground=tuple(ForegroundIou(*found) for found in score.foreground))
+            for score in scores
+        ]
 
     def confusion(self) -> tuple[np.ndarray | None, str]:
-        """Confusion counts of the last scored product, and which that is."""
+        """Confusion counts of the last scored product that tells classes apart, and its name."""
         found = self.stage.load_json("confusion")
         counts = found["counts"]
         return (np.array(counts, np.int64) if counts is not None else None), found["of"]
@@ -68,6 +91,8 @@ class Findings:
                     entry["score"],
                     arrays["photo"],
                     panels,
+                    entry.get("measure", "mIoU"),  # older runs have neither
+                    entry.get("foreground", False),
                 )
             )
         return items
@@ -89,6 +114,8 @@ def examine(run: Run, outcome: Outcome, truth: GroundTruth | None, truth_key: st
         "examples": _EXAMPLES,
         "side": _SIDE,
     }
+    if not all(product.by_class for product in outcome.products):
+        limits["foreground"] = "by class"
     with run.stage("findings", limits, [*dict.fromkeys(inputs), truth_key, run.val_key]) as stage:
         if stage.pending:
             _fill(run, outcome, truth, stage)
@@ -97,25 +124,46 @@ def examine(run: Run, outcome: Outcome, truth: GroundTruth | None, truth_key: st
     return Findings(stage)
 
 
+class _Scored(NamedTuple):
+    """What was measured of a product; ``foreground`` if it tells no classes apart."""
+
+    masks: MaskScores
+    foreground: ForegroundScores | None
+
+
 def _fill(run: Run, outcome: Outcome, truth: GroundTruth | None, stage: Stage) -> None:
     rows, confusion = [], {"counts": None, "of": ""}
-    results: dict[str, MaskScores] = {}
+    results: dict[str, _Scored] = {}
     with run.task("scoring", len(outcome.products)) as ticks:
         for product in outcome.products:
-            scored = score_product(run, product, truth)
+            scored = _score(run, product, truth)
             if scored is not None:
                 results[product.split] = scored
-                of = f"{product.title}, {product.split}"
-                confusion = {"counts": scored.confusion.counts.tolist(), "of": of}
                 rows.append(_row(product, scored))
+                if product.by_class:
+                    counts = scored.masks.confusion.counts.tolist()
+                    confusion = {"counts": counts, "of": f"{product.title}, {product.split}"}
             ticks.advance(1)
     stage.save_json("scores", rows)
     stage.save_json("confusion", confusion)
     stage.save_json("tag_score", _tag_score(run, outcome))
+    _fill_gallery(run, outcome, truth, results, stage)
+
+
+def _fill_gallery(
+    run: Run,
+    outcome: Outcome,
+    truth: GroundTruth | None,
+    results: Mapping[str, _Scored],
+    stage: Stage,
+) -> None:
     entries = []
     store = stage.maps("gallery")
     for split in ("val", "train"):
-        for rank, name, score in _examples(run, split, results.get(split)):
+        scored = results.get(split)
+        measure: Measure = "foreground IoU" if scored and scored.foreground else "mIoU"
+        any_class = any(not p.by_class for p in outcome.products if p.split == split)
+        for rank, name, score in _examples(run, split, scored):
             photo, panels = _panels(run, outcome, truth, split, name)
             key = f"{split}/{name}"
             store.put(key, photo=photo, **{f"p{i}": p for i, (_, p) in enumerate(panels)})
@@ -128,6 +176,8 @@ def _fill(run: Run, outcome: Outcome, truth: GroundTruth | None, stage: Stage) -
                     "rank": rank,
                     "score": score,
                     "panels": titles,
+                    "measure": measure,
+                    "foreground": any_class,
                 }
             )
     stage.save_json("gallery", entries)
@@ -169,36 +219,62 @@ class LabelsByName(Mapping[str, Labels]):
 def score_product(run: Run, product: Product, truth: GroundTruth | None) -> MaskScores | None:
     """Compare a product with ground truth, at the photos' own sizes; None where there is none.
 
-    Training photos are scored on an even sample of at most 500.
+    Training photos are scored on an even sample of at most 500. Of a product that tells no classes
+    apart, foreground is scored against background, and each photo by the IoU of its foreground.
     """
+    scored = _score(run, product, truth)
+    return None if scored is None else scored.masks
+
+
+def score_foreground(
+    run: Run, product: Product, truth: GroundTruth | None
+) -> ForegroundScores | None:
+    """As :func:`score_product`: the foreground alone, by class of photo (Jing et al., Table IV)."""
+    labels = _comparable(run, product, truth)
+    if truth is None or labels is None:
+        return None
+    photos = labels.photos
+    known = zip(photos.names, photos.tags, photos.dataset.known, strict=True)
+    tags = {name: tags for name, tags, is_known in known if is_known}
+    return foreground_scores(labels, truth, tags, photos.classes, names=list(labels))
+
+
+def _score(run: Run, product: Product, truth: GroundTruth | None) -> _Scored | None:
+    if not product.by_class:
+        found = score_foreground(run, product, truth)
+        if found is None:
+            return None
+        return _Scored(MaskScores(("object",), found.confusion, found.photos), found)
+    labels = _comparable(run, product, truth)
+    if truth is None or labels is None:
+        return None
+    classes = labels.photos.classes
+    return _Scored(evaluate_masks(labels, truth, classes, names=list(labels)), None)
+
+
+def _comparable(run: Run, product: Product, truth: GroundTruth | None) -> LabelsByName | None:
+    """The labels of the photos to score; None if none of them has ground truth."""
     photos = _photos(run, product.split)
     labels = LabelsByName(product, photos, _chosen(run, product.split))
-    if truth is None or not any(truth.has(name) for name in labels):
-        return None
-    if not product.by_class:
-        return _score_foreground(labels, truth)
-    return evaluate_masks(labels, truth, photos.classes, names=list(labels))
+    return labels if truth is not None and any(map(truth.has, labels)) else None
 
 
-def _score_foreground(labels: Mapping[str, Labels], truth: GroundTruth) -> MaskScores:
-    """Foreground against background, for masks that tell no classes apart."""
-    names = [name for name in labels if truth.has(name)]
-    either = {}
-    for name in names:
-        full = truth.labels(name, labels[name].shape)  # type: ignore[arg-type]
-        either[name] = np.where((full > 0) & (full < 255), 1, full).astype(np.uint8)
-    return evaluate_masks(labels, GroundTruth(either, ("object",)), ("object",), names=names)
-
-
-def _row(product: Product, scored: MaskScores) -> dict[str, Any]:
-    iou = [_known(value) for value in scored.confusion.iou()]
-    return {
+def _row(product: Product, scored: _Scored) -> dict[str, Any]:
+    masks, found = scored
+    row = {
         "stage": product.title,
         "split": product.split,
-        "miou": _known(scored.miou),
-        "iou": iou if product.by_class else None,
-        "photos": len(scored.photos),
-        "note": "" if product.by_class else "foreground against background",
+        "miou": _known(masks.miou),
+        "iou": [_known(value) for value in masks.confusion.iou()] if found is None else None,
+        "photos": len(masks.photos),
+        "note": "" if found is None else "foreground against background",
+    }
+    if found is None:
+        return row
+    by_class = zip(found.classes, found.iou(), found.counts(), strict=True)
+    return row | {
+        "foreground": [[name, _known(iou), int(count)] for name, iou, count in by_class],
+        "foreground_average": _known(found.average()),
     }
 
 
@@ -221,17 +297,18 @@ def _known(value: float) -> float | None:
     return None if np.isnan(value) else float(value)
 
 
-def _examples(
-    run: Run, split: str, scored: MaskScores | None
-) -> list[tuple[str, str, float | None]]:
+def _examples(run: Run, split: str, scored: _Scored | None) -> list[tuple[str, str, float | None]]:
     """(rank, name, score) of the photos to show; those without a class are no test of anything."""
     photos = _photos(run, split)
     if scored is not None:
-        tagged = {n for n, t in zip(photos.names, photos.tags, strict=True) if t.any()}
-        shown = {name: score for name, score in scored.photos.items() if name in tagged}
-        found = replace(scored, photos=shown or scored.photos).examples(_EXAMPLES)
+        masks = scored.masks
+        if scored.foreground is None:
+            tagged = {n for n, t in zip(photos.names, photos.tags, strict=True) if t.any()}
+            shown = {name: score for name, score in masks.photos.items() if name in tagged}
+            masks = replace(masks, photos=shown or masks.photos)
+        found = masks.examples(_EXAMPLES)
         return [
-            (rank, name, float(scored.photos[name]))
+            (rank, name, float(masks.photos[name]))
             for rank in ("best", "median", "worst")
             for name in found[rank]
         ]
@@ -254,7 +331,8 @@ def _panels(
     for product in outcome.products:
         if product.split == split:
             labels = labels_at(product.labels(index), photo.shape[:2])
-            panels.append((product.title, overlay(photo, labels)))
+            palette = None if product.by_class else _OF_ANY_CLASS
+            panels.append((product.title, overlay(photo, labels, palette)))
     if truth is not None and truth.has(name):
         full = truth.labels(name, photos.full_shape(index))
         panels.append(("ground truth", overlay(photo, labels_at(full, photo.shape[:2]))))

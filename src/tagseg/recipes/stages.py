@@ -375,12 +375,14 @@ def trained_segmenter(
     return segmenter_of(run, config, net), stage
 
 
-def segmenter_of(run: Run, config: TrainingConfig, net: SegmentationNet) -> Segmenter:
-    """A trained network with the CRF that is configured."""
+def segmenter_of(
+    run: Run, config: TrainingConfig, net: nn.Module, classes: tuple[str, ...] | None = None
+) -> Segmenter:
+    """A trained network with the CRF that is configured; ``classes`` other than the photos'."""
     crf = crf_settings(config, run.setup.execution.seed)
     return Segmenter(
         net,
-        run.photos.classes,
+        classes if classes is not None else run.photos.classes,
         side=config.photo_side,
         execution=run.setup.execution,
         refine=crf_refinement(crf) if crf is not None else None,

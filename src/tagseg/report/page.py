@@ -18,9 +18,12 @@ from tagseg.report.charts import Comparison, Line, compare, training_charts
 from tagseg.report.figures import Palette, data_uri, legend, shrink
 
 __all__ = [
+    "FOREGROUND_COLOUR",
     "ConfigRow",
     "Curve",
+    "ForegroundIou",
     "GalleryItem",
+    "Measure",
     "Rank",
     "RoundRow",
     "RunReport",
@@ -32,6 +35,9 @@ __all__ = [
 ]
 
 Rank = Literal["best", "median", "worst", "sample"]
+Measure = Literal["mIoU", "foreground IoU"]
+
+FOREGROUND_COLOUR = (255, 60, 170)  # of objects of any class: none of VOC's is near it
 
 _PICTURE_SIDE = 240  # pixels of the longer side in the gallery
 _ONE_ROW = 9  # pictures of a photo that still stand in one row of a wide window
@@ -52,11 +58,24 @@ class ConfigRow(NamedTuple):
     where: str = ""
 
 
+class ForegroundIou(NamedTuple):
+    """Mean IoU of the foreground over the photos of one class; None or NaN without photos."""
+
+    name: str
+    iou: float | None
+    photos: int
+
+
 @dataclass(frozen=True)
 class StageScore:
     """Quality of one stage's masks on one split; ``iou`` per label, background first; all in 0..1.
 
     Scores that were not measured are None; NaN is an IoU that is not defined.
+
+    Attributes:
+        iou: None for masks that only tell foreground from background; ``miou`` is of these two.
+        foreground: of such masks, the foreground's IoU by class of photo, in label order.
+        foreground_average: the mean of these over the classes.
     """
 
     stage: str
@@ -65,6 +84,8 @@ class StageScore:
     iou: Sequence[float | None] | None
     photos: int
     note: str = ""
+    foreground: Sequence[ForegroundIou] = ()
+    foreground_average: float | None = None
 
 
 @dataclass(frozen=True)
@@ -137,7 +158,12 @@ class RoundRow(NamedTuple):
 
 @dataclass(frozen=True)
 class GalleryItem:
-    """One photo of the gallery and its pictures, (title, uint8 (H, W, 3)), in reading order."""
+    """One photo of the gallery and its pictures, (title, uint8 (H, W, 3)), in reading order.
+
+    Attributes:
+        measure: what ``score`` is.
+        foreground: some pictures show objects of any class, in :data:`FOREGROUND_COLOUR`.
+    """
 
     name: str
     split: str
@@ -145,6 +171,8 @@ class GalleryItem:
     score: float | None
     photo: Image
     panels: tuple[tuple[str, Image], ...]
+    measure: Measure = "mIoU"
+    foreground: bool = False
 
 
 @dataclass(frozen=True)
@@ -213,6 +241,7 @@ def render(report: RunReport) -> str:
             headline=_headline(report),
             scores=[(score, _share(report, score)) for score in report.scores],
             total_seconds=sum(seconds for _, seconds in report.stages),
+            foreground=_foreground(report.scores),
             class_columns=[score for score in report.scores if score.iou is not None],
             class_rows=_class_rows(report, labels),
             undefined=_undefined(report),
@@ -224,7 +253,7 @@ def render(report: RunReport) -> str:
             rounds_chart=_rounds_chart(report.rounds, round_scores),
             charts={name: drawn for name, drawn in charts.items() if drawn},
             gallery=_gallery(report.gallery),
-            legend=legend(labels, report.palette),
+            legend=_legend(report, labels),
         )
     )
 
@@ -249,6 +278,12 @@ def _check(report: RunReport) -> None:
             raise ShapeError(
                 f"{score.stage} has {len(score.iou)} IoU for {n_labels} labels",
                 do="give one per class and one for the background, first",
+            )
+        found = [name for name, _, _ in score.foreground]
+        if found and found != list(report.classes):
+            raise ShapeError(
+                f"{score.stage} has foreground IoU of {', '.join(found)}",
+                do="give one per class, in label order",
             )
     tags = report.classifier_map
     if tags is not None and len(tags.average_precision) != n_labels - 1:
@@ -295,7 +330,11 @@ def _headline(report: RunReport) -> list[tuple[str, str, str]]:
     if measured:
         last = measured[-1]
         of = f"{last.stage}, {last.split}, {last.photos:,} photos"
-        tiles.append((f"{_percent(last.miou)} %", "mIoU", of))
+        what = "mIoU" if last.iou is not None else "mIoU of foreground and background"
+        tiles.append((f"{_percent(last.miou)} %", what, of))
+        if _is_known(last.foreground_average):
+            of = f"{last.stage}, {last.split}, mean of the classes"
+            tiles.append((f"{_percent(last.foreground_average)} %", "foreground IoU", of))
         share = _share(report, last)
         if share is not None:
             full = _percent(report.full_supervision_miou)
@@ -312,11 +351,31 @@ def _headline(report: RunReport) -> list[tuple[str, str, str]]:
 
 
 def _share(report: RunReport, score: StageScore) -> float | None:
-    """Part of the full supervision's mIoU that ``score`` reaches, on the same split only."""
+    """Part of the full supervision's mIoU that ``score`` reaches, of classes on the same split."""
     full = report.full_supervision_miou
-    if not _is_known(full) or not full or not _is_known(score.miou):
+    if not _is_known(full) or not full or not _is_known(score.miou) or score.iou is None:
         return None
     return score.miou / full if score.split == report.full_supervision_split else None  # type: ignore[operator]
+
+
+def _foreground(
+    scores: Sequence[StageScore],
+) -> list[tuple[str, tuple[int, ...], list[StageScore]]]:
+    """The stages with foreground IoU: (split, photos per class, stages of just these photos)."""
+    groups: dict[tuple[str, tuple[int, ...]], list[StageScore]] = {}
+    for score in scores:
+        if _is_known(score.foreground_average):
+            photos = tuple(found.photos for found in score.foreground)
+            groups.setdefault((score.split, photos), []).append(score)
+    return [(split, photos, found) for (split, photos), found in groups.items()]
+
+
+def _legend(report: RunReport, labels: Sequence[str]) -> list[tuple[str, str]]:
+    """Names and colours of what the gallery's pictures show."""
+    entries = legend(labels, report.palette)
+    if any(item.foreground for item in report.gallery):
+        entries.append(("foreground of any class", f"#{bytes(FOREGROUND_COLOUR).hex()}"))
+    return entries
 
 
 def _class_rows(

@@ -15,7 +15,7 @@ from tagseg.data.transforms import Augmentation, augment
 from tagseg.data.working import WorkingPhotos
 from tagseg.errors import TagError
 from tagseg.maps import BACKGROUND, IGNORE, Labels
-from tagseg.nets.backbone import Backbone, upsample_grid
+from tagseg.nets.backbone import upsample_grid
 from tagseg.nets.deeplab import SegmentationNet, coarse_labels
 from tagseg.training import Batch, Execution, Sample, Schedule, train
 
@@ -35,10 +35,16 @@ Objective = Callable[[Tensor, Tensor, Tensor], Tensor]
 class GridNet(Protocol):
     """An ``nn.Module`` that scores the positions of its own grid."""
 
-    backbone: Backbone
+    @property
+    def coarse_stride(self) -> int:
+        """Input pixels per position of ``coarse``."""
+
+    @property
+    def coarse_grid_stride(self) -> int | None:
+        """The same where position i lies on pixel coarse_stride * i, else None."""
 
     def coarse(self, x: Tensor, /) -> Tensor:
-        """Logits at the output stride, (B, L, h, w), for RGB in [0, 1], (B, 3, H, W)."""
+        """Logits of its own grid, (B, L, h, w), for RGB in [0, 1], (B, 3, H, W)."""
 
     def parameter_groups(self) -> list[dict[str, object]]:
         """Parameters as the optimizer takes them, each group with its "name"."""
@@ -118,6 +124,7 @@ def fit_on_grid(
     schedule: Schedule,
     *,
     loss_stride: int | None = None,
+    chosen: npt.NDArray[np.intp] | None = None,
     execution: Execution,
     frozen_batch_norm: bool = False,
     **hooks: Any,
@@ -131,15 +138,16 @@ def fit_on_grid(
         objective: loss of scores (B, L, h, w) and a :class:`GridBatch`.
         loss_stride: pixels per position of a finer grid, to which the scores are upsampled
             bilinearly; None for the network's own.
+        chosen: the photos to train on; None for all whose tags are known.
     """
-    known = known_photos(photos)
-    stride = loss_stride or net.backbone.output_stride
+    known = known_photos(photos) if chosen is None else chosen
+    stride = loss_stride or net.coarse_stride
 
     def loss(module: nn.Module, batch: Batch) -> Tensor:
         scores = cast(GridNet, module).coarse(batch["image"].float() / 255)
-        if stride != net.backbone.output_stride:
+        if stride != net.coarse_grid_stride:
             shape = (batch["image"].shape[2], batch["image"].shape[3])
-            full = upsample_grid(scores.float(), shape, net.backbone.grid_stride)
+            full = upsample_grid(scores.float(), shape, net.coarse_grid_stride)
             scores = full[..., ::stride, ::stride]
         on_grid = GridBatch(
             batch["tags"],

@@ -5,15 +5,17 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, cast
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from tagseg.errors import ConfigError, WeightsError
+from tagseg.nets.aspp import AsppNet
 from tagseg.nets.backbone import Backbone, Preprocessing
 from tagseg.nets.catalog import BACKBONES
 from tagseg.nets.deeplab import SegmentationNet
+from tagseg.nets.fpn import FpnNet
 from tagseg.nets.mobilenet import MobileNetV2
 from tagseg.segment.predict import Refine, Segmenter
 from tagseg.training import Execution
@@ -45,17 +47,20 @@ _DAMAGE = (
 def pack_segmenter(
     segmenter: Segmenter, refinement: Mapping[str, Any] | None
 ) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Tensors and metadata of ``segmenter``; ``refinement`` tells how to rebuild its ``refine``."""
-    net = cast(SegmentationNet, segmenter.net)
+    """Tensors and metadata of ``segmenter``; ``refinement`` tells how to rebuild its ``refine``.
+
+    Raises:
+        ConfigError: its network is none of those that a file can hold.
+    """
+    net = segmenter.net
+    form = _form_of(net)
     metadata = {
         "format": _FORMAT,
         "classes": json.dumps(segmenter.classes),
         "photo_side": str(segmenter.side),
-        **pack_backbone(net.backbone),
-        "field_of_view": net.field_of_view,
-        "width": str(net.fc6.out_channels),
-        "view_scale": str(net.view_scale),
-        "margin": str(net.margin),
+        "form": form,
+        **pack_backbone(net.backbone),  # type: ignore[arg-type]
+        **_FORMS[form].notes(net),
         "refinement": json.dumps(refinement),
     }
     return pack_tensors(net), metadata
@@ -131,17 +136,72 @@ def unpack_segmenter(
         )
 
 
-def _network(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> SegmentationNet:
-    net = SegmentationNet(
-        unpack_backbone(metadata),
-        len(json.loads(metadata["classes"])) + 1,
-        field_of_view=metadata["field_of_view"],  # type: ignore[arg-type]
-        width=int(metadata["width"]),
-        view_scale=float(metadata["view_scale"]),
-        margin=int(metadata.get("margin", "0")),  # files of version 0.1 have none
-    )
+def _network(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> nn.Module:
+    form = _FORMS[metadata.get("form", "large_fov")]  # files of version 0.1 have none
+    n_labels = len(json.loads(metadata["classes"])) + 1
+    net = form.net(unpack_backbone(metadata), n_labels, **form.options(metadata))
     net.load_state_dict(dict(tensors))
     return net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+
+class _Form(NamedTuple):
+    """A kind of network, what is noted of one, and the arguments that come of the notes."""
+
+    net: Callable[..., nn.Module]
+    notes: Callable[[Any], dict[str, str]]
+    options: Callable[[Mapping[str, str]], dict[str, Any]]
+
+
+def _notes_of_large_fov(net: SegmentationNet) -> dict[str, str]:
+    return {
+        "field_of_view": net.field_of_view,
+        "width": str(net.fc6.out_channels),
+        "view_scale": str(net.view_scale),
+        "margin": str(net.margin),
+    }
+
+
+def _options_of_large_fov(metadata: Mapping[str, str]) -> dict[str, Any]:
+    return {
+        "field_of_view": metadata["field_of_view"],
+        "width": int(metadata["width"]),
+        "view_scale": float(metadata["view_scale"]),
+        "margin": int(metadata.get("margin", "0")),  # files of version 0.1 have none
+    }
+
+
+def _notes_of_aspp(net: AsppNet) -> dict[str, str]:
+    return {name: json.dumps(getattr(net, name)) for name in _ASPP_OPTIONS}
+
+
+def _options_of_aspp(metadata: Mapping[str, str]) -> dict[str, Any]:
+    return {name: json.loads(metadata[name]) for name in _ASPP_OPTIONS}
+
+
+def _notes_of_fpn(net: FpnNet) -> dict[str, str]:
+    return {"channels": str(net.channels)}
+
+
+def _options_of_fpn(metadata: Mapping[str, str]) -> dict[str, Any]:
+    return {"channels": int(metadata["channels"])}
+
+
+_ASPP_OPTIONS = ("rates", "width", "dropout", "view_scale")
+
+_FORMS: Mapping[str, _Form] = {
+    "large_fov": _Form(SegmentationNet, _notes_of_large_fov, _options_of_large_fov),
+    "aspp": _Form(AsppNet, _notes_of_aspp, _options_of_aspp),
+    "fpn": _Form(FpnNet, _notes_of_fpn, _options_of_fpn),
+}
+
+
+def _form_of(net: nn.Module) -> str:
+    for name, form in _FORMS.items():
+        if type(net) is form.net:
+            return name
+    raise ConfigError(
+        f"files hold no {type(net).__name__}", do=f"use a network of the forms {', '.join(_FORMS)}"
+    )
 
 
 def positive(text: str) -> int:

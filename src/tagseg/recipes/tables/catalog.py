@@ -6,12 +6,21 @@ from collections.abc import Mapping
 from types import ModuleType
 
 from tagseg.errors import ConfigError, choose_from
-from tagseg.recipes.tables import builtin_priors, dcsm, guided, mcof
+from tagseg.recipes.tables import (
+    builtin_priors,
+    coarse_to_fine,
+    coarse_to_fine_foreground,
+    dcsm,
+    guided,
+    mcof,
+)
 
 __all__ = ["PAPERS", "find_paper"]
 
 PAPERS: Mapping[str, ModuleType] = {
     "builtin_priors": builtin_priors,
+    "coarse_to_fine": coarse_to_fine,
+    "coarse_to_fine_foreground": coarse_to_fine_foreground,
     "dcsm": dcsm,
     "guided": guided,
     "mcof": mcof,

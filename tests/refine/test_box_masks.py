@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tagseg.data.scenes import OBJECTS, annotated_boxes, draw_scene
-from tagseg.errors import ShapeError
-from tagseg.priors.saliency.from_boxes import OBJECT, object_mask, salient_mask
+from tagseg.errors import ConfigError, ShapeError
+from tagseg.refine.box_masks import OBJECT, boxed, object_mask
 
 
 def disc(size: int = 100, radius: int = 25) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.bool_]]:
@@ -197,39 +197,58 @@ def test_a_wrong_photo_is_refused() -> None:
         object_mask(disc()[0][:, :, 0], BOX)
 
 
-# Thresholds
+# Boxes of masks
 
 
-def test_salient_is_what_reaches_half_of_the_maximum() -> None:
-    found = salient_mask(np.array([[0.0, 0.3, 0.39], [0.4, 0.41, 0.8]], np.float32))
-    assert found.tolist() == [[False, False, False], [True, True, True]]
-    found = salient_mask(np.array([[0.1, 0.3, 0.4]], np.float32), part=0.75)
-    assert found.tolist() == [[False, True, True]]
+def drawn(*boxes: tuple[int, int, int, int]) -> npt.NDArray[np.bool_]:
+    """Filled boxes of left, top, right, bottom."""
+    mask = np.zeros((40, 60), bool)
+    for left, top, right, bottom in boxes:
+        mask[top:bottom, left:right] = True
+    return mask
 
 
-def test_scale_does_not_matter() -> None:
-    saliency = np.random.default_rng(0).random((9, 11), np.float32)
-    for factor in (0.5, 1e-6, 1e6):
-        found = salient_mask(saliency * np.float32(factor))
-        assert (found != salient_mask(saliency)).sum() == 0
+def test_the_box_of_a_disc_touches_its_four_sides() -> None:
+    inside = disc()[1]
+    rows, columns = np.nonzero(inside)
+    expected = np.zeros_like(inside)
+    expected[rows.min() : rows.max() + 1, columns.min() : columns.max() + 1] = True
+    found = boxed(inside)
+    assert found.dtype == np.bool_
+    np.testing.assert_array_equal(found, expected)
+    np.testing.assert_array_equal(boxed(found), found)
 
 
-def test_nothing_is_salient_in_an_empty_map() -> None:
-    for empty in (np.zeros((4, 5), np.float32), -np.ones((4, 5), np.float32)):
-        found = salient_mask(empty)
-        assert found.shape == (4, 5)
+def test_one_box_spans_the_larger_components() -> None:
+    mask = drawn((5, 5, 15, 15), (30, 20, 40, 25))  # 100 and 50 pixels
+    np.testing.assert_array_equal(boxed(mask), drawn((5, 5, 40, 25)))
+    np.testing.assert_array_equal(boxed(mask, least=0.51), drawn((5, 5, 15, 15)))
+
+
+def test_specks_do_not_stretch_the_box() -> None:
+    mask = drawn((5, 5, 15, 15), (58, 38, 60, 40))
+    np.testing.assert_array_equal(boxed(mask), drawn((5, 5, 15, 15)))
+    np.testing.assert_array_equal(boxed(mask, least=0), drawn((5, 5, 60, 40)))
+
+
+def test_pixels_that_touch_at_a_corner_are_one_component() -> None:
+    mask = drawn((5, 5, 15, 15), (15, 15, 17, 17))
+    np.testing.assert_array_equal(boxed(mask), drawn((5, 5, 17, 17)))
+
+
+def test_nothing_has_no_box() -> None:
+    for shape in ((40, 60), (1, 1), (0, 5)):
+        found = boxed(np.zeros(shape, bool))
+        assert found.shape == shape
         assert not found.any()
+    assert boxed(np.ones((1, 1), bool)).all()
 
 
-@pytest.mark.parametrize(
-    "wrong",
-    [
-        np.full((2, 2), np.nan, np.float32),
-        np.array([[0, np.inf]], np.float32),
-        np.zeros((1, 2, 2), np.float32),
-        np.zeros((2, 2), np.uint8),
-    ],
-)
-def test_wrong_maps_are_refused(wrong: npt.NDArray) -> None:
-    with pytest.raises(ShapeError, match="saliency_map"):
-        salient_mask(wrong)
+def test_wrong_masks_and_shares_are_refused() -> None:
+    with pytest.raises(ShapeError, match="mask"):
+        boxed(np.zeros((4, 5), np.uint8))
+    with pytest.raises(ShapeError, match="mask"):
+        boxed(np.zeros((4, 5, 1), bool))
+    for least in (-0.1, 1.1, float("nan")):
+        with pytest.raises(ConfigError, match="least"):
+            boxed(np.zeros((4, 5), bool), least=least)

@@ -1,7 +1,8 @@
-"""Masks of salient objects from boxes, and salient regions from maps.
+"""Masks of boxes, by GrabCut, and boxes of masks.
 
 Oh et al., "Exploiting saliency for object segmentation from image level labels" (CVPR 2017),
 section 6.1: GrabCut over the average box gives the masks on which a saliency model is trained.
+Jing et al. 2018 go the other way for Table I's "bounding boxes of enhanced masks".
 """
 
 from __future__ import annotations
@@ -11,16 +12,14 @@ import numpy as np
 import numpy.typing as npt
 
 from tagseg.data.working import labels_at, working_image
-from tagseg.errors import ShapeError
-from tagseg.maps import BACKGROUND, IGNORE, Image, Labels, SaliencyMap, check_image, label_of_tag
+from tagseg.errors import ConfigError, ShapeError
+from tagseg.maps import BACKGROUND, IGNORE, Image, Labels, check_image, label_of_tag
+from tagseg.refine.grabcut import FEWEST, Mask, grab
 
-__all__ = ["OBJECT", "object_mask", "salient_mask"]
+__all__ = ["OBJECT", "boxed", "object_mask"]
 
 OBJECT = label_of_tag(0)
 """The label of salient objects, the one class there is."""
-
-_SEED = 1  # of the k-means in which OpenCV begins its colour models
-_FEWEST = 30  # pixels on either side of the box's edges from which colours can be learned
 
 
 def object_mask(
@@ -65,23 +64,36 @@ def object_mask(
     return labels_at(labels, (height, width))
 
 
-def salient_mask(saliency_map: SaliencyMap, *, part: float = 0.5) -> npt.NDArray[np.bool_]:
-    """Where a saliency map (H, W) reaches ``part`` of its maximum, bool (H, W).
+def boxed(mask: Mask, *, least: float = 0.2) -> Mask:
+    """The filled bounding box of a mask's foreground, bool (H, W); nothing if there is none.
 
-    Oh et al. 2017, section 6.1: "threshold at 50% of the maximal foreground probability". Nothing
-    is salient where the maximum is 0. Raises ShapeError for NaN, infinity or another form.
+    One box per photo, around all larger components together, as one label per photo names one
+    thing; specks that GrabCut leaves behind would otherwise stretch it over the photo.
+
+    Args:
+        mask: bool (H, W).
+        least: components (8-neighbours) below this share of the largest one do not count, 0 to 1.
+
+    Raises:
+        ConfigError: least is not from 0 to 1.
+        ShapeError: mask is not a bool (H, W).
     """
-    if saliency_map.ndim != 2 or not np.issubdtype(saliency_map.dtype, np.floating):
+    if not 0 <= least <= 1:
+        raise ConfigError(f"least is {least}", do="give a share from 0 to 1")
+    if mask.ndim != 2 or mask.dtype != np.bool_:
         raise ShapeError(
-            f"saliency_map is a {saliency_map.dtype} array of shape {saliency_map.shape}",
-            do="give a float32 array (H, W)",
+            f"mask is a {mask.dtype} array of shape {mask.shape}", do="give a bool array (H, W)"
         )
-    if not np.isfinite(saliency_map).all():
-        raise ShapeError("saliency_map holds NaN or infinity", do="check what produced it")
-    peak = saliency_map.max(initial=0.0)
-    if peak <= 0:
-        return np.zeros(saliency_map.shape, bool)
-    return saliency_map >= part * peak
+    box = np.zeros_like(mask)
+    if not mask.any():
+        return box
+    stats = cv2.connectedComponentsWithStats(mask.astype(np.uint8), connectivity=8)[2][1:]
+    left, top, width, height, area = stats[:, :5].T
+    kept = area >= least * area.max()
+    rows = slice(top[kept].min(), (top + height)[kept].max())
+    columns = slice(left[kept].min(), (left + width)[kept].max())
+    box[rows, columns] = True
+    return box
 
 
 def _check_boxes(boxes: npt.NDArray[np.float64], height: int, width: int) -> None:
@@ -96,19 +108,20 @@ def _check_boxes(boxes: npt.NDArray[np.float64], height: int, width: int) -> Non
 
 def _one_object(
     image: Image, box: npt.NDArray[np.float64], iterations: int, least: float, core: float
-) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
+) -> tuple[Mask, Mask]:
     """Where the object of ``box`` is, and where it may be, bool (h, w) each."""
     inside = _filled(image, box)
     area = np.count_nonzero(inside)
-    if min(area, inside.size - area) >= _FEWEST:
-        found = _grab(image, inside, iterations)
+    if min(area, inside.size - area) >= FEWEST:
+        labels = np.where(inside, np.uint8(cv2.GC_PR_FGD), np.uint8(cv2.GC_BGD))
+        found = grab(image, labels, iterations)
         if np.count_nonzero(found) >= least * area:
             return found, np.zeros_like(found)
     centre, half = (box[:2] + box[2:]) / 2, (box[2:] - box[:2]) / 2 * np.sqrt(core)
     return _filled(image, np.concatenate([centre - half, centre + half])), inside
 
 
-def _filled(image: Image, box: npt.NDArray[np.float64]) -> npt.NDArray[np.bool_]:
+def _filled(image: Image, box: npt.NDArray[np.float64]) -> Mask:
     """The pixels (h, w) of a box, at least one."""
     height, width = image.shape[:2]
     left, top = np.clip(np.rint(box[:2]).astype(int), 0, (width - 1, height - 1))
@@ -116,12 +129,3 @@ def _filled(image: Image, box: npt.NDArray[np.float64]) -> npt.NDArray[np.bool_]
     inside = np.zeros((height, width), bool)
     inside[top : max(bottom, top + 1), left : max(right, left + 1)] = True
     return inside
-
-
-def _grab(image: Image, inside: npt.NDArray[np.bool_], iterations: int) -> npt.NDArray[np.bool_]:
-    """GrabCut's object, bool (h, w), in the box ``inside``."""
-    labels = np.where(inside, cv2.GC_PR_FGD, cv2.GC_BGD).astype(np.uint8)
-    models = np.zeros((1, 65)), np.zeros((1, 65))
-    cv2.setRNGSeed(_SEED)
-    cv2.grabCut(image, labels, None, *models, iterations, cv2.GC_INIT_WITH_MASK)  # type: ignore[call-overload]
-    return labels == cv2.GC_PR_FGD

@@ -1,0 +1,200 @@
+"""Coarse masks made exact by colours: GrabCut from a soft mask.
+
+Rother, Kolmogorov, Blake: "GrabCut" (SIGGRAPH 2004), by OpenCV; Jing, Chen, Tian: "Coarse-to-fine
+semantic segmentation from image-level labels" (2018), section III-C, which names no numbers: the
+trimap, the rules and the speed here are ours.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final, TypeAlias
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from tagseg.data.working import working_image
+from tagseg.errors import ConfigError
+from tagseg.maps import Image, Labels, SaliencyMap, check_image, check_maps
+
+__all__ = [
+    "FEWEST",
+    "GrabCutSettings",
+    "Mask",
+    "enhanced_mask",
+    "grab",
+    "levelled",
+    "thresholded",
+    "trimap",
+]
+
+Mask: TypeAlias = npt.NDArray[np.bool_]  # (H, W)
+
+FEWEST: Final = 30
+"""Pixels from which OpenCV's five colours a side can be learned."""
+
+_SEED = 1  # of the k-means in which OpenCV begins its colour models
+_FOREGROUND_BIT = 1  # GC_FGD and GC_PR_FGD are odd
+
+
+@dataclass(frozen=True)
+class GrabCutSettings:
+    """Numbers of :func:`enhanced_mask`. Raises ConfigError at a value out of range.
+
+    Levels are of a map brought to 0 and 1 by :func:`levelled`; lengths are shares of the square
+    root of the area where it reaches ``half``, so that the photo's size does not matter.
+
+    Attributes:
+        iterations: rounds of GrabCut, 1 or more.
+        side: GrabCut works at this longer side at most, pixels.
+        half: level from which a pixel is foreground, probably.
+        high: level from which a pixel of the foreground may be sure.
+        low: level up to which a pixel of the background may be sure.
+        depth: a pixel is sure foreground only if it lies deeper in the foreground than this.
+        reach: a pixel is sure background only if it lies farther from the foreground than this.
+        least: a result smaller than this share of the coarse mask has vanished.
+        most: a coarse mask or a result above this share of the photo has flooded it.
+    """
+
+    iterations: int = 2
+    side: int = 200
+    half: float = 0.4
+    high: float = 0.9
+    low: float = 0.1
+    depth: float = 0.12
+    reach: float = 0.3
+    least: float = 0.2
+    most: float = 0.9
+
+    def __post_init__(self) -> None:
+        for name in ("iterations", "side"):
+            value = getattr(self, name)
+            if not isinstance(value, int) or value < 1:
+                raise ConfigError(f"{name} is {value}", do="give a whole number, 1 or more")
+        if not 0 <= self.low <= self.half <= self.high <= 1 or not 0 < self.half < 1:
+            raise ConfigError(
+                f"low, half, high are {self.low}, {self.half}, {self.high}",
+                do="give levels that rise from 0 to 1, half between the two",
+            )
+        for name in ("depth", "reach"):
+            if not 0 <= getattr(self, name) < np.inf:
+                raise ConfigError(f"{name} is {getattr(self, name)}", do="give 0 or more")
+        for name in ("least", "most"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ConfigError(f"{name} is {getattr(self, name)}", do="give a share, 0 to 1")
+
+
+_DEFAULT = GrabCutSettings()
+
+
+def enhanced_mask(
+    image: Image, coarse: SaliencyMap | Mask, settings: GrabCutSettings = _DEFAULT
+) -> Mask:
+    """The foreground of ``coarse``, cut out along the photo's edges: bool (H, W).
+
+    Jing et al., section III-C. Same arguments, same mask, on any thread. The coarse mask itself,
+    :func:`thresholded`, stands where GrabCut cannot help:
+
+    * the map is empty, or covers more than ``most`` of the photo (a constant map does),
+    * one side has too few pixels to learn its colours from,
+    * the result has vanished (``least``) or flooded the photo (``most``).
+
+    Args:
+        image: uint8 (H, W, 3) RGB.
+        coarse: float32 (H, W) of any scale, or a bool mask (H, W).
+        settings: see there.
+
+    Raises:
+        ShapeError: image or coarse is no such array, or they differ in size.
+    """
+    check_image(image)
+    coarse = levelled(_checked(coarse, image.shape[:2]))
+    small = working_image(image, settings.side)
+    small_coarse = coarse
+    if small is not image:
+        small_coarse = cv2.resize(coarse, small.shape[1::-1], interpolation=cv2.INTER_AREA)  # type: ignore[assignment]
+    found = _cut(small, small_coarse, settings)
+    if found is None:
+        return coarse >= settings.half
+    if small is image:
+        return found
+    size = image.shape[1::-1]
+    smooth = cv2.resize(found.astype(np.float32), size, interpolation=cv2.INTER_LINEAR)
+    return np.asarray(smooth > 0.5)
+
+
+def thresholded(coarse: SaliencyMap | Mask, settings: GrabCutSettings = _DEFAULT) -> Mask:
+    """The coarse mask (H, W) as a hard one, bool (H, W): where GrabCut takes its foreground from.
+
+    Raises ShapeError if ``coarse`` is neither a finite float32 (H, W) nor a bool (H, W).
+    """
+    return levelled(_checked(coarse, np.shape(coarse))) >= settings.half
+
+
+def levelled(coarse: SaliencyMap) -> SaliencyMap:
+    """A map (H, W) with its background at 0 and its foreground at 1, on average.
+
+    Which is which says Otsu's threshold (1979). Maps of different makers have their objects at very
+    different shares of their maximum; what Otsu separates is there in all of them. A hard mask
+    stays as it is. A constant map becomes ones, or zeros if there is nothing above 0.
+    """
+    low, high = float(coarse.min()), float(coarse.max())
+    if low == high:
+        return np.full_like(coarse, high > 0)
+    values = (coarse - np.float64(low)) / (high - low)
+    steps = np.rint(values * 255).astype(np.uint8)
+    inside = steps > cv2.threshold(steps, 0, 255, cv2.THRESH_OTSU)[0]
+    dark, bright = values[~inside].mean(), values[inside].mean()
+    return ((values - dark) / (bright - dark)).astype(np.float32)
+
+
+def trimap(coarse: SaliencyMap, settings: GrabCutSettings = _DEFAULT) -> Labels:
+    """What GrabCut starts from: OpenCV's four labels, uint8 (H, W).
+
+    Foreground is where ``coarse`` (H, W), :func:`levelled`, reaches ``half``. It is sure where
+    the map is ``high`` and the edge is far, background where the map is ``low`` and the edge is
+    far: the first says something of soft maps, the second of hard ones. All else is probable.
+    """
+    inside = coarse >= settings.half
+    unit = np.sqrt(np.count_nonzero(inside))
+    labels = np.where(inside, np.uint8(cv2.GC_PR_FGD), np.uint8(cv2.GC_PR_BGD))
+    labels[(coarse >= settings.high) & (_distance(inside) > settings.depth * unit)] = cv2.GC_FGD
+    labels[(coarse <= settings.low) & (_distance(~inside) > settings.reach * unit)] = cv2.GC_BGD
+    return labels
+
+
+def grab(image: Image, labels: Labels, iterations: int) -> Mask:
+    """GrabCut's foreground, bool (H, W), from its four ``labels`` (H, W), which stay as they are.
+
+    Each side needs ``FEWEST`` pixels. The random numbers in which OpenCV begins are the calling
+    thread's own; they are set here, so that nothing that ran before matters.
+    """
+    labels = labels.copy()
+    models = np.zeros((1, 65)), np.zeros((1, 65))
+    cv2.setRNGSeed(_SEED)
+    cv2.grabCut(image, labels, None, *models, iterations, cv2.GC_INIT_WITH_MASK)  # type: ignore[call-overload]
+    return (labels & _FOREGROUND_BIT).astype(bool)
+
+
+def _checked(coarse: SaliencyMap | Mask, shape: tuple[int, ...]) -> SaliencyMap:
+    coarse = np.asarray(coarse)
+    if coarse.dtype == np.bool_:
+        coarse = coarse.astype(np.float32)
+    check_maps(coarse[None], (shape[0], shape[-1]), "coarse")
+    return coarse
+
+
+def _cut(image: Image, coarse: SaliencyMap, settings: GrabCutSettings) -> Mask | None:
+    """The foreground at the size at which GrabCut works, None if the coarse mask must stand."""
+    area = np.count_nonzero(coarse >= settings.half)
+    if min(area, coarse.size - area) < FEWEST or area > settings.most * coarse.size:
+        return None
+    found = grab(image, trimap(coarse, settings), settings.iterations)
+    left = np.count_nonzero(found)
+    return found if settings.least * area <= left <= settings.most * coarse.size else None
+
+
+def _distance(inside: Mask) -> npt.NDArray[np.float32]:
+    """Distance of each pixel in ``inside`` to the nearest one outside, 0 outside."""
+    return cv2.distanceTransform(inside.astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)  # type: ignore[return-value]
