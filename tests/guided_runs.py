@@ -5,7 +5,8 @@ Few odd photos, boxes, maps, a Run, and what its trainings begin with.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -37,6 +38,7 @@ __all__ = [
     "TWO_TAGS",
     "Begun",
     "begun_trainings",
+    "counting",
     "few_photos",
     "one_label_photos",
     "open_run",
@@ -114,6 +116,28 @@ def begun_trainings(monkeypatch: pytest.MonkeyPatch, module: ModuleType) -> list
 
     monkeypatch.setattr(module, "fit_on_grid", fit)
     return found
+
+
+@contextmanager
+def counting(
+    work: Mapping[str, tuple[ModuleType, str]], stop_at: tuple[str, int] | None = None
+) -> Iterator[Counter[str]]:
+    """How often each function in ``work`` is called; the call ``stop_at`` is interrupted."""
+    count: Counter[str] = Counter()
+
+    def counted(title: str, function: Any) -> Any:
+        def called(*args: Any, **named: Any) -> Any:
+            count[title] += 1
+            if stop_at == (title, count[title]):
+                raise KeyboardInterrupt
+            return function(*args, **named)
+
+        return called
+
+    with pytest.MonkeyPatch.context() as patch:
+        for title, (module, name) in work.items():
+            patch.setattr(module, name, counted(title, getattr(module, name)))
+        yield count
 
 
 def write_boxes(folder: Path, count: int = 4, seed: int = 100) -> Path:

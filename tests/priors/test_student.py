@@ -15,7 +15,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tagseg.data.clips import draw_clip
+from tagseg.data.scenes import OBJECTS
 from tagseg.errors import ConfigError, ShapeError, WeightsError, WorkspaceError
+from tagseg.evaluate.saliency import SaliencyScores
 from tagseg.nets.student import StudentNet
 from tagseg.priors import student
 from tagseg.priors.student import (
@@ -33,6 +36,7 @@ from tagseg.priors.student import (
     student_saliency,
     student_schedule,
 )
+from tagseg.priors.videopca import videopca_masks
 from tagseg.training import Execution
 
 TINY: dict[str, Any] = {"width": 4, "last": 2, "branch": 3, "rank": 5}
@@ -395,3 +399,16 @@ def test_the_shipped_student_is_small_and_one_for_all() -> None:
     assert SHIPPED.stat().st_size < 1.5e6
     shipped_student.cache_clear()
     assert shipped_student() is shipped_student()
+
+
+def test_the_shipped_student_beats_its_teacher_on_single_frames() -> None:
+    """On clips that it was not trained on; the teacher sees the whole shot."""
+    teacher, alone = SaliencyScores(), SaliencyScores()
+    for index in range(8):
+        clip = draw_clip(OBJECTS, 31, index)
+        masks = list(videopca_masks(lambda clip=clip: iter(clip.frames)))
+        found = student_saliencies(shipped_student(), clip.frames[::6])
+        for mask, own, truth in zip(masks[::6], found, clip.labels[::6], strict=True):
+            teacher.update(mask, truth)
+            alone.update(own, truth)
+    assert alone.summary()["mean_iou"] > teacher.summary()["mean_iou"] > 0.3

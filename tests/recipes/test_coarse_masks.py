@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +41,8 @@ def test_the_papers_numbers():
     assert (config.resize, config.segmenter_crop) == (321, 256)
     assert config.stop_rule() == StopRule(5, 2.0)
     assert config.masks_by_tags is False
-    assert config.grabcut() == GrabCutSettings()
+    assert config.grabcut() == replace(GrabCutSettings(), half=config.coarse_part)
+    assert config.resize_range == (1.0, 1.0)
     assert [config.part_of(number) for number in (1, 2, 5)] == [1.0, 0.5, 0.5]
 
 
@@ -58,7 +60,7 @@ def test_numbers_as_given():
             "saliency_maps": "m",
         },
     )
-    assert config.grabcut() == GrabCutSettings(iterations=5, side=300, half=0.6)
+    assert config.grabcut() == replace(GrabCutSettings(), iterations=5, side=300, half=0.6)
     assert config.foreground_limits == (0.02, 0.5)
     assert config.stop_rule() == StopRule(1, 0.9)
     assert config.part_of(2) == 1.0
@@ -68,12 +70,13 @@ def test_numbers_as_given():
 @pytest.mark.parametrize("part", [0.001, 0.05, 0.1, 0.9, 0.95])
 def test_any_part_of_the_maximum_can_be_where_the_foreground_begins(part):
     """GrabCut's own levels, below which and from which pixels may be sure, make way."""
-    settings = config_of(coarse_part=part).grabcut()
+    settings, usual = config_of(coarse_part=part).grabcut(), GrabCutSettings()
     assert settings.half == part
-    assert settings.low == min(0.1, part)
-    assert settings.high == max(0.9, part)
+    assert settings.low == min(usual.low, part)
+    assert settings.high == max(usual.high, part)
 
 
+RANGE = "; use two factors over 0, the lesser first"
 LIMITS = "; use two shares, 0 to 1, the lesser first"
 
 
@@ -93,6 +96,8 @@ LIMITS = "; use two shares, 0 to 1, the lesser first"
         ({"foreground_limits": (0.8, 0.01)}, f"foreground_limits is 0.8,0.01{LIMITS}"),
         ({"foreground_limits": (-0.1, 0.8)}, f"foreground_limits is -0.1,0.8{LIMITS}"),
         ({"foreground_limits": (0.0, 80.0)}, f"foreground_limits is 0,80{LIMITS}"),
+        ({"resize_range": (0.0, 1.0)}, f"resize_range is 0,1{RANGE}"),
+        ({"resize_range": (1.5, 0.5)}, f"resize_range is 1.5,0.5{RANGE}"),
         ({"grabcut_iterations": 0}, "iterations is 0; give a whole number, 1 or more"),
         ({"grabcut_side": -1}, "side is -1; give a whole number, 1 or more"),
         ({"rounds": 0}, "rounds is 0; use 1 or more"),
@@ -194,7 +199,7 @@ def test_coarse_enhanced_and_boxed(run):
         soft = stored_map(image)
         expected = np.where(soft >= 0.5 * soft.max(), label, 0)
         np.testing.assert_array_equal(coarse, expected)
-        cut = enhanced_mask(image, soft, GrabCutSettings())
+        cut = enhanced_mask(image, soft, config_of().grabcut())
         np.testing.assert_array_equal(enhanced, np.where(cut, label, 0))
         np.testing.assert_array_equal(boxes, np.where(boxed(cut), label, 0))
         differ += int((coarse != enhanced).any() and (enhanced != boxes).any())
@@ -217,7 +222,7 @@ def test_settings_reach_both(few, photos, tmp_path, monkeypatch):
         np.testing.assert_array_equal(found.coarse(1), soft >= 0.3 * soft.max())
         assert found.enhanced is not None
         assert not found.enhanced(1).any()
-    settings = GrabCutSettings(iterations=3, side=40, half=0.3)
+    settings = replace(GrabCutSettings(), iterations=3, side=40, half=0.3)
     assert given == [(True, settings)] * np.count_nonzero(LABELS)
 
 
@@ -270,7 +275,11 @@ def finished(few, photos, tmp_path_factory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize(("changed", "labels", "expected"), FIELDS, ids=str)
+@pytest.mark.parametrize(
+    ("changed", "labels", "expected"),
+    FIELDS,
+    ids=lambda value: str(sorted(value) if isinstance(value, set) else value),
+)
 def test_what_depends_on_what(few, photos, finished, tmp_path, changed, labels, expected):
     folder = Path(shutil.copytree(finished, tmp_path / "run"))
     before = finished_stages(folder)

@@ -41,7 +41,7 @@ from tagseg.priors.student import save_student, student_saliency
 from tagseg.recipes import coarse_to_fine, coarse_to_fine_foreground
 from tagseg.recipes.models import load_segmenter
 from tagseg.recipes.session import Result, make_config, train
-from tagseg.refine.grabcut import GrabCutSettings, enhanced_mask
+from tagseg.refine.grabcut import enhanced_mask
 from tagseg.run.progress import Progress
 from tagseg.run.workspace import Workspace
 
@@ -59,7 +59,8 @@ def train_few(few, photos) -> Go:
     def run(recipe: str, config: dict[str, Any], out: Path | None = None, **changed: Any) -> Result:
         usual = {"val": photos.val[:2], "ground_truth": photos.truth(), "options": OPTIONS}
         dataset = changed.pop("dataset", few)
-        return train(dataset, recipe, {**FEW, **RECURSION, **config}, out=out, **{**usual, **changed})
+        settings = {**FEW, **RECURSION, **config}
+        return train(dataset, recipe, settings, out=out, **{**usual, **changed})
 
     return run
 
@@ -251,7 +252,7 @@ def test_rules_between_rounds(done, few, photos, folder, between):
     working = WorkingPhotos(training, 64)
     single = training.known & (training.tags.sum(1) == 1)
     found, enhanced = labels_in(folder, "masks-1"), labels_in(folder, "enhanced-masks")
-    taking = []
+    settings, taking = make_config(coarse_to_fine.Config, RECURSION).grabcut(), []
     for indices, images in working.batches(16):
         for index, image, probs in zip(
             indices, images, made.segmenter.forward(images), strict=True
@@ -267,7 +268,7 @@ def test_rules_between_rounds(done, few, photos, folder, between):
             if between != "nothing":
                 own = expected == label
                 if between == "grabcut":
-                    own = enhanced_mask(image, own.astype(np.float32), GrabCutSettings())
+                    own = enhanced_mask(image, own.astype(np.float32), settings)
                 expected = np.where(own, label, 0)
             np.testing.assert_array_equal(found[name], expected)
             if has_usable_foreground(enhanced[name], (0.01, 0.8)):
@@ -363,19 +364,6 @@ def test_no_tag_is_read(train_few, few, photos):
             np.testing.assert_array_equal(labels, theirs[name])
 
 
-def test_another_network(train_few):
-    """DeepLab in place of the pyramid; the first masks are the same."""
-    made = train_few("coarse_to_fine_foreground", {"network": "deeplab"})
-    assert isinstance(made.segmenter.net, AsppNet)
-    assert made.segmenter.classes == ("foreground",)
-    assert {"deeplab-1", "deeplab-2"} <= finished_stages(made.folder).keys()
-    loaded = load_segmenter(made.folder, device="cpu", precision="fp32")
-    image = np.random.default_rng(1).integers(0, 256, (64, 40, 3), np.uint8)
-    labels = loaded.predict(image)
-    np.testing.assert_array_equal(labels, made.segmenter.predict(image))
-    assert labels.max() <= 1
-
-
 def test_the_pyramid_keeps_a_stride_that_is_asked_for(train_few):
     plain, finer = (
         train_few("coarse_to_fine_foreground", {"rounds": 1, "output_stride": stride}, val=())
@@ -388,36 +376,54 @@ def test_the_pyramid_keeps_a_stride_that_is_asked_for(train_few):
 # What depends on what
 
 
-def fields(form: str) -> list[tuple[dict[str, Any], set[str]]]:
-    end = set(END)
-    two = {*round_of(form, 2), *end}
-    after_one = {"masks-1", "predictions-1", *two}
-    after_masks = {*round_of(form, 1), *two}
-    bare = {f"{form}-1-photos", f"{form}-2-photos"}
-    net_1 = {f"{form}-1", "predictions-1"}
-    return [
-        ({"settled": 0.999, "segmenter_epochs": 3.0}, set()),
-        ({"rounds": 1}, end),
-        ({"rounds": 3}, {*round_of(form, 3), *end}),
-        ({"later_part": 1.0}, two),
-        ({"start": "cold"}, two),
-        ({"between": "rules"}, after_one - {"predictions-1"}),
-        ({"foreground_limits": (0.0, 1.0)}, after_masks),
-        ({"segmenter_crf": False}, {"predictions-1", "predictions-2", *end}),
-        ({"grabcut_iterations": 1}, {"enhanced-masks", *after_masks}),
-        ({"coarse_part": 0.4}, {"coarse-masks", "enhanced-masks", *after_masks}),
-        ({"segmenter_iterations": 3}, after_masks - {f"{form}-1-photos"}),
-        ({"resize": 300}, after_masks - {f"{form}-1-photos"}),
-        ({"between": "nothing"}, (after_masks | net_1) - bare),
-    ]
+TWO = {*round_of("deeplab", 2), *END}
+AFTER_ONE = {"masks-1", *TWO}
+AFTER_MASKS = {*round_of("deeplab", 1), *TWO}
+PHOTOS_1, PHOTOS_2 = ({f"deeplab-{number}-photos"} for number in (1, 2))
+FIELDS: list[tuple[dict[str, Any], set[str]]] = [
+    ({"settled": 0.999, "segmenter_epochs": 3.0}, set()),
+    ({"rounds": 1}, set(END)),
+    ({"rounds": 3}, {*round_of("deeplab", 3), *END}),
+    ({"later_part": 1.0}, TWO - PHOTOS_2),
+    ({"start": "cold"}, TWO - PHOTOS_2),
+    ({"between": "rules"}, AFTER_ONE),
+    # No photo is left out in the first round, whose network stays.
+    ({"between": "nothing"}, AFTER_ONE - PHOTOS_2),
+    ({"foreground_limits": (0.0, 1.0)}, PHOTOS_1 | TWO),
+    ({"segmenter_crf": False}, {"predictions-1", "predictions-2", *END}),
+    ({"grabcut_iterations": 1}, {"enhanced-masks", *AFTER_MASKS}),
+    ({"coarse_part": 0.4}, {"coarse-masks", "enhanced-masks", *AFTER_MASKS}),
+    ({"segmenter_iterations": 3}, AFTER_MASKS - PHOTOS_1),
+    ({"resize_range": (0.9, 1.1)}, AFTER_MASKS - PHOTOS_1),
+]
 
 
-@pytest.mark.parametrize("which", range(len(fields(""))), ids=[str(f) for f, _ in fields("")])
-def test_a_changed_field(done, folder, which):
-    config, expected = fields(done.form)[which]
+@pytest.mark.parametrize("done", ["coarse_to_fine"], indirect=True)
+@pytest.mark.parametrize(
+    ("config", "expected"),
+    FIELDS,
+    ids=lambda value: str(sorted(value)) if isinstance(value, set) else str(value),
+)
+def test_a_changed_field(done, folder, config, expected):
     before = finished_stages(folder)
     done.go(config, folder)
     assert changed_stages(before, folder) == expected
+
+
+@pytest.mark.parametrize("done", ["coarse_to_fine_foreground"], indirect=True)
+def test_another_network(done, folder):
+    """DeepLab in place of the pyramid; the first masks stay."""
+    before = finished_stages(folder)
+    made = done.go({"network": "deeplab", "foreground_limits": (0.0, 1.0)}, folder)
+    rounds = {*round_of("deeplab", 1), *round_of("deeplab", 2)}
+    assert changed_stages(before, folder) == {*rounds, *END}
+    assert isinstance(made.segmenter.net, AsppNet)
+    assert made.segmenter.classes == ("foreground",)
+    loaded = load_segmenter(folder, device="cpu", precision="fp32")
+    image = np.random.default_rng(1).integers(0, 256, (64, 40, 3), np.uint8)
+    labels = loaded.predict(image)
+    np.testing.assert_array_equal(labels, made.segmenter.predict(image))
+    assert labels.max() <= 1
 
 
 def test_other_masks_to_begin_with_keep_those_there_are(done, folder):
@@ -425,19 +431,6 @@ def test_other_masks_to_begin_with_keep_those_there_are(done, folder):
     done.go({"initial": "boxes", "rounds": 1}, folder)
     changed = changed_stages(before, folder)
     assert changed == {"box-masks", *round_of(done.form, 1), *END}
-
-
-def test_round_1_stays_where_nothing_is_done_between_rounds(train_few, few, photos, tmp_path):
-    """If all masks are within the limits, its network is the same."""
-    names = [n for n, k, t in zip(few.names, few.known, few.tags, strict=True) if k and t.sum() == 1]
-    dataset = few.select([name for name in names if name not in photos.val])
-    how = {"dataset": dataset, "val": (), "ground_truth": None}
-    limits = {"foreground_limits": (0.0, 1.0)}
-    train_few("coarse_to_fine", limits, tmp_path / "run", **how)
-    before = finished_stages(tmp_path / "run")
-    train_few("coarse_to_fine", {**limits, "between": "nothing"}, tmp_path / "run", **how)
-    changed = changed_stages(before, tmp_path / "run")
-    assert changed == {"masks-1", "deeplab-2", "masks-2", "agreement-2", "masks", "findings", "export"}
 
 
 def test_more_rounds_go_on_from_those_there_are(done, folder):

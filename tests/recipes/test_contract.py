@@ -16,7 +16,7 @@ import pytest
 import torch
 from PIL import Image as PilImage
 
-from guided_runs import MINING, write_boxes, write_maps
+from guided_runs import MINING, RECURSION, write_boxes, write_maps
 from small_runs import (
     DISTINCT,
     N_TRAIN,
@@ -34,7 +34,7 @@ from tagseg.data.images import decode_mask, read_mask, voc_palette
 from tagseg.data.working import WorkingPhotos
 from tagseg.errors import ConfigError
 from tagseg.localize.backprop import ClassSaliency
-from tagseg.maps import Labels, labels_of_tags
+from tagseg.maps import IGNORE, Labels, labels_of_tags
 from tagseg.recipes.catalog import RECIPES
 from tagseg.recipes.distinct_segmenter import DistinctSegmenter
 from tagseg.recipes.models import load_segmenter
@@ -74,6 +74,20 @@ CASES["mcof"] = ("mcof", {**SMALL, **MINING})
 CASES["mcof, without RegionNet later and without saliency"] = (
     "mcof",
     {**SMALL, **MINING, "mining": False, "supplement": False, "start": "cold"},
+)
+CASES["coarse_to_fine"] = ("coarse_to_fine", RECURSION)
+CASES["coarse_to_fine, from coarse masks, nothing between, cold"] = (
+    "coarse_to_fine",
+    {**RECURSION, "initial": "coarse", "between": "nothing", "start": "cold"},
+)
+CASES["coarse_to_fine, from boxes, rules between, known tags"] = (
+    "coarse_to_fine",
+    {**RECURSION, "initial": "boxes", "between": "rules", "masks_by_tags": True},
+)
+CASES["coarse_to_fine_foreground"] = ("coarse_to_fine_foreground", RECURSION)
+CASES["coarse_to_fine_foreground, deeplab, maps"] = (
+    "coarse_to_fine_foreground",
+    {**RECURSION, "network": "deeplab", "saliency": "auto", "saliency_maps": "maps"},
 )
 
 
@@ -130,6 +144,29 @@ class Finished:
     def weakly(self) -> bool:
         return self.recipe != "full_supervision"
 
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """That the segmenter tells apart."""
+        any_class = self.recipe == "coarse_to_fine_foreground"
+        return ("foreground",) if any_class else self.photos.dataset.classes
+
+    @property
+    def by_tags(self) -> bool:
+        """Whether masks hold known tags only."""
+        default = RECIPES[self.recipe].Config.masks_by_tags
+        return bool(self.config.get("masks_by_tags", default))
+
+    @property
+    def truth(self) -> GroundTruth:
+        """Of the labels that the segmenter tells apart."""
+        if len(self.classes) > 1:
+            return self.photos.truth()
+        either = {
+            name: np.where((labels > 0) & (labels < IGNORE), np.uint8(1), labels)
+            for name, labels in self.photos.labels.items()
+        }
+        return GroundTruth(either, self.classes)
+
 
 def with_files(config: dict[str, Any], photos: Photos, folder: Path) -> dict[str, Any]:
     """Fields that name files, and the files."""
@@ -157,7 +194,7 @@ def test_the_segmenter_predicts_photos_of_any_size(run):
         labels = segmenter.predict(np.full((*shape, 3), 128, np.uint8))
         assert labels.shape == shape
         assert labels.dtype == np.uint8
-        assert labels.max() <= len(run.photos.dataset.classes)
+        assert labels.max() <= len(run.classes)
 
 
 def test_the_masks_have_the_photos_sizes_and_the_known_tags(run):
@@ -167,10 +204,10 @@ def test_the_masks_have_the_photos_sizes_and_the_known_tags(run):
     for index, name in enumerate(names):
         mask = read_mask(run.result.masks / f"{name}.png")
         assert mask.shape == run.photos.labels[name].shape, name
-        if run.config.get("masks_by_tags", True) and index != UNKNOWN:
+        if run.by_tags and index != UNKNOWN:
             allowed = labels_of_tags(run.photos.dataset.tags[index])
         else:
-            allowed = np.arange(len(run.photos.dataset.classes) + 1)
+            allowed = np.arange(len(run.classes) + 1)
         assert set(np.unique(mask)) <= set(allowed), name
 
 
@@ -204,18 +241,17 @@ def test_both_splits_are_scored(run):
         assert 0 <= score.miou <= 1
         if score.iou is not None:
             known = [value for value in score.iou if value is not None]
-            assert len(score.iou) == len(run.photos.dataset.classes) + 1
+            assert len(score.iou) == len(run.classes) + 1
             assert score.miou == pytest.approx(np.mean(known))
 
 
 def test_the_scores_of_the_masks_are_those_of_the_files(run):
     from tagseg.evaluate.masks import evaluate_masks
 
-    row = next(s for s in run.result.scores if s.stage.startswith("masks of the photos"))
+    rows = [s for s in run.result.scores if s.stage.startswith("masks of the photos")]
+    (row,) = [s for s in rows if ", round " not in s.stage]
     names = run.photos.train
-    scored = evaluate_masks(
-        run.result.masks, run.photos.truth(), run.photos.dataset.classes, names=names
-    )
+    scored = evaluate_masks(run.result.masks, run.truth, run.classes, names=names)
     assert row.miou == pytest.approx(scored.miou)
 
 
@@ -254,6 +290,10 @@ def test_the_same_call_again_changes_nothing(run, go, monkeypatch):
     for work in ("superpixels", "fit_regions", "predict_regions", "object_probability"):
         monkeypatch.setattr(f"tagseg.recipes.region_mining.{work}", must_not)
     monkeypatch.setattr("tagseg.recipes.rounds.agreement", must_not)
+    for work in ("enhanced_mask", "salient_mask", "boxed"):
+        monkeypatch.setattr(f"tagseg.recipes.coarse_masks.{work}", must_not)
+    for work in ("enhanced_mask", "has_usable_foreground", "fit_on_grid"):
+        monkeypatch.setattr(f"tagseg.recipes.recursion.{work}", must_not)
     for work in ("background_saliency", "sure_pixels"):
         monkeypatch.setattr(f"tagseg.recipes.background_maps.{work}", must_not)
     monkeypatch.setattr("tagseg.recipes.run_page.datetime", Tomorrow)
@@ -268,7 +308,7 @@ def test_the_same_call_again_changes_nothing(run, go, monkeypatch):
 def test_the_exported_segmenter_is_the_trained_one(run):
     loaded = load_segmenter(run.result.folder, device="cpu", precision="fp32")
     image = run.photos.dataset.image(0)
-    assert loaded.classes == run.photos.dataset.classes
+    assert loaded.classes == run.classes
     assert np.array_equal(loaded.probabilities(image), run.result.segmenter.probabilities(image))
 
 

@@ -21,10 +21,13 @@ from tagseg.data.images import decode_mask
 from tagseg.data.saliency_maps import SaliencyFolder
 from tagseg.errors import ConfigError, DataError, TagsegError, WeightsError
 from tagseg.nets.aspp import AsppNet
+from tagseg.nets.student import StudentNet
 from tagseg.priors.saliency.drfi import drfi_saliency, shipped_forest, training_rows
 from tagseg.priors.saliency.forest import RegionForest
 from tagseg.priors.saliency.minimum_barrier import minimum_barrier_saliency
+from tagseg.priors.student import load_student, save_student, student_saliency
 from tagseg.recipes import photo_saliency
+from tagseg.recipes.coarse_to_fine import Config as RecursionConfig
 from tagseg.recipes.guided import Config
 from tagseg.recipes.mcof import Config as MiningConfig
 from tagseg.recipes.photo_saliency import PhotoSaliency
@@ -78,12 +81,16 @@ def run(few, photos, tmp_path):
         ({"saliency": "drfi"}, "drfi"),
         ({"saliency_forest": "f"}, "drfi"),
         ({"saliency": "drfi", "saliency_forest": "f"}, "drfi"),
+        ({"saliency": "student"}, "student"),
+        ({"student": "s"}, "student"),
+        ({"saliency": "student", "student": "s"}, "student"),
     ],
 )
 def test_where_maps_come_from(given, source):
     """Each recipe's own paper decides where nothing is said."""
     assert Config(**given).saliency_source() == source
     assert MiningConfig(**given).saliency_source() == (source if given else "drfi")
+    assert RecursionConfig(**given).saliency_source() == (source if given else "student")
 
 
 @pytest.mark.parametrize(
@@ -112,9 +119,28 @@ def test_where_maps_come_from(given, source):
             "saliency_forest is given, but saliency comes from barrier; leave one of the two out",
         ),
         ({"boxes": "b", "saliency_forest": "f"}, "saliency_forest is given, but saliency comes"),
+        (
+            {"saliency": "barrier", "student": "s"},
+            "student is given, but saliency comes from barrier; leave one of the two out",
+        ),
+        (
+            {"saliency_maps": "m", "student": "s"},
+            "student is given, but saliency comes from folder",
+        ),
+        (
+            {"saliency_forest": "f", "student": "s"},
+            "student is given, but saliency comes from drfi; leave one of the two out",
+        ),
+        (
+            {"saliency": "student", "saliency_maps": "m"},
+            "--saliency is given, but saliency comes from student; leave one of the two out",
+        ),
+        ({"saliency": "student", "boxes": "b"}, "--boxes is given, but saliency comes from stud"),
     ],
 )
-@pytest.mark.parametrize("kind", [Config, MiningConfig], ids=["guided", "mcof"])
+@pytest.mark.parametrize(
+    "kind", [Config, MiningConfig, RecursionConfig], ids=lambda k: k.__module__
+)
 def test_files_that_are_missing_or_of_no_use(kind, given, line):
     with pytest.raises(ConfigError) as caught:
         kind(**given)
@@ -242,6 +268,112 @@ def test_the_forest_that_comes_with_tagseg(run, monkeypatch):
     monkeypatch.setattr(photo_saliency, "shipped_forest", shipped_forest.__wrapped__)
     with pytest.raises(WeightsError, match=r"no_such\.safetensors"):
         PhotoSaliency(run, mining)
+
+
+# A student
+
+
+def save_small(path: Path, seed: int = 0) -> Path:
+    torch.manual_seed(seed)
+    net = StudentNet(width=4, last=1, branch=2, rank=4)
+    torch.nn.init.uniform_(net.mask[1].bias, -0.5, 1.5)
+    save_student(net, path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def student(tmp_path_factory) -> Path:
+    """The file of a tiny student that was taught nothing."""
+    return save_small(tmp_path_factory.mktemp("student") / "student.safetensors")
+
+
+@pytest.mark.parametrize("split", ["train", "val"])
+def test_maps_of_a_student(run, student, split):
+    """Jing et al. 2018, III-B, at working size, of odd photos, too."""
+    saliency = PhotoSaliency(run, config_of(student=str(student)))
+    read, stage = saliency.maps(split)
+    photos, _, prefix = run.part(split)
+    assert stage.name == f"{prefix}saliency"
+    net, spread = load_student(student), 0.0
+    for index in range(len(photos)):
+        expected = student_saliency(net, photos.image(index))
+        found = read(index)
+        assert (found.dtype, found.shape) == (np.float32, expected.shape)
+        np.testing.assert_allclose(found, expected, atol=LEVEL + 1e-3)
+        spread = max(spread, float(np.ptp(found)))
+    assert spread > 0.9
+    assert saliency.curves == []
+
+
+def test_what_the_maps_of_a_student_depend_on(few, student, tmp_path):
+    """On its weights, and not on where their file lies."""
+    out = tmp_path / "run"
+
+    def remade(path: Path, kind: Any = RecursionConfig) -> bool:
+        before = finished_stages(out).get("saliency")
+        with open_run(few, out) as run:
+            PhotoSaliency(run, make_config(kind, {**FEW, "student": str(path)})).maps()
+        return finished_stages(out)["saliency"] != before
+
+    assert remade(student)
+    assert not remade(student)
+    moved = Path(shutil.copy(student, tmp_path / "s.safetensors"))
+    assert not remade(moved)
+    assert not remade(moved, Config)
+    assert remade(save_small(moved, seed=1))
+
+
+def test_students_maps_are_made_in_batches(run, student, monkeypatch):
+    """Every photo has its own map, also where a run was cut short."""
+    monkeypatch.setattr(photo_saliency, "_BATCH", 2)
+    real, calls = photo_saliency.student_saliencies, iter(range(1000))
+
+    def cut(net: Any, images: Any) -> Any:
+        if next(calls) == 2:
+            raise KeyboardInterrupt
+        return real(net, images)
+
+    monkeypatch.setattr(photo_saliency, "student_saliencies", cut)
+    config = config_of(student=str(student))
+    with pytest.raises(KeyboardInterrupt):
+        PhotoSaliency(run, config).maps("train")
+    read, _ = PhotoSaliency(run, config).maps("train")
+    net = load_student(student)
+    for index in range(len(run.photos)):
+        expected = student_saliency(net, run.photos.image(index))
+        np.testing.assert_allclose(read(index), expected, atol=LEVEL + 1e-3)
+
+
+@pytest.mark.parametrize("content", [None, b"", b"oh no, this is no student", "half"])
+def test_a_student_that_cannot_be_read_shows_at_once(run, student, tmp_path, content):
+    path = tmp_path / "student.safetensors"
+    if content == "half":
+        content = student.read_bytes()[: student.stat().st_size // 2]
+    if content is not None:
+        path.write_bytes(content)
+    config = make_config(RecursionConfig, {**FEW, "student": str(path)})
+    with pytest.raises(WeightsError) as caught:
+        PhotoSaliency(run, config)
+    assert str(caught.value).startswith(f"{path}: ")
+    assert "\n" not in str(caught.value)
+    assert finished_stages(run.workspace.folder) == {}
+
+
+def test_a_forest_is_no_student_and_the_other_way_round(run, student, forest):
+    with pytest.raises(WeightsError, match=str(forest)):
+        PhotoSaliency(run, config_of(student=str(forest)))
+    with pytest.raises(WeightsError, match=str(student)):
+        PhotoSaliency(run, config_of(saliency_forest=str(student)))
+
+
+def test_the_student_that_comes_with_tagseg(run, student, monkeypatch):
+    """Where none is given."""
+    monkeypatch.setattr(photo_saliency, "shipped_student", lambda: load_student(student))
+    for config in (make_config(RecursionConfig, FEW), config_of(saliency="student")):
+        saliency = PhotoSaliency(run, config)
+        assert saliency.source == "student"
+        assert saliency.student is not None
+        assert saliency.student.digest == load_student(student).digest
 
 
 # A folder

@@ -35,7 +35,7 @@ from tagseg.recipes.coarse_to_fine import Config, single_target
 from tagseg.recipes.recursion import recursion, refined_segmenter, updated_masks
 from tagseg.recipes.session import make_config
 from tagseg.recipes.stages import LabelMaps, training_labels
-from tagseg.refine.grabcut import GrabCutSettings, enhanced_mask
+from tagseg.refine.grabcut import enhanced_mask
 from tagseg.run.workspace import Stage
 from tagseg.segment.predict import Segmenter
 
@@ -198,6 +198,14 @@ def test_crops_are_never_larger_than_the_squeezed_photo(crop):
             assert sizes_seen(begun, side, other) == [how.size] * 4
 
 
+@pytest.mark.parametrize(("least", "most"), [(1.0, 1.0), (0.5, 1.5), (1.2, 2.0)])
+def test_squeezed_photos_of_random_sizes(least, most):
+    """As in DeepLab-v2, where it is asked for: the photo is larger or smaller by that factor."""
+    how = module._squeezed_crops([(375, 500)], config_of(resize_range=(least, most)))
+    assert how.size == (256, 256)
+    assert [256 * factor for factor in how.scale] == pytest.approx([321 * least, 321 * most])
+
+
 def test_the_median_photo_decides(run, begun):
     """Photos of one row and of few pixels are squeezed to the same size."""
     target = single_target(run, config_of())
@@ -320,8 +328,7 @@ def test_what_the_next_round_learns_from(answered, between):
         if between == "nothing":
             expected = best
         if between == "grabcut":
-            settings = GrabCutSettings(iterations=1, side=50)
-            mask = enhanced_mask(image, own.astype(np.float32), settings)
+            mask = enhanced_mask(image, own.astype(np.float32), config.grabcut())
             cut += bool((mask != own).any())
             expected = np.where(mask, label, 0)
         np.testing.assert_array_equal(found, expected)

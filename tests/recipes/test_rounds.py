@@ -19,7 +19,12 @@ from tagseg.recipes import rounds as module
 from tagseg.recipes.base import Run
 from tagseg.recipes.large_fov import large_fov_segmenter
 from tagseg.recipes.mcof import Config
-from tagseg.recipes.rounds import agreement_of, validation_products, working_masks
+from tagseg.recipes.rounds import (
+    agreement_of,
+    network_masks,
+    validation_products,
+    working_masks,
+)
 from tagseg.recipes.session import make_config
 from tagseg.recipes.stages import segmenter_of, training_labels
 from tagseg.run.workspace import Stage
@@ -99,6 +104,57 @@ def test_masks_are_made_once(trained, monkeypatch):
             working_masks(run, other, changed, after, name="masks-once")
 
 
+def test_masks_from_what_a_network_says(trained, monkeypatch):
+    """Each photo's own answers, and the photo itself, reach the function; once a photo."""
+    run, segmenter, after = trained
+    monkeypatch.setattr(module, "_BATCH", 2)
+    asked: list[int] = []
+
+    def mask_of(index: int, image: Any, probs: Any) -> Any:
+        asked.append(index)
+        np.testing.assert_array_equal(image, run.photos.image(index))
+        np.testing.assert_allclose(probs, segmenter.forward(image[None])[0], atol=1e-4)
+        return np.full(image.shape[:2], index, np.uint8)
+
+    made_from = {"from": "indices"}
+    masks = network_masks(run, segmenter, after, mask_of, made_from, name="masks-own")
+    assert sorted(asked) == list(range(len(run.photos)))
+    for index in range(len(run.photos)):
+        assert (masks(index) == index).all()
+        assert masks(index).shape == run.photos.image(index).shape[:2]
+    network_masks(run, segmenter, after, mask_of, made_from, name="masks-own")
+    assert len(asked) == len(run.photos), "it is finished"
+    with pytest.raises(WorkspaceError, match="made from different things"):
+        network_masks(run, segmenter, after, mask_of, {"from": "else"}, name="masks-own")
+
+
+def test_masks_go_on_where_they_were_cut_short(trained, monkeypatch):
+    """Batches that are there as a whole are not asked for again."""
+    run, segmenter, after = trained
+    monkeypatch.setattr(module, "_BATCH", 1)
+    asked: list[int] = []
+
+    def cut(index: int, image: Any, probs: Any) -> Any:
+        if len(asked) == 3:
+            raise KeyboardInterrupt
+        asked.append(index)
+        return probs.argmax(0).astype(np.uint8)
+
+    with pytest.raises(KeyboardInterrupt):
+        network_masks(run, segmenter, after, cut, {}, name="masks-cut")
+    first = list(asked)
+    asked.clear()
+
+    def whole(index: int, image: Any, probs: Any) -> Any:
+        asked.append(index)
+        return probs.argmax(0).astype(np.uint8)
+
+    masks = network_masks(run, segmenter, after, whole, {}, name="masks-cut")
+    assert sorted({*first, *asked}) == list(range(len(run.photos)))
+    assert not set(first) & set(asked)
+    assert masks(first[0]).shape == run.photos.image(first[0]).shape[:2]
+
+
 def test_agreement_is_of_all_stored_masks(trained):
     """Mean IoU of all pixels of all photos, label by label; counted once and kept."""
     run = trained[0]
@@ -154,5 +210,7 @@ def test_what_a_rounds_network_makes_of_photos_unseen(trained, photos, tmp_path,
             assert (product.labels(index) == best).mean() > 0.97
             raw = own.workspace.finished("predictions-3").maps("raw")
             assert decode_mask(raw.get_bytes(val.names[index])).shape == image.shape[:2]
+        (other,) = validation_products(own, segmenter, after, 3, "Net", False)
+        assert (product.by_class, other.by_class) == (True, False)
         assert validation_products(replace(own, val=None), segmenter, after, 3, "Net") == []
     assert set(finished_stages(folder)) == {"net", "predictions-3"}

@@ -8,10 +8,12 @@ import pytest
 
 from tagseg.recipes import schedules
 from tagseg.recipes.base import Setup, TrainingConfig
+from tagseg.recipes.coarse_to_fine import Config as RecursionConfig
 from tagseg.recipes.dcsm import Config as TwoPhaseConfig
 from tagseg.recipes.guided import Config as GuidedConfig
 from tagseg.recipes.mcof import Config as MiningConfig
 from tagseg.recipes.schedules import (
+    aspp_schedule,
     classifier_schedule,
     gap_schedule,
     guide_classifier_schedule,
@@ -245,10 +247,47 @@ def test_regionnet_as_configured(schedule):
     assert region_schedule(other, TINY, 2000) == found
 
 
+# Coarse to fine
+
+
+RECURSION = RecursionConfig()
+
+
+@pytest.mark.parametrize("photos", [5000, 10_582])
+def test_jing_et_als(photos):
+    """IV-B: SGD of 12 photos from 2.5e-4; Chen et al. 2017: poly with power 0.9 over 20,000."""
+    schedule = aspp_schedule(RECURSION, VGG, photos)
+    assert (schedule.iterations, schedule.batch_size) == (20_000, 12)
+    assert (schedule.optimizer, schedule.momentum, schedule.weight_decay) == ("sgd", 0.9, 5e-4)
+    assert (schedule.warmup, schedule.clip) == (0, None)
+    assert schedule.multipliers == {"score": 10.0, "score_bias": 20.0}
+    at = (0, 10_000, 19_999)
+    assert rates(schedule, *at) == pytest.approx([2.5e-4 * (1 - t / 20_000) ** 0.9 for t in at])
+    assert aspp_schedule(replace(RECURSION, schedule="paper"), TINY, 3) == schedule
+
+
+@pytest.mark.parametrize(("setup", "photos"), [(TINY, 20_000), (VGG, 4999), (TINY, 3)])
+def test_a_short_one_of_coarse_to_fine(setup, photos):
+    assert aspp_schedule(RECURSION, setup, photos) == segmenter_schedule(RECURSION, setup, photos)
+    short = replace(RECURSION, schedule="short")
+    assert aspp_schedule(short, VGG, photos) == aspp_schedule(short, TINY, photos)
+
+
+@pytest.mark.parametrize("schedule", ["paper", "short"])
+def test_coarse_to_fine_as_configured(schedule):
+    own = {"iterations": 7, "batch_size": 3, "learning_rate": 0.5}
+    named = {f"segmenter_{name}": value for name, value in own.items()}
+    config = replace(RECURSION, schedule=schedule, **named)
+    found = aspp_schedule(config, TINY, 2000)
+    assert {name: getattr(found, name) for name in own} == own
+    other = replace(config, classifier_iterations=9, saliency_iterations=9)
+    assert aspp_schedule(other, TINY, 2000) == found
+
+
 @pytest.mark.parametrize(
     ("iterations", "part", "expected"), [(40, 1.0, 40), (40, 0.5, 20), (3, 0.5, 2), (3, 0.01, 1)]
 )
-@pytest.mark.parametrize("make", [region_schedule, large_fov_schedule])
+@pytest.mark.parametrize("make", [region_schedule, large_fov_schedule, aspp_schedule])
 def test_a_part_of_a_schedule(make, iterations, part, expected):
     """The same course of the rate, in fewer iterations, of which there is one at least."""
     config = replace(

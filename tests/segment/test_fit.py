@@ -365,6 +365,38 @@ def test_on_the_grid_photos_without_known_tags_are_left_out() -> None:
         )  # fmt: skip
 
 
+@pytest.mark.parametrize("chosen", [[5, 1], [3], list(range(8))], ids=str)
+def test_chosen_photos_alone_are_learned_from(watch: Watch, chosen: list[int]) -> None:
+    """Whether or not their tags are known; each crop has its own photo's tags."""
+    dataset = _SCENES[0].subset(range(8))
+    dataset.known[:] = [True, False] * 4
+    asked: list[int] = []
+
+    def remembered(index: int) -> Labels:
+        asked.append(index)
+        return targets(index)
+
+    fit_on_grid(
+        grid_net(), WorkingPhotos(dataset, 80), remembered, watch, HOW, Schedule(8, 2, 1e-3),
+        execution=EXECUTION, chosen=np.array(chosen),
+    )  # fmt: skip
+    assert set(asked) == set(chosen)
+    told = [tags for _, on_grid, _ in watch.seen for tags in on_grid.tags.tolist()]
+    assert told == [dataset.tags[index].tolist() for index in asked]
+
+
+def test_all_known_photos_are_the_usual_choice(photos: WorkingPhotos) -> None:
+    weights = [
+        fit_on_grid(
+            grid_net(), photos, targets, grid_loss, HOW, Schedule(2, 2, 1e-2),
+            execution=EXECUTION, chosen=chosen,
+        ).state_dict()
+        for chosen in (None, np.arange(8), np.arange(7))
+    ]  # fmt: skip
+    assert all(torch.equal(tensor, weights[1][name]) for name, tensor in weights[0].items())
+    assert not torch.equal(weights[0]["fc6.weight"], weights[2]["fc6.weight"])
+
+
 def test_the_same_seed_gives_the_same_network_on_the_grid(photos: WorkingPhotos) -> None:
     weights = [
         fit_on_grid(

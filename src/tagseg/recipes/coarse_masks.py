@@ -44,7 +44,7 @@ class RecursionConfig(SaliencyConfig):
         "given, or student",
     )
     coarse_part: float = number(
-        0.5, "assumed", "part of a coarse mask's maximum from which on a pixel is foreground"
+        0.5, "assumed", "part of a coarse mask's maximum that is foreground, where GrabCut is not"
     )
     initial: Literal["enhanced", "coarse", "boxes"] = number(
         "enhanced", "III-C, Table I", "masks of the first round: by GrabCut, as they are, or boxes"
@@ -66,7 +66,7 @@ class RecursionConfig(SaliencyConfig):
     resize: int = number(321, "IV-B", "side to which training photos are brought, pixels")
     segmenter_crop: int = number(256, "IV-B", "side of random crops of those, pixels")
     resize_range: tuple[float, float] = number(
-        (0.5, 1.5), "Chen et al. 2017", "range of a random factor on resized photos"
+        (1.0, 1.0), "IV-B", "range of a random factor on resized photos"
     )
     rounds: int = number(5, "IV-B", "at most")
     settled: float = number(

@@ -199,9 +199,8 @@ def _taking_part(
 def _squeezed_crops(shapes: list[tuple[int, int]], config: RecursionConfig) -> Augmentation:
     """Photos at 321 x 321, or their median size where that is less, and crops of 256 / 321 of it.
 
-    IV-B: "random crop and resize are applied for data augmentation. Specifically, each image is
-    resized to 321 x 321, then random cropped to the size of 256 x 256". The random factor on that
-    size is DeepLab-v2's own.
+    IV-B: "each image is resized to 321 x 321, then random cropped to the size of 256 x 256". A
+    random factor on that size, as DeepLab-v2 has it (0.5 to 1.5), is left to ``resize_range``.
     """
     part = config.segmenter_crop / config.resize
     medians = np.median(np.asarray(shapes), axis=0)

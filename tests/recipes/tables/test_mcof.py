@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import shutil
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from guided_runs import MINING
+from guided_runs import MINING, counting
 from small_runs import OPTIONS, QUICK, Photos, contents
 from tagseg.data.ground_truth import GroundTruth
 from tagseg.data.images import decode_mask
@@ -50,26 +48,6 @@ class Made:
 
     def notes(self, name: str) -> tuple[str, ...]:
         return next(t.notes for t in self.tables.tables if t.name == name)
-
-
-@contextmanager
-def counting(stop_at: tuple[str, int] | None = None) -> Iterator[Counter[str]]:
-    """How often each network is trained; the training ``stop_at`` is interrupted."""
-    count: Counter[str] = Counter()
-
-    def counted(title: str, function: Any) -> Any:
-        def work(*args: Any, **named: Any) -> Any:
-            count[title] += 1
-            if stop_at == (title, count[title]):
-                raise KeyboardInterrupt
-            return function(*args, **named)
-
-        return work
-
-    with pytest.MonkeyPatch.context() as patch:
-        for title, (module, name) in WORK.items():
-            patch.setattr(module, name, counted(title, getattr(module, name)))
-        yield count
 
 
 def tabulate(photos: Photos, run: Path, *only: str, truth: GroundTruth | None = None) -> Tables:
@@ -109,7 +87,7 @@ def result(photos, tmp_path_factory) -> Result:
 def made(result, photos, tmp_path_factory) -> Made:
     """A run with all its tables, and the trainings that they took."""
     run = Path(shutil.copytree(result.folder, tmp_path_factory.mktemp("tables") / "run"))
-    with counting() as count:
+    with counting(WORK) as count:
         return Made(run, tabulate(photos, run), count)
 
 
@@ -245,7 +223,7 @@ def test_without_ground_truth_of_all_training_photos(result, photos, tmp_path):
         run = Path(shutil.copytree(result.folder, tmp_path / str(missing)))
         names = (*photos.train[missing:], *photos.val)
         truth = GroundTruth({name: photos.labels[name] for name in names}, photos.dataset.classes)
-        with counting() as count:
+        with counting(WORK) as count:
             made = Made(run, tabulate(photos, run, "3", truth=truth), count)
         rows = made.by_label("3")
         assert [rows[label] for label in FULL] == [(None,) * 4] * 2
@@ -257,7 +235,7 @@ def test_without_ground_truth_of_all_training_photos(result, photos, tmp_path):
 
 def test_the_same_call_again_changes_nothing(made, photos):
     before = contents(made.run)
-    with counting() as count:
+    with counting(WORK) as count:
         again = tabulate(photos, made.run)
     assert count == {}
     assert again.tables == made.tables.tables
@@ -269,10 +247,10 @@ def test_the_same_call_again_changes_nothing(made, photos):
 @pytest.mark.parametrize("stop_at", [("RegionNet", 1), ("PixelNet", 2)], ids=str)
 def test_an_interrupted_call_goes_on(made, result, photos, tmp_path, stop_at):
     run = Path(shutil.copytree(result.folder, tmp_path / "run"))
-    with counting(stop_at) as count, pytest.raises(KeyboardInterrupt):
+    with counting(WORK, stop_at) as count, pytest.raises(KeyboardInterrupt):
         tabulate(photos, run, "fig8")
     assert not (run / "tables" / "mcof.md").exists()
-    with counting() as again:
+    with counting(WORK) as again:
         tables = tabulate(photos, run, "fig8")
     assert count + again == {"RegionNet": 1, "PixelNet": 3} | {
         stop_at[0]: {"RegionNet": 1, "PixelNet": 3}[stop_at[0]] + 1
