@@ -112,7 +112,7 @@ def unknown_recipe(place):
 
 @case
 def unknown_recipe_of_fields(place):
-    line = "there is no recipe 'x'; choose one of builtin_priors, cam_baseline, dcsm, full_sup"
+    line = "there is no recipe 'x'; choose one of builtin_priors, cam_baseline, coarse_to_fine, "
     return ("recipes", "--fields", "x"), line
 
 

@@ -1,6 +1,6 @@
 """Train the small student that we ship, on generated clips; writes its file.
 
-    python tools/make_student.py [--clips 600] [--iterations 900] [--out FILE]
+    python tools/make_student.py [--clips 400] [--iterations 800] [--out FILE]
 
 The clips show one or two moving objects of 16 classes, none of which is a class of the scenes,
 under a moving camera. All of it is ``tagseg train-student``: VideoPCA finds what moves, and the
@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 from rich.console import Console
@@ -24,13 +25,14 @@ from tagseg.run.engine import set_threads
 from tagseg.run.progress import Progress
 
 SEED = 700  # tests and demos draw other clips
+KIND = replace(OBJECTS, sizes=(0.22, 0.8))  # from small things to what fills the picture
 
 
 def main() -> None:
     """Draw, train, measure, write."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--clips", type=int, default=600)
-    parser.add_argument("--iterations", type=int, default=900)
+    parser.add_argument("--clips", type=int, default=400)
+    parser.add_argument("--iterations", type=int, default=800)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--out", type=Path, default=SHIPPED)
     args = parser.parse_args()
@@ -39,7 +41,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         clips = Path(folder) / "clips"
         with progress.task("drawing clips", args.clips) as ticks:
-            write_clips(clips, count=args.clips, seed=SEED, kind=OBJECTS, advance=ticks.advance)
+            write_clips(clips, count=args.clips, seed=SEED, kind=KIND, advance=ticks.advance)
         done = train_student(
             clips,
             args.out,

@@ -8,17 +8,17 @@ import shlex
 import sys
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from tagseg.errors import ConfigError, TagsegError
 
 if TYPE_CHECKING:
-    from tagseg.data.dataset import Dataset
     from tagseg.data.ground_truth import GroundTruth
     from tagseg.data.scenes import SceneKind
     from tagseg.evaluate.masks import MaskScores
+    from tagseg.recipes.inputs import Loaded, Source, Target
     from tagseg.recipes.session import Options
     from tagseg.run.progress import Progress
 
@@ -174,6 +174,7 @@ def train(
 ) -> None:
     """Train a segmenter from tagged photos; the same command again continues."""
     from tagseg.recipes.catalog import find_recipe
+    from tagseg.recipes.inputs import ground_truth_of, load_photos
     from tagseg.recipes.session import Options
     from tagseg.recipes.settings import parse_settings
 
@@ -184,10 +185,10 @@ def train(
     options = Options(
         backbone, weights, device.value, precision.value, seed, workers, threads, allow_skipped
     )
-    source = _Photos(photos, tags, classes, untagged, layout, synsets, train_list, val)
+    source = _source(photos, tags, classes, untagged, layout, synsets, train_list, val)
     other = _target(target, target_tags, target_layout, target_ground_truth)
-    loaded = _load(source, other)
-    truth = _truth(loaded, ground_truth, target_ground_truth)
+    loaded = load_photos(source, other, say=_note)
+    truth = ground_truth_of(loaded, ground_truth, target_ground_truth)
     _train_and_tell(loaded, recipe, values, truth, out, options, full_supervision)
 
 
@@ -210,12 +211,15 @@ def check(
 ) -> None:
     """Look at photos and tags before anything long starts."""
     from tagseg.data.audit import audit
+    from tagseg.recipes.inputs import load_photos
     from tagseg.recipes.session import Options
     from tagseg.run.engine import usable_cores
 
     options = Options(threads=threads, allow_skipped=allow_skipped)
-    source = _Photos(photos, tags, classes, untagged, layout, synsets, train_list, val)
-    dataset, held_out, _ = _load(source, _target(target, target_tags, target_layout))
+    source = _source(photos, tags, classes, untagged, layout, synsets, train_list, val)
+    dataset, held_out, _ = load_photos(
+        source, _target(target, target_tags, target_layout), say=_note
+    )
     with _progress().task("checking the photos", len(dataset)) as ticks:
         found = audit(
             dataset,
@@ -340,17 +344,18 @@ def tables(
     threads: Threads = None,
 ) -> None:
     """Rerun a paper's ablations on the photos of a run, beside the paper's own figures."""
+    from tagseg.recipes.inputs import ground_truth_of, load_photos
     from tagseg.recipes.tables.making import make_tables
 
-    source = _Photos(photos, tags, classes, untagged, layout, synsets, train_list, val)
+    source = _source(photos, tags, classes, untagged, layout, synsets, train_list, val)
     other = _target(target, target_tags, target_layout, target_ground_truth)
-    loaded = _load(source, other)
+    loaded = load_photos(source, other, say=_note)
     made = make_tables(
         paper,
         loaded.photos,
         run,
         val=loaded.val,
-        ground_truth=_truth(loaded, ground_truth, target_ground_truth),
+        ground_truth=ground_truth_of(loaded, ground_truth, target_ground_truth),
         only=[name.strip() for name in only.split(",")] if only is not None else (),
         device=device.value,
         threads=threads,
@@ -484,6 +489,7 @@ def demo(
     """Generate scenes and learn to segment them from their tags alone."""
     from tagseg.data.scenes import SINGLE
     from tagseg.recipes.catalog import find_recipe
+    from tagseg.recipes.inputs import Source, Target, ground_truth_of, load_photos
     from tagseg.recipes.session import Options
     from tagseg.recipes.settings import parse_settings
 
@@ -498,7 +504,7 @@ def demo(
     progress = _progress()
     scenes = out / f"scenes-{train_photos}-{val_photos}"
     _write_demo(scenes, progress, train=train_photos, val=val_photos)
-    source, target = _Photos(scenes, untagged=UntaggedPhotos.negative, val="val"), None
+    source, target = Source(scenes, untagged="negative", val="val"), None
     papers_saliency = getattr(kind, "papers_saliency", None)
     if papers_saliency == "boxes" and not _SALIENCY_FIELDS & values.keys():
         values["boxes"] = str(_demo_boxes(out, train_photos, progress))
@@ -506,9 +512,11 @@ def demo(
         single = out / f"single-{train_photos}"
         _write_demo(single, progress, train=train_photos, val=0, kind=SINGLE)
         source = source._replace(folder=single)
-        target = _Target(scenes, None, LayoutName.voc, scenes / "SegmentationClass")
-    loaded = _load(source, target)
-    truth = _truth(loaded, source.folder / "SegmentationClass", scenes / "SegmentationClass")
+        target = Target(scenes, masks=scenes / "SegmentationClass")
+    loaded = load_photos(source, target)
+    truth = ground_truth_of(
+        loaded, source.folder / "SegmentationClass", scenes / "SegmentationClass"
+    )
     run = out / recipe
     _train_and_tell(loaded, recipe, values, truth, run, options, None)
     if without_regions:
@@ -578,54 +586,20 @@ def _progress() -> Progress:
     return Progress(Console(stderr=True))
 
 
-class _Photos(NamedTuple):
-    """The flags of a data set to learn from."""
+def _source(
+    folder: Path,
+    tags: Path | None,
+    classes: Path | None,
+    untagged: UntaggedPhotos | None,
+    layout: LayoutName,
+    synsets: Path | None,
+    train_list: str | None,
+    val: str | None,
+) -> Source:
+    from tagseg.recipes.inputs import Source
 
-    folder: Path
-    tags: Path | None = None
-    classes: Path | None = None
-    untagged: UntaggedPhotos | None = None
-    layout: LayoutName = LayoutName.auto
-    synsets: Path | None = None
-    train_list: str | None = None
-    val: str | None = None
-
-    def load(self, split: str | list[str] | None) -> Dataset:
-        from tagseg.data.loading import load_dataset
-
-        return load_dataset(
-            self.folder,
-            tags=self.tags,
-            classes=self.classes,
-            untagged=self.untagged.value if self.untagged is not None else None,
-            layout=self.layout.value,
-            split=split,
-            synsets=self.synsets,
-        )
-
-
-class _Target(NamedTuple):
-    """The flags of another data set, to be predicted and scored."""
-
-    folder: Path
-    tags: Path | None
-    layout: LayoutName
-    masks: Path | None
-
-    def load(self, split: str | None) -> Dataset:
-        from tagseg.data.loading import load_target
-
-        return load_target(
-            self.folder, tags=self.tags, layout=self.layout.value, split=split, masks=self.masks
-        )
-
-
-class _Loaded(NamedTuple):
-    """All photos, the names of those to score, and the target's own classes if there is one."""
-
-    photos: Dataset
-    val: tuple[str, ...]
-    target_classes: tuple[str, ...] | None
+    meaning: Any = untagged.value if untagged is not None else None
+    return Source(folder, tags, classes, meaning, layout.value, synsets, train_list, val)
 
 
 def _target(
@@ -633,9 +607,11 @@ def _target(
     tags: Path | None,
     layout: LayoutName,
     ground_truth: Path | None = None,
-) -> _Target | None:
+) -> Target | None:
+    from tagseg.recipes.inputs import Target
+
     if folder is not None:
-        return _Target(folder, tags, layout, ground_truth)
+        return Target(folder, tags, layout.value, ground_truth)
     given = {
         "tags": tags is not None,
         "layout": layout is not LayoutName.auto,
@@ -645,41 +621,6 @@ def _target(
         if is_given:
             raise ConfigError(f"--target-{flag} is given without --target", do="give --target DIR")
     return None
-
-
-def _load(source: _Photos, target: _Target | None = None) -> _Loaded:
-    """The photos for training and validation together."""
-    if target is not None:
-        return _load_both(source, target)
-    train_list, val = source.train_list, source.val
-    if val is None:
-        return _Loaded(source.load(train_list), (), None)
-    dataset = source.load(None if train_list is None else [train_list, val])
-    return _Loaded(dataset, source.load(val).names, None)
-
-
-def _load_both(source: _Photos, target: _Target) -> _Loaded:
-    from tagseg.data.targets import notes_on_classes, with_target
-
-    learned, other = source.load(source.train_list), target.load(source.val)
-    photos, names = with_target(learned, other)
-    for note in notes_on_classes(other.classes, learned.classes):
-        typer.echo(f"note: {note}", err=True)
-    return _Loaded(photos, names, other.classes)
-
-
-def _truth(
-    loaded: _Loaded, ground_truth: Path | None, of_target: Path | None = None
-) -> GroundTruth | None:
-    """The ground truth that was given, of both data sets together."""
-    from tagseg.data.ground_truth import GroundTruth
-
-    classes = loaded.photos.classes
-    truth = GroundTruth(ground_truth, classes) if ground_truth is not None else None
-    if of_target is None or loaded.target_classes is None:
-        return truth
-    truth = truth if truth is not None else GroundTruth({}, classes)
-    return truth.with_target(GroundTruth(of_target, loaded.target_classes))
 
 
 def _paths(kind: Any, recipe: str, **given: Path | None) -> dict[str, Any]:
@@ -710,7 +651,7 @@ def _coarse_masks(
 
 
 def _train_and_tell(
-    loaded: _Loaded,
+    loaded: Loaded,
     recipe: str,
     values: dict[str, Any],
     truth: GroundTruth | None,
@@ -763,6 +704,10 @@ def _print_table(scores: MaskScores) -> None:
     typer.echo(f"{'mIoU':20s} {_percent(scores.miou):>6s}   over {len(scores.photos)} photos")
     if scores.missing:
         typer.echo(f"{len(scores.missing)} photos without a mask were left out")
+
+
+def _note(line: str) -> None:
+    typer.echo(line, err=True)
 
 
 def _percent(value: float | None) -> str:

@@ -260,7 +260,7 @@ FIELDS: list[tuple[dict[str, Any], list[int], set[str]]] = [
     ({}, LABELS, set()),
     ({"between": "nothing", "foreground_limits": (0.1, 0.9), "start": "cold"}, LABELS, set()),
     ({"initial": "enhanced"}, LABELS, set()),
-    ({"grabcut_iterations": 1}, LABELS, {"enhanced-masks", "box-masks"}),
+    ({"grabcut_iterations": 7}, LABELS, {"enhanced-masks", "box-masks"}),
     ({"grabcut_side": 50}, LABELS, {"enhanced-masks", "box-masks"}),
     ({"coarse_part": 0.4}, LABELS, {"coarse-masks", "enhanced-masks", "box-masks"}),
     ({}, [*LABELS[:-1], 5], {"coarse-masks", "enhanced-masks", "box-masks"}),

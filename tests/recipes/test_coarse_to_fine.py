@@ -391,7 +391,7 @@ FIELDS: list[tuple[dict[str, Any], set[str]]] = [
     ({"between": "nothing"}, AFTER_ONE - PHOTOS_2),
     ({"foreground_limits": (0.0, 1.0)}, PHOTOS_1 | TWO),
     ({"segmenter_crf": False}, {"predictions-1", "predictions-2", *END}),
-    ({"grabcut_iterations": 1}, {"enhanced-masks", *AFTER_MASKS}),
+    ({"grabcut_iterations": 7}, {"enhanced-masks", *AFTER_MASKS}),
     ({"coarse_part": 0.4}, {"coarse-masks", "enhanced-masks", *AFTER_MASKS}),
     ({"segmenter_iterations": 3}, AFTER_MASKS - PHOTOS_1),
     ({"resize_range": (0.9, 1.1)}, AFTER_MASKS - PHOTOS_1),

@@ -310,7 +310,7 @@ def answered(run) -> tuple[Run, Segmenter, Stage]:
 def test_what_the_next_round_learns_from(answered, between):
     """Rules b and c; without rules whatever was predicted; 255 for photos that take no part."""
     run, segmenter, stage = answered
-    config = config_of(between=between, grabcut_iterations=1, grabcut_side=50)
+    config = config_of(between=between, grabcut_iterations=2, grabcut_side=50)
     masks = updated_masks(run, config, known_target(run), segmenter, stage, name="masks-1")
     others = cut = 0
     for index, label in enumerate(LABELS.tolist()):

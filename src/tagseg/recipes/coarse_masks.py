@@ -6,7 +6,7 @@ Coarse masks of whatever source, what GrabCut makes of them, and boxes around th
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from typing import ClassVar, Literal, NamedTuple
 
 import numpy as np
@@ -57,11 +57,15 @@ class RecursionConfig(SaliencyConfig):
     foreground_limits: ForegroundLimits = number(  # noqa: RUF009
         (0.01, 0.8), "IV-D.2, rule a", "shares of foreground between which a photo takes part"
     )
-    grabcut_iterations: int = number(
-        GrabCutSettings().iterations, "assumed", "of GrabCut; docs/coarse_to_fine.md measures them"
-    )
     grabcut_side: int = number(
         GrabCutSettings().side, "assumed", "longer side of photos in GrabCut, pixels"
+    )
+    grabcut_iterations: int = number(GrabCutSettings().iterations, "assumed", "of it there")
+    grabcut_start_side: int = number(
+        GrabCutSettings().start_side, "assumed", "longer side at which it learns colours first"
+    )
+    grabcut_start_iterations: int = number(
+        GrabCutSettings().start_iterations, "assumed", "of it there"
     )
     resize: int = number(321, "IV-B", "side to which training photos are brought, pixels")
     segmenter_crop: int = number(256, "IV-B", "side of random crops of those, pixels")
@@ -87,8 +91,8 @@ class RecursionConfig(SaliencyConfig):
         self.check_saliency()
         self.stop_rule()
         check_limits(self.foreground_limits)
-        if not 0 < self.coarse_part < 1:
-            raise ConfigError(f"coarse_part is {self.coarse_part}", do="use over 0, below 1")
+        if not 0 < self.coarse_part <= 1:
+            raise ConfigError(f"coarse_part is {self.coarse_part}", do="use over 0, up to 1")
         self.grabcut()
         if not 0 < self.later_part <= 1:
             raise ConfigError(f"later_part is {self.later_part}", do="use over 0, up to 1")
@@ -105,15 +109,13 @@ class RecursionConfig(SaliencyConfig):
 
     def grabcut(self) -> GrabCutSettings:
         """Of GrabCut, on coarse masks and between rounds."""
-        usual, half = GrabCutSettings(), self.coarse_part
-        return replace(
-            usual,
-            iterations=self.grabcut_iterations,
-            side=self.grabcut_side,
-            low=min(usual.low, half),
-            half=half,
-            high=max(usual.high, half),
-        )
+        names = ("side", "iterations", "start_side", "start_iterations")
+        for name in names:
+            if getattr(self, f"grabcut_{name}") < 1:
+                raise ConfigError(
+                    f"grabcut_{name} is {getattr(self, f'grabcut_{name}')}", do="use 1 or more"
+                )
+        return GrabCutSettings(**{name: getattr(self, f"grabcut_{name}") for name in names})
 
     def stop_rule(self) -> StopRule:
         """When the rounds end."""

@@ -96,8 +96,8 @@ def refined_segmenter(
 ) -> tuple[Segmenter, Stage]:
     """A network trained on the photos whose ``masks`` may take part (III-D, IV-B).
 
-    Photos are squeezed to a square and cropped, as published; photos smaller than that square stay
-    as they are, and crops of them are smaller by as much.
+    Photos are squeezed to a square and cropped, as published; photos smaller than that square keep
+    their size, to within a pixel, and crops of them are smaller by as much.
 
     Args:
         name, title: of the stage, and of its progress bar.
@@ -105,7 +105,7 @@ def refined_segmenter(
         start: a network to go on from; None starts from the backbone's weights.
     """
     photos, setup = run.photos, run.setup
-    chosen = _taking_part(run, config, target, masks, name=f"{name}-photos")
+    chosen = _taking_part(run, config, target, masks, name=f"{name}-photos", title=title)
     schedule = aspp_schedule(config, setup, int(np.count_nonzero(target.labels)))
     schedule = shortened(schedule, part)
     shapes = some_shapes(photos)
@@ -175,7 +175,7 @@ def updated_masks(
 
 
 def _taking_part(
-    run: Run, config: RecursionConfig, target: Target, masks: LabelMaps, *, name: str
+    run: Run, config: RecursionConfig, target: Target, masks: LabelMaps, *, name: str, title: str
 ) -> npt.NDArray[np.intp]:
     """Photos with a label and with enough, but not too much, foreground (rule a)."""
     labelled = np.flatnonzero(target.labels)
@@ -189,9 +189,9 @@ def _taking_part(
     chosen = np.array(stage.load_json("photos"), np.intp)
     if chosen.size == 0:
         raise TrainingError(
-            f"of {len(labelled)} masks none has {100 * limits[0]:g} % to {100 * limits[1]:g} % "
-            "foreground",
-            do="look at the coarse masks, or widen foreground_limits",
+            f"of {len(labelled)} masks for {title} none has {100 * limits[0]:g} % to "
+            f"{100 * limits[1]:g} % foreground",
+            do="look at the masks before, or widen foreground_limits",
         )
     return chosen
 

@@ -95,7 +95,10 @@ def figure_5(context: Context[Config]) -> Table:
         (str(number), *(values[number - 1] for values in found.values()))
         for number in range(1, context.config.rounds + 1)
     ]
-    notes = ["the paper gives curves and no figures", "all share the first round"]
+    notes = [
+        "the paper gives curves and no figures",
+        "last round output: without rule a, too, in all rounds",
+    ]
     last = found[FIGURE_5[-1].label][-1]
     for label, part in (("round 1", 1.0), ("all rounds", _all_rounds(context.config))):
         full = _full_supervision(context, part)
