@@ -24,7 +24,7 @@ from tagseg.data.dataset import Dataset
 from tagseg.data.scenes import write_box_scenes
 from tagseg.data.transforms import Augmentation
 from tagseg.maps import IGNORE, Labels
-from tagseg.recipes.base import Run
+from tagseg.recipes.base import Run, TrainingConfig
 from tagseg.recipes.session import Options, check_data, make_setup
 from tagseg.run.progress import Progress
 from tagseg.run.workspace import Workspace
@@ -177,7 +177,7 @@ def open_run(
 ) -> Iterator[Run]:
     """A run on the photos, as the recipe is given it."""
     progress = progress if progress is not None else Progress()
-    data = check_data(dataset, val, side, options, progress)
+    data = check_data(dataset, val, TrainingConfig(photo_side=side), options, progress)
     setup = make_setup(options)
     with Workspace.open(folder, recipe=recipe, settings={}, classes=dataset.classes) as work:
         yield data.run(setup, work, progress)

@@ -174,3 +174,30 @@ def test_msrc():
     val = load_dataset(MSRC, untagged="negative", split="val")
     assert (len(train), len(val)) == (354, 237)
     assert set(data.without(val.names).names) == set(train.names)
+
+
+class TestWithoutAnyTags:
+    def test_of_photos_that_may_hold_anything_nothing_is_known(self, tmp_path):
+        photos(tmp_path, "b.jpg", "a.jpg")
+        data = load_dataset(tmp_path, untagged="unknown")
+        assert data.classes == ("object",)
+        assert sorted(data.names) == ["a", "b"]
+        assert not data.known.any()
+        assert not data.tags.any()
+
+    def test_classes_may_be_said(self, tmp_path):
+        photos(tmp_path, "a.jpg")
+        assert load_dataset(tmp_path, untagged="unknown", classes=["x", "y"]).classes == ("x", "y")
+        (tmp_path / "classes.txt").write_text("background\ncat\n")
+        assert load_dataset(tmp_path, untagged="unknown").classes == ("cat",)
+
+    def test_a_list_picks_photos(self, tmp_path):
+        photos(tmp_path, "a.jpg", "b.jpg", "c.jpg")
+        (tmp_path / "train.txt").write_text("c\na\n")
+        assert load_dataset(tmp_path, untagged="unknown", split="train").names == ("c", "a")
+
+    @pytest.mark.parametrize("untagged", [None, "negative"])
+    def test_otherwise_it_is_a_mistake(self, tmp_path, untagged):
+        photos(tmp_path, "a.jpg")
+        with pytest.raises(TagError, match="no tags: neither"):
+            load_dataset(tmp_path, untagged=untagged)

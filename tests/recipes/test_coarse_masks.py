@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import shutil
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +40,7 @@ def test_the_papers_numbers():
     assert (config.resize, config.segmenter_crop) == (321, 256)
     assert config.stop_rule() == StopRule(5, 2.0)
     assert config.masks_by_tags is False
-    assert config.grabcut() == replace(GrabCutSettings(), half=config.coarse_part)
+    assert config.grabcut() == GrabCutSettings()
     assert config.resize_range == (1.0, 1.0)
     assert [config.part_of(number) for number in (1, 2, 5)] == [1.0, 0.5, 0.5]
 
@@ -52,6 +51,8 @@ def test_numbers_as_given():
         {
             "grabcut_iterations": 5,
             "grabcut_side": 300,
+            "grabcut_start_iterations": 3,
+            "grabcut_start_side": 90,
             "coarse_part": 0.6,
             "foreground_limits": [0.02, 0.5],
             "rounds": 1,
@@ -60,20 +61,13 @@ def test_numbers_as_given():
             "saliency_maps": "m",
         },
     )
-    assert config.grabcut() == replace(GrabCutSettings(), iterations=5, side=300, half=0.6)
+    assert config.grabcut() == GrabCutSettings(
+        iterations=5, side=300, start_iterations=3, start_side=90
+    )
     assert config.foreground_limits == (0.02, 0.5)
     assert config.stop_rule() == StopRule(1, 0.9)
     assert config.part_of(2) == 1.0
     assert config.saliency_source() == "folder"
-
-
-@pytest.mark.parametrize("part", [0.001, 0.05, 0.1, 0.9, 0.95])
-def test_any_part_of_the_maximum_can_be_where_the_foreground_begins(part):
-    """GrabCut's own levels, below which and from which pixels may be sure, make way."""
-    settings, usual = config_of(coarse_part=part).grabcut(), GrabCutSettings()
-    assert settings.half == part
-    assert settings.low == min(usual.low, part)
-    assert settings.high == max(usual.high, part)
 
 
 RANGE = "; use two factors over 0, the lesser first"
@@ -87,9 +81,9 @@ LIMITS = "; use two shares, 0 to 1, the lesser first"
         ({"initial": "soft"}, "initial is 'soft'; "),
         ({"between": "rule"}, "between is 'rule'; "),
         ({"start": "hot"}, "start is 'hot'; "),
-        ({"coarse_part": 0.0}, "coarse_part is 0.0; use over 0, below 1"),
-        ({"coarse_part": -0.5}, "coarse_part is -0.5; use over 0, below 1"),
-        ({"coarse_part": 1.0}, "coarse_part is 1.0; use over 0, below 1"),
+        ({"coarse_part": 0.0}, "coarse_part is 0.0; use over 0, up to 1"),
+        ({"coarse_part": -0.5}, "coarse_part is -0.5; use over 0, up to 1"),
+        ({"coarse_part": 1.01}, "coarse_part is 1.01; use over 0, up to 1"),
         ({"later_part": 0.0}, "later_part is 0.0; use over 0, up to 1"),
         ({"later_part": 1.1}, "later_part is 1.1; use over 0, up to 1"),
         ({"foreground_limits": (0.5, 0.5)}, f"foreground_limits is 0.5,0.5{LIMITS}"),
@@ -98,8 +92,10 @@ LIMITS = "; use two shares, 0 to 1, the lesser first"
         ({"foreground_limits": (0.0, 80.0)}, f"foreground_limits is 0,80{LIMITS}"),
         ({"resize_range": (0.0, 1.0)}, f"resize_range is 0,1{RANGE}"),
         ({"resize_range": (1.5, 0.5)}, f"resize_range is 1.5,0.5{RANGE}"),
-        ({"grabcut_iterations": 0}, "iterations is 0; give a whole number, 1 or more"),
-        ({"grabcut_side": -1}, "side is -1; give a whole number, 1 or more"),
+        ({"grabcut_iterations": 0}, "grabcut_iterations is 0; use 1 or more"),
+        ({"grabcut_side": -1}, "grabcut_side is -1; use 1 or more"),
+        ({"grabcut_start_iterations": 0}, "grabcut_start_iterations is 0; use 1 or more"),
+        ({"grabcut_start_side": 0}, "grabcut_start_side is 0; use 1 or more"),
         ({"rounds": 0}, "rounds is 0; use 1 or more"),
         ({"settled": 0.0}, "settled is 0.0; use over 0"),
         ({"resize": 255}, "resize is 255, segmenter_crop 256; use crops no larger than"),
@@ -222,7 +218,7 @@ def test_settings_reach_both(few, photos, tmp_path, monkeypatch):
         np.testing.assert_array_equal(found.coarse(1), soft >= 0.3 * soft.max())
         assert found.enhanced is not None
         assert not found.enhanced(1).any()
-    settings = replace(GrabCutSettings(), iterations=3, side=40, half=0.3)
+    settings = GrabCutSettings(iterations=3, side=40)
     assert given == [(True, settings)] * np.count_nonzero(LABELS)
 
 
@@ -262,7 +258,7 @@ FIELDS: list[tuple[dict[str, Any], list[int], set[str]]] = [
     ({"initial": "enhanced"}, LABELS, set()),
     ({"grabcut_iterations": 7}, LABELS, {"enhanced-masks", "box-masks"}),
     ({"grabcut_side": 50}, LABELS, {"enhanced-masks", "box-masks"}),
-    ({"coarse_part": 0.4}, LABELS, {"coarse-masks", "enhanced-masks", "box-masks"}),
+    ({"coarse_part": 0.4}, LABELS, {"coarse-masks"}),
     ({}, [*LABELS[:-1], 5], {"coarse-masks", "enhanced-masks", "box-masks"}),
 ]
 

@@ -31,7 +31,7 @@ from tagseg import training
 from tagseg.data.dataset import Dataset
 from tagseg.data.images import decode_mask, read_mask
 from tagseg.data.working import WorkingPhotos
-from tagseg.errors import ConfigError, TagError, TagsegError, TrainingError
+from tagseg.errors import ConfigError, DataError, TagError, TagsegError, TrainingError
 from tagseg.fuse.one_label import has_usable_foreground
 from tagseg.maps import IGNORE, Labels
 from tagseg.nets.aspp import AsppNet
@@ -364,6 +364,15 @@ def test_no_tag_is_read(train_few, few, photos):
             np.testing.assert_array_equal(labels, theirs[name])
 
 
+def test_photos_without_any_known_tag(train_few, few):
+    """Enough for the recipe that uses none; too few for the other."""
+    nothing = replace(few, tags=few.tags & False, known=few.known & False)
+    result = train_few("coarse_to_fine_foreground", {"rounds": 1}, dataset=nothing)
+    assert len(labels_in(result.folder, "masks-1")) > 3
+    with pytest.raises(DataError, match="no training photo can be used and has known tags"):
+        train_few("coarse_to_fine", {}, dataset=nothing)
+
+
 def test_the_pyramid_keeps_a_stride_that_is_asked_for(train_few):
     plain, finer = (
         train_few("coarse_to_fine_foreground", {"rounds": 1, "output_stride": stride}, val=())
@@ -392,7 +401,7 @@ FIELDS: list[tuple[dict[str, Any], set[str]]] = [
     ({"foreground_limits": (0.0, 1.0)}, PHOTOS_1 | TWO),
     ({"segmenter_crf": False}, {"predictions-1", "predictions-2", *END}),
     ({"grabcut_iterations": 7}, {"enhanced-masks", *AFTER_MASKS}),
-    ({"coarse_part": 0.4}, {"coarse-masks", "enhanced-masks", *AFTER_MASKS}),
+    ({"coarse_part": 0.4}, {"coarse-masks", "findings"}),
     ({"segmenter_iterations": 3}, AFTER_MASKS - PHOTOS_1),
     ({"resize_range": (0.9, 1.1)}, AFTER_MASKS - PHOTOS_1),
 ]
@@ -535,6 +544,8 @@ def test_a_missing_file_shows_before_any_work(done, tmp_path, config, line):
 
 
 def test_no_mask_is_within_the_limits(done, folder):
-    with pytest.raises(TrainingError, match=r"none has 99 % to 99\.5 % foreground; ") as caught:
+    with pytest.raises(
+        TrainingError, match=r"round 1 none has 99 % to 99\.5 % foreground; "
+    ) as caught:
         done.go({"foreground_limits": (0.99, 0.995)}, folder)
     assert "\n" not in str(caught.value)

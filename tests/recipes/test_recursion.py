@@ -133,8 +133,8 @@ def test_masks_none_of_which_may_take_part(run, begun):
     with pytest.raises(TrainingError) as caught:
         refined_segmenter(run, config, target, drawn_masks(run, target), name="deeplab-1")
     assert str(caught.value) == (
-        "of 5 masks none has 91 % to 95 % foreground; look at the coarse masks, or widen "
-        "foreground_limits"
+        "of 5 masks for the segmenter none has 91 % to 95 % foreground; look at the masks before, "
+        "or widen foreground_limits"
     )
     assert begun == []
     wider = config_of(foreground_limits=(0.5, 0.95))

@@ -19,6 +19,7 @@ from tagseg.data.ground_truth import GroundTruth
 from tagseg.data.images import read_mask
 from tagseg.data.scenes import SCENES, scene_dataset
 from tagseg.errors import ConfigError, DataError, MaskError, TagError, TagsegError, WorkspaceError
+from tagseg.recipes.base import TrainingConfig
 from tagseg.recipes.models import load_segmenter
 from tagseg.recipes.run_page import render_report
 from tagseg.recipes.session import check_data, train
@@ -29,6 +30,9 @@ from tagseg.run.workspace import Workspace
 @pytest.fixture(scope="module")
 def scenes() -> tuple[Dataset, dict[str, np.ndarray]]:
     return scene_dataset(SCENES, 12, height=64, width=80)
+
+
+SMALL = TrainingConfig(photo_side=64)
 
 
 def quick(dataset: Dataset, recipe: str = "cam_baseline", **more: object) -> tagseg.Result:
@@ -127,15 +131,15 @@ def test_unreadable_photos_are_left_out(photos, go, tmp_path):
 
 
 def test_the_keys_of_checked_photos_are_those_that_a_run_is_made_from(photos, finished):
-    data = check_data(photos.dataset, photos.val, 64, OPTIONS, Progress())
+    data = check_data(photos.dataset, photos.val, SMALL, OPTIONS, Progress())
     assert data.photos.names == photos.train
     assert data.val is not None
     assert data.val.names == photos.val
     assert data.photos.side == data.val.side == 64
     assert {data.photos_key, data.val_key} < Workspace.read(finished).outer_inputs()
-    fewer = check_data(photos.dataset, photos.val[1:], 64, OPTIONS, Progress())
+    fewer = check_data(photos.dataset, photos.val[1:], SMALL, OPTIONS, Progress())
     assert fewer.photos_key != data.photos_key
-    assert check_data(photos.dataset, (), 64, OPTIONS, Progress()).val is None
+    assert check_data(photos.dataset, (), SMALL, OPTIONS, Progress()).val is None
 
 
 def test_val_photos_are_never_trained_on(photos, go):

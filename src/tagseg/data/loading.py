@@ -32,6 +32,7 @@ __all__ = ["Layout", "Untagged", "load_dataset", "load_target"]
 
 Untagged = Literal["negative", "unknown"]
 
+_ANY_CLASS = ("object",)  # of photos without any tags
 _MAX_MISSING = 0.01  # share of tagged photos that may be missing from the folder
 
 
@@ -55,7 +56,9 @@ def load_dataset(
         classes: the foreground classes in order, or a file of them; by default those of
             ``synsets``, else ``classes.txt`` beside the photos or the tags, else VOC's 20 in the
             VOC layout, else sorted names.
-        untagged: whether photos without tags hold none of the classes, or may hold any.
+        untagged: whether photos without tags hold none of the classes, or may hold any. A folder
+            without any tags is refused unless they may; its one class is then "object" where
+            nothing else is said.
         layout: how the folder is laid out; by default what it looks like.
         split: a list file, or the name of one (``train`` for ImageSets/Segmentation/train.txt or
             train.txt), or several: only these photos, in that order.
@@ -71,6 +74,10 @@ def load_dataset(
         known = ", ".join(get_args(Untagged))
         raise ConfigError(f"untagged '{untagged}' does not exist", do=f"use one of {known}")
     place, source = find_photos_and_tags(Path(path), _path(tags), layout, _path(synsets))
+    if source.layout is None and untagged == "unknown":  # as for recipes that use no tags
+        told = classes is not None or _class_file(place, source) is not None
+        anything = classes if told else _ANY_CLASS
+        return load_target(path, classes=anything, split=split, max_pixels=max_pixels)
     _check_has_tags(source, place)
     listed = None if split is None else _listed_in_all(place, split)
     class_list, rows = _read(place, source, classes, listed)
@@ -138,7 +145,7 @@ def _check_has_tags(source: TagSource, place: Place) -> None:
         raise TagError(
             "no tags: neither tags.csv nor metadata.jsonl nor class folders",
             where=place.folder,
-            do="add one of them or give --tags",
+            do="add one of them or give --tags; --untagged unknown for recipes that use none",
         )
     no_file = source.layout == "voc" and source.file is None
     if no_file and not (place.folder / "Annotations").is_dir():

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import MISSING, dataclass, field, fields, replace
-from typing import Any, Literal, NamedTuple, get_args, get_origin, get_type_hints
+from typing import Any, ClassVar, Literal, NamedTuple, get_args, get_origin, get_type_hints
 
 import numpy as np
 import numpy.typing as npt
@@ -72,6 +72,8 @@ class TrainingConfig:
     Sections are of Saleh et al. The three reference recipes take these numbers unchanged, so that
     they differ in nothing but their training labels.
     """
+
+    uses_tags: ClassVar[bool] = True
 
     photo_side: int = number(500, "assumed", "longest side of photos at work, pixels; VOC's 500")
     output_stride: int | None = number(

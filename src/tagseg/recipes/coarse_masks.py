@@ -178,7 +178,7 @@ def first_masks(
 ) -> FirstMasks:
     """Coarse masks (III-B), GrabCut on them (III-C), and boxes around those (Table I)."""
     photos, settings = run.photos, config.grabcut()
-    cut = {"labels": target.labels.tolist(), "part": config.coarse_part}
+    labels = {"labels": target.labels.tolist()}
 
     def coarse(index: int) -> Labels:
         return target.pseudo_label(index, salient_mask(coarse_of(index), part=config.coarse_part))
@@ -189,16 +189,17 @@ def first_masks(
         mask = enhanced_mask(photos.image(index), coarse_of(index), settings)
         return target.pseudo_label(index, mask)
 
+    cut = {**labels, "part": config.coarse_part}
     masks = training_labels(run, "coarse-masks", coarse, cut, [after])
     if config.initial == "coarse":
         return FirstMasks(masks, None, None)
-    made_from = {**cut, "grabcut": asdict(settings)}
+    made_from = {**labels, "grabcut": asdict(settings)}
     better = training_labels(run, "enhanced-masks", enhanced, made_from, [after])
     if config.initial == "enhanced":
         return FirstMasks(masks, better, None)
 
     def box(index: int) -> Labels:
-        labels = better(index)
-        return target.pseudo_label(index, boxed((labels > BACKGROUND) & (labels < IGNORE)))
+        found = better(index)
+        return target.pseudo_label(index, boxed((found > BACKGROUND) & (found < IGNORE)))
 
     return FirstMasks(masks, better, training_labels(run, "box-masks", box, {}, [better.stage]))

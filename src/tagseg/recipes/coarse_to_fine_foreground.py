@@ -7,7 +7,7 @@ Network that tells objects of any class from the background. No tags are used.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 
@@ -34,6 +34,8 @@ _FOREGROUND = 1  # the one label
 @dataclass(frozen=True)
 class Config(RecursionConfig):
     """Numbers of Jing et al., III-E."""
+
+    uses_tags: ClassVar[bool] = False
 
     network: Literal["fpn", "deeplab"] = number(
         "fpn", "III-E", "a Feature Pyramid Network, or DeepLab-v2 for comparison"

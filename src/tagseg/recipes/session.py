@@ -169,7 +169,7 @@ def train(
         raise ConfigError("full_supervision needs ground truth", do="give --ground-truth DIR")
     _check_truth(ground_truth, photos)
     setup = make_setup(options)
-    data = check_data(photos, val, config.photo_side, options, progress)
+    data = check_data(photos, val, config, options, progress)
     if recipe == "full_supervision" and ground_truth is not None:
         full_supervision_recipe.check_truth(data.photos.names, ground_truth)
     if full_supervision is not None:
@@ -272,12 +272,13 @@ def _check_truth(truth: GroundTruth | None, photos: Dataset) -> None:
 
 
 def check_data(
-    photos: Dataset, val: Collection[str], side: int, options: Options, progress: Progress
+    photos: Dataset,
+    val: Collection[str],
+    config: TrainingConfig,
+    options: Options,
+    progress: Progress,
 ) -> Data:
     """Look at all photos, and part them into those to train on and those to validate with.
-
-    Args:
-        side: longest side of the photos at work, pixels.
 
     Raises:
         DataError: there are none to train on, too many are unreadable, or ``val`` does not fit.
@@ -286,7 +287,7 @@ def check_data(
     held_out = frozenset(val).intersection(found.dataset.names)
     names = [name for name in found.dataset.names if name in held_out]
     training = found.dataset.without(held_out)
-    if not training.known.any():
+    if config.uses_tags and not training.known.any():
         raise DataError(
             "no training photo can be used and has known tags",
             do="mend or tag some, or use --untagged negative",
@@ -294,9 +295,9 @@ def check_data(
     validation = found.dataset.select(names) if names else None
     return Data(
         found,
-        WorkingPhotos(training, side),
+        WorkingPhotos(training, config.photo_side),
         training.fingerprint(found.digests),
-        WorkingPhotos(validation, side) if validation is not None else None,
+        WorkingPhotos(validation, config.photo_side) if validation is not None else None,
         validation.fingerprint(found.digests) if validation is not None else _NO_VAL,
     )
 

@@ -53,7 +53,8 @@ class GrabCutSettings:
     Attributes:
         side: GrabCut works at this longer side at most, pixels.
         iterations: rounds of GrabCut at that size, 1 or more.
-        start_side: where the photo is larger, colours are learned at this longer side first.
+        start_side: where the photo is larger, colours are learned at this longer side first; a
+            smaller one has no other rounds.
         start_iterations: rounds of GrabCut at that size, 1 or more.
         half: level from which a pixel is foreground, probably.
         high: level from which a pixel of the foreground may be sure.
@@ -66,7 +67,7 @@ class GrabCutSettings:
 
     side: int = 500
     iterations: int = 1
-    start_side: int = 200
+    start_side: int = 250
     start_iterations: int = 2
     half: float = 0.4
     high: float = 0.9
@@ -214,9 +215,7 @@ def _twice(image: Image, coarse: SaliencyMap, settings: GrabCutSettings) -> Mask
     small = working_image(image, settings.start_side)
     levels = _resized(coarse, small, cv2.INTER_AREA)
     if small is image or not _both_sides(levels >= settings.half):
-        return grab(
-            image, trimap(coarse, settings), settings.start_iterations + settings.iterations
-        )
+        return grab(image, trimap(coarse, settings), settings.start_iterations)
     models = _models()
     start = trimap(levels, settings)
     found = _run(small, start, settings.start_iterations, models, cv2.GC_INIT_WITH_MASK)
@@ -230,7 +229,7 @@ def _twice(image: Image, coarse: SaliencyMap, settings: GrabCutSettings) -> Mask
 def _both_sides(inside: Mask) -> bool:
     """Whether colours can be learned on either side."""
     area = np.count_nonzero(inside)
-    return min(area, inside.size - area) >= FEWEST
+    return bool(min(area, inside.size - area) >= FEWEST)
 
 
 def _resized(values: SaliencyMap, image: Image, interpolation: int) -> SaliencyMap:

@@ -76,7 +76,7 @@ def make_tables(
             where=options.weights,
             do="put them back, or train again",
         )
-    data = check_data(photos, val, finished.config.photo_side, options, progress)
+    data = check_data(photos, val, finished.config, options, progress)
     if data.photos_key not in finished.inputs:
         raise ConfigError(
             "these are not the photos and tags that the run was trained on",
