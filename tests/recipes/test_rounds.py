@@ -15,6 +15,7 @@ from tagseg.data.images import decode_mask
 from tagseg.errors import WorkspaceError
 from tagseg.iterate import agreement
 from tagseg.maps import labels_of_tags
+from tagseg.recipes import coarse_to_fine, mcof
 from tagseg.recipes import rounds as module
 from tagseg.recipes.base import Run
 from tagseg.recipes.large_fov import large_fov_segmenter
@@ -214,3 +215,20 @@ def test_what_a_rounds_network_makes_of_photos_unseen(trained, photos, tmp_path,
         assert (product.by_class, other.by_class) == (True, False)
         assert validation_products(replace(own, val=None), segmenter, after, 3, "Net") == []
     assert set(finished_stages(folder)) == {"net", "predictions-3"}
+
+
+@pytest.mark.parametrize("kind", [coarse_to_fine.Config, mcof.Config])
+@pytest.mark.parametrize(
+    ("config", "part"),
+    [
+        ({}, 3.0),
+        ({"rounds": 1}, 1.0),
+        ({"rounds": 3, "later_part": 0.25}, 1.5),
+        ({"start": "cold"}, 0.5),
+        ({"start": "cold", "rounds": 1}, 1.0),
+    ],
+    ids=str,
+)
+def test_how_long_the_last_network_has_learned(kind, config, part):
+    """In all rounds where they go on from each other, else in the last."""
+    assert kind(**config).part_of_all() == pytest.approx(part)

@@ -189,22 +189,63 @@ def test_scenes_gain() -> None:
     assert np.mean(after) > np.mean(before) + 0.08
 
 
-def test_large_photos_are_cut_small_and_brought_back() -> None:
+def watch(patch: pytest.MonkeyPatch) -> list[tuple]:
+    """What OpenCV is called with: width, height, rounds and mode of each call."""
+    calls = []
+    real = cv2.grabCut
+
+    def watched(image, labels, box, background, foreground, iterations, mode):
+        calls.append((*image.shape[1::-1], iterations, mode))
+        return real(image, labels, box, background, foreground, iterations, mode)
+
+    patch.setattr(cv2, "grabCut", watched)
+    return calls
+
+
+def test_large_photos_are_cut_at_two_sizes_and_brought_back(monkeypatch) -> None:
     truth = disc(150, 500, 600, x=300)
     coarse = soft(disc(130, 500, 600, x=310), 20)
-    seen = []
-    real = grabcut.grab
-
-    def watched(image, *rest):
-        seen.append(image.shape)
-        return real(image, *rest)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(grabcut, "grab", watched)
-        found = enhanced_mask(painted(truth), coarse, GrabCutSettings(side=120))
-    assert seen == [(100, 120, 3)]
+    calls = watch(monkeypatch)
+    s = GrabCutSettings(side=240, iterations=3, start_side=120, start_iterations=4)
+    found = enhanced_mask(painted(truth), coarse, s)
+    assert calls == [(120, 100, 4, cv2.GC_INIT_WITH_MASK), (240, 200, 3, cv2.GC_EVAL)]
     assert found.shape == truth.shape
-    assert iou(found, truth) > 0.97
+    assert iou(found, truth) > 0.98
+
+
+def test_small_photos_are_cut_once(monkeypatch) -> None:
+    truth, coarse = disc(25), soft(disc(22), 3)
+    calls = watch(monkeypatch)
+    s = GrabCutSettings(side=300, iterations=3, start_side=120, start_iterations=4)
+    found = enhanced_mask(painted(truth), coarse, s)
+    assert calls == [(120, 100, 4, cv2.GC_INIT_WITH_MASK)]
+    labels = trimap(levelled(coarse), s)
+    np.testing.assert_array_equal(found, grab(painted(truth), labels, 4))
+
+
+@pytest.mark.parametrize("hard", [False, True])
+def test_a_start_on_a_small_photo_changes_little(hard: bool) -> None:
+    for i in range(6):
+        scene = draw_scene(OBJECTS, 400, i, height=192, width=256)
+        coarse = soft(scene.labels > 0, 8)
+        coarse = (coarse > 0.3).astype(np.float32) if hard else coarse
+        small, none = GrabCutSettings(start_side=128), GrabCutSettings(start_side=256)
+        masks = [enhanced_mask(scene.image, coarse, s) for s in (small, none)]
+        assert iou(*masks) > 0.95
+
+
+def test_what_vanishes_at_the_start_is_not_learned_from(monkeypatch) -> None:
+    image, coarse = painted(disc(25)), soft(disc(30))
+    calls = []
+
+    def nothing(small, labels, box, background, foreground, iterations, mode):
+        calls.append(small.shape)
+        labels[:] = BACKGROUND
+
+    monkeypatch.setattr(cv2, "grabCut", nothing)
+    found = enhanced_mask(image, coarse, GrabCutSettings(start_side=60))
+    assert calls == [(50, 60, 3)]
+    np.testing.assert_array_equal(found, thresholded(coarse))
 
 
 def test_a_mirrored_photo_has_the_mirrored_mask() -> None:
@@ -348,7 +389,7 @@ def test_nothing_that_ran_before_and_no_thread_matters() -> None:
     st.tuples(st.integers(1, 24), st.integers(1, 24)),
     st.integers(0, 3),
     st.sampled_from(["noise", "hard", "blob", "spike", "full", "empty", "tiny values"]),
-    st.sampled_from([3, 8, 200]),
+    st.sampled_from([3, 12, 200]),
     st.integers(0, 9),
 )
 def test_any_map_of_any_photo_gives_a_mask(
@@ -366,7 +407,7 @@ def test_any_map_of_any_photo_gives_a_mask(
         "empty": np.zeros(shape, np.float32),
         "tiny values": noise * np.float32(1e-42),
     }[kind]
-    found = enhanced_mask(image, coarse, GrabCutSettings(side=side))
+    found = enhanced_mask(image, coarse, GrabCutSettings(side=side, start_side=7))
     assert found.dtype == np.bool_
     assert found.shape == shape
     assert found.any() == coarse.any()
@@ -415,6 +456,8 @@ def test_a_wrong_photo_is_refused() -> None:
         {"iterations": 0},
         {"iterations": 1.5},
         {"side": 0},
+        {"start_side": 0},
+        {"start_iterations": 0},
         {"half": 0.0, "low": 0.0},
         {"high": 0.2, "low": 0.1, "half": 0.3},
         {"low": 0.6},

@@ -14,13 +14,13 @@ import numpy.typing as npt
 
 from tagseg.errors import ConfigError
 from tagseg.fuse.one_label import ForegroundLimits, check_limits, one_label
-from tagseg.iterate import StopRule
 from tagseg.maps import BACKGROUND, IGNORE, Labels
 from tagseg.nets.aspp import AsppNet
 from tagseg.nets.fpn import FpnNet
 from tagseg.priors.saliency.salient_regions import salient_mask
 from tagseg.recipes.base import Product, Run, number
 from tagseg.recipes.photo_saliency import SaliencyConfig, SaliencyMaps, SaliencySource
+from tagseg.recipes.rounds import InRounds
 from tagseg.recipes.stages import LabelMaps, training_labels
 from tagseg.refine.box_masks import boxed
 from tagseg.refine.grabcut import GrabCutSettings, enhanced_mask
@@ -32,7 +32,7 @@ Mask = npt.NDArray[np.bool_]  # (H, W)
 
 
 @dataclass(frozen=True)
-class RecursionConfig(SaliencyConfig):
+class RecursionConfig(InRounds, SaliencyConfig):
     """Numbers of Jing et al.; docs/coarse_to_fine.md says what the paper leaves open."""
 
     papers_saliency: ClassVar[Literal["boxes", "drfi", "student"]] = "student"
@@ -89,13 +89,11 @@ class RecursionConfig(SaliencyConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         self.check_saliency()
-        self.stop_rule()
+        self.check_rounds()
         check_limits(self.foreground_limits)
         if not 0 < self.coarse_part <= 1:
             raise ConfigError(f"coarse_part is {self.coarse_part}", do="use over 0, up to 1")
         self.grabcut()
-        if not 0 < self.later_part <= 1:
-            raise ConfigError(f"later_part is {self.later_part}", do="use over 0, up to 1")
         if not 0 < self.resize_range[0] <= self.resize_range[1]:
             raise ConfigError(
                 f"resize_range is {self.resize_range[0]:g},{self.resize_range[1]:g}",
@@ -116,14 +114,6 @@ class RecursionConfig(SaliencyConfig):
                     f"grabcut_{name} is {getattr(self, f'grabcut_{name}')}", do="use 1 or more"
                 )
         return GrabCutSettings(**{name: getattr(self, f"grabcut_{name}") for name in names})
-
-    def stop_rule(self) -> StopRule:
-        """When the rounds end."""
-        return StopRule(self.rounds, self.settled)
-
-    def part_of(self, number: int) -> float:
-        """Part of the schedule that round ``number`` trains for."""
-        return 1.0 if number == 1 else self.later_part
 
 
 class Target(NamedTuple):

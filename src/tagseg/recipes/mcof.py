@@ -11,8 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from tagseg.errors import ConfigError
-from tagseg.iterate import StopRule, iterate
+from tagseg.iterate import iterate
 from tagseg.nets.gap import SeederName
 from tagseg.recipes.base import Outcome, Product, Progression, RoundProducts, Run, number
 from tagseg.recipes.gap_seeds import SeederMaps
@@ -26,7 +25,7 @@ from tagseg.recipes.region_mining import (
     initial_seeds,
     supplemented,
 )
-from tagseg.recipes.rounds import agreement_of, validation_products, working_masks
+from tagseg.recipes.rounds import InRounds, agreement_of, validation_products, working_masks
 
 __all__ = ["PAPER", "Config", "run"]
 
@@ -37,7 +36,7 @@ PAPER = (
 
 
 @dataclass(frozen=True)
-class Config(RegionConfig):
+class Config(InRounds, RegionConfig):
     """Numbers of Wang et al., who leave most of them open: docs/mcof.md says what was chosen."""
 
     papers_saliency: ClassVar[Literal["boxes", "drfi"]] = "drfi"
@@ -67,19 +66,9 @@ class Config(RegionConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.stop_rule()
-        if not 0 < self.later_part <= 1:
-            raise ConfigError(f"later_part is {self.later_part}", do="use over 0, up to 1")
+        self.check_rounds()
         if self.supplement:
             self.check_saliency()
-
-    def stop_rule(self) -> StopRule:
-        """When the rounds end."""
-        return StopRule(self.rounds, self.settled)
-
-    def part_of(self, number: int) -> float:
-        """Part of the schedule that round ``number`` trains for."""
-        return 1.0 if number == 1 else self.later_part
 
 
 def run(run: Run, config: Config) -> Outcome:

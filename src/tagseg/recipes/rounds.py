@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
 from tagseg.data.images import encode_mask
-from tagseg.iterate import agreement
+from tagseg.errors import ConfigError
+from tagseg.iterate import StopRule, agreement
 from tagseg.maps import Image, Labels, Probs
 from tagseg.recipes.base import Product, Run, TrainingConfig
 from tagseg.recipes.stages import LabelMaps, predictions, refined_by_tags
@@ -16,9 +17,44 @@ from tagseg.run.engine import map_photos
 from tagseg.run.workspace import Stage
 from tagseg.segment.predict import Segmenter
 
-__all__ = ["agreement_of", "network_masks", "validation_products", "working_masks"]
+__all__ = [
+    "InRounds",
+    "agreement_of",
+    "network_masks",
+    "validation_products",
+    "working_masks",
+]
 
 _BATCH = 16  # photos a forward pass
+
+
+class InRounds:
+    """What a Config of a recipe that works in rounds says of them, from four of its fields."""
+
+    rounds: int
+    settled: float
+    start: Literal["warm", "cold"]
+    later_part: float
+
+    def check_rounds(self) -> None:
+        """Raise ConfigError where a number cannot be meant."""
+        self.stop_rule()
+        if not 0 < self.later_part <= 1:
+            raise ConfigError(f"later_part is {self.later_part}", do="use over 0, up to 1")
+
+    def stop_rule(self) -> StopRule:
+        """When the rounds end."""
+        return StopRule(self.rounds, self.settled)
+
+    def part_of(self, number: int) -> float:
+        """Part of the schedule that round ``number`` trains for."""
+        return 1.0 if number == 1 else self.later_part
+
+    def part_of_all(self) -> float:
+        """Part of the schedule that the last network has seen, if all rounds are run."""
+        if self.start == "cold":
+            return self.part_of(self.rounds)
+        return sum(self.part_of(number) for number in range(1, self.rounds + 1))
 
 
 def working_masks(

@@ -199,28 +199,30 @@ def _checked(coarse: SaliencyMap | Mask, photo_shape: tuple[int, int] | None = N
 
 def _cut(image: Image, coarse: SaliencyMap, settings: GrabCutSettings) -> Mask | None:
     """The foreground at the size at which GrabCut works, None if the coarse mask must stand."""
-    area = np.count_nonzero(coarse >= settings.half)
-    if min(area, coarse.size - area) < FEWEST or area > settings.most * coarse.size:
+    inside = coarse >= settings.half
+    area, limit = np.count_nonzero(inside), settings.most * inside.size
+    if not _both_sides(inside) or area > limit:
         return None
     found = _twice(image, coarse, settings)
-    left = np.count_nonzero(found)
-    return found if settings.least * area <= left <= settings.most * coarse.size else None
+    return found if settings.least * area <= np.count_nonzero(found) <= limit else None
 
 
 def _twice(image: Image, coarse: SaliencyMap, settings: GrabCutSettings) -> Mask:
-    """GrabCut on a smaller photo, then on ``image`` with the colours and the mask found there.
+    """GrabCut on a smaller photo, then on ``image`` from the colours and the mask found there.
 
-    Most of OpenCV's time is the k-means that colours begin with, which a smaller photo serves.
+    Most of OpenCV's time goes into the k-means that colours begin with; fewer pixels do as well.
     """
+    labels = trimap(coarse, settings)
     small = working_image(image, settings.start_side)
     levels = _resized(coarse, small, cv2.INTER_AREA)
     if small is image or not _both_sides(levels >= settings.half):
-        return grab(image, trimap(coarse, settings), settings.start_iterations)
+        return grab(image, labels, settings.start_iterations)
     models = _models()
     start = trimap(levels, settings)
     found = _run(small, start, settings.start_iterations, models, cv2.GC_INIT_WITH_MASK)
-    labels = trimap(coarse, settings)
     foreground = _resized(found.astype(np.float32), image, cv2.INTER_LINEAR) > 0.5
+    if not _both_sides(found):  # vanished or flooded: nothing to learn colours from
+        return foreground
     unsure = (labels == cv2.GC_PR_FGD) | (labels == cv2.GC_PR_BGD)
     labels[unsure] = np.where(foreground[unsure], cv2.GC_PR_FGD, cv2.GC_PR_BGD)
     return _run(image, labels, settings.iterations, models, cv2.GC_EVAL)

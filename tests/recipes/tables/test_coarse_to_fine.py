@@ -21,7 +21,6 @@ from tagseg.data.working import WorkingPhotos, labels_at
 from tagseg.errors import ConfigError
 from tagseg.maps import IGNORE, Labels
 from tagseg.recipes import recursion
-from tagseg.recipes.coarse_to_fine import Config
 from tagseg.recipes.session import Result, train
 from tagseg.recipes.tables import coarse_to_fine as module
 from tagseg.recipes.tables.making import Tables, make_tables
@@ -295,22 +294,6 @@ def test_photos_by_the_number_of_their_classes(made, photos):
 def test_equal_work_is_done_once(made):
     """The run's third round; coarse, boxes, refined; two columns' later rounds; two on truth."""
     assert made.worked == {"network": 1 + 3 + 2 * (ROUNDS - 1) + 2}
-
-
-@pytest.mark.parametrize(
-    ("config", "part"),
-    [
-        ({}, 3.0),
-        ({"rounds": 1}, 1.0),
-        ({"rounds": 3, "later_part": 0.25}, 1.5),
-        ({"start": "cold"}, 0.5),
-        ({"start": "cold", "rounds": 1}, 1.0),
-    ],
-    ids=str,
-)
-def test_how_long_the_last_network_has_learned(config, part):
-    """In all rounds where they go on from each other, else in the last."""
-    assert module._all_rounds(Config(**config)) == pytest.approx(part)
 
 
 def test_the_same_call_again_changes_nothing(made, photos):

@@ -18,7 +18,6 @@ from tagseg.data.ground_truth import GroundTruth
 from tagseg.data.images import decode_mask
 from tagseg.data.working import WorkingPhotos, labels_at
 from tagseg.recipes import large_fov, region_mining, stages
-from tagseg.recipes.mcof import Config
 from tagseg.recipes.session import Result, train
 from tagseg.recipes.tables import mcof
 from tagseg.recipes.tables.making import Tables, make_tables
@@ -183,21 +182,6 @@ def test_each_row_has_the_stages_that_it_needs(made):
     assert unaided <= whole
     assert whole - direct == {f"{n}-{i}" for n in ("regionnet", "object-regions") for i in (2, 3)}
     assert direct <= whole
-
-
-@pytest.mark.parametrize(
-    ("config", "part"),
-    [
-        ({}, 3.0),
-        ({"rounds": 1}, 1.0),
-        ({"rounds": 3, "later_part": 0.25}, 1.5),
-        ({"start": "cold"}, 0.5),
-        ({"start": "cold", "rounds": 1}, 1.0),
-    ],
-)
-def test_how_long_the_last_network_has_learned(config, part):
-    """In all rounds where they go on from each other, else in the last."""
-    assert mcof._all_rounds(Config(**config)) == pytest.approx(part)
 
 
 @pytest.mark.parametrize(("part", "iterations"), [("1", 3), ("2", 6)])

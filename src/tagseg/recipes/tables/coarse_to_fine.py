@@ -100,7 +100,7 @@ def figure_5(context: Context[Config]) -> Table:
         "last round output: without rule a, too, in all rounds",
     ]
     last = found[FIGURE_5[-1].label][-1]
-    for label, part in (("round 1", 1.0), ("all rounds", _all_rounds(context.config))):
+    for label, part in (("round 1", 1.0), ("all rounds", context.config.part_of_all())):
         full = _full_supervision(context, part)
         if full and last is not None:
             notes.append(
@@ -251,13 +251,6 @@ def _worded(count: int) -> str:
 def _mean_iou(context: Context[Config], labels: LabelsByName, names: Sequence[str]) -> float | None:
     scored = evaluate_masks(labels, context.truth, context.data.photos.classes, names=list(names))
     return None if np.isnan(scored.miou) else float(scored.miou)
-
-
-def _all_rounds(config: Config) -> float:
-    """Iterations that the last network has seen, as a part of the first round's."""
-    if config.start == "cold":
-        return config.part_of(config.rounds)
-    return sum(config.part_of(number) for number in range(1, config.rounds + 1))
 
 
 def _full_supervision(context: Context[Config], part: float) -> float | None:

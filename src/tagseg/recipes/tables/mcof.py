@@ -51,7 +51,7 @@ def table_3(context: Context[Config]) -> Table:
             elif ours is not None or paper is not None:
                 rows.append((f"iter{number} {stage}", paper, ours, None, None))
     full = None
-    for label, part in (("iter1", 1.0), ("all rounds", _all_rounds(context.config))):
+    for label, part in (("iter1", 1.0), ("all rounds", context.config.part_of_all())):
         full = _full_supervision(context, part)
         row = f"PixelNet on ground truth, as long as {label}"
         rows.append((row, None, None, None, full))
@@ -143,13 +143,6 @@ def _on_val(found: Found, rounds: int) -> list[float | None]:
 def _paper_val(name: str, number: int) -> float | None:
     values = _VAL[name]
     return values[number - 1] if number <= len(values) else None
-
-
-def _all_rounds(config: Config) -> float:
-    """Iterations that the last PixelNet has seen, as a part of the first round's."""
-    if config.start == "cold":
-        return config.part_of(config.rounds)
-    return sum(config.part_of(number) for number in range(1, config.rounds + 1))
 
 
 def _full_supervision(context: Context[Config], part: float) -> float | None:
