@@ -7,12 +7,12 @@ DIR is MSRC v2 in VOC's layout. The coarse masks are minimum barrier saliency (`
 given masks warped, blurred and cut (``hard``, as from a network between rounds). The given masks
 score; pixels of 255 count for nothing. The photos, 320 pixels long, are enlarged (``--longer``).
 First table: mean IoU in points, and what that is above full size and 5 rounds, with the standard
-error of the difference; ``all unsure`` is OpenCV alone, which may change every pixel, the others
-have our trimap. Second: photos a second, barrier masks, through
-:func:`tagseg.run.engine.map_photos` with one thread and two, wall time, the best of interleaved
-rounds; processor time of one thread, which other work on the machine slows down less; and ratios
-to OpenCV alone. Third: scenes of 96 x 128, before and after. Without DIR only the third, and
-timings on scenes.
+error of the difference; ``320, 2; full, 1`` is 2 rounds at 320 pixels, then 1 at full size;
+``all unsure`` is OpenCV alone, which may change every pixel, the others have our trimap. Second:
+photos a second, barrier masks, through :func:`tagseg.run.engine.map_photos` with one thread and
+two, wall time, the best of interleaved rounds; processor time of one thread, which other work on
+the machine slows down less; and ratios to OpenCV alone. Third: scenes of 96 x 128, before and
+after. Without DIR only the third, and timings on scenes.
 """
 
 from __future__ import annotations
@@ -118,14 +118,20 @@ def plain(image: np.ndarray, coarse: np.ndarray) -> np.ndarray:
 
 
 def ways() -> dict[str, Callable]:
+    """By name: side and rounds, of one size or of the start and of the end."""
     found: dict[str, Callable] = {}
-    rounds = {FULL: (5, 2), 400: (5, 2), 320: (5, 2, 1), 250: (2,), 200: (2,)}
-    for side, counts in rounds.items():
-        for n in counts:
-            name = f"{'full' if side == FULL else side}, {n}"
-            settings = GrabCutSettings(side=side, iterations=n)
-            found[name] = partial(enhanced_mask, settings=settings)
+    for side, rounds in ((FULL, 5), (FULL, 2), (320, 2), (200, 2)):
+        name = f"{'full' if side == FULL else side}, {rounds}"
+        found[name] = cut(side=side, start_side=side, start_iterations=rounds)
+    for start, rounds, last in ((320, 2, 1), (250, 2, 1), (200, 2, 1), (200, 2, 2)):
+        found[f"{start}, {rounds}; full, {last}"] = cut(
+            side=FULL, start_side=start, start_iterations=rounds, iterations=last
+        )
     return {**found, ALONE: plain}
+
+
+def cut(**fields: int) -> Callable:
+    return partial(enhanced_mask, settings=GrabCutSettings(**fields))
 
 
 def quality(photos: list[Photo], runs: dict[str, Callable], title: str) -> None:

@@ -1110,9 +1110,34 @@ def no_weights_for_regionnet(place):
     return words, f"{path}: no such weights file; "
 
 
+REFINED: dict[str, GuidedCase] = {}
+
+
+def refined(function: GuidedCase) -> GuidedCase:
+    """Register a case of files that ``coarse_to_fine`` reads, likewise."""
+    REFINED[function.__name__.replace("_", " ")] = function
+    return function
+
+
+@refined
+def no_folder_of_coarse_masks(place):
+    path = place.here / "masks"
+    return ("--coarse-masks", path), f"{path}: this folder does not exist; check the path"
+
+
+@refined
+def a_coarse_mask_missing(place):
+    folder = grey_maps(place)
+    (folder / "train_00007.png").unlink()
+    line = f"{folder}: 1 of 24 photos have no saliency map, the first is 'train_00007'; add one"
+    return ("--coarse-masks", folder), line
+
+
 OF_RECIPES = [
     *(("guided", name, case) for name, case in GUIDED.items()),
     *(("mcof", name, case) for name, case in MINED.items()),
+    *(("coarse_to_fine", name, case) for name, case in REFINED.items()),
+    *(("coarse_to_fine_foreground", name, case) for name, case in REFINED.items()),
 ]
 
 
@@ -1146,3 +1171,36 @@ def test_a_closed_pipe_is_no_traceback(scenes):
     os.close(writer)
     assert done.returncode != 0
     assert "Traceback" not in done.stderr
+
+
+# Coarse masks
+
+
+def no_coarse_masks_for(recipe: str) -> None:
+    CASES[f"{recipe} takes no --coarse-masks"] = lambda place: (
+        place.train("--recipe", recipe, "--coarse-masks", place.photos),
+        f"recipe {recipe} takes no --coarse-masks; use --recipe coarse_to_fine",
+    )
+
+
+for _recipe in ("mcof", "guided", "sec", "builtin_priors"):
+    no_coarse_masks_for(_recipe)
+
+
+def coarse_masks_and_another_source(recipe: str, line: str, *flags: str) -> None:
+    CASES[f"{recipe}: --coarse-masks and {' '.join(flags[:1])}"] = lambda place: (
+        place.train(
+            *("--recipe", recipe, "--coarse-masks", place.photos),
+            *(flag.format(photos=place.photos) for flag in flags),
+        ),
+        line,
+    )
+
+
+for _recipe in ("coarse_to_fine", "coarse_to_fine_foreground"):
+    coarse_masks_and_another_source(
+        _recipe,
+        "--coarse-masks and --saliency mean the same; leave one of them out",
+        "--saliency",
+        "{photos}",
+    )

@@ -15,7 +15,7 @@ import pytest
 from PIL import Image as PilImage
 
 import tagseg as package
-from guided_runs import MINING, write_boxes
+from guided_runs import MINING, RECURSION, write_boxes
 from small_runs import DISTINCT, QUICK_FLAGS, Said, contents, tagseg
 from tagseg import cli
 from tagseg.data.images import read_mask, write_mask
@@ -620,3 +620,63 @@ def test_the_demo_says_a_next_command_that_works(tmp_path):
     follow = tagseg(*shlex.split(line)[2:], "--threads", "1")
     assert follow.status == 0
     assert len(list((tmp_path / "my demo" / "masks").iterdir())) == 12
+
+
+REFINING = ("--set", "rounds=1", "--set", "segmenter_iterations=1")
+REFINING += ("--set", f"segmenter_learning_rate={RECURSION['segmenter_learning_rate']}")
+
+
+@pytest.mark.parametrize("recipe", ["coarse_to_fine", "coarse_to_fine_foreground"])
+def test_coarse_masks_made_elsewhere(scenes, tmp_path, monkeypatch, recipe):
+    """Hard ones, given by a relative path: the coarse masks of the run are these."""
+    maps, run = tmp_path / "my masks", tmp_path / "run"
+    maps.mkdir()
+    for photo in (scenes / "JPEGImages").glob("*.jpg"):
+        mask = np.zeros((96, 128), np.uint8)
+        mask[24:72, 32:96] = 255
+        PilImage.fromarray(mask).save(maps / f"{photo.stem}.png")
+    monkeypatch.chdir(tmp_path)
+    words = ("--recipe", recipe, *REFINING, "--coarse-masks", "my masks")
+    said = tagseg(*training(scenes, run, *words))
+    assert said.status == 0
+    config = config_in(run)
+    assert config["saliency_maps"] == str(maps)
+    assert (config["saliency"], config["boxes"], config["student"]) == ("auto", None, None)
+    stages = {path.name[3:]: path for path in (run / "stages").iterdir()}
+    assert "enhanced-masks" in stages
+    assert re.search(r"^mIoU .* train +coarse masks", said.out, re.MULTILINE)
+    before = contents(run)
+    words = ("--recipe", recipe, *REFINING, "--saliency", maps)
+    again = tagseg(*training(scenes, run, *words))
+    assert (again.status, again.out) == (0, said.out)
+    assert "the run was finished before; nothing had to be done" in again.err
+    changed = {name for name, content in contents(run).items() if content != before[name]}
+    assert changed <= {"run.json", "workspace.json", "report.html"}, "but for the command"
+
+
+@pytest.mark.parametrize("recipe", ["coarse_to_fine", "coarse_to_fine_foreground"])
+def test_the_demo_of_coarse_to_fine_learns_from_another_data_set(tmp_path, recipe):
+    """From photos of one object each; scenes of several are its target, which nothing learns."""
+    demo = tmp_path / "demo"
+    words = ("demo", "--train", 8, "--val", 3, "--out", demo, *QUICK_FLAGS[8:])
+    words = (*words, *REFINING, "--recipe", recipe, "--set", "foreground_limits=0,1")
+    said = tagseg(*words)
+    assert said.status == 0
+    assert len(list((demo / "single-8" / "JPEGImages").iterdir())) == 8
+    assert len(list((demo / "scenes-8-3" / "JPEGImages").iterdir())) == 11
+    for row in (demo / "single-8" / "tags.csv").read_text().splitlines()[1:]:
+        assert row.count(";") == 0
+        assert row.split(",")[1] in SCENES.classes
+    assert re.search(r"^mIoU .* train +coarse masks.*, 8 photos", said.out, re.MULTILINE)
+    on_val = [line for line in said.out.splitlines() if re.match(r"mIoU .* val ", line)]
+    assert on_val
+    assert all(", 3 photos" in line for line in on_val)
+    run = demo / recipe
+    assert json.loads((run / "run.json").read_text())["photos"] == 8
+    assert "target/val_00001" in (run / "report.html").read_text()
+    assert config_in(run)["saliency_maps"] is None
+    assert len(list((run / "masks").rglob("*.png"))) == 8
+    before = contents(demo)
+    again = tagseg(*words)
+    assert (again.status, again.out) == (0, said.out)
+    assert contents(demo) == before

@@ -141,8 +141,12 @@ class Target(NamedTuple):
 
 
 class FirstMasks(NamedTuple):
-    """The masks before any network was trained; None where they are not asked for."""
+    """The masks before any network was trained; None where they are not asked for.
 
+    ``soft_of`` a training photo is what all of them are made from.
+    """
+
+    soft_of: SaliencyMaps
     coarse: LabelMaps
     enhanced: LabelMaps | None
     boxes: LabelMaps | None
@@ -155,7 +159,7 @@ class FirstMasks(NamedTuple):
     def products(self, target: Target) -> list[Product]:
         """Those that there are, to be scored and shown."""
         titles = {"coarse": "coarse masks", "enhanced": "enhanced masks", "boxes": "boxes of these"}
-        masks: dict[str, LabelMaps | None] = self._asdict()
+        masks: dict[str, LabelMaps | None] = {name: getattr(self, name) for name in titles}
         return [
             Product(titles[name], "train", labels, (labels.stage,), target.by_class)
             for name, labels in masks.items()
@@ -182,14 +186,15 @@ def first_masks(
     cut = {**labels, "part": config.coarse_part}
     masks = training_labels(run, "coarse-masks", coarse, cut, [after])
     if config.initial == "coarse":
-        return FirstMasks(masks, None, None)
+        return FirstMasks(coarse_of, masks, None, None)
     made_from = {**labels, "grabcut": asdict(settings)}
     better = training_labels(run, "enhanced-masks", enhanced, made_from, [after])
     if config.initial == "enhanced":
-        return FirstMasks(masks, better, None)
+        return FirstMasks(coarse_of, masks, better, None)
 
     def box(index: int) -> Labels:
         found = better(index)
         return target.pseudo_label(index, boxed((found > BACKGROUND) & (found < IGNORE)))
 
-    return FirstMasks(masks, better, training_labels(run, "box-masks", box, {}, [better.stage]))
+    boxes = training_labels(run, "box-masks", box, {}, [better.stage])
+    return FirstMasks(coarse_of, masks, better, boxes)

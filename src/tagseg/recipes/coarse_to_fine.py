@@ -19,8 +19,7 @@ from tagseg.nets.aspp import AsppNet
 from tagseg.recipes.base import Outcome, Run
 from tagseg.recipes.coarse_masks import RecursionConfig, Target, first_masks
 from tagseg.recipes.photo_saliency import PhotoSaliency
-from tagseg.recipes.products import segmenter_products, show_map
-from tagseg.recipes.recursion import recursion
+from tagseg.recipes.recursion import outcome_of, recursion
 
 __all__ = ["PAPER", "Config", "run", "single_target"]
 
@@ -41,18 +40,8 @@ def run(run: Run, config: Config) -> Outcome:
     saliency = PhotoSaliency(run, config)  # files that do not fit must show before long work
     coarse_of, after = saliency.maps()  # III-B
     masks = first_masks(run, config, target, coarse_of, after)  # III-C
-    last, progression, curves = recursion(run, config, target, masks.chosen(config))  # III-D
-    return Outcome(
-        last.segmenter,
-        (
-            *masks.products(target),
-            *(product for of_round in progression.rounds for product in of_round.products),
-            *segmenter_products(run, config, last.segmenter, last.stage),
-        ),
-        views=(("coarse mask", show_map(run.photos, coarse_of)),),
-        curves=(*saliency.curves, *curves),
-        progression=progression,
-    )
+    rounds = recursion(run, config, target, masks.chosen(config))  # III-D
+    return outcome_of(run, config, target, masks, rounds, saliency.curves)
 
 
 def single_target(run: Run, config: Config) -> Target:

@@ -6,6 +6,7 @@ by GrabCut again, is what the next round learns from.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from functools import partial
 from typing import Any, NamedTuple
@@ -19,9 +20,10 @@ from tagseg.errors import TrainingError
 from tagseg.fuse.one_label import has_usable_foreground, of_category, one_label
 from tagseg.iterate import iterate
 from tagseg.maps import BACKGROUND, IGNORE, Image, Labels, Probs
-from tagseg.recipes.base import Product, Progression, RoundProducts, Run
-from tagseg.recipes.coarse_masks import RecursionConfig, Target
+from tagseg.recipes.base import Outcome, Product, Progression, RoundProducts, Run
+from tagseg.recipes.coarse_masks import FirstMasks, RecursionConfig, Target
 from tagseg.recipes.large_fov import grid_cross_entropy, loss_stride
+from tagseg.recipes.products import segmenter_products, show_map
 from tagseg.recipes.rounds import agreement_of, network_masks, validation_products
 from tagseg.recipes.schedules import aspp_schedule, shortened
 from tagseg.recipes.stages import LabelMaps, segmenter_of, some_shapes, view_scale
@@ -31,7 +33,7 @@ from tagseg.run.workspace import Stage
 from tagseg.segment.fit import fit_on_grid
 from tagseg.segment.predict import Segmenter
 
-__all__ = ["Refined", "recursion", "refined_segmenter"]
+__all__ = ["Recursed", "Refined", "outcome_of", "recursion", "refined_segmenter", "updated_masks"]
 
 
 class Refined(NamedTuple):
@@ -42,13 +44,16 @@ class Refined(NamedTuple):
     masks: LabelMaps
 
 
-def recursion(
-    run: Run, config: RecursionConfig, target: Target, masks: LabelMaps
-) -> tuple[Refined, Progression, list[Stage]]:
-    """Rounds of learning from masks and predicting better ones (III-D, IV-D.2).
+class Recursed(NamedTuple):
+    """The last round, what there is to show of all, and the stages that logged a training."""
 
-    Returns the last round, what there is to show of all, and the stages that logged a training.
-    """
+    last: Refined
+    progression: Progression
+    curves: list[Stage]
+
+
+def recursion(run: Run, config: RecursionConfig, target: Target, masks: LabelMaps) -> Recursed:
+    """Rounds of learning from masks and predicting better ones (III-D, IV-D.2)."""
 
     def round_of(number: int, before: Refined | None) -> Refined:
         labels = masks if before is None else before.masks
@@ -80,7 +85,31 @@ def recursion(
         ]
         rounds.append(RoundProducts(entry.number, entry.agreement, tuple(of_round)))
         curves.append(found.stage)
-    return found, Progression(tuple(rounds), entry.ending), curves
+    return Recursed(found, Progression(tuple(rounds), entry.ending), curves)
+
+
+def outcome_of(
+    run: Run,
+    config: RecursionConfig,
+    target: Target,
+    masks: FirstMasks,
+    rounds: Recursed,
+    curves: Sequence[Stage] = (),
+) -> Outcome:
+    """The last round's network, and all there is to show; ``curves`` of trainings before it."""
+    last, progression = rounds.last, rounds.progression
+    final = segmenter_products(run, config, last.segmenter, last.stage, by_class=target.by_class)
+    return Outcome(
+        last.segmenter,
+        (
+            *masks.products(target),
+            *(product for of_round in progression.rounds for product in of_round.products),
+            *final,
+        ),
+        views=(("coarse mask", show_map(run.photos, masks.soft_of)),),
+        curves=(*curves, *rounds.curves),
+        progression=progression,
+    )
 
 
 def refined_segmenter(
