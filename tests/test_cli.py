@@ -675,7 +675,8 @@ def test_the_demo_of_coarse_to_fine_learns_from_another_data_set(tmp_path, recip
     assert json.loads((run / "run.json").read_text())["photos"] == 8
     assert "target/val_00001" in (run / "report.html").read_text()
     assert config_in(run)["saliency_maps"] is None
-    assert len(list((run / "masks").rglob("*.png"))) == 8
+    (masks,) = re.findall(r"^masks: +(.+)$", said.out, re.MULTILINE)
+    assert len(list(Path(masks).rglob("*.png"))) == 8, "of the photos with one object alone"
     before = contents(demo)
     again = tagseg(*words)
     assert (again.status, again.out) == (0, said.out)

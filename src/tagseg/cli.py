@@ -643,7 +643,8 @@ def _coarse_masks(
         return {}
     if getattr(kind, "papers_saliency", None) != "student":
         raise ConfigError(
-            f"recipe {recipe} takes no --coarse-masks", do="use --recipe coarse_to_fine"
+            f"recipe {recipe} takes no --coarse-masks",
+            do="use coarse_to_fine or coarse_to_fine_foreground",
         )
     if saliency is not None:
         raise ConfigError("--coarse-masks and --saliency mean the same", do="leave one of them out")

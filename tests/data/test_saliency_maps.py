@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from tagseg.data.images import write_mask
 from tagseg.data.saliency_maps import SaliencyFolder
 from tagseg.errors import DataError
 
@@ -112,6 +113,12 @@ def test_other_aspect_ratios_are_refused(tmp_path, shape):
     with pytest.raises(DataError, match=f"60 x 90, the photo {shape[0]} x {shape[1]}; ") as error:
         only(tmp_path, "a", shape)
     assert "a.png" in one_line(error)
+
+
+def test_a_mask_of_class_ids_is_salient_where_there_is_a_class(tmp_path):
+    ids = np.array([[0, 1, 7], [255, 254, 0]], np.uint8)
+    write_mask(tmp_path / "a.png", ids)  # with the palette of VOC
+    assert only(tmp_path, "a", ids.shape).tolist() == [[0, 1, 1], [0, 1, 0]]
 
 
 def rgba(alpha):

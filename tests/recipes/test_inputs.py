@@ -209,7 +209,8 @@ def loaded(scenes, target):
 
 def test_no_ground_truth(scenes, loaded):
     assert ground_truth_of(loaded, None) is None
-    assert ground_truth_of(load_photos(Source(scenes, untagged="negative", val="val")), None) is None
+    alone = load_photos(Source(scenes, untagged="negative", val="val"))
+    assert ground_truth_of(alone, None) is None
 
 
 def test_ground_truth_of_the_photos_to_learn_from_alone(scenes, loaded):

@@ -152,7 +152,9 @@ def test_find_recipe():
     assert find_recipe("builtin_priors") is builtin_priors
     with pytest.raises(ConfigError, match=r"did you mean cam_baseline\?"):
         find_recipe("cam-baseline")
-    with pytest.raises(ConfigError, match="choose one of builtin_priors, cam_baseline, dcsm"):
+    with pytest.raises(
+        ConfigError, match="choose one of builtin_priors, cam_baseline, coarse_to_fine, "
+    ):
         find_recipe("")
 
 

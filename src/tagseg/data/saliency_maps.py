@@ -14,7 +14,7 @@ from PIL import Image as PilImage
 
 from tagseg.data.images import MAX_PIXELS, decode_photo, find_photos
 from tagseg.errors import DataError, ImageError
-from tagseg.maps import SaliencyMap
+from tagseg.maps import BACKGROUND, IGNORE, SaliencyMap
 
 __all__ = ["SaliencyFolder"]
 
@@ -27,7 +27,8 @@ class SaliencyFolder:
 
     A map has its photo's name (relative path without suffix, ``train/cat.png`` for photo
     ``train/cat``) and is a grey PNG or JPEG of 8 or 16 bits, also written as RGB with equal
-    channels, or a float .npy (H, W). Pictures are divided by their type's maximum, arrays by
+    channels, a mask of class ids as PNG with a palette of colours (all but 0 and 255 is salient), or
+    a float .npy (H, W). Pictures are divided by their type's maximum, arrays by
     their own maximum where that is over 1.
 
     Raises DataError if the folder does not exist, has no maps, or has two for the same photo.
@@ -129,6 +130,9 @@ def _picture(path: Path) -> npt.NDArray[np.float32]:
     with PilImage.open(path) as picture:
         if picture.mode.startswith("I"):
             return np.asarray(picture, np.float32) / np.float32(65535)
+        if picture.mode == "P" and (rgb != rgb[..., :1]).any():
+            ids = np.asarray(picture)
+            return ((ids != BACKGROUND) & (ids != IGNORE)).astype(np.float32)
         if "transparency" in picture.info or "A" in picture.getbands():
             raise _not_grey("has transparent pixels", path)
     if (rgb != rgb[..., :1]).any():

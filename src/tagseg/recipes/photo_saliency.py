@@ -105,10 +105,8 @@ class SaliencyConfig(LargeFovConfig):
 
     def check_saliency(self) -> None:
         """Raise ConfigError where a source lacks its files, or files are given in vain."""
-        given = {
-            "boxes": ("--boxes FILE", self.boxes),
-            "folder": ("--saliency DIR", self.saliency_maps),
-        }
+        maps = "--coarse-masks DIR" if self.papers_saliency == "student" else "--saliency DIR"
+        given = {"boxes": ("--boxes FILE", self.boxes), "folder": (maps, self.saliency_maps)}
         source = self.saliency_source()
         for kind, (flag, path) in given.items():
             if kind == source and path is None:
