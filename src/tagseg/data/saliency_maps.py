@@ -27,9 +27,9 @@ class SaliencyFolder:
 
     A map has its photo's name (relative path without suffix, ``train/cat.png`` for photo
     ``train/cat``) and is a grey PNG or JPEG of 8 or 16 bits, also written as RGB with equal
-    channels, a mask of class ids as PNG with a palette of colours (all but 0 and 255 is salient), or
-    a float .npy (H, W). Pictures are divided by their type's maximum, arrays by
-    their own maximum where that is over 1.
+    channels, a mask of class ids as PNG with a palette of colours (all but 0 and 255 is salient),
+    or a float .npy (H, W). Pictures are divided by their type's maximum, arrays by their own
+    maximum where that is over 1.
 
     Raises DataError if the folder does not exist, has no maps, or has two for the same photo.
     """
