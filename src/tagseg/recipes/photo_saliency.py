@@ -205,11 +205,15 @@ class PhotoSaliency:
                 student.to(run.setup.execution.device)
                 with run.task("coarse masks by the student", len(photos)) as ticks:
                     for indices, images in photos.batches(_BATCH):
-                        for index, found in zip(
-                            indices, student_saliencies(student, images), strict=True
+                        names = [photos.names[i] for i in indices]
+                        if not store.missing(names):
+                            ticks.skip(len(names))
+                            continue
+                        for name, found in zip(
+                            names, student_saliencies(student, images), strict=True
                         ):
-                            store.put_bytes(photos.names[index], encode_mask(_levels(found)))
-                        ticks.advance(len(indices))
+                            store.put_bytes(name, encode_mask(_levels(found)))
+                        ticks.advance(len(names))
         return _maps_of(LabelMaps(kept, "levels", photos.names)), kept
 
     def _from_folder(self, folder: SaliencyFolder, split: Split) -> tuple[SaliencyMaps, Stage]:
