@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
@@ -26,6 +26,7 @@ from tagseg.data.transforms import Augmentation
 from tagseg.maps import IGNORE, Labels
 from tagseg.recipes.base import Run, TrainingConfig
 from tagseg.recipes.session import Options, check_data, make_setup
+from tagseg.recipes.tables.making import Tables
 from tagseg.run.progress import Progress
 from tagseg.run.workspace import Workspace
 from tagseg.training import Schedule
@@ -181,3 +182,24 @@ def open_run(
     setup = make_setup(options)
     with Workspace.open(folder, recipe=recipe, settings={}, classes=dataset.classes) as work:
         yield data.run(setup, work, progress)
+
+
+Rows = list[tuple[Any, ...]]
+
+
+@dataclass(frozen=True)
+class Made:
+    """A finished run with its tables, and the trainings that they took."""
+
+    run: Path
+    tables: Tables
+    worked: Counter[str]
+
+    def rows(self, name: str) -> Rows:
+        return next(list(t.rows) for t in self.tables.tables if t.name == name)
+
+    def by_label(self, name: str) -> dict[str, tuple[Any, ...]]:
+        return {str(row[0]): row[1:] for row in self.rows(name)}
+
+    def notes(self, name: str) -> tuple[str, ...]:
+        return next(t.notes for t in self.tables.tables if t.name == name)

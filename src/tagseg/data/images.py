@@ -41,6 +41,7 @@ __all__ = [
     "find_photos",
     "read_bytes",
     "read_mask",
+    "visible_folders",
     "voc_palette",
     "without_suffix",
     "write_mask",
@@ -206,17 +207,23 @@ def _find(folder: Path, suffixes: frozenset[str]) -> dict[str, Path]:
     return dict(sorted(found.items()))
 
 
-def _walk(folder: Path) -> Iterator[Path]:
-    """Every file that is not hidden, through links to folders too, each real folder once."""
+def visible_folders(root: Path) -> Iterator[tuple[Path, list[str]]]:
+    """Every folder that is not hidden and its files, through links, each real folder once."""
     seen: set[str] = set()
-    for root, folders, files in os.walk(folder, followlinks=True):
-        real = os.path.realpath(root)
+    for folder, below, names in os.walk(root, followlinks=True):
+        real = os.path.realpath(folder)
         if real in seen:
-            folders.clear()
+            below.clear()
             continue
         seen.add(real)
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        yield from (Path(root, name) for name in files if not name.startswith("."))
+        below[:] = sorted(name for name in below if not name.startswith("."))
+        yield Path(folder), [name for name in names if not name.startswith(".")]
+
+
+def _walk(folder: Path) -> Iterator[Path]:
+    """Every file that is not hidden."""
+    for place, names in visible_folders(folder):
+        yield from (place / name for name in names)
 
 
 def _decode(data: bytes, where: Path | None, max_pixels: int) -> ImageFile.ImageFile:

@@ -19,7 +19,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from tagseg.data.images import PHOTO_SUFFIXES, decode_photo
+from tagseg.data.images import PHOTO_SUFFIXES, decode_photo, visible_folders
 from tagseg.data.working import working_image
 from tagseg.errors import DataError, ShapeError
 from tagseg.maps import Image
@@ -193,7 +193,7 @@ def _shot_of_file(path: Path) -> Shot:
 
 
 def _shots_under(root: Path) -> Iterator[Shot]:
-    for folder, names in _folders(root):
+    for folder, names in visible_folders(root):
         place = folder.relative_to(root)
         pictures = [name for name in names if Path(name).suffix.lower() in PHOTO_SUFFIXES]
         if pictures:
@@ -201,19 +201,6 @@ def _shots_under(root: Path) -> Iterator[Shot]:
         for name in names:
             if Path(name).suffix.lower() in VIDEO_SUFFIXES:
                 yield Shot((place / name).as_posix(), _Video(folder / name))
-
-
-def _folders(root: Path) -> Iterator[tuple[Path, list[str]]]:
-    """Every folder that is not hidden and its files, through links, each real folder once."""
-    seen: set[str] = set()
-    for folder, below, names in os.walk(root, followlinks=True):
-        real = os.path.realpath(folder)
-        if real in seen:
-            below.clear()
-            continue
-        seen.add(real)
-        below[:] = sorted(name for name in below if not name.startswith("."))
-        yield Path(folder), [name for name in names if not name.startswith(".")]
 
 
 def _ordered(folder: Path, pictures: Iterable[str]) -> tuple[Path, ...]:

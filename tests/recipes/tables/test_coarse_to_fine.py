@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections import Counter
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from guided_runs import FEW, RECURSION, counting
+from guided_runs import FEW, RECURSION, Made, counting
 from small_runs import OPTIONS, Photos, contents
 from tagseg.data.ground_truth import GroundTruth
 from tagseg.data.images import decode_mask
@@ -26,7 +25,6 @@ from tagseg.recipes.tables import coarse_to_fine as module
 from tagseg.recipes.tables.making import Tables, make_tables
 from tagseg.run.workspace import Workspace
 
-Rows = list[tuple[Any, ...]]
 WORK = {"network": (recursion, "fit_on_grid")}
 ROUNDS = 3
 SETTINGS: dict[str, Any] = {
@@ -38,22 +36,6 @@ SETTINGS: dict[str, Any] = {
 }
 COLUMNS = ("last round output", "rules a and b", "last round output + GrabCut")
 N_VAL = 5
-
-
-@dataclass(frozen=True)
-class Made:
-    run: Path
-    tables: Tables
-    worked: Counter[str]
-
-    def rows(self, name: str) -> Rows:
-        return next(list(t.rows) for t in self.tables.tables if t.name == name)
-
-    def by_label(self, name: str) -> dict[str, tuple[Any, ...]]:
-        return {str(row[0]): row[1:] for row in self.rows(name)}
-
-    def notes(self, name: str) -> tuple[str, ...]:
-        return next(t.notes for t in self.tables.tables if t.name == name)
 
 
 @pytest.fixture(scope="module")

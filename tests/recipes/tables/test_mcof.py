@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections import Counter
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 
-from guided_runs import MINING, counting
+from guided_runs import MINING, Made, counting
 from small_runs import OPTIONS, QUICK, Photos, contents
 from tagseg.data.ground_truth import GroundTruth
 from tagseg.data.images import decode_mask
@@ -23,7 +21,6 @@ from tagseg.recipes.tables import mcof
 from tagseg.recipes.tables.making import Tables, make_tables
 from tagseg.run.workspace import Workspace
 
-Rows = list[tuple[Any, ...]]
 WORK = {
     "seeder": (stages, "train_tag_classifier"),
     "RegionNet": (region_mining, "fit_regions"),
@@ -31,22 +28,6 @@ WORK = {
 }
 ROUNDS = 3
 FULL = tuple(f"PixelNet on ground truth, as long as {time}" for time in ("iter1", "all rounds"))
-
-
-@dataclass(frozen=True)
-class Made:
-    run: Path
-    tables: Tables
-    worked: Counter[str]
-
-    def rows(self, name: str) -> Rows:
-        return next(list(t.rows) for t in self.tables.tables if t.name == name)
-
-    def by_label(self, name: str) -> dict[str, tuple[Any, ...]]:
-        return {str(row[0]): row[1:] for row in self.rows(name)}
-
-    def notes(self, name: str) -> tuple[str, ...]:
-        return next(t.notes for t in self.tables.tables if t.name == name)
 
 
 def tabulate(photos: Photos, run: Path, *only: str, truth: GroundTruth | None = None) -> Tables:
