@@ -16,9 +16,10 @@ from tagseg.recipes.base import Product, Run, Setup, Split, TrainingConfig
 from tagseg.recipes.scoring import key_of_truth, score_product
 from tagseg.recipes.seed_scoring import truth_at_work
 from tagseg.recipes.session import Data, Options, make_settings
-from tagseg.recipes.stages import LabelMaps, training_labels
+from tagseg.recipes.stages import LabelMaps, predictions, training_labels
 from tagseg.run.progress import Progress
 from tagseg.run.workspace import Stage, Workspace
+from tagseg.segment.predict import Segmenter
 
 __all__ = ["TABLES_FOLDER", "Context", "Row", "Score", "Study", "Table", "percent"]
 
@@ -132,6 +133,13 @@ class Context(Generic[C]):
             return None
         truth_of = partial(truth_at_work, run.photos, self.truth)
         return training_labels(run, "ground-truth", truth_of, {}, [key_of_truth(self.truth)])
+
+    def score_on_val(self, run: Run, segmenter: Segmenter, stage: Stage) -> float | None:
+        """mIoU in per cent on the validation photos, with the CRF where the segmenter has one."""
+        raw, smooth = predictions(run, segmenter, stage, run.part("val").photos)
+        best = smooth if smooth is not None else raw
+        product = Product("full", "val", best, (best.stage,))
+        return self.scores(run, {"val": product})["val"].miou
 
     def measure(
         self,

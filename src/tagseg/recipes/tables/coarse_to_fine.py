@@ -14,7 +14,6 @@ from tagseg.recipes.base import Outcome, Product, Run
 from tagseg.recipes.coarse_to_fine import PAPER, Config
 from tagseg.recipes.recursion import refined_segmenter
 from tagseg.recipes.scoring import LabelsByName, score_product
-from tagseg.recipes.stages import predictions
 from tagseg.recipes.tables.base import Context, Row, Study, Table, percent
 
 __all__ = ["PAPER", "TABLES"]
@@ -262,7 +261,4 @@ def _full_supervision(context: Context[Config], part: float) -> float | None:
             return None
         target = coarse_to_fine.single_target(run, config)
         segmenter, stage = refined_segmenter(run, config, target, labels, part=part)
-        raw, smooth = predictions(run, segmenter, stage, run.part("val").photos)
-        best = smooth if smooth is not None else raw
-        product = {"val": Product("full", "val", best, (best.stage,))}
-        return context.scores(run, product)["val"].miou
+        return context.score_on_val(run, segmenter, stage)

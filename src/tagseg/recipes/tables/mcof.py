@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 from tagseg.recipes import mcof
-from tagseg.recipes.base import Product
 from tagseg.recipes.large_fov import large_fov_segmenter
 from tagseg.recipes.mcof import PAPER, Config
-from tagseg.recipes.stages import predictions
 from tagseg.recipes.tables.base import Context, Row, Score, Study, Table
 
 __all__ = ["PAPER", "TABLES"]
@@ -153,7 +150,4 @@ def _full_supervision(context: Context[Config], part: float) -> float | None:
         if labels is None:
             return None
         segmenter, stage = large_fov_segmenter(run, config, labels, [labels.stage], part=part)
-        raw, smooth = predictions(run, segmenter, stage, run.part("val").photos)
-        best = smooth if smooth is not None else raw
-        product: dict[str, Any] = {"val": Product("full", "val", best, (best.stage,))}
-        return context.scores(run, product)["val"].miou
+        return context.score_on_val(run, segmenter, stage)
