@@ -412,9 +412,11 @@ def predictions(
 
             with run.task("segmenting the validation photos", len(photos)) as ticks:
                 for indices, images in photos.batches(_BATCH):
-                    probs = segmenter.forward(images)
                     names = [photos.names[i] for i in indices]
-                    work = zip(names, images, probs, strict=True)
+                    if not raw.missing(names) and not smooth.missing(names):
+                        ticks.skip(len(names))
+                        continue
+                    work = zip(names, images, segmenter.forward(images), strict=True)
                     for photo, before, smoothed in map_photos(
                         refined, work, workers=run.setup.threads, progress=ticks
                     ):
