@@ -159,3 +159,26 @@ def test_what_decides_on_a_network():
     }
     for name, stride in (("vgg16", 8), ("mobilenet_v2", 16), ("tiny", 8)):
         assert Setup(name, None, Execution()).output_stride(CONFIG) == stride
+
+
+def test_predictions_go_on_where_they_stopped(run, monkeypatch):
+    monkeypatch.setattr(stages, "_BATCH", 1)
+    net = SegmentationNet(run.setup.build_backbone(CONFIG), len(run.photos.classes) + 1).eval()
+    segmenter = segmenter_of(run, CONFIG, net)
+    _, after = activation_prior(run, CONFIG)
+    forward, seen = segmenter.forward, []
+
+    def stops_at_the_last(images):
+        if len(seen) == len(run.photos) - 1:
+            raise KeyboardInterrupt
+        seen.append(len(images))
+        return forward(images)
+
+    monkeypatch.setattr(segmenter, "forward", stops_at_the_last)
+    with pytest.raises(KeyboardInterrupt):
+        predictions(run, segmenter, after, run.photos)
+    rest = []
+    monkeypatch.setattr(segmenter, "forward", lambda images: rest.append(1) or forward(images))
+    raw, _ = predictions(run, segmenter, after, run.photos)
+    assert len(rest) == 1
+    assert raw(0).shape == run.photos.image(0).shape[:2]

@@ -227,3 +227,11 @@ def test_a_full_disk_is_one_line(tmp_path: Path) -> None:
         with pytest.raises(WorkspaceError, match="full; check the path and the free space"):
             store.put("y", a=noise)
         assert store.names() == ["x"]
+
+
+def test_a_batch_is_looked_up_without_reading_all_names(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with fill(tmp_path / "m.sqlite", ["x", "y"]) as store:
+        monkeypatch.delattr(MapStore, "names")
+        assert store.missing(["y", "z"]) == ["z"]
