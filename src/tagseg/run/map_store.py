@@ -159,13 +159,7 @@ class MapStore:
 
         Each name is looked up by the file's index: the cost is that of ``names``, not of the store.
         """
-        with self._use() as connection:
-            look_up = "SELECT 1 FROM maps WHERE name = ?"
-            return [
-                name
-                for name in names
-                if connection.execute(look_up, (_key(name),)).fetchone() is None
-            ]
+        return [name for name in names if name not in self]
 
     def names(self) -> list[str]:
         """Names of all stored photos, sorted."""
