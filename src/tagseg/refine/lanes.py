@@ -53,6 +53,9 @@ __all__ = [
 ]
 
 _FAST = ("fast",)
+# Without arcp: the reciprocal estimate that it allows has other bits on other makers' CPUs, and
+# gives 1 / 1 as a number below 1 on some.
+_FAST_DIVISION = ("nnan", "ninf", "nsz", "contract", "afn", "reassoc")
 _BUTTERFLY = 8  # lanes up to which all are joined with all at once
 
 
@@ -268,9 +271,11 @@ def _elementwise(combine: Callable) -> Callable:
     return join
 
 
-def _overload_operator(function: Callable, instruction: str) -> None:
+def _overload_operator(
+    function: Callable, instruction: str, flags: tuple[str, ...] = _FAST
+) -> None:
     """Make ``function`` work between vectors, and with a number on the left."""
-    combine = _elementwise(lambda builder, a, b: getattr(builder, instruction)(a, b, flags=_FAST))
+    combine = _elementwise(lambda builder, a, b: getattr(builder, instruction)(a, b, flags=flags))
 
     @overload(function, inline="always")
     def typed(a, b):  # type: ignore[no-untyped-def]
@@ -284,7 +289,7 @@ def _overload_operator(function: Callable, instruction: str) -> None:
 _overload_operator(operator.add, "fadd")
 _overload_operator(operator.sub, "fsub")
 _overload_operator(operator.mul, "fmul")
-_overload_operator(operator.truediv, "fdiv")
+_overload_operator(operator.truediv, "fdiv", _FAST_DIVISION)
 
 
 def _larger(builder: Any, a: Any, b: Any) -> Any:
