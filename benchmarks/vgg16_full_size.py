@@ -14,8 +14,8 @@ import time
 
 import tagseg
 from tagseg.data.scenes import SCENES, scene_dataset
-from tagseg.recipes.session import Options
 from tagseg.run.workspace import Workspace
+from tagseg.session.train import Options
 
 
 def main() -> None:

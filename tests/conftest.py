@@ -1,14 +1,21 @@
-"""All tests compute on one thread: results do not depend on the machine, nor timings on company."""
+"""Photos to train on and a function that trains on them; all tests compute on one thread.
+
+So results do not depend on the machine, nor timings on company.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import cv2
 import pytest
 import torch
 
+from small_runs import OPTIONS, QUICK, QUICK_CRISP, Photos, make_photos
 from tagseg.data.scenes import write_scenes
+from tagseg.session.train import Result, train
 
 torch.set_num_threads(1)
 cv2.setNumThreads(1)
@@ -20,3 +27,35 @@ def scenes(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("data") / "scenes"
     write_scenes(folder, train=24, val=8)
     return folder
+
+
+@pytest.fixture(scope="session")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Photos:
+    return make_photos(tmp_path_factory.mktemp("photos"))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def quick_crisp() -> Iterator[None]:
+    """Crisp regions with few samples."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("tagseg.stages.crf.CRISP", QUICK_CRISP)
+        yield
+
+
+Go = Callable[..., Result]
+
+
+@pytest.fixture(scope="session")
+def go(photos: Photos) -> Go:
+    """Train on the photos with few steps; keyword arguments over the usual ones."""
+
+    def run(recipe: str, config: Mapping[str, Any] | None = None, **changed: Any) -> Result:
+        settings = {**QUICK, **(config or {})}
+        usual: dict[str, Any] = {
+            "val": photos.val,
+            "ground_truth": photos.truth(),
+            "options": OPTIONS,
+        }
+        return train(photos.dataset, recipe, settings, **{**usual, **changed})
+
+    return run

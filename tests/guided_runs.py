@@ -24,11 +24,12 @@ from tagseg.data.dataset import Dataset
 from tagseg.data.scenes import write_box_scenes
 from tagseg.data.transforms import Augmentation
 from tagseg.maps import IGNORE, Labels
-from tagseg.recipes.base import Run, TrainingConfig
-from tagseg.recipes.session import Options, check_data, make_setup
-from tagseg.recipes.tables.making import Tables
 from tagseg.run.progress import Progress
 from tagseg.run.workspace import Workspace
+from tagseg.session.train import Options, check_data, make_setup
+from tagseg.stages.config import TrainingConfig
+from tagseg.stages.context import Run
+from tagseg.tables.making import Tables
 from tagseg.training import Schedule
 
 __all__ = [

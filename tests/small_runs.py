@@ -24,7 +24,7 @@ from tagseg.data.ground_truth import GroundTruth
 from tagseg.data.scenes import SCENES, draw_scene
 from tagseg.maps import IGNORE, Labels
 from tagseg.priors.crisp import CrispSettings
-from tagseg.recipes.session import Options, Result
+from tagseg.session.train import Options, Result
 
 QUICK: dict[str, Any] = {
     "photo_side": 64,
@@ -190,8 +190,8 @@ def tagseg(*words: object) -> Said:
         contextlib.redirect_stderr(err),
     ):
         patch.setattr(sys, "argv", ["tagseg", *map(str, words)])
-        patch.setattr("tagseg.recipes.session.usable_cores", lambda: 1)
-        patch.setattr("tagseg.recipes.smoothing.CRISP", QUICK_CRISP)
+        patch.setattr("tagseg.session.train.usable_cores", lambda: 1)
+        patch.setattr("tagseg.stages.crf.CRISP", QUICK_CRISP)
         try:
             cli.main()
         except SystemExit as end:

@@ -14,9 +14,11 @@ import typer
 
 from tagseg.cli import app
 from tagseg.data import scenes
-from tagseg.recipes import cam_baseline, schedules, session
+from tagseg.recipes import cam_baseline
 from tagseg.recipes.catalog import find_recipe
-from tagseg.recipes.settings import parse_settings
+from tagseg.session import train as session
+from tagseg.session.settings import parse_settings
+from tagseg.stages import schedules
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])

@@ -13,8 +13,8 @@ import argparse
 import re
 from pathlib import Path
 
-from tagseg.recipes.base import where_from
 from tagseg.recipes.catalog import find_recipe
+from tagseg.stages.config import where_from
 
 TABLE = re.compile(r"<!-- config-table: (\w+) -->\n(.*?)<!-- /config-table -->", re.DOTALL)
 

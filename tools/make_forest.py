@@ -25,8 +25,8 @@ from tagseg.data.images import write_mask
 from tagseg.data.scenes import OBJECTS, draw_scene
 from tagseg.data.textures import smooth_noise
 from tagseg.data.working import labels_at
-from tagseg.recipes.training_saliency import train_saliency
 from tagseg.run.engine import set_threads
+from tagseg.session.train_saliency import train_saliency
 
 PACKAGE = Path(__file__).parents[1] / "src" / "tagseg"
 OUT = PACKAGE / "priors" / "saliency" / "drfi_scenes.safetensors"

@@ -20,9 +20,9 @@ from rich.console import Console
 from tagseg.data.clips import write_clips
 from tagseg.data.scenes import OBJECTS
 from tagseg.priors.student import SHIPPED, load_student, save_student
-from tagseg.recipes.training_student import train_student
 from tagseg.run.engine import set_threads
 from tagseg.run.progress import Progress
+from tagseg.session.train_student import train_student
 
 SEED = 700  # tests and demos draw other clips
 KIND = replace(OBJECTS, sizes=(0.22, 0.8))  # from small things to what fills the picture

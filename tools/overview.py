@@ -12,9 +12,9 @@ import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from tagseg.recipes.scoring import Findings
 from tagseg.report.page import GalleryItem
 from tagseg.run.workspace import Workspace
+from tagseg.session.scoring import Findings
 
 ROWS = 3
 

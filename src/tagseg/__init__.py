@@ -22,11 +22,11 @@ if TYPE_CHECKING:
     from tagseg.data.targets import with_target
     from tagseg.errors import TagsegError
     from tagseg.evaluate.masks import evaluate_masks
-    from tagseg.recipes.models import load_segmenter
-    from tagseg.recipes.session import Options, Result, train
     from tagseg.refine.dense_crf import dense_crf
     from tagseg.refine.higher_order import HigherOrder
     from tagseg.segment.predict import Segmenter
+    from tagseg.session.export import load_segmenter
+    from tagseg.session.train import Options, Result, train
 
 __all__ = [
     "Dataset",

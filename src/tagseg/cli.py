@@ -18,9 +18,9 @@ if TYPE_CHECKING:
     from tagseg.data.ground_truth import GroundTruth
     from tagseg.data.scenes import SceneKind
     from tagseg.evaluate.masks import MaskScores
-    from tagseg.recipes.inputs import Loaded, Source, Target
-    from tagseg.recipes.session import Options
     from tagseg.run.progress import Progress
+    from tagseg.session.inputs import Loaded, Source, Target
+    from tagseg.session.train import Options
 
 __all__ = ["app", "main"]
 
@@ -174,9 +174,9 @@ def train(
 ) -> None:
     """Train a segmenter from tagged photos; the same command again continues."""
     from tagseg.recipes.catalog import find_recipe
-    from tagseg.recipes.inputs import ground_truth_of, load_photos
-    from tagseg.recipes.session import Options
-    from tagseg.recipes.settings import parse_settings
+    from tagseg.session.inputs import ground_truth_of, load_photos
+    from tagseg.session.settings import parse_settings
+    from tagseg.session.train import Options
 
     kind = find_recipe(recipe).Config
     values = parse_settings(kind, settings or [])
@@ -211,9 +211,9 @@ def check(
 ) -> None:
     """Look at photos and tags before anything long starts."""
     from tagseg.data.audit import audit
-    from tagseg.recipes.inputs import load_photos
-    from tagseg.recipes.session import Options
     from tagseg.run.engine import usable_cores
+    from tagseg.session.inputs import load_photos
+    from tagseg.session.train import Options
 
     options = Options(threads=threads, allow_skipped=allow_skipped)
     source = _source(photos, tags, classes, untagged, layout, synsets, train_list, val)
@@ -250,10 +250,10 @@ def predict(
     threads: Threads = None,
 ) -> None:
     """Segment new photos; no tags are needed."""
-    from tagseg.recipes.models import load_segmenter
-    from tagseg.recipes.predicting import predict_folder
-    from tagseg.recipes.session import Options
     from tagseg.run.engine import set_threads, usable_cores
+    from tagseg.session.export import load_segmenter
+    from tagseg.session.predict import predict_folder
+    from tagseg.session.train import Options
 
     cores = Options(threads=threads).threads or usable_cores()
     set_threads(cores)
@@ -315,7 +315,7 @@ def report(
     ] = None,
 ) -> None:
     """Write the report of a finished run again and print its path."""
-    from tagseg.recipes.run_page import render_report
+    from tagseg.session.report import render_report
 
     typer.echo(str(render_report(run, full_supervision=full_supervision)))
 
@@ -344,8 +344,8 @@ def tables(
     threads: Threads = None,
 ) -> None:
     """Rerun a paper's ablations on the photos of a run, beside the paper's own figures."""
-    from tagseg.recipes.inputs import ground_truth_of, load_photos
-    from tagseg.recipes.tables.making import make_tables
+    from tagseg.session.inputs import ground_truth_of, load_photos
+    from tagseg.tables.making import make_tables
 
     source = _source(photos, tags, classes, untagged, layout, synsets, train_list, val)
     other = _target(target, target_tags, target_layout, target_ground_truth)
@@ -374,8 +374,8 @@ def recipes(
     ] = None,
 ) -> None:
     """List the recipes and their papers."""
-    from tagseg.recipes.base import where_from
     from tagseg.recipes.catalog import RECIPES, find_recipe
+    from tagseg.stages.config import where_from
 
     if fields is None:
         for name, module in RECIPES.items():
@@ -408,9 +408,9 @@ def train_saliency(
     threads: Threads = None,
 ) -> None:
     """Train a saliency forest from photos and masks of salient objects."""
-    from tagseg.recipes.session import Options
-    from tagseg.recipes.training_saliency import MaskMeaning, train_saliency
     from tagseg.run.engine import set_threads, usable_cores
+    from tagseg.session.train import Options
+    from tagseg.session.train_saliency import MaskMeaning, train_saliency
 
     cores = Options(threads=threads).threads or usable_cores()
     set_threads(1)  # photos are mapped over the cores
@@ -454,9 +454,9 @@ def train_student(
     threads: Threads = None,
 ) -> None:
     """Train a student, which finds objects in photos, from unlabelled video."""
-    from tagseg.recipes.session import Options
-    from tagseg.recipes.training_student import train_student
     from tagseg.run.engine import set_threads, usable_cores
+    from tagseg.session.train import Options
+    from tagseg.session.train_student import train_student
 
     options = Options(device=device.value, precision=precision.value, seed=seed, threads=threads)
     set_threads(options.threads or usable_cores())
@@ -489,9 +489,9 @@ def demo(
     """Generate scenes and learn to segment them from their tags alone."""
     from tagseg.data.scenes import SINGLE
     from tagseg.recipes.catalog import find_recipe
-    from tagseg.recipes.inputs import Source, Target, ground_truth_of, load_photos
-    from tagseg.recipes.session import Options
-    from tagseg.recipes.settings import parse_settings
+    from tagseg.session.inputs import Source, Target, ground_truth_of, load_photos
+    from tagseg.session.settings import parse_settings
+    from tagseg.session.train import Options
 
     kind = find_recipe(recipe).Config
     values = parse_settings(kind, settings or [])
@@ -596,7 +596,7 @@ def _source(
     train_list: str | None,
     val: str | None,
 ) -> Source:
-    from tagseg.recipes.inputs import Source
+    from tagseg.session.inputs import Source
 
     meaning: Any = untagged.value if untagged is not None else None
     return Source(folder, tags, classes, meaning, layout.value, synsets, train_list, val)
@@ -608,7 +608,7 @@ def _target(
     layout: LayoutName,
     ground_truth: Path | None = None,
 ) -> Target | None:
-    from tagseg.recipes.inputs import Target
+    from tagseg.session.inputs import Target
 
     if folder is not None:
         return Target(folder, tags, layout.value, ground_truth)
@@ -661,7 +661,7 @@ def _train_and_tell(
     full_supervision: Path | None,
 ) -> None:
     """Train, then print what was found and where it is."""
-    from tagseg.recipes.session import train as train_recipe
+    from tagseg.session.train import train as train_recipe
 
     result = train_recipe(
         loaded.photos,

@@ -36,11 +36,11 @@ from tagseg.errors import ConfigError
 from tagseg.localize.backprop import ClassSaliency
 from tagseg.maps import IGNORE, Labels, labels_of_tags
 from tagseg.recipes.catalog import RECIPES
-from tagseg.recipes.distinct_segmenter import DistinctSegmenter
-from tagseg.recipes.models import load_segmenter
-from tagseg.recipes.session import Result
 from tagseg.run.workspace import Workspace
 from tagseg.segment.predict import Segmenter
+from tagseg.session.export import load_segmenter
+from tagseg.session.train import Result
+from tagseg.stages.distinct_segmenter import DistinctSegmenter
 from tagseg.training import Checkpoint
 
 CASES: dict[str, tuple[str, dict[str, Any]]] = {name: (name, {}) for name in RECIPES}
@@ -279,24 +279,24 @@ def test_the_same_call_again_changes_nothing(run, go, monkeypatch):
         (Checkpoint, "save"),
     ):
         monkeypatch.setattr(kind, work, must_not)
-    monkeypatch.setattr("tagseg.recipes.stages.tag_scores", must_not)
-    for module in ("smoothing", "distinct_segmenter"):
-        monkeypatch.setattr(f"tagseg.recipes.{module}.refine", must_not)
+    monkeypatch.setattr("tagseg.stages.classifier.tag_scores", must_not)
+    for module in ("crf", "distinct_segmenter"):
+        monkeypatch.setattr(f"tagseg.stages.{module}.refine", must_not)
     monkeypatch.setattr("tagseg.priors.crisp.regions", must_not)
     for work in ("object_mask", "minimum_barrier_saliency", "fit_on_grid"):
-        monkeypatch.setattr(f"tagseg.recipes.photo_saliency.{work}", must_not)
+        monkeypatch.setattr(f"tagseg.stages.saliency.{work}", must_not)
     for work in ("score_changes", "seed_guide", "random_guide"):
-        monkeypatch.setattr(f"tagseg.recipes.guide_stages.{work}", must_not)
+        monkeypatch.setattr(f"tagseg.recipes.guided.guides.{work}", must_not)
     for work in ("superpixels", "fit_regions", "predict_regions", "object_probability"):
-        monkeypatch.setattr(f"tagseg.recipes.region_mining.{work}", must_not)
-    monkeypatch.setattr("tagseg.recipes.rounds.agreement", must_not)
+        monkeypatch.setattr(f"tagseg.recipes.mcof.regions.{work}", must_not)
+    monkeypatch.setattr("tagseg.stages.rounds.agreement", must_not)
     for work in ("enhanced_mask", "salient_mask", "boxed"):
-        monkeypatch.setattr(f"tagseg.recipes.coarse_masks.{work}", must_not)
+        monkeypatch.setattr(f"tagseg.recipes.coarse_to_fine.masks.{work}", must_not)
     for work in ("enhanced_mask", "has_usable_foreground", "fit_on_grid"):
-        monkeypatch.setattr(f"tagseg.recipes.recursion.{work}", must_not)
+        monkeypatch.setattr(f"tagseg.recipes.coarse_to_fine.rounds.{work}", must_not)
     for work in ("background_saliency", "sure_pixels"):
-        monkeypatch.setattr(f"tagseg.recipes.background_maps.{work}", must_not)
-    monkeypatch.setattr("tagseg.recipes.run_page.datetime", Tomorrow)
+        monkeypatch.setattr(f"tagseg.recipes.sec.background_maps.{work}", must_not)
+    monkeypatch.setattr("tagseg.session.report.datetime", Tomorrow)
     again = go(run.recipe, run.config, out=run.result.folder)
     assert contents(run.result.folder) == before
     rewritten = {k for k, v in times(run.result.folder).items() if v != changed_at[k]}

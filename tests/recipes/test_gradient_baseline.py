@@ -19,9 +19,9 @@ from tagseg.localize.seeds import GradientSeeder
 from tagseg.nets.gap import GapClassifier
 from tagseg.nets.tiny import Tiny
 from tagseg.recipes.gradient_baseline import Config
-from tagseg.recipes.session import Result, make_config
-from tagseg.recipes.smoothing import smoothed_scores
 from tagseg.run.workspace import Workspace
+from tagseg.session.train import Result, make_config
+from tagseg.stages.crf import smoothed_scores
 
 SIDE = 64
 

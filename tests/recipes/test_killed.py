@@ -159,10 +159,10 @@ def results(case: Case, run: Path) -> dict[str, object]:
 
 if __name__ == "__main__":
     import tagseg.cli
-    import tagseg.recipes.smoothing
+    import tagseg.stages.crf
     import tagseg.training
     from tagseg.priors.crisp import CrispSettings
 
     tagseg.training._CHECKPOINT_EVERY = 0.0
-    tagseg.recipes.smoothing.CRISP = CrispSettings(n_kernels=200, n_forest_pairs=300, n_trees=1)
+    tagseg.stages.crf.CRISP = CrispSettings(n_kernels=200, n_forest_pairs=300, n_trees=1)
     tagseg.cli.main()

@@ -13,8 +13,8 @@ import pytest
 from rich.console import Console
 
 from small_runs import OPTIONS, QUICK, contents, finished_stages, options
-from tagseg.recipes.session import train
 from tagseg.run.progress import Progress
+from tagseg.session.train import train
 
 AFTER_SEGMENTER = {"segmenter", "masks", "predictions", "findings", "export"}
 AFTER_MASKS = {"training-masks"} | AFTER_SEGMENTER

@@ -1,1 +1,1 @@
-"""One file a paper."""
+"""One folder a paper, the references, and the catalog."""

@@ -8,14 +8,13 @@ from tagseg.errors import ConfigError
 from tagseg.fuse.seed_labels import cam_labels
 from tagseg.losses.pixel import cross_entropy
 from tagseg.maps import Labels
-from tagseg.recipes.base import Outcome, Product, Run, TrainingConfig, number
-from tagseg.recipes.products import cam_seeds, classifier_outcome, segmenter_products, show_maps
-from tagseg.recipes.stages import (
-    location_maps,
-    tag_classifier,
-    trained_segmenter,
-    training_labels,
-)
+from tagseg.stages.classifier import location_maps, tag_classifier
+from tagseg.stages.config import TrainingConfig, number
+from tagseg.stages.context import Run
+from tagseg.stages.labels import training_labels
+from tagseg.stages.outcome import Outcome, Product
+from tagseg.stages.products import cam_seeds, classifier_outcome, segmenter_products, show_maps
+from tagseg.stages.segmenter import trained_segmenter
 
 __all__ = ["PAPER", "Config", "run"]
 

@@ -10,7 +10,6 @@ from tagseg.recipes import (
     builtin_priors,
     cam_baseline,
     coarse_to_fine,
-    coarse_to_fine_foreground,
     dcsm,
     full_supervision,
     gradient_baseline,
@@ -18,6 +17,7 @@ from tagseg.recipes import (
     mcof,
     sec,
 )
+from tagseg.recipes.coarse_to_fine import foreground as coarse_to_fine_foreground
 
 __all__ = ["RECIPES", "find_recipe"]
 

@@ -14,9 +14,12 @@ from tagseg.data.working import labels_at
 from tagseg.errors import MaskError
 from tagseg.losses.pixel import cross_entropy
 from tagseg.maps import Labels
-from tagseg.recipes.base import Outcome, Run, TrainingConfig, number
-from tagseg.recipes.products import segmenter_products
-from tagseg.recipes.stages import trained_segmenter, training_labels
+from tagseg.stages.config import TrainingConfig, number
+from tagseg.stages.context import Run
+from tagseg.stages.labels import training_labels
+from tagseg.stages.outcome import Outcome
+from tagseg.stages.products import segmenter_products
+from tagseg.stages.segmenter import trained_segmenter
 
 __all__ = ["PAPER", "Config", "check_truth", "run"]
 

@@ -16,13 +16,17 @@ from tagseg.fuse.seed_labels import cam_labels
 from tagseg.localize.seeds import GradientSeeder
 from tagseg.losses.pixel import cross_entropy
 from tagseg.maps import Image, Labels, ScoreMap, Tags
-from tagseg.recipes.base import Outcome, Product, Run, Seeds, Split, TrainingConfig, number
-from tagseg.recipes.products import classifier_outcome, segmenter_products, show_maps
-from tagseg.recipes.saliency_stages import ScoreMaps, photo_score_maps
-from tagseg.recipes.smoothing import smoothed_scores
-from tagseg.recipes.stages import tag_classifier, trained_segmenter, training_labels
 from tagseg.refine.dense_crf import CrfParameters
 from tagseg.run.workspace import Stage
+from tagseg.stages.classifier import tag_classifier
+from tagseg.stages.config import TrainingConfig, number
+from tagseg.stages.context import Run, Split
+from tagseg.stages.crf import smoothed_scores
+from tagseg.stages.labels import training_labels
+from tagseg.stages.outcome import Outcome, Product, Seeds
+from tagseg.stages.products import classifier_outcome, segmenter_products, show_maps
+from tagseg.stages.score_maps import ScoreMaps, photo_score_maps
+from tagseg.stages.segmenter import trained_segmenter
 
 __all__ = ["PAPER", "Config", "run"]
 

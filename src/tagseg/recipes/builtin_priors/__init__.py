@@ -1,0 +1,6 @@
+"""Built-in priors: Saleh et al., TPAMI 2017."""
+
+from tagseg.recipes.builtin_priors.config import Config
+from tagseg.recipes.builtin_priors.recipe import PAPER, run
+
+__all__ = ["PAPER", "Config", "run"]

@@ -1,0 +1,72 @@
+"""Foreground segmentation, coarse to fine (Jing, Chen, Tian, 2018, III-E).
+
+The same masks and the same rounds as :mod:`tagseg.recipes.coarse_to_fine`, with a Feature Pyramid
+Network that tells objects of any class from the background. No tags are used.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import numpy as np
+
+from tagseg.errors import ConfigError
+from tagseg.nets.aspp import AsppNet
+from tagseg.nets.catalog import build_backbone
+from tagseg.nets.fpn import FpnNet
+from tagseg.recipes.coarse_to_fine.config import RecursionConfig
+from tagseg.recipes.coarse_to_fine.masks import Target, first_masks
+from tagseg.recipes.coarse_to_fine.rounds import outcome_of, recursion
+from tagseg.stages.config import number
+from tagseg.stages.context import Run
+from tagseg.stages.outcome import Outcome
+from tagseg.stages.saliency import PhotoSaliency
+
+__all__ = ["PAPER", "Config", "run"]
+
+PAPER = (
+    "Jing, Chen, Tian: Coarse-to-fine Semantic Segmentation from Image-level Labels, "
+    "IEEE Transactions on Image Processing (foreground segmentation)"
+)
+
+
+_FOREGROUND = 1  # the one label
+
+
+@dataclass(frozen=True)
+class Config(RecursionConfig):
+    """Numbers of Jing et al., III-E."""
+
+    uses_tags: ClassVar[bool] = False
+
+    network: Literal["fpn", "deeplab"] = number(
+        "fpn", "III-E", "a Feature Pyramid Network, or DeepLab-v2 for comparison"
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.masks_by_tags:
+            raise ConfigError(
+                "masks_by_tags is true, but this recipe knows no classes", do="leave it false"
+            )
+
+
+def run(run: Run, config: Config) -> Outcome:
+    """Every photo's foreground has the one label that there is."""
+
+    def network(view_scale: float) -> AsppNet | FpnNet:
+        setup = run.setup
+        if config.network == "deeplab":
+            backbone = setup.build_backbone(config)
+            return AsppNet(backbone, 2, width=config.segmenter_width, view_scale=view_scale)
+        stride = config.output_stride or FpnNet.natural_stride(setup.backbone)
+        return FpnNet(build_backbone(setup.backbone, setup.weights, output_stride=stride), 2)
+
+    labels = np.full(len(run.photos), _FOREGROUND, np.intp)
+    target = Target(labels, ("foreground",), network, config.network, by_class=False)
+    saliency = PhotoSaliency(run, config)  # files that do not fit must show before long work
+    coarse_of, after = saliency.maps()  # III-B
+    masks = first_masks(run, config, target, coarse_of, after)  # III-C
+    rounds = recursion(run, config, target, masks.chosen(config))  # III-D
+    return outcome_of(run, config, target, masks, rounds, saliency.curves)

@@ -1,0 +1,102 @@
+"""The fields of recipe ``dcsm``, with sections of Shimoda and Yanai."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from tagseg.errors import ConfigError
+from tagseg.localize.dcsm import DcsmSettings
+from tagseg.refine.dense_crf import CrfParameters
+from tagseg.stages.config import TrainingConfig, number
+
+__all__ = ["Config"]
+
+
+@dataclass(frozen=True)
+class Config(TrainingConfig):
+    """The paper's numbers beside the shared ones."""
+
+    alpha: float = number(3.0, "Eq. 5, Table 1", "contrast of the maps")
+    blocks: tuple[int, ...] = number(
+        (3, 4, 5), "4.4, Table 2", "blocks whose feature maps count; 0 is the photo"
+    )
+    scales: tuple[float, ...] = number(
+        (0.8, 1.0, 1.2), "4.4, Table 3", "sizes of the photo, 1 for 500 pixels"
+    )
+    minimum_candidates: int = number(
+        3, "3.3, Table 4", "classes that are subtracted at the least; 0 subtracts nothing"
+    )
+    candidate_threshold: float = number(0.5, "3.3", "probability over which a class is there")
+    method: Literal["guided", "plain", "excitation"] = number(
+        "guided", "3.3, Table 5", "back-propagation: guided, plain, excitation"
+    )
+    normalise: Literal["map", "none"] = number(
+        "map", "3.3", "map: tanh(alpha M / max M), as in the figures; none: Eq. 5 to the letter"
+    )
+    variant: Literal["paper", "code"] = number(
+        "paper", "authors' code", "code: each difference of Eq. 4 is normalised by itself"
+    )
+    square: int | None = number(
+        None, "3.2: 500", "side of the square that photos are put on; none: the longest photo's"
+    )
+    batch_scale: tuple[float, float] = number(
+        (0.7, 1.4), "3.2", "range of the factor on the size of training batches"
+    )
+    classifier_stride: int | None = number(
+        None, "3.2: 32", "of the classifier; none: 32 for vgg16, else as output_stride"
+    )
+    upper_iterations: int | None = number(
+        None, "4.2: 30,000", "of the layers above the backbone; none: by the schedule"
+    )
+    upper_epochs: float = number(4.0, "assumed", "likewise in passes, short schedule")
+    map_bilateral: tuple[float, float, float] = number(
+        (1.0, 30.0, 10.0), "4.2", "CRF on the maps: weight, sigma in pixels and in colour levels"
+    )
+    map_smoothness: tuple[float, float] = number((1.0, 3.0), "4.2", "its weight, sigma in pixels")
+    map_filter: Literal["fine", "lattice"] = number(
+        "lattice", "assumed", "of that CRF; fine is slow with so narrow a kernel on small photos"
+    )
+    segmenter: Literal["none", "trained"] = number(
+        "none", "3.1", "none: photos are segmented by the maps; trained: by a network"
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.equations()
+        self.crf()
+        if not self.blocks or not set(self.blocks) <= set(range(6)):
+            raise ConfigError(f"blocks is {self.blocks}", do="use some of 0, 1, 2, 3, 4, 5")
+        if self.segmenter == "none" and self.segmenter_regions != "none":
+            raise ConfigError("segmenter_regions needs a segmenter", do="set segmenter=trained")
+        if self.classifier_stride not in (None, 8, 16, 32):
+            raise ConfigError(
+                f"classifier_stride is {self.classifier_stride}", do="use 8, 16, 32 or none"
+            )
+        if self.square is not None and self.square < 16:
+            raise ConfigError(f"square is {self.square}", do="use 16 or more")
+        if not 0 < self.batch_scale[0] <= self.batch_scale[1]:
+            raise ConfigError(
+                f"batch_scale is {self.batch_scale}", do="give two factors, the smaller first"
+            )
+
+    def equations(self) -> DcsmSettings:
+        """The numbers of Eq. 4 and 5."""
+        return DcsmSettings(
+            self.alpha,
+            self.scales,
+            self.minimum_candidates,
+            self.candidate_threshold,
+            self.normalise,
+            self.variant,
+        )
+
+    def crf(self) -> CrfParameters:
+        """The CRF of Eq. 6 to 8."""
+        return CrfParameters(
+            bilateral=self.map_bilateral,
+            smoothness=self.map_smoothness,
+            iterations=self.crf_iterations,
+            reference_side=self.crf_reference_side,
+            filter=self.map_filter,
+        )

@@ -1,0 +1,206 @@
+"""The report of a run, from what the run keeps of itself in run.json."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import tagseg
+from tagseg.data.audit import Audit
+from tagseg.errors import ConfigError, WorkspaceError
+from tagseg.report.page import ConfigRow, RoundRow, RunReport, StageScore, render
+from tagseg.run.files import read_json
+from tagseg.run.workspace import Workspace, atomic_write
+from tagseg.session.scoring import Findings
+from tagseg.stages.config import TrainingConfig, where_from
+from tagseg.stages.context import Run
+from tagseg.stages.outcome import Outcome, Progression
+
+__all__ = ["full_supervision_score", "render_report", "write_about"]
+
+_REPORT = "report.html"
+
+
+_ABOUT = "run.json"
+
+
+_ABOUT_FIELDS = {"recipe", "val", "paper", "classes", "photos", "command", "created"} | {
+    "settings",
+    "config",
+    "audit",
+    "stages",
+    "curves",
+}
+
+
+def render_report(folder: Path, *, full_supervision: Path | None = None) -> Path:
+    """Write the report of a finished run and return its path.
+
+    Args:
+        full_supervision: a finished ``full_supervision`` run; remembered for the next time.
+    """
+    about = _read_about(folder)
+    if full_supervision is not None:
+        about["full_supervision"] = full_supervision_score(full_supervision, about["val"])
+        _write_about(folder, about)
+    work = Workspace.read(folder)
+    stages = {entry["name"]: entry for entry in about["stages"]}
+    findings = Findings(work.finished("findings"))
+    scores, progression = findings.scores(), about.get("progression")
+    confusion, of = findings.confusion()
+    reference = about.get("full_supervision")
+    page = RunReport(
+        title=f"{about['recipe']} on {about['photos']} photos",
+        recipe=about["recipe"],
+        classes=about["classes"],
+        paper=about["paper"],
+        command=about["command"],
+        created=about["created"],
+        settings=about["settings"],
+        config=[ConfigRow(*row) for row in about["config"]],
+        data=about["audit"],
+        stages=[(name, entry["seconds"]) for name, entry in stages.items()],
+        scores=scores,
+        rounds=_rounds(progression, scores),
+        rounds_note=progression["reason"] if progression is not None else "",
+        full_supervision_miou=reference["miou"] if reference else None,
+        confusion=confusion,
+        confusion_of=of,
+        curves={name: work.finished(name).read_log() for name in about["curves"]},
+        classifier_map=findings.tag_score(),
+        seeds=findings.seeds(),
+        gallery=findings.gallery(),
+    )
+    report = folder / _REPORT
+    _write_text(report, render(page))
+    return report
+
+
+def _write_text(path: Path, text: str) -> None:
+    """Write a file as a whole, unless that is what it holds."""
+    content = text.encode()
+    if path.is_file() and path.read_bytes() == content:
+        return
+    with atomic_write(path) as file:
+        file.write(content)
+
+
+def write_about(
+    run: Run,
+    paper: str,
+    config: TrainingConfig,
+    found: Audit,
+    outcome: Outcome,
+    command: str,
+) -> None:
+    """Keep all that the report needs beside the findings, in run.json."""
+    work = run.workspace
+    old = _old_about(work.folder)
+    about = {
+        "recipe": work.recipe,
+        "val": run.val_key,
+        "paper": paper,
+        "classes": list(work.classes),
+        "photos": len(run.photos),
+        "command": command,
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "settings": {
+            **work.settings["options"],
+            **work.settings["setup"],
+            "tagseg": tagseg.__version__,
+        },
+        "config": [
+            [name, list(value) if isinstance(value, tuple) else value, where]
+            for name, value, where, _ in where_from(config)
+        ],
+        "audit": list(found.lines()),
+        "stages": [{"name": s.name, "seconds": round(s.seconds, 3)} for s in work.summary()],
+        "curves": [stage.name for stage in outcome.curves],
+        "progression": _told(outcome.progression),
+        "full_supervision": old.get("full_supervision") if old.get("val") == run.val_key else None,
+    }
+    _write_about(work.folder, about)
+
+
+def _told(progression: Progression | None) -> dict[str, Any] | None:
+    """Rounds as JSON data: which products belong to which."""
+    if progression is None:
+        return None
+    rounds = [
+        {
+            "round": entry.number,
+            "agreement": entry.agreement,
+            "products": [[product.title, product.split] for product in entry.products],
+        }
+        for entry in progression.rounds
+    ]
+    return {"rounds": rounds, "reason": progression.reason}
+
+
+def _rounds(told: dict[str, Any] | None, scores: Sequence[StageScore]) -> list[RoundRow]:
+    """The rounds with their products' scores."""
+    if told is None:
+        return []
+    miou = {(score.stage, score.split): score.miou for score in scores}
+    return [
+        RoundRow(
+            entry["round"],
+            entry["agreement"],
+            tuple(
+                (title.removesuffix(f", round {entry['round']}"), split, miou.get((title, split)))
+                for title, split in entry["products"]
+            ),
+        )
+        for entry in told["rounds"]
+    ]
+
+
+def _read_about(folder: Path) -> dict[str, Any]:
+    path = folder / _ABOUT
+    if not path.is_file():
+        raise WorkspaceError("holds no finished run", where=folder, do="finish it: tagseg train")
+    about = read_json(path)
+    if not isinstance(about, dict) or not about.keys() >= _ABOUT_FIELDS:
+        raise WorkspaceError("is damaged", where=path, do="run tagseg train again")
+    return about
+
+
+def _old_about(folder: Path) -> dict[str, Any]:
+    """What run.json held before, nothing if that cannot be told."""
+    try:
+        return _read_about(folder)
+    except WorkspaceError:
+        return {}
+
+
+def _write_about(folder: Path, about: dict[str, Any]) -> None:
+    """Write run.json; it keeps its date if nothing else has changed."""
+    path = folder / _ABOUT
+    old = _old_about(folder)
+    if {**old, "created": ""} == {**about, "created": ""}:
+        about = old
+    _write_text(path, json.dumps(about, indent=1, ensure_ascii=False))
+
+
+def full_supervision_score(folder: Path, val_key: str) -> dict[str, Any]:
+    """Best score of a full_supervision run, with or without CRF, on the photos of ``val_key``."""
+    about = _read_about(folder)
+    if about["recipe"] != "full_supervision":
+        raise ConfigError(
+            f"is a run of {about['recipe']}", where=folder, do="give one of full_supervision"
+        )
+    scores = Findings(Workspace.read(folder).finished("findings")).scores()
+    val = [row for row in scores if row.split == "val"]
+    if not val:
+        raise ConfigError("has no scores on val", where=folder, do="train it with --val")
+    if about["val"] != val_key:
+        raise ConfigError(
+            "was scored on other validation photos",
+            where=folder,
+            do="give a run of full_supervision with the same --val",
+        )
+    best = max((row.miou for row in val if row.miou is not None), default=None)
+    return {"miou": best, "folder": str(folder)}

@@ -1,0 +1,323 @@
+"""One run from data to report: what ``tagseg train`` and :func:`tagseg.train` do."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+import tagseg
+from tagseg.data.audit import Audit, audit
+from tagseg.data.dataset import Dataset
+from tagseg.data.ground_truth import GroundTruth
+from tagseg.data.working import WorkingPhotos
+from tagseg.errors import ConfigError, DataError, MaskError
+from tagseg.nets.catalog import build_backbone
+from tagseg.nets.weights import resolve
+from tagseg.recipes import full_supervision as full_supervision_recipe
+from tagseg.recipes.catalog import find_recipe
+from tagseg.report.page import SeedScore, StageScore
+from tagseg.run.engine import choose_device, choose_precision, set_threads, usable_cores
+from tagseg.run.progress import Progress
+from tagseg.run.workspace import Workspace
+from tagseg.segment.predict import Segmenter
+from tagseg.session.export import export
+from tagseg.session.report import full_supervision_score, render_report, write_about
+from tagseg.session.scoring import examine, key_of_truth
+from tagseg.session.settings import check_settings
+from tagseg.stages.config import TrainingConfig, where_from
+from tagseg.stages.context import Run, Setup
+from tagseg.stages.crf import Smoothing
+from tagseg.stages.outcome import Outcome
+from tagseg.training import Execution
+
+__all__ = [
+    "Data",
+    "Options",
+    "Result",
+    "check_data",
+    "make_config",
+    "make_settings",
+    "make_setup",
+    "train",
+]
+
+_NO_VAL = "no validation photos"
+
+
+_SEEDS = 1 << 63  # what PyTorch takes
+
+
+@dataclass(frozen=True)
+class Options:
+    """How to compute; see ``tagseg train --help``.
+
+    Attributes:
+        backbone: "vgg16", "resnet50", "resnet101", "mobilenet_v2" or "tiny".
+        weights: "imagenet", "none", a path or a URL.
+        device: "auto", "cpu" or "cuda".
+        precision: "auto", "fp32" or "bf16".
+        workers: processes that load photos; 0 loads them in the training process.
+        threads: for arithmetic and for refining photos; None for all cores.
+        allow_skipped: part of the photos that may be unreadable.
+    """
+
+    backbone: str = "mobilenet_v2"
+    weights: str = "imagenet"
+    device: str = "auto"
+    precision: str = "auto"
+    seed: int = 0
+    workers: int = 0
+    threads: int | None = None
+    allow_skipped: float = 0.01
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.seed < _SEEDS:
+            raise ConfigError(f"seed is {self.seed}", do=f"use 0 to {_SEEDS - 1}")
+        if self.workers < 0:
+            raise ConfigError(f"workers is {self.workers}", do="use 0 or more")
+        if self.threads is not None and self.threads < 1:
+            raise ConfigError(f"threads is {self.threads}", do="use 1 or more")
+        if not 0 <= self.allow_skipped <= 1:
+            raise ConfigError(f"allow_skipped is {self.allow_skipped}", do="use a part, 0 to 1")
+
+
+@dataclass(frozen=True)
+class Data:
+    """Photos that were looked at, at working size, and the hashes of their content and tags.
+
+    Attributes:
+        audit: what the check found.
+        photos, photos_key: for training.
+        val, val_key: for validation, if any.
+    """
+
+    audit: Audit
+    photos: WorkingPhotos
+    photos_key: str
+    val: WorkingPhotos | None
+    val_key: str
+
+    def run(self, setup: Setup, workspace: Workspace, progress: Progress) -> Run:
+        """What a recipe is given to work on these photos in ``workspace``."""
+        return Run(
+            photos=self.photos,
+            photos_key=self.photos_key,
+            val=self.val,
+            val_key=self.val_key,
+            setup=setup,
+            workspace=workspace,
+            progress=progress,
+        )
+
+
+@dataclass(frozen=True)
+class Result:
+    """A finished run.
+
+    Attributes:
+        segmenter: ready to predict on arrays.
+        scores: of every stage, empty without ground truth.
+        folder: of the run; a temporary one if no ``out`` was given, gone with this object.
+        report: the page.
+        masks: folder of the training photos' masks.
+        audit: what the check of the data found.
+        seeds: precision and recall of the recipe's score maps, empty without ground truth.
+    """
+
+    segmenter: Segmenter
+    scores: tuple[StageScore, ...]
+    folder: Path
+    report: Path
+    masks: Path
+    audit: Audit
+    seeds: tuple[SeedScore, ...]
+    _workspace: Workspace = field(repr=False)
+
+
+def train(
+    photos: Dataset,
+    recipe: str = "builtin_priors",
+    config: TrainingConfig | Mapping[str, Any] | None = None,
+    *,
+    val: Collection[str] = (),
+    ground_truth: GroundTruth | None = None,
+    out: Path | str | None = None,
+    options: Options = Options(),
+    full_supervision: Path | None = None,
+    progress: Progress | None = None,
+    command: str = "",
+) -> Result:
+    """Train a segmenter from photos and tags, make the photos' masks and the report.
+
+    The same call again continues an interrupted run, or changes nothing if it is finished.
+
+    Args:
+        photos: photos and their tags, those for validation included.
+        recipe: name in :data:`tagseg.recipes.catalog.RECIPES`.
+        config: the recipe's Config, or values for some of its fields.
+        val: names of the photos that are predicted and scored, never trained on.
+        ground_truth: for scoring; ``full_supervision`` alone trains on it.
+        out: folder of the run; None for a temporary one.
+        full_supervision: folder of a finished ``full_supervision`` run on the same photos, to
+            state the percentage of it.
+
+    Raises:
+        TagsegError: the data, the configuration or the folder cannot be used; one line says why.
+    """
+    progress = progress if progress is not None else Progress()
+    module = find_recipe(recipe)
+    config = make_config(module.Config, config)
+    if recipe == "full_supervision" and ground_truth is None:
+        raise ConfigError("full_supervision needs ground truth", do="give --ground-truth DIR")
+    _check_truth(ground_truth, photos)
+    setup = make_setup(options)
+    data = check_data(photos, val, config, options, progress)
+    if recipe == "full_supervision" and ground_truth is not None:
+        full_supervision_recipe.check_truth(data.photos.names, ground_truth)
+    if full_supervision is not None:
+        full_supervision_score(full_supervision, data.val_key)
+    settings = make_settings(options, setup, config, command)
+    folder = Path(out) if out is not None else None
+    work = Workspace.open(
+        folder,
+        recipe=recipe,
+        settings=settings,
+        classes=photos.classes,
+        announce=progress.say,
+    )
+    with work:
+        run = data.run(setup, work, progress)
+        truth_key = key_of_truth(ground_truth)
+        extra = (ground_truth, truth_key) if recipe == "full_supervision" else ()
+        outcome: Outcome = module.run(run, config, *extra)
+        findings = examine(run, outcome, ground_truth, truth_key)
+        export(run, outcome)
+        write_about(run, module.PAPER, config, data.audit, outcome, command)
+        report = render_report(work.folder, full_supervision=full_supervision)
+        if not run.worked:
+            progress.say("the run was finished before; nothing had to be done")
+    return Result(
+        outcome.segmenter,
+        tuple(findings.scores()),
+        work.folder,
+        report,
+        _masks_folder(work),
+        data.audit,
+        tuple(findings.seeds()),
+        work,
+    )
+
+
+def make_config(kind: type[TrainingConfig], given: Any) -> TrainingConfig:
+    """A Config from another, from a mapping of fields, or with all defaults.
+
+    Raises:
+        ConfigError: a field does not exist (the nearest one is named), or a value does not fit.
+    """
+    if isinstance(given, kind):
+        return _checked_config(given)
+    if isinstance(given, TrainingConfig):
+        raise ConfigError(
+            f"the configuration is of another recipe ({type(given).__module__})",
+            do=f"give a {kind.__module__}.Config",
+        )
+    return _checked_config(kind(**check_settings(kind, given or {})))
+
+
+def _checked_config(config: TrainingConfig) -> TrainingConfig:
+    Smoothing.of(config)  # numbers that the dense CRF refuses must show before long work
+    return config
+
+
+def make_setup(options: Options) -> Setup:
+    """Device, precision, threads and weights as the options say."""
+    device = choose_device(options.device)
+    threads = options.threads or usable_cores()
+    set_threads(threads)
+    build_backbone(options.backbone)  # a wrong name must show before weights are looked for
+    execution = Execution(
+        device, choose_precision(options.precision, device), options.seed, options.workers
+    )
+    weights = resolve(options.weights, options.backbone)
+    setup = Setup(options.backbone, weights if weights.state else None, execution, threads)
+    setup.build_backbone(TrainingConfig())  # and a wrong file before long work
+    return setup
+
+
+def _checked(photos: Dataset, val: Collection[str], options: Options, progress: Progress) -> Audit:
+    """The audit of the photos, which must leave some to train on."""
+    unknown = sorted(set(val) - set(photos.names))
+    if unknown:
+        raise DataError(
+            f"{len(unknown)} validation photos are not among the photos: {unknown[0]}",
+            do="check the list of --val",
+        )
+    if len(set(val)) == len(photos):
+        raise DataError("all photos are for validation", do="leave some to train on")
+    with progress.task("checking the photos", len(photos)) as ticks:
+        return audit(
+            photos,
+            allow_skipped=options.allow_skipped,
+            workers=options.threads or usable_cores(),
+            val=frozenset(val),
+            progress=lambda done, total: ticks.advance(1),
+        )
+
+
+def _check_truth(truth: GroundTruth | None, photos: Dataset) -> None:
+    """Names only: that none of the photos is annotated must show before long work."""
+    if truth is not None and not any(truth.has(name) for name in photos.names):
+        raise MaskError(
+            "no photo has ground truth",
+            do="name the masks as the photos, and give the folder that they lie in",
+        )
+
+
+def check_data(
+    photos: Dataset,
+    val: Collection[str],
+    config: TrainingConfig,
+    options: Options,
+    progress: Progress,
+) -> Data:
+    """Look at all photos, and part them into those to train on and those to validate with.
+
+    Raises:
+        DataError: there are none to train on, too many are unreadable, or ``val`` does not fit.
+    """
+    found = _checked(photos, val, options, progress)
+    held_out = frozenset(val).intersection(found.dataset.names)
+    names = [name for name in found.dataset.names if name in held_out]
+    training = found.dataset.without(held_out)
+    if config.uses_tags and not training.known.any():
+        raise DataError(
+            "no training photo can be used and has known tags",
+            do="mend or tag some, or use --untagged negative",
+        )
+    validation = found.dataset.select(names) if names else None
+    return Data(
+        found,
+        WorkingPhotos(training, config.photo_side),
+        training.fingerprint(found.digests),
+        WorkingPhotos(validation, config.photo_side) if validation is not None else None,
+        validation.fingerprint(found.digests) if validation is not None else _NO_VAL,
+    )
+
+
+def make_settings(
+    options: Options, setup: Setup, config: TrainingConfig, command: str
+) -> dict[str, Any]:
+    """What a run's folder keeps of how it was asked for."""
+    return {
+        "options": {item.name: getattr(options, item.name) for item in fields(options)},
+        "setup": setup.settings(),
+        "config": {name: value for name, value, _, _ in where_from(config)},
+        "command": command,
+        "tagseg": tagseg.__version__,
+    }
+
+
+def _masks_folder(work: Workspace) -> Path:
+    return work.finished("masks").folder / "masks"

@@ -1,0 +1,120 @@
+"""What every recipe is given: the photos, the means and the folder (:class:`Run`)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal, NamedTuple
+
+from tagseg.data.working import WorkingPhotos
+from tagseg.errors import ConfigError
+from tagseg.nets.backbone import Backbone
+from tagseg.nets.catalog import build_backbone
+from tagseg.nets.weights import LoadedWeights, resolve
+from tagseg.run.progress import Progress, Task
+from tagseg.run.workspace import Stage, Workspace
+from tagseg.stages.config import TrainingConfig
+from tagseg.training import Execution
+
+__all__ = ["Part", "Run", "Setup", "Split"]
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What a recipe computes with, and where.
+
+    Attributes:
+        backbone: name in :data:`tagseg.nets.catalog.BACKBONES`.
+        weights: pre-trained weights, or None for random ones.
+        threads: photos that are refined at once.
+    """
+
+    backbone: str
+    weights: LoadedWeights | None
+    execution: Execution
+    threads: int = 1
+
+    def settings(self) -> dict[str, Any]:
+        """What decides on every trained network."""
+        return {
+            "backbone": self.backbone,
+            "weights": self.weights.digest if self.weights is not None else "none",
+            "precision": str(self.execution.precision).removeprefix("torch."),
+            "seed": self.execution.seed,
+        }
+
+    def output_stride(self, config: TrainingConfig) -> int:
+        """Of the backbone: as configured, else 8, or 16 for MobileNetV2, which is slow at 8."""
+        return config.output_stride or (16 if self.backbone == "mobilenet_v2" else 8)
+
+    def on(self, backbone: str | None, weights: str) -> Setup:
+        """The same means with a network's own backbone and weights; None keeps the run's.
+
+        Raises:
+            TagsegError: there is no such backbone, or its weights cannot be used.
+        """
+        if backbone is None:
+            return self
+        build_backbone(backbone)  # a wrong name must show before weights are looked for
+        found = resolve(weights, backbone)
+        return replace(self, backbone=backbone, weights=found if found.state else None)
+
+    def build_backbone(self, config: TrainingConfig) -> Backbone:
+        """A fresh backbone with the pre-trained weights."""
+        stride = self.output_stride(config)
+        return build_backbone(self.backbone, self.weights, output_stride=stride)
+
+
+Split = Literal["train", "val"]
+
+
+class Part(NamedTuple):
+    """Photos of a run, the hash of their content and tags, and what their stages' names start with.
+
+    Nothing for training photos, so that a recipe's own stages are called what they are.
+    """
+
+    photos: WorkingPhotos
+    key: str
+    prefix: str
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run of a recipe: the photos, the means, and the folder that keeps what is made.
+
+    Attributes:
+        photos: the training photos.
+        photos_key: hash of their content and tags.
+        val, val_key: the validation photos, if any; no recipe trains on them.
+        worked: names of the stages that were not finished before.
+    """
+
+    photos: WorkingPhotos
+    photos_key: str
+    val: WorkingPhotos | None
+    val_key: str
+    setup: Setup
+    workspace: Workspace
+    progress: Progress
+    worked: list[str] = field(default_factory=list)
+
+    def part(self, split: Split) -> Part:
+        """The photos for training or for validation; ConfigError if there are none for that."""
+        if split == "train":
+            return Part(self.photos, self.photos_key, "")
+        if self.val is None:
+            raise ConfigError("there are no validation photos", do="give --val")
+        return Part(self.val, self.val_key, "val-")
+
+    def stage(self, name: str, config: dict[str, Any], inputs: Sequence[str | Stage]) -> Stage:
+        """A stage of the workspace, new or finished."""
+        stage = self.workspace.stage(name, config=config, inputs=inputs)
+        if stage.pending:
+            self.worked.append(name)
+        return stage
+
+    def task(self, title: str, total: int) -> AbstractContextManager[Task]:
+        """A progress bar."""
+        return self.progress.task(title, total)

@@ -1,0 +1,30 @@
+"""Sizes that are chosen from the photos."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from tagseg.data.working import WorkingPhotos
+from tagseg.stages.config import TrainingConfig
+
+__all__ = ["some_shapes", "view_scale"]
+
+_SHAPES = 200  # photos that are looked at to choose a crop
+
+
+def some_shapes(photos: WorkingPhotos) -> list[tuple[int, int]]:
+    """Working sizes of up to 200 photos, evenly spread."""
+    chosen = np.linspace(0, len(photos) - 1, min(_SHAPES, len(photos))).astype(int)
+    return [photos.image(int(i)).shape[:2] for i in chosen]
+
+
+def view_scale(
+    config: TrainingConfig, shapes: Sequence[tuple[int, int]], *, reference: float = 500.0
+) -> float:
+    """fc6's dilation relative to the paper's, whose photos have ``reference`` pixels."""
+    if not config.scale_field_of_view:
+        return 1.0
+    longer = float(np.median(np.max(np.asarray(shapes), axis=1)))
+    return round(min(1.0, longer / reference), 3)

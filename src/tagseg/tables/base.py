@@ -1,0 +1,213 @@
+"""What a paper's tables are given (a :class:`Context`), and what they are (:class:`Table`)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any, Generic, NamedTuple, TypeVar
+
+import numpy as np
+
+from tagseg.data.ground_truth import GroundTruth
+from tagseg.run.progress import Progress
+from tagseg.run.workspace import Stage, Workspace
+from tagseg.segment.predict import Segmenter
+from tagseg.session.scoring import key_of_truth, score_product
+from tagseg.session.seed_scoring import truth_at_work
+from tagseg.session.train import Data, Options, make_settings
+from tagseg.stages.config import TrainingConfig
+from tagseg.stages.context import Run, Setup, Split
+from tagseg.stages.labels import LabelMaps, training_labels
+from tagseg.stages.outcome import Product
+from tagseg.stages.segmenter import predictions
+
+__all__ = ["TABLES_FOLDER", "Context", "Row", "Score", "Study", "Table", "percent"]
+
+TABLES_FOLDER = "tables"  # in the folder of the run that the tables are about
+
+
+C = TypeVar("C", bound=TrainingConfig)
+
+
+@dataclass(frozen=True)
+class Table:
+    """One table of a paper, with the paper's figures beside ours.
+
+    Attributes:
+        name: as ``--only`` has it.
+        columns: headings, that of the labels first.
+        rows: label, then percentages; None where nothing was measured or the paper gives nothing.
+        notes: what a reader must know of the columns, a line each.
+    """
+
+    name: str
+    title: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str | float | None, ...], ...]
+    notes: tuple[str, ...] = ()
+
+    def markdown(self) -> str:
+        """Heading, table and notes; percentages with one decimal, a dash for None."""
+        cells = [self.columns, *([_shown(value) for value in row] for row in self.rows)]
+        widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+        lines = [_line(row, widths) for row in cells]
+        rule = [f"{'-' * width}:" if i else "-" * (width + 1) for i, width in enumerate(widths)]
+        lines.insert(1, "|" + "|".join(f"-{dashes}" for dashes in rule) + "|")
+        notes = [f"- {note}" for note in self.notes]
+        return "\n".join([f"## {self.title}", "", *lines, *([""] if notes else []), *notes]) + "\n"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything as JSON-able values, percentages unrounded."""
+        return asdict(self)
+
+
+class Row(NamedTuple):
+    """A row of a paper's table: its label, what it changes in the run's Config, the paper's figure.
+
+    ``variant`` names the folder that keeps what the row is made from.
+    """
+
+    variant: str
+    label: str
+    changes: Mapping[str, Any]
+    paper: float | None
+
+
+class Score(NamedTuple):
+    """mIoU in per cent (None: not defined, or no ground truth), and the photos compared."""
+
+    miou: float | None
+    photos: int
+
+
+@dataclass(frozen=True)
+class Context(Generic[C]):
+    """The run that the tables are about, the photos, their ground truth, and room for variants.
+
+    Attributes:
+        folder: of the run.
+        recipe: its recipe.
+        config: of the run; a row changes some of its fields.
+        options, setup: as the run had them, but for device and threads.
+        truth: for scores alone.
+        command: for the record.
+    """
+
+    folder: Path
+    recipe: str
+    config: C
+    options: Options
+    setup: Setup
+    data: Data
+    truth: GroundTruth
+    progress: Progress
+    command: str = ""
+
+    @contextmanager
+    def variant(self, row: Row) -> Iterator[tuple[Run, C]]:
+        """A run of its own for ``row`` and its Config, in ``tables/VARIANT``.
+
+        Stages that the run or another variant has finished from the same are taken over.
+        """
+        config = replace(self.config, **row.changes)
+        rooms = self.folder / TABLES_FOLDER
+        folder = rooms / row.variant
+        others = sorted(about.parent for about in rooms.glob("*/workspace.json"))
+        self.progress.say(row.label)
+        with Workspace.open(
+            folder,
+            recipe=self.recipe,
+            settings=make_settings(self.options, self.setup, config, self.command),
+            classes=self.data.photos.classes,
+            announce=self.progress.say,
+            lenders=[self.folder, *(other for other in others if other != folder)],
+        ) as work:
+            yield self.data.run(self.setup, work, self.progress), config
+
+    def is_annotated(self, run: Run) -> bool:
+        """Whether every training photo has ground truth, which upper rows need."""
+        return all(map(self.truth.has, run.photos.names))
+
+    def true_labels(self, run: Run) -> LabelMaps | None:
+        """Ground truth as training labels; None unless every training photo has it."""
+        if not self.is_annotated(run):
+            return None
+        truth_of = partial(truth_at_work, run.photos, self.truth)
+        return training_labels(run, "ground-truth", truth_of, {}, [key_of_truth(self.truth)])
+
+    def score_on_val(self, run: Run, segmenter: Segmenter, stage: Stage) -> float | None:
+        """mIoU in per cent on the validation photos, with the CRF where the segmenter has one."""
+        raw, smooth = predictions(run, segmenter, stage, run.part("val").photos)
+        best = smooth if smooth is not None else raw
+        product = Product("full", "val", best, (best.stage,))
+        return self.scores(run, {"val": product})["val"].miou
+
+    def measure(
+        self,
+        run: Run,
+        name: str,
+        products: Mapping[str, Product],
+        compute: Callable[[], Any],
+        **settings: Any,
+    ) -> Any:
+        """What ``compute`` finds by comparing ``products`` with ground truth, kept as JSON.
+
+        Args:
+            name: of the stage that keeps it.
+            settings: what else decides on it.
+        """
+        stages = dict.fromkeys(stage for product in products.values() for stage in product.stages)
+        made_from = {"products": list(products), **settings}
+        inputs: list[str | Stage] = [*stages, key_of_truth(self.truth)]
+        with run.stage(name, made_from, inputs) as stage:
+            if stage.pending:
+                stage.save_json(name, compute())
+        return stage.load_json(name)
+
+    def scores(self, run: Run, products: Mapping[str, Product]) -> dict[str, Score]:
+        """mIoU of each product."""
+
+        def compute() -> dict[str, Score]:
+            found = {}
+            with run.task("scoring", len(products)) as ticks:
+                for name, product in products.items():
+                    scored = score_product(run, product, self.truth)
+                    miou = percent(scored.miou) if scored is not None else None
+                    found[name] = Score(miou, len(scored.photos) if scored is not None else 0)
+                    ticks.advance(1)
+            return found
+
+        kept = self.measure(run, "scores", products, compute)
+        return {name: Score(*kept[name]) for name in products}
+
+
+@dataclass(frozen=True)
+class Study:
+    """How one of a paper's tables is made.
+
+    Attributes:
+        split: the photos whose ground truth it needs.
+    """
+
+    make: Callable[[Context[Any]], Table]
+    split: Split
+
+
+def percent(part: float | None) -> float | None:
+    """A part in 0..1 in per cent; None if it is not defined."""
+    return None if part is None or np.isnan(part) else 100 * float(part)
+
+
+def _shown(value: str | float | None) -> str:
+    if value is None:
+        return "-"
+    return value.replace("|", "\\|") if isinstance(value, str) else f"{value:.1f}"
+
+
+def _line(cells: Any, widths: list[int]) -> str:
+    first, *others = zip(cells, widths, strict=True)
+    parts = [first[0].ljust(first[1]), *(cell.rjust(width) for cell, width in others)]
+    return f"| {' | '.join(parts)} |"

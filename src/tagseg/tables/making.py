@@ -1,0 +1,210 @@
+"""A paper's tables from a finished run and its photos: what ``tagseg tables`` does."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import tagseg
+from tagseg.data.dataset import Dataset
+from tagseg.data.ground_truth import GroundTruth
+from tagseg.errors import ConfigError, MaskError, WorkspaceError
+from tagseg.recipes.catalog import find_recipe
+from tagseg.run.files import one_line_errors, read_json
+from tagseg.run.progress import Progress
+from tagseg.run.workspace import Workspace, atomic_write
+from tagseg.session.train import Options, check_data, make_config, make_setup
+from tagseg.stages.config import TrainingConfig
+from tagseg.tables.base import TABLES_FOLDER, Context, Study, Table
+from tagseg.tables.catalog import find_paper
+
+__all__ = ["Tables", "make_tables"]
+
+_ABOUT = "run.json"  # which a run has when it is finished
+
+
+_PRECISIONS = {"float32": "fp32", "bfloat16": "bf16"}
+
+
+class Tables(NamedTuple):
+    """The tables and the files that hold them."""
+
+    tables: tuple[Table, ...]
+    markdown: Path
+    json: Path
+
+
+def make_tables(
+    paper: str,
+    photos: Dataset,
+    run: Path | str,
+    *,
+    val: Collection[str] = (),
+    ground_truth: GroundTruth | None,
+    only: Sequence[str] = (),
+    device: str = "auto",
+    threads: int | None = None,
+    progress: Progress | None = None,
+    command: str = "",
+) -> Tables:
+    """Rerun a paper's ablations from a finished run, and write its tables into the run's folder.
+
+    The same call again continues what was interrupted; what is finished is only read.
+
+    Args:
+        paper: name in :data:`tagseg.recipes.tables.catalog.PAPERS`.
+        photos, val: as the run was trained with.
+        run: its folder; network, weights, seed, precision and Config are its own.
+        ground_truth: for scores alone.
+        only: names of tables; all for none.
+
+    Raises:
+        TagsegError: the run, the photos or the ground truth do not fit; one line says why.
+    """
+    progress = progress if progress is not None else Progress()
+    module = find_paper(paper)
+    studies = _chosen(module.TABLES, only, paper)
+    truth = _checked_truth(ground_truth, studies, photos.names, frozenset(val))
+    finished = _read_run(Path(run), paper)
+    options = replace(finished.options, device=device, threads=threads)
+    setup = make_setup(options)
+    if setup.settings() != finished.setup:
+        raise ConfigError(
+            "the weights are not those that the run began with",
+            where=options.weights,
+            do="put them back, or train again",
+        )
+    data = check_data(photos, val, finished.config, options, progress)
+    if data.photos_key not in finished.inputs:
+        raise ConfigError(
+            "these are not the photos and tags that the run was trained on",
+            where=run,
+            do="give the same photos, --tags, --untagged, --train and --val as to tagseg train",
+        )
+    context = Context(
+        folder=finished.folder,
+        recipe=paper,
+        config=finished.config,
+        options=options,
+        setup=setup,
+        data=data,
+        truth=truth,
+        progress=progress,
+        command=command,
+    )
+    tables = tuple(study.make(context) for study in studies.values())
+    return _write(context, module.PAPER, tables)
+
+
+@dataclass(frozen=True)
+class _FinishedRun:
+    """What a run was made with, from its folder."""
+
+    folder: Path
+    options: Options
+    setup: Mapping[str, Any]
+    config: TrainingConfig
+    inputs: frozenset[str]
+
+
+def _chosen(studies: Mapping[str, Study], only: Sequence[str], paper: str) -> Mapping[str, Study]:
+    unknown = [name for name in only if name not in studies]
+    if unknown:
+        raise ConfigError(
+            f"{paper} has no table {unknown[0]!r}", do=f"choose of {', '.join(studies)}"
+        )
+    return {name: study for name, study in studies.items() if not only or name in only}
+
+
+def _read_run(folder: Path, recipe: str) -> _FinishedRun:
+    """The run in ``folder``, which must be a finished one of ``recipe``."""
+    work = Workspace.read(folder)
+    if work.recipe != recipe:
+        raise ConfigError(
+            f"is a run of {work.recipe}", where=folder, do=f"give one of {recipe} with --run"
+        )
+    about_file = work.folder / _ABOUT
+    unfinished = WorkspaceError("holds no finished run", where=folder, do="finish it: tagseg train")
+    if not about_file.is_file():
+        raise unfinished
+    about, settings = read_json(about_file), work.settings
+    try:
+        last = {name: value for name, value, _ in about["config"]}
+        if last != settings["config"] or not settings["setup"].items() <= about["settings"].items():
+            raise unfinished  # begun again with other settings
+        for entry in about["stages"]:
+            work.finished(entry["name"])
+        given, setup = settings["options"], settings["setup"]
+        options = Options(**{**given, "precision": _PRECISIONS[setup["precision"]]})
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise WorkspaceError("is damaged", where=about_file, do="run tagseg train again") from error
+    config = make_config(find_recipe(recipe).Config, settings["config"])
+    return _FinishedRun(work.folder, options, setup, config, work.outer_inputs())
+
+
+def _checked_truth(
+    truth: GroundTruth | None,
+    studies: Mapping[str, Study],
+    names: Sequence[str],
+    val: frozenset[str],
+) -> GroundTruth:
+    """Names only: what is missing must show before long work."""
+    if truth is None:
+        raise ConfigError("tables need ground truth", do="give --ground-truth DIR")
+    for table, study in studies.items():
+        if study.split == "val" and not val:
+            raise ConfigError(
+                f"{_called(table)} needs validation photos", do="give --val, or choose with --only"
+            )
+        of_split = [name for name in names if (name in val) == (study.split == "val")]
+        if not any(truth.has(name) for name in of_split):
+            kind = "validation" if study.split == "val" else "training"
+            raise MaskError(
+                f"{_called(table)} needs ground truth of {kind} photos, and none has any",
+                do="name the masks as the photos, or choose other tables with --only",
+            )
+    return truth
+
+
+def _called(table: str) -> str:
+    return f"table {table}" if table.isdigit() else table
+
+
+def _write(context: Context[Any], paper: str, tables: tuple[Table, ...]) -> Tables:
+    """Both files, each as a whole."""
+    data, setup = context.data, context.setup.settings()
+    about = {
+        "recipe": context.recipe,
+        "paper": paper,
+        "run": os.fspath(context.folder),
+        "command": context.command,
+        "photos": {"train": len(data.photos), "val": len(data.val) if data.val else 0},
+        "seeds": [setup["seed"]],
+        "backbone": setup["backbone"],
+        "weights": context.options.weights,
+        "precision": setup["precision"],
+        "tagseg": tagseg.__version__,
+    }
+    folder = context.folder / TABLES_FOLDER
+    result = Tables(tables, folder / f"{context.recipe}.md", folder / f"{context.recipe}.json")
+    content = {**about, "tables": [table.to_dict() for table in tables]}
+    head = [f"# Tables of {context.recipe}", "", f"{paper}. All figures in per cent.", ""]
+    head += [f"- {name}: {_told(value)}" for name, value in about.items() if name != "paper"]
+    text = "\n".join([*head, "", *(table.markdown() for table in tables)])
+    with one_line_errors(folder):
+        folder.mkdir(exist_ok=True)
+    with atomic_write(result.json) as file:
+        file.write(json.dumps(content, indent=1, ensure_ascii=False).encode() + b"\n")
+    with atomic_write(result.markdown) as file:
+        file.write(text.encode())
+    return result
+
+
+def _told(value: Any) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{count} {name}" for name, count in value.items())
+    return ", ".join(map(str, value)) if isinstance(value, list) else f"`{value}`"

@@ -1,0 +1,166 @@
+"""Tables 3 and 4 and Figure 8 of Wang et al. 2018 (section 6.3)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from tagseg.recipes import mcof
+from tagseg.recipes.mcof.config import Config
+from tagseg.stages.large_fov import large_fov_segmenter
+from tagseg.tables.base import Context, Row, Score, Study, Table
+
+__all__ = ["TABLES"]
+
+# Every row runs all rounds, whether or not masks have settled. No stage depends on the rule.
+_ALL = {"settled": 2.0}
+
+
+_FULL = {**_ALL, "mining": True, "supplement": True}
+
+
+ROWS = {
+    "mcof": Row("mcof", "MCOF", _FULL, None),
+    "unaided": Row("unaided", "w/o saliency refinement", {**_FULL, "supplement": False}, None),
+    "direct": Row("direct", "direct iterative training", {**_FULL, "mining": False}, None),
+}
+
+
+_TRAIN = {  # per round: RegionNet, saliency, PixelNet
+    1: (29.1, 34.8, 48.4),
+    2: (53.8, None, 57.9),
+    3: (58.2, None, 60.9),
+    4: (61.1, None, 63.1),
+    5: (62.5, None, 63.2),
+}
+
+
+_VAL = {"unaided": (41.8, 46.2, 47.7, 51.5, 52.1), "mcof": (44.4, 51.6, 53.3, 55.5, 56.2)}
+
+
+_SEEDS = 14.27
+
+
+_STAGES = ("RegionNet", "saliency supplement", "PixelNet")
+
+
+def table_3(context: Context[Config]) -> Table:
+    """Every network of every round, on training and validation photos."""
+    found = _rounds(context, "mcof")
+    val = _on_val(found, context.config.rounds)
+    rows: list[tuple[str | float | None, ...]] = [
+        ("initial object seeds", _SEEDS, _miou(found, "train", "seeds"), None, None)
+    ]
+    for number in range(1, context.config.rounds + 1):
+        papers = _TRAIN.get(number, (None, None, None))
+        for stage, paper in zip(_STAGES, papers, strict=True):
+            ours = _miou(found, "train", f"{stage}, round {number}")
+            if stage == "PixelNet":
+                on_val = _paper_val("mcof", number), val[number - 1]
+                rows.append((f"iter{number} {stage}", paper, ours, *on_val))
+            elif ours is not None or paper is not None:
+                rows.append((f"iter{number} {stage}", paper, ours, None, None))
+    full = None
+    for label, part in (("iter1", 1.0), ("all rounds", context.config.part_of_all())):
+        full = _full_supervision(context, part)
+        row = f"PixelNet on ground truth, as long as {label}"
+        rows.append((row, None, None, None, full))
+    notes = [
+        "train: of training photos with ground truth (500 at most); PixelNet's are the masks that "
+        "the next round learns from, of known tags",
+        "val: no tags are used; with the CRF, as the run has it",
+    ]
+    if full and val and val[-1] is not None:
+        notes.append(
+            f"the last PixelNet reaches {100 * val[-1] / full:.1f} % of the same network that "
+            "learned from ground truth for as many iterations"
+        )
+    return Table(
+        "3",
+        "Table 3: mean IoU in the course of the rounds",
+        ("", "paper, VOC train", "our train", "paper, VOC val", "our val"),
+        tuple(rows),
+        tuple(notes),
+    )
+
+
+def table_4(context: Context[Config]) -> Table:
+    """With and without saliency, PixelNet of each round on validation photos."""
+    rows: list[tuple[str | float | None, ...]] = []
+    numbers = range(1, context.config.rounds + 1)
+    for name in ("unaided", "mcof"):
+        label = ROWS[name].label if name == "unaided" else "w/ saliency refinement"
+        ours = _on_val(_rounds(context, name), context.config.rounds)
+        rows.append((f"{label}, paper", *(_paper_val(name, number) for number in numbers)))
+        rows.append((f"{label}, ours", *ours))
+    return Table(
+        "4",
+        "Table 4: with and without the saliency supplement, mean IoU of PixelNet on val",
+        ("iterations", *map(str, numbers)),
+        tuple(rows),
+        ("paper: VOC 2012 val",),
+    )
+
+
+def figure_8(context: Context[Config]) -> Table:
+    """Against training on the masks of the round before, without RegionNet."""
+    columns = {
+        ROWS[name].label: _on_val(_rounds(context, name), context.config.rounds)
+        for name in ("mcof", "direct")
+    }
+    rows = [
+        (str(number), *(values[number - 1] for values in columns.values()))
+        for number in range(1, context.config.rounds + 1)
+    ]
+    return Table(
+        "fig8",
+        "Figure 8: against direct iterative training, mean IoU of PixelNet on val",
+        ("iterations", *columns),
+        tuple(rows),
+        ("the paper gives curves and no figures", "both share the first round"),
+    )
+
+
+TABLES: Mapping[str, Study] = {
+    "3": Study(table_3, "val"),
+    "4": Study(table_4, "val"),
+    "fig8": Study(figure_8, "val"),
+}
+
+
+Found = Mapping[str, Score]
+
+
+def _rounds(context: Context[Config], name: str) -> Found:
+    """Scores of all that a row's rounds gave, by split and title."""
+    with context.variant(ROWS[name]) as (run, config):
+        outcome = mcof.run(run, config)
+        products = {f"{product.split} {product.title}": product for product in outcome.products}
+        return context.scores(run, products)
+
+
+def _miou(found: Found, split: str, title: str) -> float | None:
+    score = found.get(f"{split} {title}")
+    return score.miou if score is not None else None
+
+
+def _on_val(found: Found, rounds: int) -> list[float | None]:
+    """mIoU of PixelNet on validation photos, in per cent, with the CRF where the run has one."""
+    smooth = any(" + CRF, " in title for title in found)
+    title = "PixelNet + CRF" if smooth else "PixelNet"
+    return [_miou(found, "val", f"{title}, round {number}") for number in range(1, rounds + 1)]
+
+
+def _paper_val(name: str, number: int) -> float | None:
+    values = _VAL[name]
+    return values[number - 1] if number <= len(values) else None
+
+
+def _full_supervision(context: Context[Config], part: float) -> float | None:
+    """PixelNet trained on ground truth, in per cent; None if not all training photos have it."""
+    row = Row(f"full-{part:g}", "PixelNet on ground truth", _FULL, None)
+    with context.variant(row) as (run, config):
+        labels = context.true_labels(run)
+        if labels is None:
+            return None
+        segmenter, stage = large_fov_segmenter(run, config, labels, [labels.stage], part=part)
+        return context.score_on_val(run, segmenter, stage)

@@ -1,0 +1,264 @@
+"""The data of a run: lists of photos, another data set as target, and ground truth of both."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tagseg.data.images import read_mask, write_mask
+from tagseg.data.scenes import SCENES
+from tagseg.errors import ConfigError, MaskError, TagError, TagsegError
+from tagseg.maps import IGNORE
+from tagseg.session.inputs import Source, Target, ground_truth_of, load_photos
+
+TRAIN = tuple(f"train_{i:05d}" for i in range(24))
+VAL = tuple(f"val_{i:05d}" for i in range(8))
+OTHER = tuple(f"target/{name}" for name in VAL)
+STRANGE = "Unicorn"
+OWN = (STRANGE, *(name.upper() for name in reversed(SCENES.classes)))  # of the target
+SHAPE = (96, 128)
+
+
+@pytest.fixture(scope="module")
+def target(scenes, tmp_path_factory) -> Path:
+    """The scenes to validate with, as others have them: classes in another order, no tags."""
+    folder = tmp_path_factory.mktemp("data") / "other"
+    (folder / "masks").mkdir(parents=True)
+    (folder / "classes.txt").write_text("\n".join(OWN))
+    (folder / "few.txt").write_text("val_00006\nval_00002.jpg\n")
+    for name in VAL:
+        shutil.copy(scenes / "JPEGImages" / f"{name}.jpg", folder)
+        write_mask(folder / "masks" / f"{name}.png", _renumbered(_truth(scenes, name)))
+    labels = read_mask(folder / "masks" / f"{VAL[0]}.png")
+    labels[:5, :5] = 1 + OWN.index(STRANGE)
+    write_mask(folder / "masks" / f"{VAL[0]}.png", labels)
+    return folder
+
+
+def _truth(scenes: Path, name: str) -> np.ndarray:
+    return read_mask(scenes / "SegmentationClass" / f"{name}.png")
+
+
+def _renumbered(labels: np.ndarray) -> np.ndarray:
+    """Ids of SCENES as ids of the target's own classes."""
+    found = labels.copy()
+    for index, name in enumerate(SCENES.classes):
+        found[labels == index + 1] = 1 + OWN.index(name.upper())
+    return found
+
+
+# One data set
+
+
+@pytest.mark.parametrize(
+    ("train_list", "val", "names", "held_out"),
+    [
+        (None, None, TRAIN + VAL, ()),
+        (None, "val", TRAIN + VAL, VAL),
+        ("train", None, TRAIN, ()),
+        ("train", "val", TRAIN + VAL, VAL),
+        ("some.txt", "val", ("train_00003", "train_00001", *VAL), VAL),
+        ("some.txt", "few.txt", ("train_00003", "train_00001", "val_00005"), ("val_00005",)),
+        (None, "few.txt", TRAIN + VAL, ("val_00005",)),
+    ],
+)
+def test_lists(scenes, tmp_path, train_list, val, names, held_out):
+    (tmp_path / "some.txt").write_text("train_00003.jpg\ntrain_00001\n")
+    (tmp_path / "few.txt").write_text("val_00005\n")
+    train_list, val = (
+        str(tmp_path / given) if given and given.endswith(".txt") else given
+        for given in (train_list, val)
+    )
+    said: list[str] = []
+    source = Source(scenes, untagged="negative", train_list=train_list, val=val)
+    found = load_photos(source, say=said.append)
+    in_order = train_list is not None
+    assert (found.photos.names if in_order else tuple(sorted(found.photos.names))) == names
+    assert found.val == held_out
+    assert found.target_classes is None
+    assert found.photos.classes == SCENES.classes
+    assert said == []
+
+
+def test_a_photo_of_both_lists_is_there_once(scenes, tmp_path):
+    (tmp_path / "mixed.txt").write_text("train_00003\nval_00005\n")
+    source = Source(scenes, untagged="negative", train_list=str(tmp_path / "mixed.txt"), val="val")
+    found = load_photos(source)
+    assert sorted(found.photos.names) == ["train_00003", *VAL]
+    assert found.val == VAL
+
+
+def test_what_a_source_says_is_what_is_loaded(scenes, tmp_path):
+    """Tags, classes, untagged, layout and synsets come through."""
+    names = tuple(reversed(SCENES.classes))
+    (tmp_path / "classes.txt").write_text("\n".join(names))
+    (tmp_path / "tags.csv").write_text(f"image,tags\ntrain_00001,{names[0]}\ntrain_00002,\n")
+    tags, classes = tmp_path / "tags.csv", tmp_path / "classes.txt"
+    found = load_photos(Source(scenes, tags, classes, "unknown")).photos
+    assert found.classes == names
+    assert found.names == ("train_00001", "train_00002")
+    assert found.tags.tolist() == [[True] + 7 * [False], 8 * [False]]
+    assert found.known.tolist() == [True, False]
+    negative = load_photos(Source(scenes, tags, classes, "negative")).photos
+    assert negative.known.tolist() == [True, True]
+    with pytest.raises(TagError, match="1 of 2 photos have no tags"):
+        load_photos(Source(scenes, tags, classes))
+    with pytest.raises(TagsegError, match="no photos in folders Airplane, Car, Horse"):
+        load_photos(Source(scenes, untagged="negative", layout="object_discovery"))
+    with pytest.raises(ConfigError, match="needs a list of synsets"):
+        load_photos(Source(scenes, layout="imagenet"))
+    with pytest.raises(TagError, match="cannot be read"):
+        load_photos(Source(scenes, synsets=tmp_path / "no.txt"))
+
+
+@pytest.mark.parametrize("field", ["train_list", "val"])
+def test_a_list_that_is_not_there(scenes, field):
+    source = Source(scenes, untagged="negative", **{field: "vla"})
+    with pytest.raises(TagError, match="there is no list 'vla'"):
+        load_photos(source)
+
+
+# Another as target
+
+
+@pytest.mark.parametrize(
+    ("train_list", "learned"), [(None, TRAIN + VAL), ("train", TRAIN), ("val", VAL)]
+)
+def test_all_photos_of_a_target_are_scored(scenes, target, train_list, learned):
+    """And those of the source are learned from, by its own list."""
+    source = Source(scenes, untagged="negative", train_list=train_list)
+    found = load_photos(source, Target(target, masks=target / "masks"))
+    names = found.photos.names
+    assert tuple(sorted(names[: len(learned)])) == learned
+    assert sorted(names[len(learned) :]) == sorted(found.val) == list(OTHER)
+    assert found.target_classes == OWN
+    assert found.photos.classes == SCENES.classes
+    assert not found.photos.known[len(learned) :].any()
+
+
+def test_val_is_a_list_of_the_target(scenes, target):
+    source = Source(scenes, untagged="negative", train_list="train", val="few")
+    found = load_photos(source, Target(target, masks=target / "masks"))
+    assert found.val == ("target/val_00006", "target/val_00002")
+    assert len(found.photos) == len(TRAIN) + 2
+    with pytest.raises(TagError, match="there is no list 'val'"):
+        load_photos(source._replace(val="val"), Target(target))
+
+
+def test_masks_among_the_targets_photos_are_no_photos(scenes, target):
+    source = Source(scenes, untagged="negative", train_list="train")
+    found = load_photos(source, Target(target))
+    assert len(found.val) == 2 * len(VAL), "nobody said which the masks are"
+
+
+def test_tags_of_a_target_meet_the_classes_by_name(scenes, target, tmp_path):
+    first = SCENES.classes[0]
+    (tmp_path / "tags.csv").write_text(
+        f"image,tags\nval_00001,{first.upper()};{STRANGE}\nval_00002,{STRANGE}\n"
+    )
+    source = Source(scenes, untagged="negative", train_list="train")
+    found = load_photos(source, Target(target, tmp_path / "tags.csv", masks=target / "masks"))
+    tags = dict(zip(found.photos.names, found.photos.tags, strict=True))
+    known = dict(zip(found.photos.names, found.photos.known, strict=True))
+    assert np.flatnonzero(tags["target/val_00001"]).tolist() == [0]
+    assert not tags["target/val_00002"].any()
+    assert known["target/val_00001"]
+    assert not known["target/val_00003"]
+
+
+def test_notes_on_classes_that_differ(scenes, target, tmp_path):
+    """Those of the target that are not learned, and learned ones that it has not."""
+    source = Source(scenes, untagged="negative", train_list="train")
+    said: list[str] = []
+    load_photos(source, Target(target, masks=target / "masks"), say=said.append)
+    note = "note: classes of the target that are not learned count as background: Unicorn"
+    assert said == [note]
+    other = tmp_path / "fewer"
+    shutil.copytree(target, other)
+    (other / "classes.txt").write_text("\n".join(name.upper() for name in SCENES.classes[2:]))
+    said = []
+    load_photos(source, Target(other), say=said.append)
+    absent = ", ".join(SCENES.classes[:2])
+    assert said == [f"note: learned classes that the target does not have: {absent}"]
+    said = []
+    load_photos(source, Target(scenes, masks=scenes / "SegmentationClass"), say=said.append)
+    assert said == [], "the same classes"
+
+
+def test_without_a_listener_notes_are_dropped(scenes, target, capsys):
+    load_photos(Source(scenes, untagged="negative"), Target(target, masks=target / "masks"))
+    assert capsys.readouterr() == ("", "")
+
+
+def test_layout_of_a_target(scenes, target):
+    with pytest.raises(ConfigError, match="a target cannot have the layout 'imagenet'"):
+        load_photos(Source(scenes, untagged="negative"), Target(target, layout="imagenet"))
+
+
+# Ground truth
+
+
+@pytest.fixture(scope="module")
+def loaded(scenes, target):
+    source = Source(scenes, untagged="negative", train_list="train")
+    return load_photos(source, Target(target, masks=target / "masks"))
+
+
+def test_no_ground_truth(scenes, loaded):
+    assert ground_truth_of(loaded, None) is None
+    alone = load_photos(Source(scenes, untagged="negative", val="val"))
+    assert ground_truth_of(alone, None) is None
+
+
+def test_ground_truth_of_the_photos_to_learn_from_alone(scenes, loaded):
+    truth = ground_truth_of(loaded, scenes / "SegmentationClass")
+    assert truth is not None
+    assert truth.classes == SCENES.classes
+    assert all(map(truth.has, TRAIN))
+    assert not any(map(truth.has, OTHER))
+    assert np.array_equal(truth.labels(TRAIN[3], SHAPE), _truth(scenes, TRAIN[3]))
+
+
+def test_ground_truth_of_the_target_alone(scenes, target, loaded):
+    """Its own numbers become those of the learned classes; a class that is not is background."""
+    truth = ground_truth_of(loaded, None, target / "masks")
+    assert truth is not None
+    assert truth.classes == SCENES.classes
+    assert sorted(truth.names()) == list(OTHER)
+    for name in VAL[1:]:
+        assert np.array_equal(truth.labels(f"target/{name}", SHAPE), _truth(scenes, name))
+    expected = _truth(scenes, VAL[0])
+    expected[:5, :5] = 0
+    assert np.array_equal(truth.labels(OTHER[0], SHAPE), expected)
+    shown = {int(v) for name in OTHER for v in np.unique(truth.labels(name, SHAPE))}
+    assert len(shown - {0, IGNORE}) > 3
+
+
+def test_ground_truth_of_both(scenes, target, loaded):
+    """Each by its own numbers."""
+    truth = ground_truth_of(loaded, scenes / "SegmentationClass", target / "masks")
+    assert truth is not None
+    assert truth.classes == SCENES.classes
+    assert all(map(truth.has, loaded.photos.names))
+    for name, other in ((TRAIN[3], TRAIN[3]), (OTHER[3], VAL[3])):
+        assert np.array_equal(truth.labels(name, SHAPE), _truth(scenes, other))
+
+
+def test_ground_truth_of_a_target_that_is_not_there(scenes, target):
+    """Without a target, its masks are nobody's."""
+    alone = load_photos(Source(scenes, untagged="negative", val="val"))
+    assert ground_truth_of(alone, None, target / "masks") is None
+    truth = ground_truth_of(alone, scenes / "SegmentationClass", target / "masks")
+    assert truth is not None
+    assert not any(map(truth.has, OTHER))
+    assert all(map(truth.has, VAL))
+
+
+@pytest.mark.parametrize("missing", [("no", None), (None, "no"), ("no", "masks")])
+def test_folders_of_masks_that_are_not_there(target, loaded, missing):
+    own, of_target = (None if name is None else target / name for name in missing)
+    with pytest.raises(MaskError, match="no: this folder does not exist; check the path"):
+        ground_truth_of(loaded, own, of_target)

@@ -1,0 +1,109 @@
+"""Masks for folders of new photos."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image as PilImage
+
+from small_runs import contents
+from tagseg.data.images import read_mask
+from tagseg.errors import DataError, WorkspaceError
+from tagseg.nets.catalog import build_backbone
+from tagseg.nets.deeplab import SegmentationNet
+from tagseg.segment.predict import Segmenter
+from tagseg.session.predict import predict_folder
+from tagseg.training import Execution
+
+
+@pytest.fixture(scope="module")
+def segmenter() -> Segmenter:
+    torch.manual_seed(0)
+    net = SegmentationNet(build_backbone("tiny"), 4, width=8)
+    ahead = [0.0, 0.0, 9.0, 0.0]
+
+    def refine(image: np.ndarray, probs: np.ndarray) -> np.ndarray:
+        assert image.shape[:2] == probs.shape[1:]
+        return np.stack([np.full_like(p, a) for p, a in zip(probs, ahead, strict=True)])
+
+    return Segmenter(net, ("a", "b", "c"), side=32, execution=Execution(), refine=refine)
+
+
+@pytest.fixture
+def photos(tmp_path) -> Path:
+    rng = np.random.default_rng(2)
+    for name, shape in {"one": (50, 40), "x/two.v2": (20, 70), "x/y/three": (8, 8)}.items():
+        path = tmp_path / "photos" / f"{name}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        PilImage.fromarray(rng.integers(0, 256, (*shape, 3), np.uint8)).save(path)
+    return tmp_path / "photos"
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_each_photo_gets_its_mask(segmenter, photos, tmp_path, threads):
+    done = predict_folder(segmenter, photos, tmp_path / "m", refine=False, threads=threads)
+    assert done.written == ("one", "x/two.v2", "x/y/three")
+    assert done.skipped == ()
+    assert sorted(contents(tmp_path / "m")) == [f"{name}.png" for name in done.written]
+    for name in done.written:
+        with PilImage.open(photos / f"{name}.png") as picture:
+            expected = segmenter.predict(np.asarray(picture), refine=False)
+        assert np.array_equal(read_mask(tmp_path / "m" / f"{name}.png"), expected)
+
+
+def test_refinement_and_overlays(segmenter, photos, tmp_path):
+    done = predict_folder(segmenter, photos, tmp_path / "m", overlays=tmp_path / "o")
+    for name in done.written:
+        assert (read_mask(tmp_path / "m" / f"{name}.png") == 2).all()
+        with PilImage.open(photos / f"{name}.png") as photo:
+            size, before = photo.size, np.asarray(photo.convert("RGB")).astype(int)
+        with PilImage.open(tmp_path / "o" / f"{name}.jpg") as over:
+            assert over.size == size
+            assert abs(np.asarray(over).astype(int) - before).mean() > 5
+
+
+def test_one_photo_and_a_folder_in_voc_layout(segmenter, photos, tmp_path):
+    done = predict_folder(segmenter, photos / "x" / "two.v2.png", tmp_path / "m")
+    assert done.written == ("two.v2",)
+    assert read_mask(tmp_path / "m" / "two.v2.png").shape == (20, 70)
+    (tmp_path / "voc").mkdir()
+    photos.rename(tmp_path / "voc" / "JPEGImages")
+    done = predict_folder(segmenter, tmp_path / "voc", tmp_path / "voc-masks")
+    assert done.written == ("one", "x/two.v2", "x/y/three")
+
+
+def test_broken_photos_are_skipped_and_named(segmenter, photos, tmp_path):
+    (photos / "x" / "bad.jpg").write_bytes(b"nothing")
+    done = predict_folder(segmenter, photos, tmp_path / "m")
+    assert len(done.written) == 3
+    ((name, reason),) = done.skipped
+    assert name == "x/bad"
+    assert reason.startswith(f"{photos / 'x' / 'bad.jpg'}: not a picture of a known format")
+
+
+def test_photos_are_safe(segmenter, photos, tmp_path):
+    before = contents(photos)
+    link = tmp_path / "link"
+    link.symlink_to(photos, target_is_directory=True)
+    for out in (photos, link, photos / "x" / ".."):
+        with pytest.raises(DataError, match="a result would replace this photo; change --out"):
+            predict_folder(segmenter, photos, out)
+    with pytest.raises(DataError, match="a result would replace"):
+        predict_folder(segmenter, photos / "one.png", photos)
+    assert contents(photos) == before
+
+
+def test_what_cannot_be_written_is_one_line(segmenter, photos, tmp_path):
+    (tmp_path / "file").write_text("")
+    for folders in (
+        {"out": tmp_path / "file"},
+        {"out": tmp_path / "m", "overlays": tmp_path / "file"},
+    ):
+        with pytest.raises(WorkspaceError, match="file: cannot be used: File exists"):
+            predict_folder(segmenter, photos, **folders)
+    (tmp_path / "m" / "x").write_text("in the way")
+    with pytest.raises(WorkspaceError, match="x: cannot be used: File exists"):
+        predict_folder(segmenter, photos, tmp_path / "m")

@@ -1,0 +1,285 @@
+"""Scores of products, the sample of training photos, and what the gallery shows."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from small_runs import QUICK
+from tagseg.data.audit import audit
+from tagseg.data.dataset import Dataset
+from tagseg.data.ground_truth import GroundTruth
+from tagseg.data.working import WorkingPhotos
+from tagseg.report.page import FOREGROUND_COLOUR, ForegroundIou
+from tagseg.run.progress import Progress
+from tagseg.run.workspace import Workspace
+from tagseg.session import scoring
+from tagseg.session.report import render_report, write_about
+from tagseg.session.scoring import examine, key_of_truth, score_foreground, score_product
+from tagseg.stages.config import TrainingConfig
+from tagseg.stages.context import Run
+from tagseg.stages.outcome import Outcome, Product, Progression, RoundProducts
+
+CLASSES = ("a", "b")
+N = 9
+A_ONLY = np.tile([True, False], (N, 1))
+
+
+@pytest.fixture
+def run(tmp_path):
+    rng = np.random.default_rng(0)
+    pictures = [rng.integers(0, 256, (20, 24, 3), np.uint8) for _ in range(N)]
+    dataset = Dataset.from_arrays(pictures, np.ones((N, 2), bool), CLASSES)
+    settings = {"options": {}, "setup": {}}
+    work = Workspace.open(tmp_path / "run", recipe="toy", settings=settings, classes=CLASSES)
+    with work:
+        yield Run(
+            WorkingPhotos(dataset, 12), "photos", None, "none", SimpleNamespace(), work, Progress()
+        )
+
+
+def truth_of(run: Run, label: int = 1) -> GroundTruth:
+    """Left half background, right half ``label``."""
+    mask = np.zeros((20, 24), np.uint8)
+    mask[:, 12:] = label
+    return GroundTruth(dict.fromkeys(run.photos.names, mask), CLASSES)
+
+
+def outcome_of(labels_of, **more) -> Outcome:
+    return Outcome(None, (Product("guess", "train", labels_of, (), **more),))  # type: ignore[arg-type]
+
+
+def right(index: int) -> np.ndarray:
+    """Right at half size for all photos but the last, where nothing is found."""
+    mask = np.zeros((10, 12), np.uint8)
+    mask[:, 6:] = 1 if index < N - 1 else 0
+    return mask
+
+
+def test_scores_are_of_the_full_size(run):
+    found = examine(run, outcome_of(right), truth_of(run), "t")
+    (score,) = found.scores()
+    pixels = 20 * 12
+    iou = [N * pixels / ((N + 1) * pixels), (N - 1) / N]
+    assert score.iou[:2] == pytest.approx(iou)
+    assert score.iou[2] is None
+    assert score.miou == pytest.approx(np.mean(iou))
+    counts, of = found.confusion()
+    assert of == "guess, train"
+    assert counts.sum() == N * 20 * 24
+    assert found.tag_score() is None
+
+
+def test_foreground_masks_are_scored_as_such(run):
+    """Ground truth of class b is foreground too, where masks tell no classes apart."""
+    (score,) = examine(run, outcome_of(right, by_class=False), truth_of(run, 2), "t").scores()
+    assert score.iou is None
+    assert score.miou == pytest.approx(np.mean([N / (N + 1), (N - 1) / N]))
+    assert score.note == "foreground against background"
+
+
+def class_a_in_half(run: Run) -> Run:
+    """Photos 0, 2, ... are of class a, the others of class b; of photo 1 nothing is known."""
+    dataset = run.photos.dataset
+    tags = np.zeros((N, 2), bool)
+    tags[::2, 0] = tags[1::2, 1] = True
+    known = np.arange(N) != 1
+    tags[~known] = False
+    photos = WorkingPhotos(replace(dataset, tags=tags, known=known), 12)
+    return replace(run, photos=photos)
+
+
+def half_of(share: float) -> np.ndarray:
+    """A mask whose IoU with the right half is ``share``."""
+    mask = np.zeros((20, 24), np.uint8)
+    mask[:, 12 : 12 + round(12 * share)] = 1
+    return mask
+
+
+def by_photo(index: int) -> np.ndarray:
+    return half_of((index + 1) / 12)
+
+
+def test_foreground_is_scored_by_class_of_photo(run):
+    """Photo 1 counts for the class in its ground truth; photo 8 has no object in it."""
+    run, truth = class_a_in_half(run), truth_of(run, 2)
+    masks = {name: truth.labels(name, (20, 24)) for name in truth.names()}
+    masks[run.photos.names[8]] = np.zeros((20, 24), np.uint8)
+    truth = GroundTruth(masks, CLASSES)
+    (score,) = examine(run, outcome_of(by_photo, by_class=False), truth, "t").scores()
+    expected = [np.mean([1, 3, 5, 7]) / 12, np.mean([2, 4, 6, 8]) / 12]
+    assert [found.name for found in score.foreground] == ["a", "b"]
+    assert [found.iou for found in score.foreground] == pytest.approx(expected)
+    assert [found.photos for found in score.foreground] == [4, 4]
+    assert score.foreground_average == pytest.approx(np.mean(expected))
+    assert score.photos == N
+    assert isinstance(score.foreground[0], ForegroundIou)
+
+
+def test_classes_are_not_scored_as_foreground(run):
+    (score,) = examine(run, outcome_of(right), truth_of(run), "t").scores()
+    assert score.foreground == ()
+    assert score.foreground_average is None
+    assert score_foreground(run, outcome_of(right).products[0], None) is None
+
+
+def test_a_class_without_photos_has_no_foreground(run):
+    run = replace(run, photos=WorkingPhotos(replace(run.photos.dataset, tags=A_ONLY), 12))
+    (score,) = examine(run, outcome_of(by_photo, by_class=False), truth_of(run), "t").scores()
+    assert score.foreground[1] == ("b", None, 0)
+    assert score.foreground_average == score.foreground[0].iou
+
+
+def test_photos_of_noise_alone_have_no_foreground(run):
+    (score,) = examine(run, outcome_of(right, by_class=False), truth_of(run, 0), "t").scores()
+    assert score.foreground == (("a", None, 0), ("b", None, 0))
+    assert score.foreground_average is None
+    assert score.miou is not None
+
+
+def test_photos_of_foreground_masks_are_ranked_by_their_foreground(run):
+    product = outcome_of(by_photo, by_class=False).products[0]
+    scored = score_product(run, product, truth_of(run))
+    assert list(scored.photos.values()) == pytest.approx([(i + 1) / 12 for i in range(N)])
+    items = examine(run, outcome_of(by_photo, by_class=False), truth_of(run), "t").gallery()
+    assert [item.name for item in items if item.rank == "best"] == list(run.photos.names[:5:-1])
+    assert {item.measure for item in items} == {"foreground IoU"}
+    assert all(item.foreground for item in items)
+
+
+def two_products(*by_class: bool) -> Outcome:
+    products = [Product(f"by class: {kind}", "train", right, (), kind) for kind in by_class]
+    return Outcome(None, tuple(products))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("by_class", [(True, False), (False, True)])
+def test_the_confusion_is_of_the_last_product_that_tells_classes_apart(run, by_class):
+    """And the gallery's scores are of the last product, whatever it is."""
+    found = examine(run, two_products(*by_class), truth_of(run), "t")
+    counts, of = found.confusion()
+    assert of == "by class: True, train"
+    assert counts.shape == (3, 4)
+    measure = "mIoU" if by_class[-1] else "foreground IoU"
+    assert {(item.measure, item.foreground) for item in found.gallery()} == {(measure, True)}
+
+
+def test_objects_of_any_class_have_a_colour_of_their_own(run):
+    item = examine(run, two_products(True, False), truth_of(run), "t").gallery()[0]
+    by_class, any_class, _ = (picture[-1, -1] for _, picture in item.panels)
+    expected = 0.45 * item.photo[-1, -1] + 0.55 * np.array(FOREGROUND_COLOUR)
+    assert any_class == pytest.approx(expected, abs=1)
+    assert (any_class != by_class).any()
+
+
+def test_foreground_alone_has_no_confusion(run):
+    found = examine(run, outcome_of(right, by_class=False), truth_of(run), "t")
+    assert found.confusion() == (None, "")
+
+
+def test_findings_of_older_runs_can_be_read(run):
+    """They have no foreground per class, and their gallery does not say what its scores are."""
+    found = examine(run, outcome_of(right, by_class=False), truth_of(run), "t")
+    stage = found.stage
+    rows = [
+        {key: value for key, value in row.items() if not key.startswith("foreground")}
+        for row in stage.load_json("scores")
+    ]
+    entries = [
+        {key: value for key, value in entry.items() if key not in ("measure", "foreground")}
+        for entry in stage.load_json("gallery")
+    ]
+    with run.stage("old", {}, []) as old:
+        old.save_json("scores", rows)
+        old.save_json("gallery", entries)
+        store, kept = old.maps("gallery"), stage.maps("gallery")
+        for entry in entries:
+            store.put(entry["key"], **kept.get(entry["key"]))
+    findings = scoring.Findings(old)
+    (score,) = findings.scores()
+    assert score == replace(found.scores()[0], foreground=(), foreground_average=None)
+    assert {(item.measure, item.foreground) for item in findings.gallery()} == {("mIoU", False)}
+
+
+@pytest.mark.parametrize("rounds", [0, 3])
+def test_the_report_of_a_run_without_classes(run, rounds):
+    products = [Product("coarse masks", "train", right, (), by_class=False)]
+    entries = []
+    for number in range(1, rounds + 1):
+        title = f"masks of the photos, round {number}"
+        product = Product(title, "train", by_photo, (), by_class=False)
+        entries.append(RoundProducts(number, 0.8 if number > 1 else None, (product,)))
+        products.append(product)
+    progression = Progression(tuple(entries), "That was asked for.") if rounds else None
+    outcome = Outcome(None, tuple(products), progression=progression)  # type: ignore[arg-type]
+    scores = examine(run, outcome, truth_of(run), "t").scores()
+    write_about(run, "", TrainingConfig(), audit(run.photos.dataset), outcome, "tagseg train")
+    page = render_report(run.workspace.folder).read_text()
+    for section in ("quality", "foreground", "gallery", "run"):
+        assert f'<section id="{section}"' in page
+    for section in ("classes", "confusion", "seeds", "training"):
+        assert f'id="{section}"' not in page
+        assert f'href="#{section}"' not in page
+    assert ('<section id="rounds"' in page) == bool(rounds)
+    assert page.count("foreground against background") == len(scores) == 1 + rounds
+    assert "· foreground IoU" in page
+    assert "· mIoU" not in page
+
+
+def test_a_sample_of_many_training_photos(run, monkeypatch):
+    monkeypatch.setattr(scoring, "_MOST_TRAINING_PHOTOS", 4)
+    asked = []
+
+    def labels(index: int) -> np.ndarray:
+        asked.append(index)
+        return right(index)
+
+    (score,) = examine(run, outcome_of(labels), truth_of(run), "t").scores()
+    assert score.photos == 4
+    assert {0, 8} <= set(asked) < set(range(N))
+
+
+def test_the_gallery_shows_the_best_and_the_worst(run):
+    found = examine(run, outcome_of(right), truth_of(run), "t")
+    items = found.gallery()
+    assert items[-1].rank == "worst"
+    assert run.photos.names[N - 1] in {i.name for i in items if i.rank == "worst"}
+    assert len({item.name for item in items}) == len(items)
+    for item in items:
+        assert [title for title, _ in item.panels] == ["guess", "ground truth"]
+
+
+def test_without_ground_truth_there_is_a_sample(run):
+    found = examine(run, outcome_of(right), None, "none")
+    assert found.scores() == []
+    assert found.confusion() == (None, "")
+    assert {item.rank for item in found.gallery()} == {"sample"}
+    assert len(found.gallery()) == 8
+
+
+def test_the_key_of_the_ground_truth(tmp_path):
+    from tagseg.data.images import write_mask
+
+    assert key_of_truth(None) == "no ground truth"
+    mask = np.zeros((4, 5), np.uint8)
+    write_mask(tmp_path / "a.png", mask)
+    first = key_of_truth(GroundTruth(tmp_path, CLASSES))
+    assert key_of_truth(GroundTruth(tmp_path, CLASSES)) == first
+    write_mask(tmp_path / "b.png", mask)
+    assert key_of_truth(GroundTruth(tmp_path, CLASSES)) != first
+    one, other = ({"a": mask + k} for k in (0, 1))
+    assert key_of_truth(GroundTruth(one, CLASSES)) != key_of_truth(GroundTruth(other, CLASSES))
+
+
+def test_average_precision_of_the_tag_classifier(go, photos):
+    """Only with validation tags; a class without a positive photo has none."""
+    result = go("cam_baseline")
+    findings = scoring.Findings(result._workspace.finished("findings"))
+    score = findings.tag_score()
+    assert score.photos == len(photos.val)
+    known = [value for value in score.average_precision if value is not None]
+    assert score.mean == pytest.approx(np.mean(known))
+    assert score.average_precision[-1] is None  # there is no unicorn
+    assert QUICK["photo_side"] == 64

@@ -1,0 +1,347 @@
+"""Whole runs from Python: odd data, what is refused, and what is kept."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import tagseg
+from small_runs import N_TRAIN, OPTIONS, QUICK, finished_stages, options
+from tagseg.data.dataset import Dataset
+from tagseg.data.ground_truth import GroundTruth
+from tagseg.data.images import read_mask
+from tagseg.data.scenes import SCENES, scene_dataset
+from tagseg.errors import ConfigError, DataError, MaskError, TagError, TagsegError, WorkspaceError
+from tagseg.run.progress import Progress
+from tagseg.run.workspace import Workspace
+from tagseg.session.export import load_segmenter
+from tagseg.session.report import render_report
+from tagseg.session.train import check_data, train
+from tagseg.stages.config import TrainingConfig
+
+
+@pytest.fixture(scope="module")
+def scenes() -> tuple[Dataset, dict[str, np.ndarray]]:
+    return scene_dataset(SCENES, 12, height=64, width=80)
+
+
+SMALL = TrainingConfig(photo_side=64)
+
+
+def quick(dataset: Dataset, recipe: str = "cam_baseline", **more: object) -> tagseg.Result:
+    return train(dataset, recipe, QUICK, **{"options": OPTIONS, **more})
+
+
+def test_one_class(scenes):
+    dataset, labels = scenes
+    one = Dataset.from_arrays(
+        dataset.sources, dataset.tags[:, :1] | True, ("thing",), dataset.names
+    )
+    truth = GroundTruth({n: (m > 0).astype(np.uint8) for n, m in labels.items()}, ("thing",))
+    for recipe in ("builtin_priors", "cam_baseline", "full_supervision"):
+        result = quick(one, recipe, ground_truth=truth, val=one.names[:3])
+        assert result.segmenter.classes == ("thing",)
+        assert all(len(score.iou) == 2 for score in result.scores if score.iou)
+
+
+@pytest.mark.parametrize("recipe", ["builtin_priors", "cam_baseline"])
+def test_one_photo(scenes, recipe):
+    dataset = scenes[0].subset([0])
+    result = quick(dataset, recipe)
+    assert read_mask(result.masks / f"{dataset.names[0]}.png").shape == (64, 80)
+
+
+@pytest.mark.parametrize("recipe", ["builtin_priors", "cam_baseline"])
+def test_photos_of_nothing_at_all(scenes, recipe):
+    """All photos are negatives: nothing to learn, but no crash and no invented objects."""
+    dataset, labels = scenes
+    nothing = replace(dataset, tags=np.zeros_like(dataset.tags))
+    empty = {name: np.zeros_like(mask) for name, mask in labels.items()}
+    result = quick(
+        nothing,
+        recipe,
+        val=dataset.names[:3],
+        ground_truth=GroundTruth(empty, dataset.classes),
+    )
+    masks = sorted(result.masks.iterdir())
+    assert len(masks) == 9
+    assert not any(read_mask(path).any() for path in masks)
+    assert "photos" in result.report.read_text()
+
+
+def test_ground_truth_of_nothing_but_255(scenes):
+    """Scores that are not defined are None, and the report says so."""
+    dataset, labels = scenes
+    blank = {name: np.full_like(mask, 255) for name, mask in labels.items()}
+    result = quick(dataset, ground_truth=GroundTruth(blank, dataset.classes))
+    assert {score.miou for score in result.scores} == {None}
+    assert result.report.is_file()
+
+
+def test_ground_truth_of_some_photos(scenes):
+    dataset, labels = scenes
+    some = dict(list(labels.items())[:5])
+    truth = GroundTruth(some, dataset.classes)
+    result = quick(dataset, val=dataset.names[:3], ground_truth=truth)
+    assert {(s.split, s.photos) for s in result.scores} == {("val", 3), ("train", 2)}
+
+
+def test_unknown_tags_teach_nothing(scenes):
+    """A photo whose tags are unknown trains no network, whatever it shows, but gets its mask."""
+    dataset, _ = scenes
+    known = np.ones(12, bool)
+    known[4] = False
+    tags = dataset.tags.copy()
+    tags[4] = False
+    unknown = replace(dataset, known=known, tags=tags)
+    pictures = list(dataset.sources)
+    pictures[4] = 255 - pictures[4]
+    other = replace(unknown, sources=tuple(pictures))
+    for recipe in ("cam_baseline", "builtin_priors"):
+        one, two = quick(unknown, recipe), quick(other, recipe)
+        a, b = (r.segmenter.net.state_dict() for r in (one, two))
+        assert all(torch.equal(a[k], b[k]) for k in a)
+        assert (one.masks / f"{dataset.names[4]}.png").is_file()
+
+
+def test_unreadable_photos_are_left_out(photos, go, tmp_path):
+    folder = tmp_path / "photos"
+    names = photos.dataset.names[:10]
+    sources = []
+    for name in names:
+        path = folder / f"{name}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(photos.dataset.sources[photos.dataset.names.index(name)], path)
+        sources.append(path)
+    sources[3].write_bytes(b"oh")
+    dataset = replace(photos.dataset.select(names), sources=tuple(sources))
+    with pytest.raises(DataError, match=r"1 of 10 photos cannot be used: .* --allow-skipped 0.10"):
+        quick(dataset)
+    result = quick(dataset, options=options(allow_skipped=0.1))
+    assert [name for name, _ in result.audit.skipped] == [names[3]]
+    assert not (result.masks / f"{names[3]}.png").exists()
+    assert "not a picture" in result.report.read_text()
+
+
+def test_the_keys_of_checked_photos_are_those_that_a_run_is_made_from(photos, finished):
+    data = check_data(photos.dataset, photos.val, SMALL, OPTIONS, Progress())
+    assert data.photos.names == photos.train
+    assert data.val is not None
+    assert data.val.names == photos.val
+    assert data.photos.side == data.val.side == 64
+    assert {data.photos_key, data.val_key} < Workspace.read(finished).outer_inputs()
+    fewer = check_data(photos.dataset, photos.val[1:], SMALL, OPTIONS, Progress())
+    assert fewer.photos_key != data.photos_key
+    assert check_data(photos.dataset, (), SMALL, OPTIONS, Progress()).val is None
+
+
+def test_val_photos_are_never_trained_on(photos, go):
+    """Other pixels in the validation photos, the same network."""
+    pictures = [photos.dataset.image(i) for i in range(len(photos.dataset))]
+    for i in range(N_TRAIN, len(pictures)):
+        pictures[i] = 255 - pictures[i]
+    other = replace(photos.dataset, sources=tuple(pictures))
+    one = go("builtin_priors", ground_truth=None)
+    two = train(other, "builtin_priors", QUICK, val=photos.val, options=OPTIONS)
+    a, b = (r.segmenter.net.state_dict() for r in (one, two))
+    assert all(torch.equal(a[k], b[k]) for k in a)
+
+
+def test_loading_workers_change_nothing(scenes):
+    one, two = (quick(scenes[0], options=options(workers=n)) for n in (0, 1))
+    a, b = (r.segmenter.net.state_dict() for r in (one, two))
+    assert all(torch.equal(a[k], b[k]) for k in a)
+
+
+@pytest.mark.parametrize(
+    ("changed", "line"),
+    [
+        ({"seed": -1}, "seed is -1; use 0 to 9223372036854775807"),
+        ({"seed": 1 << 63}, "seed is 9223372036854775808; use 0 to"),
+        ({"workers": -1}, "workers is -1; use 0 or more"),
+        ({"threads": 0}, "threads is 0; use 1 or more"),
+        ({"allow_skipped": -0.1}, "allow_skipped is -0.1; use a part, 0 to 1"),
+        ({"allow_skipped": float("nan")}, "allow_skipped is nan; use a part, 0 to 1"),
+        ({"allow_skipped": 2}, "allow_skipped is 2; use a part, 0 to 1"),
+    ],
+)
+def test_options_that_do_not_fit(changed, line):
+    with pytest.raises(ConfigError) as caught:
+        options(**changed)
+    assert str(caught.value).startswith(line)
+
+
+def test_the_largest_seed_works(scenes):
+    assert quick(scenes[0], options=options(seed=(1 << 63) - 1)).segmenter
+
+
+@pytest.mark.parametrize(
+    ("wrong", "error", "line"),
+    [
+        ({"options": options(backbone="vgg")}, ConfigError, "there is no backbone 'vgg'; did you"),
+        ({"options": options(device="tpu")}, ConfigError, "device 'tpu' does not exist; use auto"),
+        ({"options": options(precision="x")}, ConfigError, "precision 'x' does not exist; use"),
+        ({"val": ["nobody"]}, DataError, "1 validation photos are not among the photos: nobody"),
+        ({"recipe": "cam"}, ConfigError, "there is no recipe 'cam'; "),
+        ({"recipe": "full_supervision"}, ConfigError, "full_supervision needs ground truth; give"),
+    ],
+)
+def test_refused_before_anything_is_written(scenes, tmp_path, wrong, error, line):
+    with pytest.raises(error) as caught:
+        quick(scenes[0], **wrong, out=tmp_path / "run")
+    assert str(caught.value).startswith(line)
+    assert not (tmp_path / "run").exists()
+
+
+def test_data_refused_before_anything_is_written(scenes, tmp_path):
+    dataset, labels = scenes
+    unknown = replace(dataset, known=np.zeros(12, bool))
+    others = GroundTruth({"x": labels[dataset.names[0]]}, dataset.classes)
+    most = GroundTruth({n: labels[n] for n in dataset.names[1:]}, dataset.classes)
+    cases = [
+        (DataError, "all photos are for validation", dataset, {"val": dataset.names}),
+        (DataError, "no training photo can be used and has known tags", unknown, {}),
+        (MaskError, "no photo has ground truth", dataset, {"ground_truth": others}),
+        (
+            MaskError,
+            f"1 of 12 training photos have no ground truth: {dataset.names[0]}",
+            dataset,
+            {"ground_truth": most, "recipe": "full_supervision"},
+        ),
+    ]
+    for error, line, photos, more in cases:
+        with pytest.raises(error) as caught:
+            quick(photos, **more, out=tmp_path / "run")
+        assert str(caught.value).startswith(line)
+        assert not (tmp_path / "run").exists()
+    with pytest.raises((DataError, TagError)):
+        quick(dataset.subset([]), out=tmp_path / "run")
+
+
+def test_full_supervision_may_leave_validation_photos_unlabelled(scenes):
+    dataset, labels = scenes
+    truth = GroundTruth({n: labels[n] for n in dataset.names[3:]}, dataset.classes)
+    result = quick(dataset, "full_supervision", ground_truth=truth, val=dataset.names[:3])
+    assert {score.split for score in result.scores} == {"train"}
+
+
+def test_percentage_of_full_supervision(photos, go, tmp_path):
+    upper = go("full_supervision", out=tmp_path / "upper")
+    run = go("cam_baseline", out=tmp_path / "run", full_supervision=upper.folder)
+    full = [s.miou for s in upper.scores if s.split == "val"][-1]
+    text = re.sub(r"\s+", " ", run.report.read_text())
+    assert f"reaches {100 * full:.1f} % mIoU on val" in text
+    # It is remembered, but not for other validation photos, to which it says nothing.
+    again = go("cam_baseline", out=tmp_path / "run")
+    assert "Full supervision" in again.report.read_text()
+    fewer = {"val": photos.val[:4], "out": tmp_path / "run"}
+    assert "Full supervision" not in go("cam_baseline", **fewer).report.read_text()
+    before = finished_stages(tmp_path / "run")
+    with pytest.raises(ConfigError, match="upper: was scored on other validation photos; give a"):
+        go("cam_baseline", **fewer, full_supervision=upper.folder)
+    assert finished_stages(tmp_path / "run") == before
+
+
+def test_a_wrong_reference_is_told_before_training(go, tmp_path):
+    lower = go("cam_baseline", out=tmp_path / "lower").folder
+    unscored = go("full_supervision", val=(), out=tmp_path / "unscored").folder
+    for folder, line in (
+        (tmp_path / "none", "holds no finished run; finish it: tagseg train"),
+        (lower, "is a run of cam_baseline; give one of full_supervision"),
+        (unscored, "has no scores on val; train it with --val"),
+    ):
+        with pytest.raises(TagsegError) as caught:
+            go("builtin_priors", full_supervision=folder, out=tmp_path / "run")
+        assert str(caught.value).startswith(f"{folder}: {line}")
+        assert not (tmp_path / "run").exists()
+
+
+@pytest.fixture(scope="module")
+def finished(go, tmp_path_factory) -> Path:
+    return go("cam_baseline", out=tmp_path_factory.mktemp("runs") / "run").folder
+
+
+def test_the_report_of_a_moved_run(finished, tmp_path):
+    moved = Path(shutil.copytree(finished, tmp_path / "moved"))
+    (moved / "report.html").unlink()
+    path = render_report(moved)
+    assert path == moved / "report.html"
+    assert path.read_bytes() == (finished / "report.html").read_bytes()
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", "{}", '{"recipe": "cam_baseline"}', "null"])
+def test_a_damaged_record_of_the_run(finished, go, tmp_path, content):
+    folder = Path(shutil.copytree(finished, tmp_path / "run"))
+    (folder / "run.json").write_text(content)
+    with pytest.raises(WorkspaceError, match=r"run.json: is damaged.*; (run tagseg|delete it)"):
+        render_report(folder)
+    before = finished_stages(folder)
+    go("cam_baseline", out=folder)  # as the advice is
+    assert finished_stages(folder) == before
+    assert render_report(folder).read_text().count("<h1") == 1
+
+
+def test_the_report_of_an_unfinished_run(finished, tmp_path):
+    folder = Path(shutil.copytree(finished, tmp_path / "run"))
+    (folder / "run.json").unlink()
+    with pytest.raises(WorkspaceError, match="holds no finished run; finish it: tagseg train"):
+        render_report(folder)
+
+
+def test_a_damaged_stage_is_made_again(photos, finished, go, tmp_path):
+    folder = Path(shutil.copytree(finished, tmp_path / "run"))
+    mask = next(folder.glob("stages/*-masks/masks/**/*.png"))
+    content = mask.read_bytes()
+    mask.write_bytes(content[:-20])
+    before = finished_stages(folder)
+    result = go("cam_baseline", out=folder)
+    after = finished_stages(folder)
+    assert {name for name in after if after[name] != before[name]} == {"masks"}
+    assert (result.masks / mask.relative_to(next(folder.glob("stages/*-masks/masks")))).exists()
+    assert mask.read_bytes() == content
+
+
+def test_the_masks_of_a_killed_run_hold_no_leavings(finished, go, tmp_path):
+    """A mask that was being written when the run was killed is not among the masks."""
+    folder = Path(shutil.copytree(finished, tmp_path / "run"))
+    stage = next(folder.glob("stages/[0-9][0-9]-masks"))
+    manifest = json.loads((stage / "manifest.json").read_text())
+    (stage / "manifest.json").unlink()
+    started = {"record": manifest["record"], "seconds": 1.0, "began": 0.0}
+    (stage / "started.json").write_text(json.dumps(started))
+    (stage / "masks" / ".tmp-train_1.png").write_bytes(b"half a mask")
+    (stage / "masks" / "train_1.png").unlink()
+    go("cam_baseline", out=folder)
+    again = json.loads((stage / "manifest.json").read_text())
+    assert again["artefacts"] == manifest["artefacts"]
+    assert not [p for p in folder.rglob("*") if p.name.startswith(".") and p.name != ".lock"]
+
+
+def test_load_segmenter_from_a_folder_and_from_its_file(finished):
+    file = next(finished.glob("stages/*-export/segmenter.safetensors"))
+    image = np.random.default_rng(0).integers(0, 256, (30, 41, 3), np.uint8)
+    one, two = (load_segmenter(s, device="cpu") for s in (finished, str(file)))
+    assert np.array_equal(one.predict(image), two.predict(image))
+    with pytest.raises(ConfigError, match="device 'x' does not exist"):
+        load_segmenter(finished, device="x")
+
+
+def test_a_read_only_picture_can_be_predicted(finished):
+    """What numpy.asarray makes of a Pillow image is not writable."""
+    image = np.zeros((20, 30, 3), np.uint8)
+    image.flags.writeable = False
+    assert load_segmenter(finished, device="cpu").predict(image).shape == (20, 30)
+
+
+def test_the_public_names():
+    assert {name for name in tagseg.__all__ if not hasattr(tagseg, name)} == set()
+    assert tagseg.train is train
+    with pytest.raises(AttributeError, match="has no attribute 'trian'"):
+        tagseg.trian

@@ -1,0 +1,596 @@
+"""Saliency maps of a run's photos, from each of their sources."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import replace
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image as PilImage
+from rich.console import Console
+
+from guided_runs import FEW, LINE, few_photos, open_run, write_boxes, write_maps
+from small_runs import finished_stages
+from tagseg.data.boxes import read_boxes
+from tagseg.data.images import decode_mask
+from tagseg.data.saliency_maps import SaliencyFolder
+from tagseg.errors import ConfigError, DataError, TagsegError, WeightsError
+from tagseg.nets.aspp import AsppNet
+from tagseg.nets.student import StudentNet
+from tagseg.priors.saliency.drfi import drfi_saliency, shipped_forest, training_rows
+from tagseg.priors.saliency.forest import RegionForest
+from tagseg.priors.saliency.minimum_barrier import minimum_barrier_saliency
+from tagseg.priors.student import load_student, save_student, student_saliency
+from tagseg.recipes.coarse_to_fine.recipe import Config as RecursionConfig
+from tagseg.recipes.guided.config import Config
+from tagseg.recipes.mcof.config import Config as MiningConfig
+from tagseg.refine.box_masks import object_mask
+from tagseg.run.progress import Progress
+from tagseg.session.train import make_config
+from tagseg.stages import saliency as photo_saliency
+from tagseg.stages.priors import activation_prior
+from tagseg.stages.saliency import PhotoSaliency
+
+LEVEL = 0.5 / 255 + 1e-6  # what stored maps may be off by
+
+
+def config_of(**changed: Any) -> Any:
+    return make_config(Config, {**FEW, "saliency_iterations": 3, **changed})
+
+
+@pytest.fixture(scope="module")
+def few(photos) -> Any:
+    return few_photos(photos)
+
+
+@pytest.fixture(scope="module")
+def boxes(tmp_path_factory) -> Path:
+    return write_boxes(tmp_path_factory.mktemp("boxes") / "set")
+
+
+@pytest.fixture(scope="module")
+def maps(few, photos, tmp_path_factory) -> Path:
+    return write_maps(tmp_path_factory.mktemp("maps"), few, photos)
+
+
+@pytest.fixture
+def run(few, photos, tmp_path):
+    with open_run(few, tmp_path / "run", val=photos.val[:2]) as run:
+        yield run
+
+
+# Which source
+
+
+@pytest.mark.parametrize(
+    ("given", "source"),
+    [
+        ({}, "barrier"),
+        ({"boxes": "b.csv"}, "boxes"),
+        ({"boxes": "b.csv", "box_photos": "p"}, "boxes"),
+        ({"saliency_maps": "m"}, "folder"),
+        ({"saliency": "boxes", "boxes": "b.csv"}, "boxes"),
+        ({"saliency": "folder", "saliency_maps": "m"}, "folder"),
+        ({"saliency": "activations"}, "activations"),
+        ({"saliency": "barrier"}, "barrier"),
+        ({"saliency": "drfi"}, "drfi"),
+        ({"saliency_forest": "f"}, "drfi"),
+        ({"saliency": "drfi", "saliency_forest": "f"}, "drfi"),
+        ({"saliency": "student"}, "student"),
+        ({"student": "s"}, "student"),
+        ({"saliency": "student", "student": "s"}, "student"),
+    ],
+)
+def test_where_maps_come_from(given, source):
+    """Each recipe's own paper decides where nothing is said."""
+    assert Config(**given).saliency_source() == source
+    assert MiningConfig(**given).saliency_source() == (source if given else "drfi")
+    assert RecursionConfig(**given).saliency_source() == (source if given else "student")
+
+
+@pytest.mark.parametrize(
+    ("given", "line"),
+    [
+        ({"saliency": "boxes"}, "saliency=boxes has nothing to read; give --boxes FILE"),
+        ({"saliency": "folder"}, "saliency=folder has nothing to read; give --saliency DIR"),
+        (
+            {"boxes": "b", "saliency_maps": "m"},
+            "--saliency is given, but saliency comes from boxes; leave one of the two out",
+        ),
+        (
+            {"saliency": "barrier", "boxes": "b"},
+            "--boxes is given, but saliency comes from barrier; leave one of the two out",
+        ),
+        ({"saliency": "activations", "saliency_maps": "m"}, "--saliency is given, but saliency"),
+        ({"saliency": "folder", "boxes": "b"}, "--boxes is given, but saliency comes from folder"),
+        ({"box_photos": "p"}, "--box-photos is given without --boxes; give --boxes FILE"),
+        ({"box_photos": "p", "saliency_maps": "m"}, "--box-photos is given without --boxes"),
+        (
+            {"saliency": "drfi", "saliency_maps": "m"},
+            "--saliency is given, but saliency comes from drfi; leave one of the two out",
+        ),
+        (
+            {"saliency": "barrier", "saliency_forest": "f"},
+            "saliency_forest is given, but saliency comes from barrier; leave one of the two out",
+        ),
+        ({"boxes": "b", "saliency_forest": "f"}, "saliency_forest is given, but saliency comes"),
+        (
+            {"saliency": "barrier", "student": "s"},
+            "student is given, but saliency comes from barrier; leave one of the two out",
+        ),
+        (
+            {"saliency_maps": "m", "student": "s"},
+            "student is given, but saliency comes from folder",
+        ),
+        (
+            {"saliency_forest": "f", "student": "s"},
+            "student is given, but saliency comes from drfi; leave one of the two out",
+        ),
+        (
+            {"saliency": "student", "saliency_maps": "m"},
+            "--saliency is given, but saliency comes from student; leave one of the two out",
+        ),
+        ({"saliency": "student", "boxes": "b"}, "--boxes is given, but saliency comes from stud"),
+    ],
+)
+@pytest.mark.parametrize(
+    "kind", [Config, MiningConfig, RecursionConfig], ids=lambda k: k.__module__
+)
+def test_files_that_are_missing_or_of_no_use(kind, given, line):
+    flag = "--coarse-masks" if kind is RecursionConfig else "--saliency"  # the paper's own word
+    with pytest.raises(ConfigError) as caught:
+        kind(**given)
+    assert str(caught.value).startswith(line.replace("--saliency", flag))
+
+
+def test_seeds_alone_need_no_saliency_whatever_is_given():
+    """Rows of the tables change the guide of a run that had boxes."""
+    Config(guide="seeds", boxes="b.csv")
+
+
+# Without training
+
+
+@pytest.mark.parametrize("split", ["train", "val"])
+def test_minimum_barrier(run, split):
+    read, stage = PhotoSaliency(run, config_of()).maps(split)
+    photos, _, prefix = run.part(split)
+    assert stage.name == f"{prefix}saliency"
+    for index in range(len(photos)):
+        expected = minimum_barrier_saliency(photos.image(index))
+        found = read(index)
+        assert (found.dtype, found.shape) == (np.float32, expected.shape)
+        np.testing.assert_allclose(found, expected, atol=LEVEL)
+
+
+def test_activations(run):
+    read, stage = PhotoSaliency(run, config_of(saliency="activations")).maps()
+    expected, same = activation_prior(run, config_of())
+    assert stage is same
+    for index in range(len(run.photos)):
+        np.testing.assert_array_equal(read(index), expected(index))
+
+
+# A forest
+
+
+@pytest.fixture(scope="module")
+def forest(few, photos, tmp_path_factory) -> Path:
+    """The file of a small forest that was taught by two photos."""
+    rows = [
+        training_rows(few.image(index), (photos.labels[few.names[index]] > 0).astype(np.uint8))
+        for index in (2, 3)
+    ]
+    features, targets = (np.concatenate(parts) for parts in zip(*rows, strict=True))
+    path = tmp_path_factory.mktemp("forest") / "forest.safetensors"
+    RegionForest.fit(features, targets, trees=3).save(path)
+    return path
+
+
+@pytest.mark.parametrize("split", ["train", "val"])
+def test_maps_of_a_forest(run, forest, split):
+    """DRFI (Jiang et al. 2013) at working size, of odd photos, too."""
+    saliency = PhotoSaliency(run, config_of(saliency_forest=str(forest)))
+    read, stage = saliency.maps(split)
+    photos, _, prefix = run.part(split)
+    assert stage.name == f"{prefix}saliency"
+    loaded, spread = RegionForest.load(forest), 0.0
+    for index in range(len(photos)):
+        expected = drfi_saliency(photos.image(index), loaded)
+        found = read(index)
+        assert (found.dtype, found.shape) == (np.float32, expected.shape)
+        np.testing.assert_allclose(found, expected, atol=LEVEL)
+        spread = max(spread, float(np.ptp(found)))
+    assert spread > 0.9
+    assert saliency.curves == []
+
+
+def test_what_the_maps_of_a_forest_depend_on(few, forest, tmp_path, monkeypatch):
+    """On the trees, not on where their file lies or what it tells about them."""
+    made: list[str] = []
+
+    def flat(image: Any, forest: Any, settings: Any) -> Any:
+        made.append(forest.digest)
+        return np.zeros(image.shape[:2], np.float32)
+
+    monkeypatch.setattr(photo_saliency, "drfi_saliency", flat)
+    out = tmp_path / "run"
+
+    def remade(path: Path, kind: Any = Config) -> bool:
+        made.clear()
+        config = make_config(kind, {**FEW, "saliency_forest": str(path)})
+        with open_run(few, out) as run:
+            PhotoSaliency(run, config).maps()
+        assert set(made) <= {RegionForest.load(path).digest}
+        return bool(made)
+
+    assert remade(forest)
+    assert not remade(forest)
+    moved = Path(shutil.copy(forest, tmp_path / "f.safetensors"))
+    assert not remade(moved)
+    assert not remade(moved, MiningConfig)
+    loaded = RegionForest.load(forest)
+    replace(loaded, about={"told": "anew"}).save(moved)
+    assert not remade(moved)
+    replace(loaded, number=loaded.number / 2).save(moved)
+    assert remade(moved)
+
+
+@pytest.mark.parametrize("kind", [Config, MiningConfig], ids=["guided", "mcof"])
+@pytest.mark.parametrize("content", [None, b"", b"oh no, this is no forest", "half"])
+def test_a_forest_that_cannot_be_read_shows_at_once(run, forest, tmp_path, kind, content):
+    path = tmp_path / "forest.safetensors"
+    if content == "half":
+        content = forest.read_bytes()[: forest.stat().st_size // 2]
+    if content is not None:
+        path.write_bytes(content)
+    config = make_config(kind, {**FEW, "saliency_forest": str(path)})
+    with pytest.raises(WeightsError) as caught:
+        PhotoSaliency(run, config)
+    assert str(caught.value).startswith(f"{path}: ")
+    assert "\n" not in str(caught.value)
+    assert finished_stages(run.workspace.folder) == {}
+
+
+def test_the_forest_that_comes_with_tagseg(run, monkeypatch):
+    """Where none is given; a package that is not whole shows at once."""
+    mining = make_config(MiningConfig, FEW)
+    for config in (mining, config_of(saliency="drfi")):
+        saliency = PhotoSaliency(run, config)
+        assert saliency.source == "drfi"
+        assert saliency.forest is not None
+        assert saliency.forest.digest == shipped_forest().digest
+    monkeypatch.setattr("tagseg.priors.saliency.drfi._SHIPPED", "no_such.safetensors")
+    monkeypatch.setattr(photo_saliency, "shipped_forest", shipped_forest.__wrapped__)
+    with pytest.raises(WeightsError, match=r"no_such\.safetensors"):
+        PhotoSaliency(run, mining)
+
+
+# A student
+
+
+def save_small(path: Path, seed: int = 0) -> Path:
+    torch.manual_seed(seed)
+    net = StudentNet(width=4, last=1, branch=2, rank=4)
+    torch.nn.init.uniform_(net.mask[1].bias, -0.5, 1.5)
+    save_student(net, path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def student(tmp_path_factory) -> Path:
+    """The file of a tiny student that was taught nothing."""
+    return save_small(tmp_path_factory.mktemp("student") / "student.safetensors")
+
+
+@pytest.mark.parametrize("split", ["train", "val"])
+def test_maps_of_a_student(run, student, split):
+    """Jing et al. 2018, III-B, at working size, of odd photos, too."""
+    saliency = PhotoSaliency(run, config_of(student=str(student)))
+    read, stage = saliency.maps(split)
+    photos, _, prefix = run.part(split)
+    assert stage.name == f"{prefix}saliency"
+    net, spread = load_student(student), 0.0
+    for index in range(len(photos)):
+        expected = student_saliency(net, photos.image(index))
+        found = read(index)
+        assert (found.dtype, found.shape) == (np.float32, expected.shape)
+        np.testing.assert_allclose(found, expected, atol=LEVEL + 1e-3)
+        spread = max(spread, float(np.ptp(found)))
+    assert spread > 0.9
+    assert saliency.curves == []
+
+
+def test_what_the_maps_of_a_student_depend_on(few, student, tmp_path):
+    """On its weights, and not on where their file lies."""
+    out = tmp_path / "run"
+
+    def remade(path: Path, kind: Any = RecursionConfig) -> bool:
+        before = finished_stages(out).get("saliency")
+        with open_run(few, out) as run:
+            PhotoSaliency(run, make_config(kind, {**FEW, "student": str(path)})).maps()
+        return finished_stages(out)["saliency"] != before
+
+    assert remade(student)
+    assert not remade(student)
+    moved = Path(shutil.copy(student, tmp_path / "s.safetensors"))
+    assert not remade(moved)
+    assert not remade(moved, Config)
+    assert remade(save_small(moved, seed=1))
+
+
+def test_students_maps_are_made_in_batches(run, student, monkeypatch):
+    """Every photo has its own map, also where a run was cut short."""
+    monkeypatch.setattr(photo_saliency, "_BATCH", 2)
+    real, calls = photo_saliency.student_saliencies, iter(range(1000))
+
+    def cut(net: Any, images: Any) -> Any:
+        if next(calls) == 2:
+            raise KeyboardInterrupt
+        return real(net, images)
+
+    monkeypatch.setattr(photo_saliency, "student_saliencies", cut)
+    config = config_of(student=str(student))
+    with pytest.raises(KeyboardInterrupt):
+        PhotoSaliency(run, config).maps("train")
+    read, _ = PhotoSaliency(run, config).maps("train")
+    net = load_student(student)
+    for index in range(len(run.photos)):
+        expected = student_saliency(net, run.photos.image(index))
+        np.testing.assert_allclose(read(index), expected, atol=LEVEL + 1e-3)
+
+
+@pytest.mark.parametrize("content", [None, b"", b"oh no, this is no student", "half"])
+def test_a_student_that_cannot_be_read_shows_at_once(run, student, tmp_path, content):
+    path = tmp_path / "student.safetensors"
+    if content == "half":
+        content = student.read_bytes()[: student.stat().st_size // 2]
+    if content is not None:
+        path.write_bytes(content)
+    config = make_config(RecursionConfig, {**FEW, "student": str(path)})
+    with pytest.raises(WeightsError) as caught:
+        PhotoSaliency(run, config)
+    assert str(caught.value).startswith(f"{path}: ")
+    assert "\n" not in str(caught.value)
+    assert finished_stages(run.workspace.folder) == {}
+
+
+def test_a_forest_is_no_student_and_the_other_way_round(run, student, forest):
+    with pytest.raises(WeightsError, match=str(forest)):
+        PhotoSaliency(run, config_of(student=str(forest)))
+    with pytest.raises(WeightsError, match=str(student)):
+        PhotoSaliency(run, config_of(saliency_forest=str(student)))
+
+
+def test_the_student_that_comes_with_tagseg(run, student, monkeypatch):
+    """Where none is given."""
+    monkeypatch.setattr(photo_saliency, "shipped_student", lambda: load_student(student))
+    for config in (make_config(RecursionConfig, FEW), config_of(saliency="student")):
+        saliency = PhotoSaliency(run, config)
+        assert saliency.source == "student"
+        assert saliency.student is not None
+        assert saliency.student.digest == load_student(student).digest
+
+
+# A folder
+
+
+def test_maps_of_a_folder_at_working_size(run, maps):
+    saliency = PhotoSaliency(run, config_of(saliency_maps=str(maps)))
+    read, stage = saliency.maps()
+    folder, seen = SaliencyFolder(maps), 0.0
+    for index, name in enumerate(run.photos.names):
+        shape = run.photos.image(index).shape[:2]
+        found = read(index)
+        assert (found.dtype, found.shape) == (np.float32, shape)
+        np.testing.assert_allclose(found, folder.map(name, shape), atol=LEVEL)
+        seen = max(seen, float(np.ptp(found)))
+    assert seen > 0.3
+    assert saliency.curves == []
+    assert "saliency" in stage.name
+
+
+def remade(few: Any, out: Path, folder: Path, **changed: Any) -> bool:
+    """Whether the maps were stored anew."""
+    before = finished_stages(out).get("saliency")
+    with open_run(few, out) as run:
+        PhotoSaliency(run, config_of(saliency_maps=str(folder), **changed)).maps()
+    return finished_stages(out)["saliency"] != before
+
+
+def test_what_the_stored_maps_of_a_folder_depend_on(few, maps, tmp_path):
+    folder, out = Path(shutil.copytree(maps, tmp_path / "maps")), tmp_path / "run"
+    assert remade(few, out, folder)
+    assert not remade(few, out, folder)
+    moved = Path(shutil.move(folder, tmp_path / "elsewhere"))
+    assert not remade(few, out, moved), "where they lie does not matter"
+    (moved / "other.png").write_bytes((moved / f"{LINE}.png").read_bytes())
+    assert not remade(few, out, moved), "maps of other photos do not matter"
+    assert not remade(few, out, moved, saliency_threshold=0.3)
+    changed = np.asarray(PilImage.open(moved / f"{LINE}.png")) // 2
+    PilImage.fromarray(changed.astype(np.uint8)).save(moved / f"{LINE}.png")
+    assert remade(few, out, moved)
+
+
+def test_a_map_that_is_missing_shows_at_once(run, maps, tmp_path):
+    folder = Path(shutil.copytree(maps, tmp_path / "maps"))
+    (folder / f"{LINE}.png").unlink()
+    with pytest.raises(DataError) as caught:
+        PhotoSaliency(run, config_of(saliency_maps=str(folder)))
+    line = f"{folder}: 1 of 8 photos have no saliency map, the first is '{LINE}'; add one file"
+    assert str(caught.value).startswith(line)
+    assert finished_stages(run.workspace.folder) == {}
+
+
+# Boxes
+
+
+def test_a_network_learns_from_boxes(run, boxes):
+    """GrabCut masks of the average boxes; the maps are the softmax of the network that is kept."""
+    config = config_of(boxes=str(boxes))
+    saliency = PhotoSaliency(run, config)
+    read, _ = saliency.maps()
+    work = run.workspace
+    masks, trained = (work.finished(name) for name in ("box-masks", "saliency-net"))
+    assert saliency.curves == [trained]
+    assert [line["iteration"] for line in trained.read_log()] == [3]
+    assert {"box-masks", "saliency-net", "saliency"} <= set(run.worked)
+    assert len(set(run.worked)) == len(run.worked)
+    everything = read_boxes(boxes)
+    for photo in everything.photos:
+        image = np.asarray(PilImage.open(photo.path).convert("RGB"))
+        small = np.asarray(PilImage.open(photo.path).resize((64, 48), PilImage.Resampling.BOX))
+        assert image.shape[:2] == photo.shape == (96, 128)
+        mask = decode_mask(masks.maps("labels").get_bytes(photo.name))
+        expected = object_mask(small, photo.boxes_at((48, 64)))
+        assert mask.shape == (48, 64)
+        assert (mask == expected).mean() > 0.97  # the photo is brought down by another filter
+    net = AsppNet(run.setup.build_backbone(config), 2, view_scale=0.128).eval()
+    net.load_state_dict(trained.load_tensors("saliency")[0])
+    for index in range(len(run.photos)):
+        image = torch.from_numpy(run.photos.image(index)).permute(2, 0, 1)[None].float() / 255
+        with torch.no_grad():
+            expected = net(image).softmax(1)[0, 1].numpy()
+        assert read(index).shape == expected.shape
+        np.testing.assert_allclose(read(index), expected, atol=LEVEL + 1e-3)
+    again, _ = saliency.maps("val")
+    assert again(0).shape == run.part("val").photos.image(0).shape[:2]
+    assert saliency.curves == [trained]
+
+
+def renamed(boxes: Path, folder: Path, rows: int | None, label: str) -> Path:
+    """A copy of the boxes, the first ``rows`` boxes of which are of the class ``label``."""
+    shutil.copytree(boxes.parent, folder)
+    lines = (folder / "boxes.csv").read_text().splitlines()
+    for i in range(1, len(lines) if rows is None else rows + 1):
+        lines[i] = ",".join([*lines[i].split(",")[:-1], label])
+    (folder / "boxes.csv").write_text("\n".join(lines))
+    return folder / "boxes.csv"
+
+
+def test_pictures_of_the_target_classes_are_left_out(run, boxes, tmp_path):
+    """Three annotators a picture: the first picture's class becomes one of the photos'."""
+    file = renamed(boxes, tmp_path / "boxes", 3, run.photos.classes[0].upper())
+    saliency = PhotoSaliency(run, config_of(boxes=str(file)))
+    assert saliency.boxes is not None
+    assert [photo.name for photo in saliency.boxes.photos] == [f"box_{i:05d}" for i in (1, 2, 3)]
+    saliency.maps()
+    assert run.workspace.finished("box-masks").maps("labels").names() == [
+        f"box_{i:05d}" for i in (1, 2, 3)
+    ]
+
+
+def test_boxes_of_nothing_but_target_classes(run, boxes, tmp_path):
+    file = renamed(boxes, tmp_path / "boxes", None, run.photos.classes[0])
+    with pytest.raises(DataError, match=r"boxes.csv: none of the 4 photos is left; "):
+        PhotoSaliency(run, config_of(boxes=str(file)))
+
+
+@pytest.mark.parametrize(("name", "noted"), [("boxes.txt", True), ("boxes.csv", False)])
+def test_a_note_where_classes_are_not_named(few, boxes, tmp_path, name, noted):
+    said = StringIO()
+    progress = Progress(Console(file=said, width=500))
+    with open_run(few, tmp_path / "run", progress=progress) as run:
+        PhotoSaliency(run, config_of(boxes=str(boxes.parent / name)))
+    assert ("names no classes" in said.getvalue()) == noted
+
+
+def test_listed_pictures_are_left_out(few, boxes, tmp_path):
+    """As for MSRA's file, which names no classes; then nothing need be said about them."""
+    listed = tmp_path / "left_out.txt"
+    listed.write_text("box_00001.jpg\nbox_00003\n")
+    said = StringIO()
+    progress = Progress(Console(file=said, width=500))
+    with open_run(few, tmp_path / "run", progress=progress) as run:
+        file = str(boxes.parent / "boxes.txt")
+        saliency = PhotoSaliency(run, config_of(boxes=file, boxes_left_out=str(listed)))
+        assert saliency.boxes is not None
+        names = [photo.name for photo in saliency.boxes.photos]
+    assert "names no classes" not in said.getvalue()
+    assert [Path(name).name for name in names] == ["box_00000", "box_00002"]
+
+
+def test_a_list_of_pictures_without_boxes():
+    with pytest.raises(ConfigError, match="boxes_left_out is given without --boxes; "):
+        config_of(boxes_left_out="list.txt")
+
+
+def test_photos_of_the_boxes_elsewhere(run, boxes, tmp_path):
+    photos = Path(shutil.copytree(boxes.parent, tmp_path / "pictures"))
+    file = Path(shutil.copy(boxes, tmp_path / "b.csv"))
+    with pytest.raises(DataError, match="4 of 4 annotated photos are not here"):
+        PhotoSaliency(run, config_of(boxes=str(file)))
+    found = PhotoSaliency(run, config_of(boxes=str(file), box_photos=str(photos))).boxes
+    here = PhotoSaliency(run, config_of(boxes=str(boxes))).boxes
+    assert found is not None
+    assert here is not None
+    assert found.digest == here.digest
+
+
+def test_a_backbone_of_its_own(run, boxes):
+    """With weights of its own; its name decides on the stage, and the seeder's stays."""
+    config = config_of(boxes=str(boxes), saliency_backbone="mobilenet_v2", saliency_weights="none")
+    saliency = PhotoSaliency(run, config)
+    assert (saliency.setup.backbone, saliency.setup.weights) == ("mobilenet_v2", None)
+    assert run.setup.backbone == "tiny"
+    assert saliency.setup.build_backbone(config).output_stride == 16
+    with pytest.raises(ConfigError, match="there is no backbone 'resnet'"):
+        PhotoSaliency(run, replace(config, saliency_backbone="resnet"))
+    with pytest.raises(TagsegError, match="no such weights file"):
+        PhotoSaliency(run, replace(config, saliency_weights="/no/such.pth"))
+    assert PhotoSaliency(run, config_of(boxes=str(boxes))).setup is run.setup
+
+
+def learned(few: Any, out: Path, file: Path, **changed: Any) -> set[str]:
+    """The stages that ran."""
+    before = finished_stages(out)
+    with open_run(few, out) as run:
+        PhotoSaliency(run, config_of(boxes=str(file), **changed)).maps()
+    after = finished_stages(out)
+    return {name for name in after if after[name] != before.get(name)}
+
+
+def test_what_the_learned_maps_depend_on(few, boxes, tmp_path):
+    file, out = Path(shutil.copytree(boxes.parent, tmp_path / "b")) / "boxes.csv", tmp_path / "run"
+    everything = {"box-masks", "saliency-net", "saliency"}
+    assert learned(few, out, file) == everything
+    moved = Path(shutil.move(file.parent, tmp_path / "c")) / "boxes.csv"
+    assert learned(few, out, moved) == set()
+    assert learned(few, out, moved, saliency_iterations=2) == {"saliency-net", "saliency"}
+    same = {"saliency_iterations": 2, "seeder_side": 48, "classifier_iterations": 9}
+    assert learned(few, out, moved, **same) == set()
+    lines = moved.read_text().splitlines()
+    first = lines[1].split(",")
+    first[3] = str(int(first[3]) + 1)
+    moved.write_text("\n".join([lines[0], ",".join(first), *lines[2:]]))
+    assert learned(few, out, moved) == everything
+
+
+def test_other_pixels_in_a_boxed_picture(few, boxes, tmp_path):
+    """A picture that was replaced, under the same boxes."""
+    file, out = Path(shutil.copytree(boxes.parent, tmp_path / "b")) / "boxes.csv", tmp_path / "run"
+    learned(few, out, file)
+    picture = file.parent / "JPEGImages" / "box_00000.jpg"
+    PilImage.open(picture).transpose(PilImage.Transpose.FLIP_TOP_BOTTOM).save(picture)
+    assert learned(few, out, file) == {"box-masks", "saliency-net", "saliency"}
+
+
+def test_a_boxed_picture_that_is_broken_costs_no_training(run, boxes, tmp_path):
+    file = Path(shutil.copytree(boxes.parent, tmp_path / "b")) / "boxes.csv"
+    (file.parent / "JPEGImages" / "box_00002.jpg").write_bytes(b"\xff\xd8\xff oh")
+    with pytest.raises(TagsegError, match=r"box_00002.jpg: the JPEG file is cut short or damaged"):
+        PhotoSaliency(run, config_of(boxes=str(file))).maps()
+    assert "saliency-net" not in finished_stages(run.workspace.folder)
+
+
+def test_pictures_of_another_shape_than_annotated(run, boxes, tmp_path):
+    file = Path(shutil.copytree(boxes.parent, tmp_path / "b")) / "boxes.csv"
+    PilImage.new("RGB", (100, 100)).save(file.parent / "JPEGImages" / "box_00001.jpg")
+    with pytest.raises(DataError, match="but was annotated at 128 x 96"):
+        PhotoSaliency(run, config_of(boxes=str(file))).maps()
+    assert "saliency-net" not in finished_stages(run.workspace.folder)
