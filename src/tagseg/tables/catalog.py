@@ -28,7 +28,7 @@ PAPERS: Mapping[str, ModuleType] = {
 
 
 def find_paper(name: str) -> ModuleType:
-    """The module of paper ``name``: its PAPER and TABLES.
+    """The module of paper ``name``: its TABLES.
 
     Raises:
         ConfigError: there is none of that name.

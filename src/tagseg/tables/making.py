@@ -56,7 +56,7 @@ def make_tables(
     The same call again continues what was interrupted; what is finished is only read.
 
     Args:
-        paper: name in :data:`tagseg.recipes.tables.catalog.PAPERS`.
+        paper: name in :data:`tagseg.tables.catalog.PAPERS`.
         photos, val: as the run was trained with.
         run: its folder; network, weights, seed, precision and Config are its own.
         ground_truth: for scores alone.
@@ -97,7 +97,7 @@ def make_tables(
         command=command,
     )
     tables = tuple(study.make(context) for study in studies.values())
-    return _write(context, module.PAPER, tables)
+    return _write(context, find_recipe(paper).PAPER, tables)
 
 
 @dataclass(frozen=True)

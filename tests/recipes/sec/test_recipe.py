@@ -21,7 +21,7 @@ from tagseg.localize.background_cues import background_cues
 from tagseg.localize.cam import normalised_maps
 from tagseg.losses.seed_expand_constrain import expand_loss, sec_probabilities, seed_loss
 from tagseg.maps import IGNORE, labels_of_tags
-from tagseg.recipes import sec as module
+from tagseg.recipes.sec import recipe as module
 from tagseg.recipes.sec.background_maps import sure_pixels
 from tagseg.recipes.sec.config import Config
 from tagseg.recipes.sec.recipe import seed_expand_constrain
