@@ -218,7 +218,7 @@ def memory_of(name: str, side: int) -> None:
 
 def dcsm_memory_of(name: str) -> None:
     torch.set_num_threads(1)
-    settings = DcsmSettings(scales=DCSM_SCALES, minimum_candidates=20)
+    settings = DcsmSettings(scales=DCSM_SCALES, min_candidates=20)
     photo = np.random.default_rng(0).integers(0, 256, (375, 500, 3), np.uint8)
     net = network()  # stays, beside the copies of weights, as it does for its user
     seeder = DistinctSeeder(net, settings, side=500, precision=PRECISIONS[name])

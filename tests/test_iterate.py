@@ -64,9 +64,9 @@ def test_one_round_is_compared_with_nothing():
 @pytest.mark.parametrize(
     ("rule", "line"),
     [
-        ({"most": 0}, "rounds is 0; use 1 or more"),
-        ({"settled": 0.0}, "settled is 0.0; use over 0"),
-        ({"settled": float("nan")}, "settled is nan; use over 0"),
+        ({"max_rounds": 0}, "rounds is 0; use 1 or more"),
+        ({"converged": 0.0}, "converged is 0.0; use over 0"),
+        ({"converged": float("nan")}, "converged is nan; use over 0"),
     ],
 )
 def test_rules_that_make_no_sense(rule, line):

@@ -26,22 +26,24 @@ class StopRule:
     """When to stop, without ground truth.
 
     Attributes:
-        most: rounds, at most.
-        settled: agreement of a round's masks with those of the round before from which on they
-            count as settled; over 1 for never.
+        max_rounds: rounds, at most.
+        converged: agreement of a round's masks with those of the round before from which on they
+            count as converged; over 1 for never.
 
     Raises:
         ConfigError: no round at all, or an agreement that is no number over 0.
     """
 
-    most: int = 5
-    settled: float = 0.97
+    max_rounds: int = 5
+    converged: float = 0.97
 
     def __post_init__(self) -> None:
-        if self.most < 1:
-            raise ConfigError(f"rounds is {self.most}", do="use 1 or more")
-        if not self.settled > 0:
-            raise ConfigError(f"settled is {self.settled}", do="use over 0, up to 1; over 1: never")
+        if self.max_rounds < 1:
+            raise ConfigError(f"rounds is {self.max_rounds}", do="use 1 or more")
+        if not self.converged > 0:
+            raise ConfigError(
+                f"converged is {self.converged}", do="use over 0, up to 1; over 1: never"
+            )
 
 
 @dataclass(frozen=True)
@@ -84,14 +86,14 @@ def iterate(
 
 def _ending(number: int, found: float | None, rule: StopRule) -> str:
     """Why round ``number`` is the last; empty if it is not."""
-    if found is not None and found >= rule.settled:
+    if found is not None and found >= rule.converged:
         return (
             f"Stopped after round {number}: its masks agree with those before by "
-            f"{100 * found:.1f} %, {100 * rule.settled:g} % or more."
+            f"{100 * found:.1f} %, {100 * rule.converged:g} % or more."
         )
-    if number < rule.most:
+    if number < rule.max_rounds:
         return ""
-    rounds = f"{rule.most} rounds" if rule.most > 1 else "one round"
+    rounds = f"{rule.max_rounds} rounds" if rule.max_rounds > 1 else "one round"
     return f"Stopped after {rounds}, as configured."
 
 

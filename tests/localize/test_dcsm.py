@@ -120,7 +120,7 @@ def loop_code(steps, targets, candidates, detected, crop):
 
 
 def test_the_defaults_are_the_papers():
-    assert (PAPER.alpha, PAPER.minimum_candidates, PAPER.threshold) == (3, 3, 0.5)
+    assert (PAPER.alpha, PAPER.min_candidates, PAPER.threshold) == (3, 3, 0.5)
     assert PAPER.scales == (0.8, 1.0, 1.2)
     assert (PAPER.variant, PAPER.normalise) == ("paper", "map")
 
@@ -133,9 +133,9 @@ def test_the_defaults_are_the_papers():
         {"scales": ()},
         {"scales": (1.0, 0.0)},
         {"scales": (1.0, math.inf)},
-        {"minimum_candidates": -1},
-        {"minimum_candidates": 2.5},
-        {"minimum_candidates": True},
+        {"min_candidates": -1},
+        {"min_candidates": 2.5},
+        {"min_candidates": True},
         {"threshold": 1.5},
         {"threshold": math.nan},
         {"normalise": "max"},
@@ -192,15 +192,15 @@ def test_known_tags_are_the_targets_and_false_detections_are_subtracted():
     assert classes.targets.tolist() == tags.tolist()
     assert classes.candidates.tolist() == [1, 2, 4]
     assert classes.classes[classes.target_rows].tolist() == [1, 4]
-    more = dataclasses.replace(ONE_SCALE, minimum_candidates=4)
+    more = dataclasses.replace(ONE_SCALE, min_candidates=4)
     filled = candidate_classes([[0.1, 0.2, 0.9, 0.3, 0.8, 0.4]], more, tags)
     assert filled.candidates.tolist() == [1, 2, 4, 5]
-    less = dataclasses.replace(ONE_SCALE, minimum_candidates=1)
+    less = dataclasses.replace(ONE_SCALE, min_candidates=1)
     assert candidate_classes([[0.1, 0.2, 0.9, 0.3, 0.8, 0.4]], less, tags).candidates.size == 3
 
 
 def test_a_minimum_of_0_subtracts_nothing():
-    none = dataclasses.replace(ONE_SCALE, minimum_candidates=0)
+    none = dataclasses.replace(ONE_SCALE, min_candidates=0)
     classes = candidate_classes([[0.9, 0.8, 0.1]], none)
     assert classes.candidates.size == 0
     assert classes.classes.tolist() == [0, 1]
@@ -214,7 +214,7 @@ def test_candidates_hold_targets_and_detected_and_are_as_many_as_asked(seed, n, 
     rng = np.random.default_rng(seed)
     p = rng.random((2, n))
     tags = rng.random(n) < 0.3 if tagged else None
-    chosen = DcsmSettings(scales=(1.0, 2.0), minimum_candidates=least, threshold=0.7)
+    chosen = DcsmSettings(scales=(1.0, 2.0), min_candidates=least, threshold=0.7)
     classes = candidate_classes(p, chosen, tags)
     surely = (p > 0.7).any(0) | (tags if tagged else False)
     if least == 0:

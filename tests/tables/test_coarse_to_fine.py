@@ -31,7 +31,7 @@ SETTINGS: dict[str, Any] = {
     **FEW,
     **RECURSION,
     "rounds": ROUNDS,
-    "settled": 0.001,  # the run ends after its second round; tables run all of them
+    "converged": 0.001,  # the run ends after its second round; tables run all of them
     "foreground_limits": (0.0, 1.0),
 }
 COLUMNS = ("last round output", "rules a and b", "last round output + GrabCut")
@@ -163,7 +163,7 @@ def test_table_1(made, result, photos, tmp_path):
         boxes[val.format(1), "val"],
         boxes["boxes of these", "train"],
     )
-    fresh = {"start": "cold", "later_part": 1.0, "rounds": 2, "settled": 2.0}
+    fresh = {"start": "cold", "later_fraction": 1.0, "rounds": 2, "converged": 2.0}
     refined = scores_of(run_of(photos, tmp_path / "refined", **fresh))
     assert rows["refined masks"][1] == refined["segmenter + CRF", "val"]
     assert len({row[1] for row in rows.values()}) == 4

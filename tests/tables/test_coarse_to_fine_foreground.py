@@ -219,7 +219,7 @@ def test_the_runs_own_network_is_not_trained_again(made, photos):
 
 def test_a_run_with_deeplab_that_had_settled(photos, tmp_path):
     """Rows are the same; the rounds that the run left out are run."""
-    run = run_of(photos, tmp_path / "run", network="deeplab", settled=0.001)
+    run = run_of(photos, tmp_path / "run", network="deeplab", converged=0.001)
     assert not list(run.folder.glob("stages/*-deeplab-3"))
     found = tabulate(photos, run.folder)
     assert sorted(found.trained) == ["AsppNet"] + ["FpnNet"] * ROUNDS

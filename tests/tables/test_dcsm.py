@@ -130,7 +130,7 @@ def test_rows_change_what_their_labels_say():
     assert [c.alpha for c in simonyan] == [3, 4, 5, 6, 7, 8, 9, 10, 15]
     for config in simonyan:
         assert (config.blocks, config.method) == ((0,), "plain")
-        assert (config.minimum_candidates, config.scales) == (0, (1.0,))
+        assert (config.min_candidates, config.scales) == (0, (1.0,))
     assert [c.alpha for c in ours] == [2, 2.5, 3, 4, 5]
     assert [replace(c, alpha=3.0) for c in ours] == [Config()] * 5
     for row, config in zip(TABLE_2, configs("2"), strict=True):
@@ -140,7 +140,7 @@ def test_rows_change_what_their_labels_say():
     for row, config in zip(TABLE_3, configs("3"), strict=True):
         expected = [scale for key, scale in sizes.items() if key in row.label]
         assert config.scales == pytest.approx(expected)
-    assert [c.minimum_candidates for c in configs("4")] == [0, 1, 2, 3, 4, 5, 10, 15]
+    assert [c.min_candidates for c in configs("4")] == [0, 1, 2, 3, 4, 5, 10, 15]
     assert [c.method for c in configs("5")] == ["plain", "guided"]
     variants = [row.variant for rows in ROWS.values() for row in rows]
     assert len(variants) == len(set(variants)) == 46

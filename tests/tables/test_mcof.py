@@ -52,11 +52,11 @@ def photos(photos: Photos) -> Photos:
 
 @pytest.fixture(scope="module")
 def result(photos, tmp_path_factory) -> Result:
-    """A run whose masks have settled after the second round: tables run all of them."""
+    """A run whose masks have converged after the second round: tables run all of them."""
     return train(
         photos.dataset,
         "mcof",
-        {**QUICK, **MINING, "seeder_side": 64, "rounds": ROUNDS, "settled": 0.001},
+        {**QUICK, **MINING, "seeder_side": 64, "rounds": ROUNDS, "converged": 0.001},
         val=photos.val,
         ground_truth=photos.truth(),
         out=tmp_path_factory.mktemp("runs") / "run",

@@ -54,7 +54,7 @@ class DcsmSettings:
     Args:
         alpha: contrast of Eq. 5.
         scales: factors on the photo's height and width; S of Eq. 5.
-        minimum_candidates: classes that take part in Eq. 4 at the least; 0 turns it off (Table 4).
+        min_candidates: classes that take part in Eq. 4 at the least; 0 turns it off (Table 4).
         threshold: probability over which a class is detected.
         normalise: "map" divides each map of Eq. 4 by its maximum over the photo before tanh, as
             gradients have no scale of their own; "none" is Eq. 5 to the letter.
@@ -67,7 +67,7 @@ class DcsmSettings:
 
     alpha: float = 3.0
     scales: tuple[float, ...] = (0.8, 1.0, 1.2)
-    minimum_candidates: int = 3
+    min_candidates: int = 3
     threshold: float = 0.5
     normalise: Normalise = "map"
     variant: Variant = "paper"
@@ -76,9 +76,9 @@ class DcsmSettings:
         _check("alpha", self.alpha, _is_positive(self.alpha), "give a number over 0")
         valid = len(self.scales) > 0 and all(map(_is_positive, self.scales))
         _check("scales", self.scales, valid, "give one factor over 0 or more")
-        least = self.minimum_candidates
+        least = self.min_candidates
         valid = isinstance(least, int) and not isinstance(least, bool) and least >= 0
-        _check("minimum_candidates", least, valid, "give a whole number, 0 or more")
+        _check("min_candidates", least, valid, "give a whole number, 0 or more")
         _check("threshold", self.threshold, 0 <= self.threshold <= 1, "give a probability")
         valid = self.normalise in get_args(Normalise)
         _check("normalise", self.normalise, valid, "use map or none")
@@ -148,7 +148,7 @@ def candidate_classes(
         raise ShapeError(f"tags is {tags.dtype} {tags.shape}", do=f"give bool ({p.shape[1]},)")
     detected: Tags = p.max(axis=0) > settings.threshold
     targets = detected if tags is None else tags.copy()
-    least = settings.minimum_candidates
+    least = settings.min_candidates
     chosen = targets | detected
     likely = np.argsort(np.where(chosen, -np.inf, -p.sum(axis=0)), kind="stable")
     chosen[likely[:least]] = True  # chosen ones come first: only what is missing is added

@@ -25,9 +25,9 @@ _NOT_NEGATIVE = (
     "classifier_hidden_layers",
     "classifier_backbone_factor",
     "segmenter_backbone_factor",
-    "region_weight",
-    "region_gamma_max",
-    "region_area_weight",
+    "crisp_weight",
+    "crisp_gamma_max",
+    "crisp_area_weight",
 )
 
 
@@ -108,14 +108,14 @@ class TrainingConfig:
     segmenter_regions: Literal["none", "crisp"] = number(
         "none", "3.2.1", "regions of the higher-order terms of the CRF after the segmenter"
     )
-    region_threshold: float = number(
+    crisp_threshold: float = number(
         0.1, "Isola et al., code", "strength of the boundaries between crisp regions, 0 to 1"
     )
-    region_weight: float = number(1.0, "other code", "of the P^n-Potts terms")
-    region_gamma_max: float = number(
+    crisp_weight: float = number(1.0, "other code", "of the P^n-Potts terms")
+    crisp_gamma_max: float = number(
         5.0, "assumed", "cost of a region of several labels, and the most that Eq. 8 can cost"
     )
-    region_area_weight: float = number(
+    crisp_area_weight: float = number(
         0.00018, "other code", "part of Eq. 8 that each pixel pays too, times the region's pixels"
     )
     scale_field_of_view: bool = number(
@@ -129,8 +129,8 @@ class TrainingConfig:
         self._check_choices()
         if self.output_stride not in (None, 8, 16):
             raise ConfigError(f"output_stride is {self.output_stride}", do="use 8, 16 or none")
-        if not 0 <= self.region_threshold <= 1:
-            raise ConfigError(f"region_threshold is {self.region_threshold}", do="use 0 to 1")
+        if not 0 <= self.crisp_threshold <= 1:
+            raise ConfigError(f"crisp_threshold is {self.crisp_threshold}", do="use 0 to 1")
         for name in ("photo_side", "classifier_size", "segmenter_crop"):
             if getattr(self, name) < 16:
                 raise ConfigError(f"{name} is {getattr(self, name)}", do="use 16 or more")
@@ -188,23 +188,23 @@ class InRounds:
     """What a Config of a recipe that works in rounds says of them, from four of its fields."""
 
     rounds: int
-    settled: float
+    converged: float
     start: Literal["warm", "cold"]
-    later_part: float
+    later_fraction: float
 
     def check_rounds(self) -> None:
         """Raise ConfigError where a number cannot be meant."""
         self.stop_rule()
-        if not 0 < self.later_part <= 1:
-            raise ConfigError(f"later_part is {self.later_part}", do="use over 0, up to 1")
+        if not 0 < self.later_fraction <= 1:
+            raise ConfigError(f"later_fraction is {self.later_fraction}", do="use over 0, up to 1")
 
     def stop_rule(self) -> StopRule:
         """When the rounds end."""
-        return StopRule(self.rounds, self.settled)
+        return StopRule(self.rounds, self.converged)
 
     def part_of(self, number: int) -> float:
         """Part of the schedule that round ``number`` trains for."""
-        return 1.0 if number == 1 else self.later_part
+        return 1.0 if number == 1 else self.later_fraction
 
     def part_of_all(self) -> float:
         """Part of the schedule that the last network has seen, if all rounds are run."""

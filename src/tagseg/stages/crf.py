@@ -50,7 +50,7 @@ class RegionFinder:
     @classmethod
     def of(cls, config: TrainingConfig, seed: int) -> RegionFinder:
         """As configured."""
-        return cls(config.region_threshold, seed % _SEEDS, CRISP)
+        return cls(config.crisp_threshold, seed % _SEEDS, CRISP)
 
     def __call__(self, image: Image) -> Regions:
         """Regions of one photo (H, W, 3)."""
@@ -81,9 +81,9 @@ class Smoothing:
                 filter=config.crf_filter,
             ),
             HigherOrder(
-                weight=config.region_weight,
-                gamma_max=config.region_gamma_max,
-                area_weight=config.region_area_weight,
+                weight=config.crisp_weight,
+                gamma_max=config.crisp_gamma_max,
+                area_weight=config.crisp_area_weight,
             ),
         )
 

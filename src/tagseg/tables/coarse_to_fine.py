@@ -19,14 +19,14 @@ from tagseg.tables.base import Context, Row, Study, Table, percent
 
 __all__ = ["TABLES"]
 
-# Every row runs all its rounds, whether or not masks have settled. No stage depends on the rule.
-_ALL: dict[str, Any] = {"settled": 2.0}
+# Every row runs all its rounds, whether or not masks have converged. No stage depends on the rule.
+_ALL: dict[str, Any] = {"converged": 2.0}
 
 
 _OWN = Row("own", "as the run has it", _ALL, None)
 
 
-_FROM_SCRATCH = {"start": "cold", "later_part": 1.0}
+_FROM_SCRATCH = {"start": "cold", "later_fraction": 1.0}
 
 
 TABLE_I = (

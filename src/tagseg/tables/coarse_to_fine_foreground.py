@@ -15,7 +15,7 @@ from tagseg.tables.base import Context, Row, Study, Table, percent
 
 __all__ = ["TABLES"]
 
-_ALL: dict[str, Any] = {"settled": 2.0}  # no stage depends on the rule
+_ALL: dict[str, Any] = {"converged": 2.0}  # no stage depends on the rule
 
 
 ROWS = (

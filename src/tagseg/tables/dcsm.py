@@ -17,7 +17,7 @@ _VOC = "paper, VOC 2012 val"
 
 
 # Gradients at the photo itself, nothing subtracted, one size: the method that the paper improves.
-_SIMONYAN = {"blocks": (0,), "method": "plain", "minimum_candidates": 0, "scales": (1.0,)}
+_SIMONYAN = {"blocks": (0,), "method": "plain", "min_candidates": 0, "scales": (1.0,)}
 
 
 def _alphas(
@@ -77,7 +77,7 @@ TABLE_3 = (
 
 
 TABLE_4 = tuple(
-    Row(f"4-{n}", str(n), {"minimum_candidates": n}, paper)
+    Row(f"4-{n}", str(n), {"min_candidates": n}, paper)
     for n, paper in {
         0: 38.2,
         1: 42.2,

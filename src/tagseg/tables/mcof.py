@@ -11,8 +11,8 @@ from tagseg.tables.base import Context, Row, Score, Study, Table
 
 __all__ = ["TABLES"]
 
-# Every row runs all rounds, whether or not masks have settled. No stage depends on the rule.
-_ALL = {"settled": 2.0}
+# Every row runs all rounds, whether or not masks have converged. No stage depends on the rule.
+_ALL = {"converged": 2.0}
 
 
 _FULL = {**_ALL, "mining": True, "supplement": True}

@@ -42,7 +42,7 @@ def test_the_report_has_each_step(go, config, expected):
 
 def test_strengths_of_0_are_the_pairwise_crf(go):
     """So the step before differs from the last one by the higher-order terms and nothing else."""
-    none = {"region_weight": 0.0, "region_area_weight": 0.0}
+    none = {"crisp_weight": 0.0, "crisp_area_weight": 0.0}
     scores = {s.stage: s for s in go("builtin_priors", none).scores}
     assert scores["training masks"].iou == scores["masks after pairwise CRF"].iou
     assert scores["masks before CRF"].iou != scores["masks after pairwise CRF"].iou

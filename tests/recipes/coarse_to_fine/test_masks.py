@@ -54,11 +54,11 @@ def test_numbers_as_given():
             "grabcut_side": 300,
             "grabcut_start_iterations": 3,
             "grabcut_start_side": 90,
-            "coarse_part": 0.6,
+            "coarse_fraction": 0.6,
             "foreground_limits": [0.02, 0.5],
             "rounds": 1,
-            "settled": 0.9,
-            "later_part": 1.0,
+            "converged": 0.9,
+            "later_fraction": 1.0,
             "saliency_maps": "m",
         },
     )
@@ -82,11 +82,11 @@ LIMITS = "; use two shares, 0 to 1, the lesser first"
         ({"initial": "soft"}, "initial is 'soft'; "),
         ({"between": "rule"}, "between is 'rule'; "),
         ({"start": "hot"}, "start is 'hot'; "),
-        ({"coarse_part": 0.0}, "coarse_part is 0.0; use over 0, up to 1"),
-        ({"coarse_part": -0.5}, "coarse_part is -0.5; use over 0, up to 1"),
-        ({"coarse_part": 1.01}, "coarse_part is 1.01; use over 0, up to 1"),
-        ({"later_part": 0.0}, "later_part is 0.0; use over 0, up to 1"),
-        ({"later_part": 1.1}, "later_part is 1.1; use over 0, up to 1"),
+        ({"coarse_fraction": 0.0}, "coarse_fraction is 0.0; use over 0, up to 1"),
+        ({"coarse_fraction": -0.5}, "coarse_fraction is -0.5; use over 0, up to 1"),
+        ({"coarse_fraction": 1.01}, "coarse_fraction is 1.01; use over 0, up to 1"),
+        ({"later_fraction": 0.0}, "later_fraction is 0.0; use over 0, up to 1"),
+        ({"later_fraction": 1.1}, "later_fraction is 1.1; use over 0, up to 1"),
         ({"foreground_limits": (0.5, 0.5)}, f"foreground_limits is 0.5,0.5{LIMITS}"),
         ({"foreground_limits": (0.8, 0.01)}, f"foreground_limits is 0.8,0.01{LIMITS}"),
         ({"foreground_limits": (-0.1, 0.8)}, f"foreground_limits is -0.1,0.8{LIMITS}"),
@@ -98,7 +98,7 @@ LIMITS = "; use two shares, 0 to 1, the lesser first"
         ({"grabcut_start_iterations": 0}, "grabcut_start_iterations is 0; use 1 or more"),
         ({"grabcut_start_side": 0}, "grabcut_start_side is 0; use 1 or more"),
         ({"rounds": 0}, "rounds is 0; use 1 or more"),
-        ({"settled": 0.0}, "settled is 0.0; use over 0"),
+        ({"converged": 0.0}, "converged is 0.0; use over 0"),
         ({"resize": 255}, "resize is 255, segmenter_crop 256; use crops no larger than"),
         ({"segmenter_crop": 8}, "segmenter_crop is 8; use 16 or more"),
         ({"saliency": "boxes"}, "saliency=boxes has nothing to read; give --boxes FILE"),
@@ -116,7 +116,7 @@ def test_numbers_that_make_no_sense(values, line):
         assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("name", ["coarse_part", "later_part", "settled"])
+@pytest.mark.parametrize("name", ["coarse_fraction", "later_fraction", "converged"])
 def test_what_is_no_number(name):
     with pytest.raises(ConfigError, match=f"^{name} is nan; use over 0"):
         RecursionConfig(**{name: math.nan})
@@ -212,7 +212,7 @@ def test_settings_reach_both(few, photos, tmp_path, monkeypatch):
         return np.zeros(image.shape[:2], bool)
 
     monkeypatch.setattr(coarse_masks, "enhanced_mask", nothing)
-    config = config_of(coarse_part=0.3, grabcut_iterations=3, grabcut_side=40)
+    config = config_of(coarse_fraction=0.3, grabcut_iterations=3, grabcut_side=40)
     with begin(few, photos, tmp_path / "run") as run:
         found = masks_of(run, config)
         soft = stored_map(run.photos.image(1))
@@ -259,7 +259,7 @@ FIELDS: list[tuple[dict[str, Any], list[int], set[str]]] = [
     ({"initial": "enhanced"}, LABELS, set()),
     ({"grabcut_iterations": 7}, LABELS, {"enhanced-masks", "box-masks"}),
     ({"grabcut_side": 50}, LABELS, {"enhanced-masks", "box-masks"}),
-    ({"coarse_part": 0.4}, LABELS, {"coarse-masks"}),
+    ({"coarse_fraction": 0.4}, LABELS, {"coarse-masks"}),
     ({}, [*LABELS[:-1], 5], {"coarse-masks", "enhanced-masks", "box-masks"}),
 ]
 

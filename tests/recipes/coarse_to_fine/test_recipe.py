@@ -119,7 +119,7 @@ def test_the_papers_numbers():
     by_class, foreground = coarse_to_fine.Config(), coarse_to_fine_foreground.Config()
     for config in (by_class, foreground):
         assert config.saliency_source() == "student"
-        assert (config.rounds, config.settled) == (5, 2.0)
+        assert (config.rounds, config.converged) == (5, 2.0)
         assert (config.initial, config.between) == ("enhanced", "grabcut")
     assert foreground.network == "fpn"
 
@@ -133,7 +133,7 @@ def test_the_papers_numbers():
         ),
         ({"network": "unet"}, "network is 'unet'; "),
         ({"network": ""}, "network is ''; "),
-        ({"coarse_part": 0.0}, "coarse_part is 0.0; use over 0"),
+        ({"coarse_fraction": 0.0}, "coarse_fraction is 0.0; use over 0"),
     ],
 )
 def test_numbers_that_make_no_sense(values, line):
@@ -391,10 +391,10 @@ AFTER_ONE = {"masks-1", *TWO}
 AFTER_MASKS = {*round_of("deeplab", 1), *TWO}
 PHOTOS_1, PHOTOS_2 = ({f"deeplab-{number}-photos"} for number in (1, 2))
 FIELDS: list[tuple[dict[str, Any], set[str]]] = [
-    ({"settled": 0.999, "segmenter_epochs": 3.0}, set()),
+    ({"converged": 0.999, "segmenter_epochs": 3.0}, set()),
     ({"rounds": 1}, set(END)),
     ({"rounds": 3}, {*round_of("deeplab", 3), *END}),
-    ({"later_part": 1.0}, TWO - PHOTOS_2),
+    ({"later_fraction": 1.0}, TWO - PHOTOS_2),
     ({"start": "cold"}, TWO - PHOTOS_2),
     ({"between": "rules"}, AFTER_ONE),
     # No photo is left out in the first round, whose network stays.
@@ -402,7 +402,7 @@ FIELDS: list[tuple[dict[str, Any], set[str]]] = [
     ({"foreground_limits": (0.0, 1.0)}, PHOTOS_1 | TWO),
     ({"segmenter_crf": False}, {"predictions-1", "predictions-2", *END}),
     ({"grabcut_iterations": 7}, {"enhanced-masks", *AFTER_MASKS}),
-    ({"coarse_part": 0.4}, {"coarse-masks", "findings"}),
+    ({"coarse_fraction": 0.4}, {"coarse-masks", "findings"}),
     ({"segmenter_iterations": 3}, AFTER_MASKS - PHOTOS_1),
     ({"resize_range": (0.9, 1.1)}, AFTER_MASKS - PHOTOS_1),
 ]
@@ -472,7 +472,7 @@ CUT = {  # what is called for each photo or iteration of a stage
     "predictions-2": "tagseg.stages.segmenter.encode_mask",
     "masks": "tagseg.stages.segmenter.refined_by_tags",
 }
-WHOLE = {"later_part": 1.0}  # two iterations in the second round, too
+WHOLE = {"later_fraction": 1.0}  # two iterations in the second round, too
 
 
 def test_interrupted_in_each_stage(done, folder, tmp_path, monkeypatch):

@@ -360,7 +360,7 @@ def test_grabcuts_numbers_count_where_it_is_used(answered):
 
 
 def run_rounds(run: Run, target: Target | None = None, **changed: Any) -> Any:
-    config = config_of(foreground_limits=(0.0, 1.0), settled=2.0, **changed)
+    config = config_of(foreground_limits=(0.0, 1.0), converged=2.0, **changed)
     target = target or single_target(run, config)
     return recursion(run, config, target, drawn_masks(run, target))
 
@@ -441,7 +441,7 @@ def test_without_validation_photos(run):
 
 
 def test_settled_masks_end_the_rounds(run, begun):
-    config = config_of(foreground_limits=(0.0, 1.0), settled=0.001, rounds=5)
+    config = config_of(foreground_limits=(0.0, 1.0), converged=0.001, rounds=5)
     target = single_target(run, config)
     _, progression, _ = recursion(run, config, target, drawn_masks(run, target))
     assert len(begun) == 2

@@ -379,7 +379,7 @@ def test_the_papers_numbers():
         ({"alpha": 0.0}, "DCSM: alpha is 0.0; give a number over 0"),
         ({"scales": (0.0,)}, "DCSM: scales is (0.0,); give one factor over 0 or more"),
         ({"scales": ()}, "DCSM: scales is (); give one factor over 0 or more"),
-        ({"minimum_candidates": -1}, "DCSM: minimum_candidates is -1; give a whole number, 0"),
+        ({"min_candidates": -1}, "DCSM: min_candidates is -1; give a whole number, 0"),
         ({"candidate_threshold": 1.5}, "DCSM: threshold is 1.5; give a probability"),
         ({"variant": "code", "normalise": "none"}, "DCSM: normalise is 'none'; the variant code"),
         ({"blocks": (7,)}, "blocks is (7,); use some of 0, 1, 2, 3, 4, 5"),

@@ -221,20 +221,20 @@ def share_of(config: Any, image: Any) -> Any:
     return lambda *rest: crf(image, *rest)
 
 
-@pytest.mark.parametrize("changed", [{}, {"least_seed": 400, "least_component": 0.2}])
+@pytest.mark.parametrize("changed", [{}, {"min_seed": 400, "min_component": 0.2}])
 def test_g2_spreads_seeds_over_components(run, config_of, changed):
     config = config_of(guide="g2", seed_threshold=0.5, **changed)
     guides, masks = guide_labels(run, config), masks_of(run, config)
     seeding, seen = Seeding(run, config), set()
     for index, salient in enumerate(masks):
         image = run.photos.image(index)
-        least = config.least_seed * max(image.shape[:2]) ** 2 / 500**2
+        least = config.min_seed * max(image.shape[:2]) ** 2 / 500**2
         expected = seed_guide(
             seeding.labels(index),
             salient,
             share=share_of(config, image),
             least_seed_pixels=round(least),
-            least_share=config.least_component,
+            least_share=config.min_component,
         )
         found = guides.labels(index)
         if index == NEGATIVE_AT:

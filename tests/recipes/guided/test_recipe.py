@@ -66,7 +66,7 @@ def files(photos, tmp_path_factory) -> dict[str, str]:
 def test_the_papers_numbers():
     config = Config()
     assert (config.guide, config.seeder, config.seed_threshold) == ("g2", "highres", 0.2)
-    assert (config.saliency_threshold, config.least_component, config.least_seed) == (0.5, 0.01, 25)
+    assert (config.saliency_threshold, config.min_component, config.min_seed) == (0.5, 0.01, 25)
     assert (config.crf_seed, config.crf_loss) == (False, False)
     assert (config.crf_bilateral, config.crf_smoothness) == ((4.0, 121.0, 5.0), (3.0, 3.0))
     crf = CrfParameters((4.0, 121.0, 5.0), (3.0, 3.0), 10, 500, "lattice")
@@ -84,8 +84,8 @@ def test_the_papers_numbers():
         ({"seed_threshold": 0.0}, "seed_threshold is 0.0; use 0 to 1"),
         ({"saliency_threshold": 1.5}, "saliency_threshold is 1.5; use 0 to 1"),
         ({"saliency_threshold": float("nan")}, "saliency_threshold is "),
-        ({"least_component": 1.0}, "least_component is 1.0, least_seed 25; use 0 to below 1, and"),
-        ({"least_seed": -1}, "least_component is 0.01, least_seed -1; use 0 to below 1, and"),
+        ({"min_component": 1.0}, "min_component is 1.0, min_seed 25; use 0 to below 1, and"),
+        ({"min_seed": -1}, "min_component is 0.01, min_seed -1; use 0 to below 1, and"),
         ({"share_sigma": 0.0}, "component CRF: sigma is 0.0"),
         ({"share_bilateral": (4.0, 0.0, 5.0)}, "dense CRF: bilateral is (4.0, 0.0, 5.0); give"),
         ({"saliency_iterations": 0}, "saliency_iterations is 0; use a value over 0"),
@@ -184,14 +184,14 @@ SEEDER = {"seeder", "location-maps", "val-location-maps"} | LATER
 FIELDS: list[tuple[str, dict[str, Any], set[str]]] = [
     ("g2", {"saliency_threshold": 0.3}, LATER),
     ("g2", {"seed_threshold": 0.6}, LATER),
-    ("g2", {"least_seed": 0, "share_sigma": 4.0}, LATER),
+    ("g2", {"min_seed": 0, "share_sigma": 4.0}, LATER),
     ("g2", {"crf_seed": True}, LATER),
     ("g2", {"crf_loss": True}, AFTER_SEGMENTER),
     ("g2", {"crf_bilateral": (4.0, 60.0, 5.0)}, AFTER_SEGMENTER - {"segmenter"}),
     ("g2", {"seeder": "roi"}, SEEDER),
     ("g2", {"photo_side": 48}, SEEDER | {"saliency"}),
     ("g2", {"without_rise": "ignore", "classifier_hidden_layers": 1}, set()),
-    ("g0", {"seeder": "roi", "seed_threshold": 0.6, "least_seed": 3}, set()),
+    ("g0", {"seeder": "roi", "seed_threshold": 0.6, "min_seed": 3}, set()),
     ("g1", {"saliency_iterations": 2}, {"saliency-net", "saliency"} | LATER),
     ("g1", {"saliency_threshold": 0.7, "without_rise": "ignore"}, LATER),
     ("g1", {"classifier_iterations": 3}, {"classifier"} | LATER),

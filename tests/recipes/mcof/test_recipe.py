@@ -91,11 +91,11 @@ def test_numbers_as_given():
         {
             "superpixel_scale": 50.0,
             "superpixel_sigma": 0.0,
-            "superpixel_least": 1,
+            "superpixel_min": 1,
             "rounds": 1,
-            "settled": 2.0,
-            "later_part": 1.0,
-            "seed_share": 1.0,
+            "converged": 2.0,
+            "later_fraction": 1.0,
+            "seed_fraction": 1.0,
             "seed_threshold": 1.0,
             "background_threshold": 1.0,
             "start": "cold",
@@ -118,19 +118,19 @@ THRESHOLDS = "background_threshold is {}, seed_threshold {}; use over 0, up to 1
         ({"bayes_feature": "depth"}, "bayes_feature is 'depth'; "),
         ({"regionnet_start": "random"}, "regionnet_start is 'random'; "),
         ({"rounds": 0}, "rounds is 0; use 1 or more"),
-        ({"settled": 0.0}, "settled is 0.0; use over 0"),
-        ({"settled": math.nan}, "settled is "),
+        ({"converged": 0.0}, "converged is 0.0; use over 0"),
+        ({"converged": math.nan}, "converged is "),
         ({"superpixel_scale": 0.0}, "scale is 0.0; give a value above 0"),
         ({"superpixel_sigma": -1.0}, "sigma is -1.0; give pixels, 0 to 100"),
-        ({"superpixel_least": 0}, "min_size is 0; give whole pixels"),
+        ({"superpixel_min": 0}, "min_size is 0; give whole pixels"),
         ({"background_threshold": 0.0}, THRESHOLDS.format(0.0, 0.7)),
         ({"background_threshold": -0.1}, THRESHOLDS.format(-0.1, 0.7)),
         ({"seed_threshold": 1.1}, THRESHOLDS.format(0.2, 1.1)),
         ({"seed_threshold": 0.1}, THRESHOLDS.format(0.2, 0.1)),
-        ({"seed_share": 0.0}, "seed_share is 0.0; use over 0, up to 1"),
-        ({"seed_share": 1.5}, "seed_share is 1.5; use over 0, up to 1"),
-        ({"later_part": 0.0}, "later_part is 0.0; use over 0, up to 1"),
-        ({"later_part": 2.0}, "later_part is 2.0; use over 0, up to 1"),
+        ({"seed_fraction": 0.0}, "seed_fraction is 0.0; use over 0, up to 1"),
+        ({"seed_fraction": 1.5}, "seed_fraction is 1.5; use over 0, up to 1"),
+        ({"later_fraction": 0.0}, "later_fraction is 0.0; use over 0, up to 1"),
+        ({"later_fraction": 2.0}, "later_fraction is 2.0; use over 0, up to 1"),
         ({"regionnet_side": 0}, "regionnet_side is 0; use "),
         ({"regionnet_regions": 0}, "regionnet_regions is 0; use a value over 0"),
         ({"regionnet_iterations": 0}, "regionnet_iterations is 0; use a value over 0"),
@@ -159,7 +159,7 @@ def test_numbers_that_make_no_sense(values, line):
         ({"bayes_bandwidth": math.inf}, "bayes_bandwidth is inf; use over 0"),
         ({"seed_threshold": math.nan}, THRESHOLDS.format(0.2, math.nan)),
         ({"background_threshold": math.nan}, THRESHOLDS.format(math.nan, 0.7)),
-        ({"seed_share": math.nan}, "seed_share is nan; use over 0"),
+        ({"seed_fraction": math.nan}, "seed_fraction is nan; use over 0"),
     ],
 )
 def test_what_is_no_number(values, line):
@@ -337,7 +337,7 @@ def test_random_weights_low_precision_and_a_backbone_of_its_own(few):
 def test_settled_masks_end_the_rounds(few, folder):
     """The run says why, and so does its page; without that rule it goes on."""
     before = finished_stages(folder)
-    few({"rounds": 3, "settled": 0.01}, folder)
+    few({"rounds": 3, "converged": 0.01}, folder)
     assert changed_stages(before, folder) == set(), "the second round was there, the third is not"
     told = about(folder)["progression"]
     first, second = (entry["agreement"] for entry in told["rounds"])
@@ -350,7 +350,7 @@ def test_settled_masks_end_the_rounds(few, folder):
     page = (folder / "report.html").read_text()
     assert told["reason"] in page
     assert f"{100 * second:.1f}</td>" in page
-    few({"rounds": 3, "settled": 2.0}, folder)
+    few({"rounds": 3, "converged": 2.0}, folder)
     assert about(folder)["progression"]["reason"] == "Stopped after 3 rounds, as configured."
     assert {"regionnet-3", "pixelnet-3", "agreement-3"} <= finished_stages(folder).keys()
 
@@ -404,7 +404,7 @@ def trained(folder: Path, name: str) -> dict[str, torch.Tensor]:
     return dict(Workspace.read(folder).finished(name).load_tensors(tensors)[0])
 
 
-ANEW = {"seed_share": 0.6, "rounds": 3, "settled": 2.0}  # of which no training is finished
+ANEW = {"seed_fraction": 0.6, "rounds": 3, "converged": 2.0}  # of which no training is finished
 
 
 @pytest.mark.parametrize("start", ["warm", "cold"])
@@ -446,7 +446,7 @@ def test_what_the_first_regionnet_starts_from(few, folder, begun, config, follow
     [
         ({}, ["supplement", "object-regions-2", "object-regions-3"]),
         ({"supplement": False}, ["object-regions-1", "object-regions-2", "object-regions-3"]),
-        ({"mining": False, "later_part": 1.0}, ["supplement", "masks-1", "masks-2"]),
+        ({"mining": False, "later_fraction": 1.0}, ["supplement", "masks-1", "masks-2"]),
     ],
     ids=["plain", "without the supplement", "without mining"],
 )
@@ -478,9 +478,9 @@ AFTER_SUPPLEMENT = {"pixelnet-1", "masks-1", "predictions-1", *TWO}
 AFTER_REGIONS = {"supplement", *AFTER_SUPPLEMENT}
 AFTER_SEEDS = {*FIRST, *TWO}
 FIELDS: list[tuple[dict[str, Any], set[str]]] = [
-    ({"settled": 0.96, "regionnet_epochs": 3.0, "saliency_iterations": 7}, set()),
+    ({"converged": 0.96, "regionnet_epochs": 3.0, "saliency_iterations": 7}, set()),
     ({"rounds": 1}, END),
-    ({"later_part": 1.0}, TWO),
+    ({"later_fraction": 1.0}, TWO),
     ({"start": "cold"}, TWO),
     ({"mining": False}, TWO - {"regionnet-2", "object-regions-2"}),
     ({"masks_by_tags": False}, {"masks-1", *TWO}),
@@ -490,7 +490,7 @@ FIELDS: list[tuple[dict[str, Any], set[str]]] = [
     ({"saliency": "activations"}, {"activation-prior", *AFTER_REGIONS}),
     ({"crf_bilateral": (4.0, 60.0, 5.0)}, AFTER_REGIONS),
     ({"segmenter_iterations": 3}, AFTER_SUPPLEMENT),
-    ({"seed_share": 0.7}, AFTER_SEEDS),
+    ({"seed_fraction": 0.7}, AFTER_SEEDS),
     ({"regionnet_start": "imagenet"}, AFTER_SEEDS),
     ({"regionnet_side": 48}, AFTER_SEEDS),
     ({"regionnet_regions": 8}, AFTER_SEEDS),
@@ -538,7 +538,7 @@ CUT = {  # what is called for each photo or iteration of a stage
     "masks-2": "tagseg.stages.rounds.refined_by_tags",
     "predictions-2": "tagseg.stages.segmenter.encode_mask",
 }
-WHOLE = {"later_part": 1.0}  # two iterations in the second round, too
+WHOLE = {"later_fraction": 1.0}  # two iterations in the second round, too
 
 
 def test_interrupted_in_each_stage(few, folder, tmp_path, monkeypatch):

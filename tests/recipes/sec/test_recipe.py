@@ -53,7 +53,7 @@ def result(few, tmp_path_factory) -> Any:
 
 def test_the_papers_numbers():
     config = Config()
-    assert (config.foreground_threshold, config.background_part) == (0.2, 0.1)
+    assert (config.foreground_threshold, config.background_fraction) == (0.2, 0.1)
     assert (config.foreground_decay, config.background_decay) == (0.996, 0.999)
     assert config.background_window == 3
     assert (config.crf_bilateral, config.crf_smoothness) == ((10.0, 80.0, 13.0), (3.0, 3.0))
@@ -65,7 +65,7 @@ def test_the_papers_numbers():
     [
         ({"foreground_threshold": 1.0}, "foreground_threshold is 1.0; use 0 to below 1"),
         ({"foreground_threshold": -0.1}, "foreground_threshold is -0.1; use 0 to below 1"),
-        ({"background_part": 1.1}, "background_part is 1.1; use 0 to 1"),
+        ({"background_fraction": 1.1}, "background_fraction is 1.1; use 0 to 1"),
         ({"background_window": 2}, "background_window is 2; use an odd number"),
         ({"background_window": -1}, "background_window is -1; use an odd number"),
         ({"foreground_decay": 0.0}, "foreground_decay is 0.0; use over 0, up to 1"),
@@ -261,7 +261,7 @@ AFTER_SEEDER = {"location-maps", "val-location-maps", "background-maps"} | AFTER
     ("config", "expected"),
     [
         ({"foreground_decay": 0.99}, AFTER_SEGMENTER),
-        ({"background_part": 0.3}, AFTER_CUES),
+        ({"background_fraction": 0.3}, AFTER_CUES),
         ({"cam_flip": True}, AFTER_CUES | {"location-maps", "val-location-maps"}),
         ({"seeder_side": 48}, AFTER_SEEDER | {"seeder"}),
         ({"crf_bilateral": (10.0, 60.0, 13.0)}, AFTER_SEGMENTER),

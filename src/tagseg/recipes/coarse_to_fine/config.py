@@ -25,7 +25,7 @@ class RecursionConfig(InRounds, SaliencyConfig):
         "of the coarse masks: student, folder, activations, barrier, drfi, boxes; auto: what is "
         "given, or student",
     )
-    coarse_part: float = number(
+    coarse_fraction: float = number(
         0.5, "assumed", "part of a coarse mask's maximum that is foreground, where GrabCut is not"
     )
     initial: Literal["enhanced", "coarse", "boxes"] = number(
@@ -55,13 +55,13 @@ class RecursionConfig(InRounds, SaliencyConfig):
         (1.0, 1.0), "IV-B", "range of a random factor on resized photos"
     )
     rounds: int = number(5, "IV-B", "at most")
-    settled: float = number(
+    converged: float = number(
         2.0, "IV-B", "agreement with the masks before that ends the rounds; over 1: never"
     )
     start: Literal["warm", "cold"] = number(
         "warm", "III-D", "later rounds' networks go on from the one before, or begin anew"
     )
-    later_part: float = number(
+    later_fraction: float = number(
         0.5, "assumed", "iterations of later rounds, as a part of the first round's"
     )
     masks_by_tags: bool = number(
@@ -73,8 +73,10 @@ class RecursionConfig(InRounds, SaliencyConfig):
         self.check_saliency()
         self.check_rounds()
         check_limits(self.foreground_limits)
-        if not 0 < self.coarse_part <= 1:
-            raise ConfigError(f"coarse_part is {self.coarse_part}", do="use over 0, up to 1")
+        if not 0 < self.coarse_fraction <= 1:
+            raise ConfigError(
+                f"coarse_fraction is {self.coarse_fraction}", do="use over 0, up to 1"
+            )
         self.grabcut()
         if not 0 < self.resize_range[0] <= self.resize_range[1]:
             raise ConfigError(

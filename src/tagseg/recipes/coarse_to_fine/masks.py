@@ -90,7 +90,9 @@ def first_masks(
     labels = {"labels": target.labels.tolist()}
 
     def coarse(index: int) -> Labels:
-        return target.pseudo_label(index, salient_mask(coarse_of(index), part=config.coarse_part))
+        return target.pseudo_label(
+            index, salient_mask(coarse_of(index), part=config.coarse_fraction)
+        )
 
     def enhanced(index: int) -> Labels:
         if target.labels[index] == BACKGROUND:
@@ -98,7 +100,7 @@ def first_masks(
         mask = enhanced_mask(photos.image(index), coarse_of(index), settings)
         return target.pseudo_label(index, mask)
 
-    cut = {**labels, "part": config.coarse_part}
+    cut = {**labels, "part": config.coarse_fraction}
     masks = training_labels(run, "coarse-masks", coarse, cut, [after])
     if config.initial == "coarse":
         return FirstMasks(coarse_of, masks, None, None)

@@ -24,7 +24,7 @@ class Config(TrainingConfig):
     scales: tuple[float, ...] = number(
         (0.8, 1.0, 1.2), "4.4, Table 3", "sizes of the photo, 1 for 500 pixels"
     )
-    minimum_candidates: int = number(
+    min_candidates: int = number(
         3, "3.3, Table 4", "classes that are subtracted at the least; 0 subtracts nothing"
     )
     candidate_threshold: float = number(0.5, "3.3", "probability over which a class is there")
@@ -85,7 +85,7 @@ class Config(TrainingConfig):
         return DcsmSettings(
             self.alpha,
             self.scales,
-            self.minimum_candidates,
+            self.min_candidates,
             self.candidate_threshold,
             self.normalise,
             self.variant,

@@ -27,10 +27,10 @@ class Config(SaliencyConfig):
     seed_threshold: float = number(
         0.2, "6.1", "argmax class where its map is over this part of its maximum"
     )
-    least_seed: int = number(
+    min_seed: int = number(
         25, "authors' code", "pixels of a seed, in photos of 500 x 375; smaller seeds do not count"
     )
-    least_component: float = number(0.01, "E", "part of the photo that a salient component covers")
+    min_component: float = number(0.01, "E", "part of the photo that a salient component covers")
     saliency_threshold: float = number(0.5, "6.1", "of a saliency map's maximum")
     share_bilateral: tuple[float, float, float] = number(
         (4.0, 121.0, 5.0), "C.1", "of the CRF in components with seeds of several classes"
@@ -51,9 +51,9 @@ class Config(SaliencyConfig):
         for name in ("seed_threshold", "saliency_threshold"):
             if not 0 < getattr(self, name) <= 1:
                 raise ConfigError(f"{name} is {getattr(self, name)}", do="use 0 to 1")
-        if not 0 <= self.least_component < 1 or self.least_seed < 0:
+        if not 0 <= self.min_component < 1 or self.min_seed < 0:
             raise ConfigError(
-                f"least_component is {self.least_component}, least_seed {self.least_seed}",
+                f"min_component is {self.min_component}, min_seed {self.min_seed}",
                 do="use 0 to below 1, and 0 or more",
             )
         if self.guide != "seeds":

@@ -149,13 +149,13 @@ def _per_component(run: Run, config: Config) -> Guides:
 
     def make(index: int) -> Labels:
         image, tags = photos.image(index), photos.tags[index]
-        parts = salient_components(saliency.mask(index), least_share=config.least_component)
+        parts = salient_components(saliency.mask(index), least_share=config.min_component)
         if not tags.any():
             return np.full(parts.shape, BACKGROUND, np.uint8)
         changes = score_changes(classifier, image, parts, fill=fill, execution=setup.execution)
         return component_guide(parts, changes, tags, without_rise=config.without_rise)
 
-    numbers = {"without_rise": config.without_rise, "least_component": config.least_component}
+    numbers = {"without_rise": config.without_rise, "min_component": config.min_component}
     return _guides(run, config, make, numbers, saliency=saliency, classifier=stage, net=classifier)
 
 
@@ -245,14 +245,14 @@ def _spreading(run: Run, config: Config, index: int) -> dict[str, Any]:
     factor = (max(image.shape[:2]) / reference) ** 2 if reference is not None else 1.0
     return {
         "share": partial(config.component_crf(), image),
-        "least_seed_pixels": round(config.least_seed * factor),
-        "least_share": config.least_component,
+        "least_seed_pixels": round(config.min_seed * factor),
+        "least_share": config.min_component,
     }
 
 
 def _spreading_numbers(config: Config) -> dict[str, Any]:
     return {
         "share": asdict(config.component_crf()),
-        "least_seed": config.least_seed,
-        "least_component": config.least_component,
+        "min_seed": config.min_seed,
+        "min_component": config.min_component,
     }

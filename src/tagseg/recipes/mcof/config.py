@@ -22,14 +22,14 @@ class RegionConfig(SaliencyConfig):
 
     superpixel_scale: float = number(100.0, "assumed", "k of graph-based superpixels")
     superpixel_sigma: float = number(0.8, "assumed", "of the Gaussian before, pixels")
-    superpixel_least: int = number(100, "assumed", "least pixels of one, in photos of 500")
+    superpixel_min: int = number(100, "assumed", "least pixels of one, in photos of 500")
     seed_threshold: float = number(
         0.7, "assumed", "part of a map's maximum from which on a region is a seed"
     )
     background_threshold: float = number(
         0.2, "assumed", "below it for all tags, a region is a background seed"
     )
-    seed_share: float = number(
+    seed_fraction: float = number(
         0.5, "assumed", "part of a region's pixels that a mask must label alike to be its seed"
     )
     regionnet_backbone: str | None = number(
@@ -76,8 +76,8 @@ class RegionConfig(SaliencyConfig):
                 f"{self.seed_threshold}",
                 do="use over 0, up to 1, the background's not over the other",
             )
-        if not 0 < self.seed_share <= 1:
-            raise ConfigError(f"seed_share is {self.seed_share}", do="use over 0, up to 1")
+        if not 0 < self.seed_fraction <= 1:
+            raise ConfigError(f"seed_fraction is {self.seed_fraction}", do="use over 0, up to 1")
         for name in ("regionnet_side", "regionnet_regions", "regionnet_iterations"):
             if getattr(self, name) is not None and getattr(self, name) < 1:
                 raise ConfigError(f"{name} is {getattr(self, name)}", do="use a value over 0")
@@ -86,9 +86,7 @@ class RegionConfig(SaliencyConfig):
 
     def superpixel_settings(self) -> SuperpixelSettings:
         """Of the regions."""
-        return SuperpixelSettings(
-            self.superpixel_scale, self.superpixel_sigma, self.superpixel_least
-        )
+        return SuperpixelSettings(self.superpixel_scale, self.superpixel_sigma, self.superpixel_min)
 
 
 @dataclass(frozen=True)
@@ -107,13 +105,13 @@ class Config(InRounds, RegionConfig):
     )
     supplement: bool = number(True, "4.3", "add saliency in the first round; false: Table 4")
     rounds: int = number(5, "5, Table 3", "at most")
-    settled: float = number(
+    converged: float = number(
         0.97, "assumed", "agreement with the masks before (mean IoU) that ends the rounds"
     )
     start: Literal["warm", "cold"] = number(
         "warm", "assumed", "later rounds' networks go on from those before, or begin anew"
     )
-    later_part: float = number(
+    later_fraction: float = number(
         0.5, "assumed", "iterations of a training in later rounds, as a part of the first round's"
     )
     mining: bool = number(

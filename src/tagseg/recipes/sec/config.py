@@ -20,7 +20,7 @@ class Config(LargeFovConfig):
     foreground_threshold: float = number(
         0.2, "4.1", "cues of a class are over this part of its map's maximum"
     )
-    background_part: float = number(
+    background_fraction: float = number(
         0.1, "4.1", "part of the grid's positions, the least salient, that are background cues"
     )
     background_window: int = number(3, "authors' code", "of the median filter before, positions")
@@ -35,8 +35,8 @@ class Config(LargeFovConfig):
             raise ConfigError(
                 f"foreground_threshold is {self.foreground_threshold}", do="use 0 to below 1"
             )
-        if not 0 <= self.background_part <= 1:
-            raise ConfigError(f"background_part is {self.background_part}", do="use 0 to 1")
+        if not 0 <= self.background_fraction <= 1:
+            raise ConfigError(f"background_fraction is {self.background_fraction}", do="use 0 to 1")
         if self.background_window < 1 or self.background_window % 2 == 0:
             raise ConfigError(
                 f"background_window is {self.background_window}", do="use an odd number"

@@ -49,7 +49,7 @@ def run(run: Run, config: Config) -> Outcome:
     def cues_of(index: int) -> Labels:
         scores, tags = seeding.scores_of(index), photos.tags[index]
         sure = background_cues(
-            background_of(index), part=config.background_part, window=config.background_window
+            background_of(index), part=config.background_fraction, window=config.background_window
         )
         shape = photos.image(index).shape[:2]
         background = sure_pixels(sure, shape, seeder.backbone.grid_stride, side=side)
@@ -57,7 +57,7 @@ def run(run: Run, config: Config) -> Outcome:
 
     numbers = {
         name: getattr(config, name)
-        for name in ("foreground_threshold", "background_part", "background_window")
+        for name in ("foreground_threshold", "background_fraction", "background_window")
     }
     stages = [seeding.stage, background_stage]
     cues = training_labels(run, "cues", cues_of, numbers, stages)
