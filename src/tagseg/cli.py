@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from tagseg.run.progress import Progress
     from tagseg.session.inputs import Loaded, Source, Target
     from tagseg.session.train import Options
+    from tagseg.stages.recipe import Recipe
 
 __all__ = ["app", "main"]
 
@@ -178,10 +179,9 @@ def train(
     from tagseg.session.settings import parse_settings
     from tagseg.session.train import Options
 
-    kind = find_recipe(recipe).Config
-    values = parse_settings(kind, settings or [])
-    values |= _paths(kind, recipe, saliency_maps=saliency, boxes=boxes, box_photos=box_photos)
-    values |= _coarse_masks(kind, recipe, saliency, coarse_masks)
+    chosen = find_recipe(recipe)
+    values = parse_settings(chosen.config, settings or [])
+    values |= _files(chosen, saliency, boxes, box_photos, coarse_masks)
     options = Options(
         backbone, weights, device.value, precision.value, seed, workers, threads, allow_skipped
     )
@@ -375,13 +375,13 @@ def recipes(
 ) -> None:
     """List the recipes and their papers."""
     from tagseg.recipes.catalog import RECIPES, find_recipe
-    from tagseg.stages.config import where_from
+    from tagseg.stages.settings import where_from
 
     if fields is None:
-        for name, module in RECIPES.items():
-            typer.echo(f"{name}\n    {module.PAPER}")
+        for name, recipe in RECIPES.items():
+            typer.echo(f"{name}\n    {recipe.paper}")
         return
-    for name, value, where, meaning in where_from(find_recipe(fields).Config):
+    for name, value, where, meaning in where_from(find_recipe(fields).config):
         typer.echo(f"{name} = {_plain(value)}\n    {meaning} ({where})")
 
 
@@ -493,11 +493,9 @@ def demo(
     from tagseg.session.settings import parse_settings
     from tagseg.session.train import Options
 
-    kind = find_recipe(recipe).Config
-    values = parse_settings(kind, settings or [])
-    without_regions = "mask_regions" in kind.__dataclass_fields__ and "mask_regions" not in values
-    if without_regions:
-        values["mask_regions"] = "none"
+    chosen = find_recipe(recipe)
+    given, wants = parse_settings(chosen.config, settings or []), chosen.demo
+    values = {**wants.settings, **given}
     options = Options(backbone="tiny", seed=seed)
     if min(train_photos, val_photos) < 1:
         raise ConfigError(f"{train_photos} + {val_photos} scenes are too few", do="ask for more")
@@ -505,10 +503,9 @@ def demo(
     scenes = out / f"scenes-{train_photos}-{val_photos}"
     _write_demo(scenes, progress, train=train_photos, val=val_photos)
     source, target = Source(scenes, untagged="negative", val="val"), None
-    papers_saliency = getattr(kind, "papers_saliency", None)
-    if papers_saliency == "boxes" and not _SALIENCY_FIELDS & values.keys():
+    if wants.boxes and not _SALIENCY_FIELDS & values.keys():
         values["boxes"] = str(_demo_boxes(out, train_photos, progress))
-    if papers_saliency == "student":  # one label a photo is enough, of another data set
+    if wants.one_tag:  # of another data set than the photos to be scored
         single = out / f"single-{train_photos}"
         _write_demo(single, progress, train=train_photos, val=0, kind=SINGLE)
         source = source._replace(folder=single)
@@ -519,8 +516,8 @@ def demo(
     )
     run = out / recipe
     _train_and_tell(loaded, recipe, values, truth, run, options, None)
-    if without_regions:
-        typer.echo("note: to be quick, mask_regions=none; --set mask_regions=crisp takes longer")
+    if wants.note and not wants.settings.keys() & given.keys():
+        typer.echo(f"note: {wants.note}")
     follow = ["tagseg", "predict", run, scenes / "JPEGImages", "--out", out / "masks"]
     follow += ["--overlays", out / "overlays"]
     typer.echo(f"next: {shlex.join(map(str, follow))}")
@@ -623,32 +620,38 @@ def _target(
     return None
 
 
-def _paths(kind: Any, recipe: str, **given: Path | None) -> dict[str, Any]:
+def _files(
+    recipe: Recipe,
+    saliency: Path | None,
+    boxes: Path | None,
+    box_photos: Path | None,
+    coarse_masks: Path | None,
+) -> dict[str, str]:
     """Fields of a Config that name files, from flags of their own; absolute, to be found again."""
-    found = {name: str(path.absolute()) for name, path in given.items() if path is not None}
-    for name in found:
-        if name not in kind.__dataclass_fields__:
-            flag = {"saliency_maps": "--saliency"}.get(name, "--" + name.replace("_", "-"))
-            raise ConfigError(
-                f"recipe {recipe} takes no {flag}", do="use guided, mcof or coarse_to_fine"
-            )
-    return found
-
-
-def _coarse_masks(
-    kind: Any, recipe: str, saliency: Path | None, masks: Path | None
-) -> dict[str, Any]:
-    """Coarse masks are what Jing et al. have for saliency maps."""
-    if masks is None:
-        return {}
-    if getattr(kind, "papers_saliency", None) != "student":
-        raise ConfigError(
-            f"recipe {recipe} takes no --coarse-masks",
-            do="use coarse_to_fine or coarse_to_fine_foreground",
-        )
-    if saliency is not None:
+    given = {
+        "saliency": ("--saliency", "saliency_maps", saliency),
+        "boxes": ("--boxes", "boxes", boxes),
+        "box_photos": ("--box-photos", "box_photos", box_photos),
+        "coarse_masks": ("--coarse-masks", "saliency_maps", coarse_masks),
+    }
+    values = {}
+    for name, (flag, field, path) in given.items():
+        if path is not None:
+            _check_taken(recipe, "boxes" if name == "box_photos" else name, flag)
+            values[field] = str(path.absolute())
+    if saliency is not None and coarse_masks is not None:
         raise ConfigError("--coarse-masks and --saliency mean the same", do="leave one of them out")
-    return {"saliency_maps": str(masks.absolute())}
+    return values
+
+
+def _check_taken(recipe: Recipe, what: str, flag: str) -> None:
+    """Raise ConfigError, which names the recipes that take such files, if this one does not."""
+    from tagseg.recipes.catalog import RECIPES
+
+    if what not in recipe.takes:
+        *others, last = (other.name for other in RECIPES.values() if what in other.takes)
+        known = f"{', '.join(others)} or {last}" if others else last
+        raise ConfigError(f"recipe {recipe.name} takes no {flag}", do=f"use {known}")
 
 
 def _train_and_tell(

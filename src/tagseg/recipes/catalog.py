@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from types import ModuleType
 
 from tagseg.errors import ConfigError, choose_from
 from tagseg.recipes import (
@@ -17,26 +16,30 @@ from tagseg.recipes import (
     mcof,
     sec,
 )
-from tagseg.recipes.coarse_to_fine import foreground as coarse_to_fine_foreground
+from tagseg.recipes.coarse_to_fine import foreground
+from tagseg.stages.recipe import Recipe
 
 __all__ = ["RECIPES", "find_recipe"]
 
-RECIPES: Mapping[str, ModuleType] = {
-    "builtin_priors": builtin_priors,
-    "cam_baseline": cam_baseline,
-    "coarse_to_fine": coarse_to_fine,
-    "coarse_to_fine_foreground": coarse_to_fine_foreground,
-    "dcsm": dcsm,
-    "full_supervision": full_supervision,
-    "gradient_baseline": gradient_baseline,
-    "guided": guided,
-    "mcof": mcof,
-    "sec": sec,
+RECIPES: Mapping[str, Recipe] = {
+    recipe.name: recipe
+    for recipe in (
+        builtin_priors.RECIPE,
+        cam_baseline.RECIPE,
+        coarse_to_fine.RECIPE,
+        foreground.RECIPE,
+        dcsm.RECIPE,
+        full_supervision.RECIPE,
+        gradient_baseline.RECIPE,
+        guided.RECIPE,
+        mcof.RECIPE,
+        sec.RECIPE,
+    )
 }
 
 
-def find_recipe(name: str) -> ModuleType:
-    """The module of recipe ``name``: its Config, run and PAPER.
+def find_recipe(name: str) -> Recipe:
+    """The recipe ``name``.
 
     Raises:
         ConfigError: there is none of that name.

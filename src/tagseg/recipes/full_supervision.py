@@ -14,20 +14,21 @@ from tagseg.data.working import labels_at
 from tagseg.errors import MaskError
 from tagseg.losses.pixel import cross_entropy
 from tagseg.maps import Labels
-from tagseg.stages.config import TrainingConfig, number
 from tagseg.stages.context import Run
-from tagseg.stages.labels import training_labels
 from tagseg.stages.outcome import Outcome
-from tagseg.stages.products import segmenter_products
+from tagseg.stages.predictions import final_predictions
+from tagseg.stages.recipe import Recipe
 from tagseg.stages.segmenter import trained_segmenter
+from tagseg.stages.settings import WorkSettings, number
+from tagseg.stages.stage import Declared, label_maps
 
-__all__ = ["PAPER", "Config", "check_truth", "run"]
+__all__ = ["RECIPE", "Config", "check_truth", "run"]
 
-PAPER = "reference: full supervision, the upper bound of every weakly supervised recipe"
+_TRUTH = Declared("ground-truth")
 
 
 @dataclass(frozen=True)
-class Config(TrainingConfig):
+class Config(WorkSettings):
     """The shared numbers, but for the CRF's unary: a reference is to be at its best.
 
     -log p is usual for networks trained with cross-entropy (Chen et al. 2015); Eq. 7 of Saleh et
@@ -35,7 +36,10 @@ class Config(TrainingConfig):
     """
 
     segmenter_unary: Literal["softmax", "log"] = number(
-        "log", "Chen et al. 2015", "of the CRF after the segmenter: softmax of probs, or -log"
+        "log",
+        "Chen et al. 2015",
+        "of the CRF after the segmenter: softmax of probs, or -log",
+        only_with={"refiner": ("crf",)},
     )
 
 
@@ -62,10 +66,19 @@ def run(run: Run, config: Config, truth: GroundTruth, truth_key: str) -> Outcome
         full = truth.labels(photos.names[index], photos.full_shape(index))
         return labels_at(full, photos.image(index).shape[:2])
 
-    labels = training_labels(run, "ground-truth", labels_of, {}, [truth_key])
-    segmenter, stage = trained_segmenter(
-        run, config, labels, cross_entropy, [labels.stage], objective_name="cross-entropy"
-    )
+    labels = label_maps(run, _TRUTH, labels_of, inputs=[truth_key])
+    segmenter = trained_segmenter(run, config, labels, cross_entropy)
     return Outcome(
-        segmenter, tuple(segmenter_products(run, config, segmenter, stage)), curves=(stage,)
+        segmenter.model,
+        tuple(final_predictions(run, config, segmenter.model, segmenter)),
+        curves=(segmenter.stage,),
     )
+
+
+RECIPE = Recipe(
+    "full_supervision",
+    "reference: full supervision, the upper bound of every weakly supervised recipe",
+    Config,
+    run,
+    check_truth=check_truth,
+)

@@ -6,7 +6,8 @@ recipe: the classifier of ``cam_baseline``, gradients in place of its maps, "see
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 import numpy as np
@@ -16,29 +17,29 @@ from tagseg.fuse.seed_labels import cam_labels
 from tagseg.localize.seeds import GradientSeeder
 from tagseg.losses.pixel import cross_entropy
 from tagseg.maps import Image, Labels, ScoreMap, Tags
+from tagseg.nets.gap import GapClassifier
 from tagseg.refine.dense_crf import CrfParameters
-from tagseg.run.workspace import Stage
 from tagseg.stages.classifier import tag_classifier
-from tagseg.stages.config import TrainingConfig, number
 from tagseg.stages.context import Run, Split
 from tagseg.stages.crf import smoothed_scores
-from tagseg.stages.labels import training_labels
-from tagseg.stages.outcome import Outcome, Product, Seeds
-from tagseg.stages.products import classifier_outcome, segmenter_products, show_maps
-from tagseg.stages.score_maps import ScoreMaps, photo_score_maps
+from tagseg.stages.outcome import Outcome, Prediction, Seeds
+from tagseg.stages.predictions import classifier_outcome, final_predictions, show_maps
+from tagseg.stages.recipe import Recipe
+from tagseg.stages.score_maps import photo_score_maps
 from tagseg.stages.segmenter import trained_segmenter
+from tagseg.stages.settings import CrfIterations, GapSettings, Settings, WorkSettings, number
+from tagseg.stages.stage import Declared, ScoreMaps, Trained, label_maps
 
-__all__ = ["PAPER", "Config", "run"]
+__all__ = ["RECIPE", "Config", "GradientSettings", "run"]
 
-PAPER = (
-    "reference: the back-propagation seeders of Oh, Benenson, Khoreva, Akata, Fritz, Schiele: "
-    "Exploiting Saliency for Object Segmentation from Image Level Labels, CVPR 2017"
-)
+_GRADIENTS = Declared("gradient-seeds")
+_SEEDS = Declared("seeds")
+_SMOOTHED = {"seed_crf": (True,)}
 
 
 @dataclass(frozen=True)
-class Config(TrainingConfig):
-    """The shared numbers, the kind of back-propagation and its smoothing."""
+class GradientSettings(Settings):
+    """The kind of back-propagation and its smoothing."""
 
     method: Literal["guided", "plain", "excitation"] = number(
         "guided", "4.2", "back-propagation: guided, plain, excitation"
@@ -47,34 +48,66 @@ class Config(TrainingConfig):
         (0,), "4.2", "0: gradients at the photo's colours; 1 to 5: at feature maps of these blocks"
     )
     seed_sigma: float = number(
-        10.0, "authors' code, for G2", "of the Gaussian, pixels of a photo of 500"
+        10.0, "authors' code, for G2", "of the Gaussian, pixels of a photo of 500", at_least=0
     )
     seed_crf: bool = number(True, "4.2", "smooth the seeds with a dense CRF too")
     seed_contrast: float = number(
-        3.0, "Shimoda & Yanai, 3.3", "alpha of tanh(alpha M / max M) before that CRF"
+        3.0,
+        "Shimoda & Yanai, 3.3",
+        "alpha of tanh(alpha M / max M) before that CRF",
+        above=0,
+        only_with=_SMOOTHED,
     )
     seed_bilateral: tuple[float, float, float] = number(
-        (4.0, 121.0, 5.0), "C", "of that CRF: weight, sigma in pixels, sigma in colour levels"
+        (4.0, 121.0, 5.0),
+        "C",
+        "of that CRF: weight, sigma in pixels, sigma in colour levels",
+        at_least=(0, None, None),
+        above=(None, 0, 0),
+        only_with=_SMOOTHED,
     )
-    seed_smoothness: tuple[float, float] = number((3.0, 3.0), "C", "weight, sigma in pixels")
+    seed_smoothness: tuple[float, float] = number(
+        (3.0, 3.0),
+        "C",
+        "weight, sigma in pixels",
+        at_least=(0, None),
+        above=(None, 0),
+        only_with=_SMOOTHED,
+    )
     seed_filter: Literal["fine", "lattice"] = number(
-        "lattice", "assumed", "of that CRF; fine is slow with so narrow a kernel on small photos"
-    )
-    seed_threshold: float = number(
-        0.2, "authors' code", "argmax class where its score is over this part of its maximum"
+        "lattice",
+        "assumed",
+        "of that CRF; fine is slow with so narrow a kernel on small photos",
+        only_with=_SMOOTHED,
     )
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self.crf()
-        if not self.blocks or not set(self.blocks) <= set(range(6)):
-            raise ConfigError(f"blocks is {self.blocks}", do="use some of 0, 1, 2, 3, 4, 5")
-        if not self.seed_contrast > 0:
-            raise ConfigError(f"seed_contrast is {self.seed_contrast}", do="use a value over 0")
-        if not self.seed_sigma >= 0:
-            raise ConfigError(f"seed_sigma is {self.seed_sigma}", do="use 0 or more")
-        if not 0 < self.seed_threshold <= 1:
-            raise ConfigError(f"seed_threshold is {self.seed_threshold}", do="use 0 to 1")
+    def check(self) -> None:
+        """Only blocks that there are."""
+        check_blocks(self.blocks)
+
+
+def check_blocks(blocks: tuple[int, ...]) -> None:
+    """Raise ConfigError for blocks that no backbone has."""
+    if not blocks or not set(blocks) <= set(range(6)):
+        raise ConfigError(f"blocks is {blocks}", do="use some of 0, 1, 2, 3, 4, 5")
+
+
+@dataclass(frozen=True)
+class ThresholdSettings(Settings):
+    """What of a map is a seed."""
+
+    seed_threshold: float = number(
+        0.2,
+        "authors' code",
+        "argmax class where its score is over this fraction of its maximum",
+        above=0,
+        at_most=1,
+    )
+
+
+@dataclass(frozen=True)
+class Config(WorkSettings, ThresholdSettings, GradientSettings, GapSettings):
+    """The shared numbers, the kind of back-propagation and its smoothing."""
 
     def crf(self) -> CrfParameters:
         """The CRF on the seeds."""
@@ -89,60 +122,62 @@ class Config(TrainingConfig):
 
 def run(run: Run, config: Config) -> Outcome:
     """Classifier, gradients, Gaussian, CRF, threshold, cross-entropy."""
-    photos = run.photos
-    classifier, classifier_stage = tag_classifier(run, config)
-    seeder = GradientSeeder(
-        classifier.to(run.setup.execution.device),
-        config.method,
-        blocks=config.blocks,
-        sigma=config.seed_sigma,
-        precision=run.setup.execution.precision,
-    )
-
-    def maps_of(split: Split) -> tuple[ScoreMaps, Stage]:
-        return seed_maps(run, config, seeder, classifier_stage, split)
-
-    scores_of, stage = maps_of("train")
+    photos, threshold = run.photos, config.seed_threshold
+    classifier = tag_classifier(run, config)
+    maps_of = partial(seed_maps, run, config, classifier)
+    maps = maps_of("train")
 
     def seeds_of(index: int) -> Labels:
-        return cam_labels(scores_of(index), photos.tags[index], threshold=config.seed_threshold)
+        return cam_labels(maps(index), photos.tags[index], threshold=threshold)
 
-    seeds = training_labels(run, "seeds", seeds_of, {"threshold": config.seed_threshold}, [stage])
-    segmenter, segmenter_stage = trained_segmenter(
-        run, config, seeds, cross_entropy, [seeds.stage], objective_name="cross-entropy"
-    )
+    decided_by = [config.only(ThresholdSettings)]
+    seeds = label_maps(run, _SEEDS, seeds_of, settings=decided_by, inputs=[maps])
+    segmenter = trained_segmenter(run, config, seeds, cross_entropy)
     title = f"{config.method} back-propagation"
-    products = [Product(f"{title} seeds", "train", seeds, (seeds.stage,))]
-    products += segmenter_products(run, config, segmenter, segmenter_stage)
     return Outcome(
-        segmenter,
-        tuple(products),
-        views=((title, show_maps(photos, scores_of)),),
-        tag_scores=classifier_outcome(run, classifier),
-        curves=(classifier_stage, segmenter_stage),
-        seeds=(Seeds(title, config.seed_threshold, maps_of),),
+        segmenter.model,
+        (
+            Prediction.of("seeds", f"{title} seeds", "train", seeds),
+            *final_predictions(run, config, segmenter.model, segmenter),
+        ),
+        views=((title, show_maps(maps)),),
+        tag_scores=classifier_outcome(run, classifier.model),
+        curves=(classifier.stage, segmenter.stage),
+        seeds=(Seeds("gradients", title, threshold, maps_of),),
     )
 
 
 def seed_maps(
-    run: Run, config: Config, seeder: GradientSeeder, after: Stage, split: Split
-) -> tuple[ScoreMaps, Stage]:
+    run: Run, config: Config, classifier: Trained[GapClassifier], split: Split
+) -> ScoreMaps:
     """Score maps of the known tags, smoothed as configured."""
-    crf = config.crf() if config.seed_crf else None
+    execution, settings = run.setup.execution, config.only(GradientSettings)
+    crf = config.crf() if settings.seed_crf else None
+    no_tags = np.zeros(len(run.photos.classes), bool)
+    seeder = GradientSeeder(
+        classifier.model.to(execution.device),
+        settings.method,
+        blocks=settings.blocks,
+        sigma=settings.seed_sigma,
+        precision=execution.precision,
+    )
 
     def make(image: Image, tags: Tags | None) -> ScoreMap:
         scores = seeder(image, tags if tags is not None else no_tags)
-        return (
-            scores
-            if crf is None
-            else smoothed_scores(image, scores, crf, contrast=config.seed_contrast)
-        )
+        if crf is None:
+            return scores
+        return smoothed_scores(image, scores, crf, contrast=settings.seed_contrast)
 
-    no_tags = np.zeros(len(run.photos.classes), bool)
-    made_from = {
-        "method": config.method,
-        "blocks": list(config.blocks),
-        "sigma": config.seed_sigma,
-        "crf": None if crf is None else {**asdict(crf), "contrast": config.seed_contrast},
-    }
-    return photo_score_maps(run, "gradient-seeds", make, made_from, after, split=split)
+    decided_by = [settings, *([config.only(CrfIterations)] if settings.seed_crf else [])]
+    return photo_score_maps(
+        run, _GRADIENTS, make, settings=decided_by, inputs=[classifier], split=split
+    )
+
+
+RECIPE = Recipe(
+    "gradient_baseline",
+    "reference: the back-propagation seeders of Oh, Benenson, Khoreva, Akata, Fritz, Schiele: "
+    "Exploiting Saliency for Object Segmentation from Image Level Labels, CVPR 2017",
+    Config,
+    run,
+)

@@ -76,6 +76,8 @@ class StageScore:
         iou: None for masks that only tell foreground from background; ``miou`` is of these two.
         foreground: of such masks, the foreground's IoU by class of photo, in label order.
         foreground_average: the mean of these over the classes.
+        id: of the prediction, by which it is found; its title ``stage`` is for people.
+        number: of the round, for a recipe that works in rounds.
     """
 
     stage: str
@@ -86,6 +88,8 @@ class StageScore:
     note: str = ""
     foreground: Sequence[ForegroundIou] = ()
     foreground_average: float | None = None
+    id: str = ""
+    number: int | None = None
 
 
 @dataclass(frozen=True)

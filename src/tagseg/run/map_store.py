@@ -130,8 +130,17 @@ class MapStore:
             self._uncommitted += 1
             late = time.monotonic() - self._committed_at > _COMMIT_SECONDS
             if late or self._uncommitted >= _COMMIT_PUTS:
-                connection.commit()
-                self._uncommitted, self._committed_at = 0, time.monotonic()
+                self._commit(connection)
+
+    def commit(self) -> None:
+        """Make sure that a kill from here on loses nothing that was put."""
+        self._leave_parent()
+        with self._use() as connection:
+            self._commit(connection)
+
+    def _commit(self, connection: sqlite3.Connection) -> None:
+        connection.commit()
+        self._uncommitted, self._committed_at = 0, time.monotonic()
 
     def put_many(self, items: Iterable[tuple[str, Arrays]]) -> None:
         """Store the arrays of several photos, given as (name, arrays by name)."""

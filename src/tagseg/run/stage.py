@@ -61,7 +61,10 @@ class Stage:
         seconds: working time so far, over all interruptions.
         finished_at: when it was finished, in ISO format, UTC; empty if it is not.
         checkpoint: the training state, kept until the stage is finished.
+        planned: True for a stage that has a key alone; see :mod:`tagseg.run.plan`.
     """
+
+    planned = False
 
     def __init__(
         self, folder: Path, record: Record, announce: Announce, *, read_only: bool = False

@@ -152,7 +152,7 @@ class Workspace:
             raise WorkspaceError("is open for reading only", where=self.folder)
         if not _STAGE_NAME.fullmatch(name):
             raise WorkspaceError(f"{name!r} is no stage name", do="use a-z, 0-9, - and _")
-        record = make_record(name, config, _labelled(inputs))
+        record = make_record(name, config, labelled(inputs))
         known = self._stages.get(name)
         if known is not None:
             if known.key != record["key"]:
@@ -302,7 +302,7 @@ def _find(stages: Path, name: str) -> Path | None:
     return found[0] if found else None
 
 
-def _labelled(inputs: Sequence[str | Stage]) -> list[tuple[str, str]]:
+def labelled(inputs: Sequence[str | Stage]) -> list[tuple[str, str]]:
     return [
         (item.name, item.key) if isinstance(item, Stage) else (str(position), item)
         for position, item in enumerate(inputs, start=1)

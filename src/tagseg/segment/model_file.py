@@ -17,7 +17,7 @@ from tagseg.nets.catalog import BACKBONES
 from tagseg.nets.deeplab import SegmentationNet
 from tagseg.nets.fpn import FpnNet
 from tagseg.nets.mobilenet import MobileNetV2
-from tagseg.segment.predict import Refine, Segmenter
+from tagseg.segment.predict import Refiner, Segmenter
 from tagseg.training import Execution
 
 __all__ = [
@@ -44,10 +44,8 @@ _DAMAGE = (
 )
 
 
-def pack_segmenter(
-    segmenter: Segmenter, refinement: Mapping[str, Any] | None
-) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Tensors and metadata of ``segmenter``; ``refinement`` tells how to rebuild its ``refine``.
+def pack_segmenter(segmenter: Segmenter) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Tensors and metadata of ``segmenter``, with what its refiner was made from.
 
     Raises:
         ConfigError: its network is none of those that a file can hold.
@@ -61,7 +59,7 @@ def pack_segmenter(
         "form": form,
         **pack_backbone(net.backbone),  # type: ignore[arg-type]
         **_FORMS[form].notes(net),
-        "refinement": json.dumps(refinement),
+        "refinement": json.dumps(segmenter.refinement),
     }
     return pack_tensors(net), metadata
 
@@ -112,7 +110,7 @@ def unpack_segmenter(
     metadata: Mapping[str, str],
     *,
     execution: Execution,
-    refinement: Callable[[Mapping[str, Any]], Refine],
+    refinement: Callable[[Mapping[str, Any]], Refiner],
     where: object = None,
 ) -> Segmenter:
     """The segmenter of :func:`pack_segmenter`; ``refinement`` rebuilds its last step.
@@ -131,7 +129,7 @@ def unpack_segmenter(
             tuple(json.loads(metadata["classes"])),
             side=positive(metadata["photo_side"]),
             execution=execution,
-            refine=None if stored is None else refinement(stored),
+            refiner=None if stored is None else refinement(stored),
             refinement=stored,
         )
 

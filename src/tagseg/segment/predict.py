@@ -11,17 +11,17 @@ import torch
 from torch import nn
 
 from tagseg.data.working import argmax_at, working_image
-from tagseg.maps import Image, Labels, Probs, check_image
+from tagseg.maps import Image, Labels, Probs, Tags, check_image
 from tagseg.training import Execution
 
-__all__ = ["Refine", "Segmenter"]
+__all__ = ["Refiner", "Segmenter"]
 
 
-class Refine(Protocol):
+class Refiner(Protocol):
     """What is applied last, a dense CRF as a rule."""
 
-    def __call__(self, image: Image, probs: Probs, regions: Any = None) -> Probs:
-        """Better probabilities (L, H, W) of a photo (H, W, 3); its regions, if they are known."""
+    def refine(self, image: Image, probs: Probs, tags: Tags | None = None) -> Probs:
+        """Better probabilities (L, H, W) of a photo (H, W, 3) with ``tags`` (C,), if known."""
 
 
 class Segmenter:
@@ -30,8 +30,8 @@ class Segmenter:
     Attributes:
         classes: foreground class names; label k + 1 is classes[k].
         side: photos are brought down to this longest side, as in training.
-        refine: (image, probs) -> probs applied last, a dense CRF as a rule; None for none.
-        refinement: the settings that ``refine`` was made from, JSON data; None for none.
+        refiner: applied last, a dense CRF as a rule; None for none.
+        refinement: the settings that it was made from, JSON data; None for none.
     """
 
     def __init__(
@@ -41,12 +41,12 @@ class Segmenter:
         *,
         side: int,
         execution: Execution,
-        refine: Refine | None = None,
+        refiner: Refiner | None = None,
         refinement: Mapping[str, Any] | None = None,
     ) -> None:
         self.net: nn.Module = net.to(execution.device).eval()
         self.classes, self.side, self.execution = classes, side, execution
-        self.refine, self.refinement = refine, refinement
+        self.refiner, self.refinement = refiner, refinement
 
     def predict(self, image: Image, *, refine: bool = True) -> Labels:
         """Labels (H, W) of a photo (H, W, 3) of any size.
@@ -61,7 +61,9 @@ class Segmenter:
         """Label probabilities (C+1, h, w) at working size."""
         small = working_image(check_image(image), self.side)
         probs = self.forward(small[None])[0]
-        return self.refine(small, probs) if refine and self.refine is not None else probs
+        if not refine or self.refiner is None:
+            return probs
+        return self.refiner.refine(small, probs)
 
     @torch.no_grad()
     def forward(self, images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:

@@ -2,27 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import safetensors.torch
 from safetensors import SafetensorError, safe_open
-from torch import Tensor
 
 from tagseg.errors import WeightsError, WorkspaceError
 from tagseg.run.engine import choose_device, choose_precision
-from tagseg.segment.model_file import pack_segmenter, unpack_segmenter
+from tagseg.segment.model_file import unpack_segmenter
 from tagseg.segment.predict import Segmenter
 from tagseg.stages.context import Run
-from tagseg.stages.crf import crf_refinement
-from tagseg.stages.distinct_segmenter import (
-    DISTINCT_FORMAT,
-    DistinctSegmenter,
-    pack_distinct,
-    unpack_distinct,
-)
+from tagseg.stages.distinct_segmenter import DISTINCT_FORMAT, unpack_distinct
 from tagseg.stages.outcome import Outcome
+from tagseg.stages.refiners import refiner_from
 from tagseg.training import Execution
 
 __all__ = ["export", "load_segmenter"]
@@ -32,19 +24,11 @@ _MODEL = "segmenter"
 
 def export(run: Run, outcome: Outcome) -> None:
     """The segmenter with its refinement as one file."""
-    segmenter = outcome.segmenter
-    made_from: dict[str, Any] = {"crf": segmenter.refinement}
-    if isinstance(segmenter, DistinctSegmenter):  # no training depends on these
-        made_from["seeder"] = asdict(segmenter.settings)
-    with run.stage("export", made_from, [outcome.curves[-1]]) as stage:
+    tensors, metadata = outcome.pack(outcome.segmenter)
+    # The metadata hold all that no training depends on.
+    with run.stage("export", metadata, [outcome.curves[-1]]) as stage:
         if stage.pending:
-            stage.save_tensors(_MODEL, *_pack(segmenter))
-
-
-def _pack(segmenter: Segmenter) -> tuple[dict[str, Tensor], dict[str, str]]:
-    if isinstance(segmenter, DistinctSegmenter):
-        return pack_distinct(segmenter)
-    return pack_segmenter(segmenter, segmenter.refinement)
+            stage.save_tensors(_MODEL, tensors, metadata)
 
 
 def load_segmenter(
@@ -77,5 +61,5 @@ def load_segmenter(
     if metadata.get("format") == DISTINCT_FORMAT:
         return unpack_distinct(tensors, metadata, execution=execution, where=path)
     return unpack_segmenter(
-        tensors, metadata, execution=execution, refinement=crf_refinement, where=path
+        tensors, metadata, execution=execution, refinement=refiner_from, where=path
     )

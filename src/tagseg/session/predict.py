@@ -69,8 +69,8 @@ def predict_folder(
         small = working_image(image, segmenter.side)
         with network:
             probs = segmenter.forward(small[None])[0]
-        if refine and segmenter.refine is not None:
-            probs = segmenter.refine(small, probs)
+        if refine and segmenter.refiner is not None:
+            probs = segmenter.refiner.refine(small, probs)
         labels = argmax_at(probs, (image.shape[0], image.shape[1]))
         _write(out / f"{name}.png", encode_mask(labels))
         if overlays is not None:

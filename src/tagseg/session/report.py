@@ -15,9 +15,9 @@ from tagseg.report.page import ConfigRow, RoundRow, RunReport, StageScore, rende
 from tagseg.run.files import read_json
 from tagseg.run.workspace import Workspace, atomic_write
 from tagseg.session.scoring import Findings
-from tagseg.stages.config import TrainingConfig, where_from
 from tagseg.stages.context import Run
 from tagseg.stages.outcome import Outcome, Progression
+from tagseg.stages.settings import Settings, where_from
 
 __all__ = ["full_supervision_score", "render_report", "write_about"]
 
@@ -91,13 +91,13 @@ def _write_text(path: Path, text: str) -> None:
 def write_about(
     run: Run,
     paper: str,
-    config: TrainingConfig,
+    config: Settings,
     found: Audit,
     outcome: Outcome,
     command: str,
 ) -> None:
     """Keep all that the report needs beside the findings, in run.json."""
-    work = run.workspace
+    work = run.open_workspace
     old = _old_about(work.folder)
     about = {
         "recipe": work.recipe,
@@ -126,14 +126,14 @@ def write_about(
 
 
 def _told(progression: Progression | None) -> dict[str, Any] | None:
-    """Rounds as JSON data: which products belong to which."""
+    """Rounds as JSON data: which predictions belong to which."""
     if progression is None:
         return None
     rounds = [
         {
             "round": entry.number,
             "agreement": entry.agreement,
-            "products": [[product.title, product.split] for product in entry.products],
+            "predictions": [[item.id, item.split] for item in entry.predictions],
         }
         for entry in progression.rounds
     ]
@@ -141,21 +141,20 @@ def _told(progression: Progression | None) -> dict[str, Any] | None:
 
 
 def _rounds(told: dict[str, Any] | None, scores: Sequence[StageScore]) -> list[RoundRow]:
-    """The rounds with their products' scores."""
+    """The rounds with their predictions' scores."""
     if told is None:
         return []
-    miou = {(score.stage, score.split): score.miou for score in scores}
-    return [
-        RoundRow(
-            entry["round"],
-            entry["agreement"],
-            tuple(
-                (title.removesuffix(f", round {entry['round']}"), split, miou.get((title, split)))
-                for title, split in entry["products"]
-            ),
-        )
-        for entry in told["rounds"]
-    ]
+    of_round = {(score.id, score.split, score.number): score for score in scores}
+    rows = []
+    for entry in told["rounds"]:
+        number, measured = entry["round"], []
+        for id, split in entry.get("predictions", ()):  # runs of before had titles
+            score = of_round.get((id, split, number))
+            if score is not None:
+                title = score.stage.removesuffix(f", round {number}")
+                measured.append((title, split, score.miou))
+        rows.append(RoundRow(number, entry["agreement"], tuple(measured)))
+    return rows
 
 
 def _read_about(folder: Path) -> dict[str, Any]:

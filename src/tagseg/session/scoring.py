@@ -1,4 +1,4 @@
-"""Scores of a run's products against ground truth, and what the report shows of them."""
+"""Scores of a run's predictions against ground truth, and what the report shows of them."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from tagseg.report.page import (
 from tagseg.run.workspace import Stage
 from tagseg.session.seed_scoring import find_seed_maps, score_seeds, seed_scores_from
 from tagseg.stages.context import Run
-from tagseg.stages.outcome import Outcome, Product
+from tagseg.stages.outcome import Outcome, Prediction
 
 __all__ = [
     "Findings",
@@ -37,7 +37,7 @@ __all__ = [
     "examine",
     "key_of_truth",
     "score_foreground",
-    "score_product",
+    "score_prediction",
 ]
 
 _MOST_TRAINING_PHOTOS = 500  # that are scored, evenly spread
@@ -62,7 +62,7 @@ class Findings:
     stage: Stage
 
     def scores(self) -> list[StageScore]:
-        """mIoU and IoU per label of every product that could be scored."""
+        """mIoU and IoU per label of every prediction that could be scored."""
         scores = [StageScore(**row) for row in self.stage.load_json("scores")]
         return [
             replace(score, foreground=tuple(ForegroundIou(*found) for found in score.foreground))
@@ -70,7 +70,7 @@ class Findings:
         ]
 
     def confusion(self) -> tuple[np.ndarray | None, str]:
-        """Confusion counts of the last scored product that tells classes apart, and its name."""
+        """Confusion counts of the last scored prediction that tells classes apart, and its name."""
         found = self.stage.load_json("confusion")
         counts = found["counts"]
         return (np.array(counts, np.int64) if counts is not None else None), found["of"]
@@ -108,11 +108,11 @@ class Findings:
 
 
 def examine(run: Run, outcome: Outcome, truth: GroundTruth | None, truth_key: str) -> Findings:
-    """Score every product against ``truth`` and choose the photos to show.
+    """Score every prediction against ``truth`` and choose the photos to show.
 
     Training photos are scored on an even sample of at most 500.
     """
-    inputs = [stage for product in outcome.products for stage in product.stages]
+    inputs = [prediction.stage for prediction in outcome.predictions]
     inputs += outcome.curves  # the tag classifier's scores and maps are shown too
     maps = find_seed_maps(run, outcome.seeds, truth)
     inputs += [found.stage for found in maps]
@@ -123,7 +123,7 @@ def examine(run: Run, outcome: Outcome, truth: GroundTruth | None, truth_key: st
         "examples": _EXAMPLES,
         "side": _SIDE,
     }
-    if not all(product.by_class for product in outcome.products):
+    if not all(prediction.by_class for prediction in outcome.predictions):
         limits["foreground"] = "by class"
     with run.stage("findings", limits, [*dict.fromkeys(inputs), truth_key, run.val_key]) as stage:
         if stage.pending:
@@ -134,7 +134,7 @@ def examine(run: Run, outcome: Outcome, truth: GroundTruth | None, truth_key: st
 
 
 class _Scored(NamedTuple):
-    """What was measured of a product; ``foreground`` if it tells no classes apart."""
+    """What was measured of a prediction; ``foreground`` if it tells no classes apart."""
 
     masks: MaskScores
     foreground: ForegroundScores | None
@@ -143,15 +143,15 @@ class _Scored(NamedTuple):
 def _fill(run: Run, outcome: Outcome, truth: GroundTruth | None, stage: Stage) -> None:
     rows, confusion = [], {"counts": None, "of": ""}
     results: dict[str, _Scored] = {}
-    with run.task("scoring", len(outcome.products)) as ticks:
-        for product in outcome.products:
-            scored = _score(run, product, truth)
+    with run.task("scoring", len(outcome.predictions)) as ticks:
+        for prediction in outcome.predictions:
+            scored = _score(run, prediction, truth)
             if scored is not None:
-                results[product.split] = scored
-                rows.append(_row(product, scored))
-                if product.by_class:
+                results[prediction.split] = scored
+                rows.append(_row(prediction, scored))
+                if prediction.by_class:
                     counts = scored.masks.confusion.counts.tolist()
-                    confusion = {"counts": counts, "of": f"{product.title}, {product.split}"}
+                    confusion = {"counts": counts, "of": f"{prediction.title}, {prediction.split}"}
             ticks.advance(1)
     stage.save_json("scores", rows)
     stage.save_json("confusion", confusion)
@@ -171,7 +171,7 @@ def _fill_gallery(
     for split in ("val", "train"):
         scored = results.get(split)
         measure: Measure = "foreground IoU" if scored and scored.foreground else "mIoU"
-        any_class = any(not p.by_class for p in outcome.products if p.split == split)
+        any_class = any(not p.by_class for p in outcome.predictions if p.split == split)
         for rank, name, score in _examples(run, split, scored):
             photo, panels = _panels(run, outcome, truth, split, name)
             key = f"{split}/{name}"
@@ -205,15 +205,17 @@ def _chosen(run: Run, split: str) -> list[int]:
 
 
 class LabelsByName(Mapping[str, Labels]):
-    """A product's labels by photo name, at the photos' own sizes, made when asked for."""
+    """A prediction's labels by photo name, at the photos' own sizes, made when asked for."""
 
-    def __init__(self, product: Product, photos: WorkingPhotos, indices: Sequence[int]) -> None:
-        self.product, self.photos = product, photos
+    def __init__(
+        self, prediction: Prediction, photos: WorkingPhotos, indices: Sequence[int]
+    ) -> None:
+        self.prediction, self.photos = prediction, photos
         self.indices = {photos.names[i]: i for i in indices}
 
     def __getitem__(self, name: str) -> Labels:
         index = self.indices[name]
-        return labels_at(self.product.labels(index), self.photos.full_shape(index))
+        return labels_at(self.prediction.labels(index), self.photos.full_shape(index))
 
     def __contains__(self, name: object) -> bool:
         return name in self.indices
@@ -225,21 +227,23 @@ class LabelsByName(Mapping[str, Labels]):
         return len(self.indices)
 
 
-def score_product(run: Run, product: Product, truth: GroundTruth | None) -> MaskScores | None:
-    """Compare a product with ground truth, at the photos' own sizes; None where there is none.
+def score_prediction(
+    run: Run, prediction: Prediction, truth: GroundTruth | None
+) -> MaskScores | None:
+    """Compare a prediction with ground truth, at the photos' own sizes; None where there is none.
 
-    Training photos are scored on an even sample of at most 500. Of a product that tells no classes
+    Training photos are scored on an even sample of at most 500. Where a prediction tells no classes
     apart, foreground is scored against background, and each photo by the IoU of its foreground.
     """
-    scored = _score(run, product, truth)
+    scored = _score(run, prediction, truth)
     return None if scored is None else scored.masks
 
 
 def score_foreground(
-    run: Run, product: Product, truth: GroundTruth | None
+    run: Run, prediction: Prediction, truth: GroundTruth | None
 ) -> ForegroundScores | None:
-    """As :func:`score_product`: the foreground alone, by class of photo (Jing et al., Table IV)."""
-    labels = _comparable(run, product, truth)
+    """As :func:`score_prediction`, but foreground alone, by class of photo (Jing et al., IV)."""
+    labels = _comparable(run, prediction, truth)
     if truth is None or labels is None:
         return None
     photos = labels.photos
@@ -248,31 +252,33 @@ def score_foreground(
     return foreground_scores(labels, truth, tags, photos.classes, names=list(labels))
 
 
-def _score(run: Run, product: Product, truth: GroundTruth | None) -> _Scored | None:
-    if not product.by_class:
-        found = score_foreground(run, product, truth)
+def _score(run: Run, prediction: Prediction, truth: GroundTruth | None) -> _Scored | None:
+    if not prediction.by_class:
+        found = score_foreground(run, prediction, truth)
         if found is None:
             return None
         return _Scored(MaskScores(("object",), found.confusion, found.photos), found)
-    labels = _comparable(run, product, truth)
+    labels = _comparable(run, prediction, truth)
     if truth is None or labels is None:
         return None
     classes = labels.photos.classes
     return _Scored(evaluate_masks(labels, truth, classes, names=list(labels)), None)
 
 
-def _comparable(run: Run, product: Product, truth: GroundTruth | None) -> LabelsByName | None:
+def _comparable(run: Run, prediction: Prediction, truth: GroundTruth | None) -> LabelsByName | None:
     """The labels of the photos to score; None if none of them has ground truth."""
-    photos = _photos(run, product.split)
-    labels = LabelsByName(product, photos, _chosen(run, product.split))
+    photos = _photos(run, prediction.split)
+    labels = LabelsByName(prediction, photos, _chosen(run, prediction.split))
     return labels if truth is not None and any(map(truth.has, labels)) else None
 
 
-def _row(product: Product, scored: _Scored) -> dict[str, Any]:
+def _row(prediction: Prediction, scored: _Scored) -> dict[str, Any]:
     masks, found = scored
     row = {
-        "stage": product.title,
-        "split": product.split,
+        "id": prediction.id,
+        "number": prediction.number,
+        "stage": prediction.title,
+        "split": prediction.split,
         "miou": _known(masks.miou),
         "iou": [_known(value) for value in masks.confusion.iou()] if found is None else None,
         "photos": len(masks.photos),
@@ -330,18 +336,18 @@ def _examples(run: Run, split: str, scored: _Scored | None) -> list[tuple[str, s
 def _panels(
     run: Run, outcome: Outcome, truth: GroundTruth | None, split: str, name: str
 ) -> tuple[Image, list[tuple[str, Image]]]:
-    """The photo and its pictures: intermediate maps, each product, ground truth."""
+    """The photo and its pictures: intermediate maps, each prediction, ground truth."""
     photos = _photos(run, split)
     index = photos.names.index(name)
     photo = photos.image(index)
     panels = []
     if split == "train":
         panels += [(title, view(index)) for title, view in outcome.views]
-    for product in outcome.products:
-        if product.split == split:
-            labels = labels_at(product.labels(index), photo.shape[:2])
-            palette = None if product.by_class else _OF_ANY_CLASS
-            panels.append((product.title, overlay(photo, labels, palette)))
+    for prediction in outcome.predictions:
+        if prediction.split == split:
+            labels = labels_at(prediction.labels(index), photo.shape[:2])
+            palette = None if prediction.by_class else _OF_ANY_CLASS
+            panels.append((prediction.title, overlay(photo, labels, palette)))
     if truth is not None and truth.has(name):
         full = truth.labels(name, photos.full_shape(index))
         panels.append(("ground truth", overlay(photo, labels_at(full, photo.shape[:2]))))

@@ -25,6 +25,7 @@ BASELINE = "centre mean shape"
 class SeedMaps:
     """Score maps of one method for the photos of one split."""
 
+    id: str
     method: str
     threshold: float | None
     split: Split
@@ -43,7 +44,8 @@ def find_seed_maps(run: Run, seeds: Sequence[Seeds], truth: GroundTruth | None) 
     photos = run.part(split).photos
     if not photos.dataset.known.all() or not any(map(truth.has, photos.names)):
         return []
-    return [SeedMaps(s.method, s.threshold, split, *s.maps_of(split)) for s in seeds]
+    found = [(seed, seed.maps_of(split)) for seed in seeds]
+    return [SeedMaps(s.id, s.method, s.threshold, split, maps, maps.stage) for s, maps in found]
 
 
 def score_seeds(
@@ -100,7 +102,7 @@ def _mean_shape(photos: WorkingPhotos, truths: dict[int, Labels], like: SeedMaps
         height, width = photos.image(index).shape[:2]
         return shape.score_map(photos.tags[index], (height, width))
 
-    return SeedMaps(BASELINE, None, like.split, scores_of, like.stage)
+    return SeedMaps("centre", BASELINE, None, like.split, scores_of, like.stage)
 
 
 def _row(found: SeedMaps, curves: SeedCurves, count: int) -> dict[str, Any]:

@@ -9,14 +9,14 @@ from dataclasses import fields
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from tagseg.errors import ConfigError, choose_from
-from tagseg.stages.config import TrainingConfig
+from tagseg.stages.settings import Settings
 
 __all__ = ["check_settings", "parse_settings"]
 
 _TRUE, _FALSE = ("true", "yes", "on", "1"), ("false", "no", "off", "0")
 
 
-def parse_settings(kind: type[TrainingConfig], assignments: Sequence[str]) -> dict[str, Any]:
+def parse_settings(kind: type[Settings], assignments: Sequence[str]) -> dict[str, Any]:
     """Fields and typed values of a Config from texts such as ``alpha=0.3``.
 
     Tuples are written with commas; ``none`` stands for None where the field allows it.
@@ -42,7 +42,7 @@ def parse_settings(kind: type[TrainingConfig], assignments: Sequence[str]) -> di
     return values
 
 
-def check_settings(kind: type[TrainingConfig], given: Mapping[str, Any]) -> dict[str, Any]:
+def check_settings(kind: type[Settings], given: Mapping[str, Any]) -> dict[str, Any]:
     """Values for fields of a Config, with whole numbers as floats and lists as tuples where due.
 
     Raises:
@@ -60,7 +60,7 @@ def check_settings(kind: type[TrainingConfig], given: Mapping[str, Any]) -> dict
     return values
 
 
-def _check_name(kind: type[TrainingConfig], name: str) -> None:
+def _check_name(kind: type[Settings], name: str) -> None:
     known = [item.name for item in fields(kind)]
     if name not in known:
         raise ConfigError(f"the recipe has no field {name!r}", do=choose_from(known, name))

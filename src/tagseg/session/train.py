@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import tagseg
 from tagseg.data.audit import Audit, audit
@@ -15,7 +15,6 @@ from tagseg.data.working import WorkingPhotos
 from tagseg.errors import ConfigError, DataError, MaskError
 from tagseg.nets.catalog import build_backbone
 from tagseg.nets.weights import resolve
-from tagseg.recipes import full_supervision as full_supervision_recipe
 from tagseg.recipes.catalog import find_recipe
 from tagseg.report.page import SeedScore, StageScore
 from tagseg.run.engine import choose_device, choose_precision, set_threads, usable_cores
@@ -26,10 +25,10 @@ from tagseg.session.export import export
 from tagseg.session.report import full_supervision_score, render_report, write_about
 from tagseg.session.scoring import examine, key_of_truth
 from tagseg.session.settings import check_settings
-from tagseg.stages.config import TrainingConfig, where_from
 from tagseg.stages.context import Run, Setup
-from tagseg.stages.crf import Smoothing
-from tagseg.stages.outcome import Outcome
+from tagseg.stages.recipe import Recipe
+from tagseg.stages.refiners import find_refiner
+from tagseg.stages.settings import BackboneSettings, Settings, WorkSettings, where_from
 from tagseg.training import Execution
 
 __all__ = [
@@ -45,6 +44,8 @@ __all__ = [
 
 _NO_VAL = "no validation photos"
 
+
+C = TypeVar("C", bound=WorkSettings)
 
 _SEEDS = 1 << 63  # what PyTorch takes
 
@@ -139,7 +140,7 @@ class Result:
 def train(
     photos: Dataset,
     recipe: str = "builtin_priors",
-    config: TrainingConfig | Mapping[str, Any] | None = None,
+    config: WorkSettings | Mapping[str, Any] | None = None,
     *,
     val: Collection[str] = (),
     ground_truth: GroundTruth | None = None,
@@ -167,15 +168,16 @@ def train(
         TagsegError: the data, the configuration or the folder cannot be used; one line says why.
     """
     progress = progress if progress is not None else Progress()
-    module = find_recipe(recipe)
-    config = make_config(module.Config, config)
-    if recipe == "full_supervision" and ground_truth is None:
-        raise ConfigError("full_supervision needs ground truth", do="give --ground-truth DIR")
+    chosen = find_recipe(recipe)
+    given, config = config, make_config(chosen.config, config)
+    _say_what_is_idle(given, config, progress)
+    if chosen.needs_truth and ground_truth is None:
+        raise ConfigError(f"{recipe} needs ground truth", do="give --ground-truth DIR")
     _check_truth(ground_truth, photos)
     setup = make_setup(options)
-    data = check_data(photos, val, config, options, progress)
-    if recipe == "full_supervision" and ground_truth is not None:
-        full_supervision_recipe.check_truth(data.photos.names, ground_truth)
+    data = check_data(photos, val, chosen, config.photo_side, options, progress)
+    if chosen.check_truth is not None:
+        chosen.check_truth(data.photos.names, ground_truth)
     if full_supervision is not None:
         full_supervision_score(full_supervision, data.val_key)
     settings = make_settings(options, setup, config, command)
@@ -190,11 +192,10 @@ def train(
     with work:
         run = data.run(setup, work, progress)
         truth_key = key_of_truth(ground_truth)
-        extra = (ground_truth, truth_key) if recipe == "full_supervision" else ()
-        outcome: Outcome = module.run(run, config, *extra)
+        outcome = chosen.outcome(run, config, ground_truth, truth_key)
         findings = examine(run, outcome, ground_truth, truth_key)
         export(run, outcome)
-        write_about(run, module.PAPER, config, data.audit, outcome, command)
+        write_about(run, chosen.paper, config, data.audit, outcome, command)
         report = render_report(work.folder, full_supervision=full_supervision)
         if not run.worked:
             progress.say("the run was finished before; nothing had to be done")
@@ -210,7 +211,7 @@ def train(
     )
 
 
-def make_config(kind: type[TrainingConfig], given: Any) -> TrainingConfig:
+def make_config(kind: type[C], given: Any) -> C:
     """A Config from another, from a mapping of fields, or with all defaults.
 
     Raises:
@@ -218,7 +219,7 @@ def make_config(kind: type[TrainingConfig], given: Any) -> TrainingConfig:
     """
     if isinstance(given, kind):
         return _checked_config(given)
-    if isinstance(given, TrainingConfig):
+    if isinstance(given, Settings):
         raise ConfigError(
             f"the configuration is of another recipe ({type(given).__module__})",
             do=f"give a {kind.__module__}.Config",
@@ -226,9 +227,21 @@ def make_config(kind: type[TrainingConfig], given: Any) -> TrainingConfig:
     return _checked_config(kind(**check_settings(kind, given or {})))
 
 
-def _checked_config(config: TrainingConfig) -> TrainingConfig:
-    Smoothing.of(config)  # numbers that the dense CRF refuses must show before long work
+def _checked_config(config: C) -> C:
+    find_refiner(config, 0)  # a wrong name must show before long work
     return config
+
+
+def _say_what_is_idle(given: Any, config: WorkSettings, progress: Progress) -> None:
+    """A field that is set and does nothing beside the others deserves a word."""
+    acting = config.acting()
+    for item in fields(config):
+        if isinstance(given, Mapping) and item.name in given and item.name not in acting:
+            needs = " and ".join(
+                f"{name}={' or '.join(map(str, values)).lower()}"
+                for name, values in item.metadata["only_with"].items()
+            )
+            progress.say(f"note: {item.name} does nothing; it acts with {needs}")
 
 
 def make_setup(options: Options) -> Setup:
@@ -242,7 +255,7 @@ def make_setup(options: Options) -> Setup:
     )
     weights = resolve(options.weights, options.backbone)
     setup = Setup(options.backbone, weights if weights.state else None, execution, threads)
-    setup.build_backbone(TrainingConfig())  # and a wrong file before long work
+    setup.build_backbone(BackboneSettings())  # and a wrong file before long work
     return setup
 
 
@@ -278,7 +291,8 @@ def _check_truth(truth: GroundTruth | None, photos: Dataset) -> None:
 def check_data(
     photos: Dataset,
     val: Collection[str],
-    config: TrainingConfig,
+    recipe: Recipe,
+    photo_side: int,
     options: Options,
     progress: Progress,
 ) -> Data:
@@ -291,7 +305,7 @@ def check_data(
     held_out = frozenset(val).intersection(found.dataset.names)
     names = [name for name in found.dataset.names if name in held_out]
     training = found.dataset.without(held_out)
-    if config.uses_tags and not training.known.any():
+    if recipe.uses_tags and not training.known.any():
         raise DataError(
             "no training photo can be used and has known tags",
             do="mend or tag some, or use --untagged negative",
@@ -299,16 +313,14 @@ def check_data(
     validation = found.dataset.select(names) if names else None
     return Data(
         found,
-        WorkingPhotos(training, config.photo_side),
+        WorkingPhotos(training, photo_side),
         training.fingerprint(found.digests),
-        WorkingPhotos(validation, config.photo_side) if validation is not None else None,
+        WorkingPhotos(validation, photo_side) if validation is not None else None,
         validation.fingerprint(found.digests) if validation is not None else _NO_VAL,
     )
 
 
-def make_settings(
-    options: Options, setup: Setup, config: TrainingConfig, command: str
-) -> dict[str, Any]:
+def make_settings(options: Options, setup: Setup, config: Settings, command: str) -> dict[str, Any]:
     """What a run's folder keeps of how it was asked for."""
     return {
         "options": {item.name: getattr(options, item.name) for item in fields(options)},

@@ -1,9 +1,8 @@
-"""The tag classifier and its class activation maps."""
+"""The tag classifier, trained on tags alone, and its class activation maps."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import asdict
+from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
@@ -24,76 +23,57 @@ from tagseg.localize.cam import class_activation_maps, normalised_maps
 from tagseg.localize.classifier import tag_scores, train_tag_classifier
 from tagseg.maps import ScoreMap
 from tagseg.nets.gap import GapClassifier
-from tagseg.run.workspace import Stage
-from tagseg.stages.config import TrainingConfig
 from tagseg.stages.context import Run, Split
-from tagseg.stages.labels import each_batch
 from tagseg.stages.schedules import classifier_schedule
-from tagseg.stages.shapes import some_shapes
-from tagseg.stages.trained import trained
+from tagseg.stages.settings import CamSettings, GapForm, GapSettings
+from tagseg.stages.shapes import Seen, some_shapes
+from tagseg.stages.stage import (
+    Declared,
+    Images,
+    ScoreMaps,
+    Trained,
+    network_input,
+    per_batch,
+    trained,
+)
 from tagseg.training import Schedule
 
-__all__ = [
-    "LocationMaps",
-    "classifier_scores",
-    "location_maps",
-    "tag_classifier",
-    "trained_classifier",
-]
+__all__ = ["classifier_scores", "location_maps", "tag_classifier"]
 
-LocationMaps = Callable[[int], ScoreMap]
+_CLASSIFIER = Declared("classifier")
+_LOCATION_MAPS = Declared("location-maps")
 
 
 def tag_classifier(
-    run: Run, config: TrainingConfig, *, schedule: Schedule | None = None
-) -> tuple[GapClassifier, Stage]:
+    run: Run, settings: GapSettings, *, schedule: Schedule | None = None
+) -> Trained[GapClassifier]:
     """The localization network, trained on tags (Saleh et al. 3.1.2 and 4.2.2).
 
     ``schedule`` takes the place of the paper's.
     """
-    photos = run.photos
+    photos, setup = run.photos, run.setup
     if schedule is None:
-        schedule = classifier_schedule(config, run.setup, len(photos))
-    width = _classifier_width(run, config)
-    torch.manual_seed(run.setup.execution.seed)
+        schedule = classifier_schedule(settings, setup, len(photos))
+    torch.manual_seed(setup.execution.seed)
     net = GapClassifier(
-        run.setup.build_backbone(config),
+        setup.build_backbone(settings),
         len(photos.classes),
-        hidden=width,
-        hidden_layers=config.classifier_hidden_layers,
+        hidden=settings.classifier_width or (1024 if setup.backbone == "vgg16" else 256),
+        hidden_layers=settings.classifier_hidden_layers,
     )
-    form = {
-        "output_stride": run.setup.output_stride(config),
-        "hidden_layers": config.classifier_hidden_layers,
-        "width": width,
-    }
-    how = _classifier_input(photos, config)
-    return trained_classifier(run, config, net, form, how, schedule)
-
-
-def trained_classifier(
-    run: Run,
-    config: TrainingConfig,
-    net: GapClassifier,
-    form: Mapping[str, Any],
-    how: Augmentation,
-    schedule: Schedule,
-    *,
-    name: str = "classifier",
-    title: str = "the tag classifier",
-) -> tuple[GapClassifier, Stage]:
-    """``net`` of ``form``, trained on the tags of samples cut as ``how`` says."""
-    made_from = {
-        **run.setup.settings(),
-        "photo_side": config.photo_side,
-        **form,
-        "input": asdict(how),
-    }
-    fit = partial(train_tag_classifier, net, run.photos, how, schedule)
-    stage = trained(
-        run, name, title, net, fit, schedule, made_from, [run.photos_key], tensors="classifier"
+    how = _classifier_input(photos, settings)
+    classifier = trained(
+        run,
+        _CLASSIFIER,
+        net,
+        partial(train_tag_classifier, net, photos, how, schedule),
+        schedule,
+        settings=[settings.only(GapForm), how],
+        title="the tag classifier",
+        tensors="classifier",
     )
-    return net.eval(), stage
+    classifier.model.eval()
+    return classifier
 
 
 def classifier_scores(
@@ -112,36 +92,38 @@ def classifier_scores(
 
 def location_maps(
     run: Run,
-    config: TrainingConfig,
-    classifier: GapClassifier,
-    after: Stage,
+    settings: CamSettings,
+    classifier: Trained[GapClassifier],
     *,
     split: Split = "train",
     side: int | None = None,
-) -> tuple[LocationMaps, Stage]:
+) -> ScoreMaps:
     """Class activation maps of the photos' known tags (Saleh et al. Eq. 1).
 
-    Stored on the network's grid, of present classes only; read as M_c in [0, 1] at working size.
+    Kept on the network's grid, of present classes only; read as M_c in [0, 1] at working size.
     The classifier sees photos of the longer side ``side``, or at working size.
     """
-    photos, key, prefix = run.part(split)
-    flip, scales = config.cam_flip, config.cam_scales
-    # The classifier's key tells the training photos, and no others.
-    inputs: list[Stage | str] = [after] if split == "train" else [after, key]
-    made_from = {"flip": flip, "scales": list(scales), "side": side}
-    with run.stage(f"{prefix}location-maps", made_from, inputs) as stage:
-        if stage.pending:
-            store = stage.maps("class-maps")
+    net, photos, execution = classifier.model, run.part(split).photos, run.setup.execution
+    settings = settings.only(CamSettings)
 
-            def compute(images: torch.Tensor, indices: list[int]) -> None:
-                images = resize_batch(images, factor_to(side, images.shape[2:]))
-                maps = class_activation_maps(classifier, images, flip=flip, scales=scales)
-                for index, classes in zip(indices, maps.float().cpu().numpy(), strict=True):
-                    present = classes[photos.tags[index]].astype(np.float16)
-                    store.put(photos.names[index], present=present)
+    def make(images: Images, indices: list[int]) -> Iterator[dict[str, Any]]:
+        net.to(execution.device)
+        with network_input(execution, images) as x:
+            x = resize_batch(x, factor_to(side, x.shape[2:]))
+            maps = class_activation_maps(net, x, flip=settings.cam_flip, scales=settings.cam_scales)
+        for index, classes in zip(indices, maps.float().cpu().numpy(), strict=True):
+            yield {"class-maps": {"present": classes[photos.tags[index]].astype(np.float16)}}
 
-            classifier.to(run.setup.execution.device)
-            each_batch(run, photos, "class activation maps", store.missing, compute)
+    stage = per_batch(
+        run,
+        _LOCATION_MAPS,
+        ["class-maps"],
+        make,
+        settings=[settings, Seen(side)],
+        inputs=[classifier],
+        split=split,
+        title="class activation maps",
+    )
 
     def read(index: int) -> ScoreMap:
         present = stage.maps("class-maps").get(photos.names[index])["present"]
@@ -150,19 +132,15 @@ def location_maps(
         maps[tags] = present
         shape = photos.image(index).shape[:2]
         seen = resized_shape(shape, factor_to(side, shape))
-        return normalised_maps(maps, tags, shape, stride=classifier.backbone.grid_stride, seen=seen)
+        return normalised_maps(maps, tags, shape, stride=net.backbone.grid_stride, seen=seen)
 
-    return read, stage
+    return ScoreMaps(stage, read)
 
 
-def _classifier_input(photos: WorkingPhotos, config: TrainingConfig) -> Augmentation:
+def _classifier_input(photos: WorkingPhotos, settings: GapSettings) -> Augmentation:
     """Photos squeezed to 224 x 224 as in the paper; smaller ones stay as they are."""
-    size, shapes = config.classifier_size, some_shapes(photos)
+    size, shapes = settings.classifier_size, some_shapes(photos)
     height, width = np.median(np.asarray(shapes), axis=0)
     if min(height, width) * 1.25 >= size:
         return Augmentation((size, size), stretch=True)
     return Augmentation(crop_size(shapes, size), scale=(0.8, 1.25), jitter=0.1)
-
-
-def _classifier_width(run: Run, config: TrainingConfig) -> int:
-    return config.classifier_width or (1024 if run.setup.backbone == "vgg16" else 256)

@@ -8,13 +8,14 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal, NamedTuple
 
 from tagseg.data.working import WorkingPhotos
-from tagseg.errors import ConfigError
+from tagseg.errors import ConfigError, WorkspaceError
 from tagseg.nets.backbone import Backbone
 from tagseg.nets.catalog import build_backbone
 from tagseg.nets.weights import LoadedWeights, resolve
+from tagseg.run.plan import Plan
 from tagseg.run.progress import Progress, Task
 from tagseg.run.workspace import Stage, Workspace
-from tagseg.stages.config import TrainingConfig
+from tagseg.stages.settings import BackboneSettings
 from tagseg.training import Execution
 
 __all__ = ["Part", "Run", "Setup", "Split"]
@@ -44,9 +45,9 @@ class Setup:
             "seed": self.execution.seed,
         }
 
-    def output_stride(self, config: TrainingConfig) -> int:
+    def output_stride(self, settings: BackboneSettings) -> int:
         """Of the backbone: as configured, else 8, or 16 for MobileNetV2, which is slow at 8."""
-        return config.output_stride or (16 if self.backbone == "mobilenet_v2" else 8)
+        return settings.output_stride or (16 if self.backbone == "mobilenet_v2" else 8)
 
     def on(self, backbone: str | None, weights: str) -> Setup:
         """The same means with a network's own backbone and weights; None keeps the run's.
@@ -60,9 +61,9 @@ class Setup:
         found = resolve(weights, backbone)
         return replace(self, backbone=backbone, weights=found if found.state else None)
 
-    def build_backbone(self, config: TrainingConfig) -> Backbone:
+    def build_backbone(self, settings: BackboneSettings) -> Backbone:
         """A fresh backbone with the pre-trained weights."""
-        stride = self.output_stride(config)
+        stride = self.output_stride(settings)
         return build_backbone(self.backbone, self.weights, output_stride=stride)
 
 
@@ -96,7 +97,7 @@ class Run:
     val: WorkingPhotos | None
     val_key: str
     setup: Setup
-    workspace: Workspace
+    workspace: Workspace | Plan
     progress: Progress
     worked: list[str] = field(default_factory=list)
 
@@ -114,6 +115,13 @@ class Run:
         if stage.pending:
             self.worked.append(name)
         return stage
+
+    @property
+    def open_workspace(self) -> Workspace:
+        """The workspace; WorkspaceError for a run that is only planned."""
+        if isinstance(self.workspace, Plan):
+            raise WorkspaceError("the run is only planned", do="run it")
+        return self.workspace
 
     def task(self, title: str, total: int) -> AbstractContextManager[Task]:
         """A progress bar."""

@@ -9,19 +9,19 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from tagseg.maps import Image, Labels, Probs, ScoreMap
+from tagseg.maps import Image, Labels, Probs, ScoreMap, Tags
 from tagseg.priors import crisp
 from tagseg.refine.dense_crf import CrfParameters, refine, softmax_unary
 from tagseg.refine.higher_order import HigherOrder
-from tagseg.segment.predict import Refine
-from tagseg.stages.config import TrainingConfig
+from tagseg.stages.refiners import Refining, register_refiner
+from tagseg.stages.settings import CrispSettings, RefinementSettings
 
 __all__ = [
     "CRISP",
+    "CrfRefiner",
     "RegionFinder",
     "Regions",
     "Smoothing",
-    "crf_refinement",
     "crf_settings",
     "from_json",
     "smoothed_scores",
@@ -48,9 +48,9 @@ class RegionFinder:
     settings: crisp.CrispSettings
 
     @classmethod
-    def of(cls, config: TrainingConfig, seed: int) -> RegionFinder:
+    def of(cls, settings: CrispSettings, seed: int) -> RegionFinder:
         """As configured."""
-        return cls(config.crisp_threshold, seed % _SEEDS, CRISP)
+        return cls(settings.crisp_threshold, seed % _SEEDS, CRISP)
 
     def __call__(self, image: Image) -> Regions:
         """Regions of one photo (H, W, 3)."""
@@ -70,20 +70,20 @@ class Smoothing:
     strengths: HigherOrder
 
     @classmethod
-    def of(cls, config: TrainingConfig) -> Smoothing:
+    def of(cls, settings: RefinementSettings) -> Smoothing:
         """As configured; raises ConfigError for numbers that the CRF refuses."""
         return cls(
             CrfParameters(
-                bilateral=config.crf_bilateral,
-                smoothness=config.crf_smoothness,
-                iterations=config.crf_iterations,
-                reference_side=config.crf_reference_side,
-                filter=config.crf_filter,
+                bilateral=settings.crf_bilateral,
+                smoothness=settings.crf_smoothness,
+                iterations=settings.crf_iterations,
+                reference_side=settings.crf_reference_side,
+                filter=settings.crf_filter,
             ),
             HigherOrder(
-                weight=config.crisp_weight,
-                gamma_max=config.crisp_gamma_max,
-                area_weight=config.crisp_area_weight,
+                weight=settings.crisp_weight,
+                gamma_max=settings.crisp_gamma_max,
+                area_weight=settings.crisp_area_weight,
             ),
         )
 
@@ -151,41 +151,54 @@ def from_json(settings: Mapping[str, Any]) -> dict[str, Any]:
     return {k: tuple(v) if isinstance(v, list) else v for k, v in settings.items()}
 
 
-def crf_settings(config: TrainingConfig, seed: int) -> dict[str, Any] | None:
-    """What decides on the CRF after the segmenter, as JSON data; None for no CRF."""
-    if not config.segmenter_crf:
-        return None
-    smoothing = Smoothing.of(config)
+def crf_settings(settings: RefinementSettings, seed: int) -> dict[str, Any]:
+    """What decides on the CRF after the segmenter, as JSON data."""
+    smoothing = Smoothing.of(settings)
     regions = None
-    if config.segmenter_regions == "crisp":
+    if settings.segmenter_regions == "crisp":
         regions = {
-            **asdict(RegionFinder.of(config, seed)),
+            **asdict(RegionFinder.of(settings, seed)),
             "strengths": asdict(smoothing.strengths),
         }
-    return {**asdict(smoothing.parameters), "unary": config.segmenter_unary, "regions": regions}
+    return {**asdict(smoothing.parameters), "unary": settings.segmenter_unary, "regions": regions}
 
 
-def crf_refinement(settings: Mapping[str, Any]) -> Refine:
+class CrfRefiner:
     """The dense CRF of :func:`crf_settings`, on a segmenter's probabilities.
 
     Its unary is Eq. 7 of Saleh et al. ("softmax", the softmax of probabilities, costs that differ
     by 1 at most) or -log p ("log"). The log-sum-exp losses drive probabilities to 0 and 1, and
     their logarithm then overrules the image.
+
+    Attributes:
+        regions_of: finds the regions of a photo's higher-order terms; None without them.
     """
-    values = from_json(settings)
-    unary, found = values.pop("unary"), values.pop("regions", None)
-    finder, strengths = None, HigherOrder()
-    if found is not None:
-        finder = RegionFinder(
-            found["threshold"], found["seed"], crisp.CrispSettings(**found["settings"])
-        )
-        strengths = HigherOrder(**found["strengths"])
-    smoothing = Smoothing(CrfParameters(**values), strengths)
 
-    def smooth(image: Image, probs: Probs, regions: Regions | None = None) -> Probs:
-        costs = softmax_unary(probs) if unary == "softmax" else -np.log(probs.clip(1e-8, 1.0))
-        if regions is None and finder is not None:
-            regions = finder(image)
-        return smoothing(image, costs, probs, regions)
+    def __init__(self, settings: Mapping[str, Any]) -> None:
+        values = from_json(settings)
+        self._unary, found = values.pop("unary"), values.pop("regions", None)
+        self.regions_of: RegionFinder | None = None
+        strengths = HigherOrder()
+        if found is not None:
+            self.regions_of = RegionFinder(
+                found["threshold"], found["seed"], crisp.CrispSettings(**found["settings"])
+            )
+            strengths = HigherOrder(**found["strengths"])
+        self._smoothing = Smoothing(CrfParameters(**values), strengths)
 
-    return smooth
+    def refine(
+        self,
+        image: Image,
+        probs: Probs,
+        tags: Tags | None = None,
+        *,
+        regions: Regions | None = None,
+    ) -> Probs:
+        """Probabilities (L, H, W) that follow the photo (H, W, 3), by its ``regions`` if known."""
+        costs = softmax_unary(probs) if self._unary == "softmax" else -np.log(probs.clip(1e-8, 1.0))
+        if regions is None and self.regions_of is not None:
+            regions = self.regions_of(image)
+        return self._smoothing(image, costs, probs, regions)
+
+
+register_refiner("crf", Refining(crf_settings, CrfRefiner))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import dataclass
 
 from torch import Tensor
 
@@ -10,8 +10,8 @@ from tagseg.losses.seed_expand_constrain import constrain_loss, sec_probabilitie
 from tagseg.refine.dense_crf import CrfParameters
 from tagseg.refine.exact_crf import dense_crf_batch
 from tagseg.segment.fit import GridBatch, GridObjective
-from tagseg.stages.config import TrainingConfig
 from tagseg.stages.large_fov import grid_cross_entropy
+from tagseg.stages.settings import CrfSettings
 
 __all__ = ["constrain_to_boundaries", "grid_crf", "guide_objective"]
 
@@ -21,14 +21,14 @@ _GRID = 41  # positions of the paper's grid
 _SHRINK = 12.0  # the authors' sigmas on that grid are those of the photo over 12
 
 
-def grid_crf(config: TrainingConfig) -> CrfParameters:
+def grid_crf(settings: CrfSettings) -> CrfParameters:
     """The configured CRF on the segmenter's grid (SEC's code: sigmas over 12 at 41 x 41)."""
-    weight, pixels, levels = config.crf_bilateral
-    smooth, narrow = config.crf_smoothness
+    weight, pixels, levels = settings.crf_bilateral
+    smooth, narrow = settings.crf_smoothness
     return CrfParameters(
         bilateral=(weight, pixels / _SHRINK, levels),
         smoothness=(smooth, narrow / _SHRINK),
-        iterations=config.crf_iterations,
+        iterations=settings.crf_iterations,
         reference_side=_GRID,
         filter="lattice",
     )
@@ -45,15 +45,19 @@ def constrain_to_boundaries(
     return constrain_loss(probs, refined, valid=on_grid.inside)
 
 
-def guide_objective(config: TrainingConfig, *, constrained: bool) -> tuple[GridObjective, str]:
-    """Cross-entropy on guide labels, with the constrain-to-boundary loss or without; its name."""
-    if not constrained:
-        return grid_cross_entropy, "cross-entropy on the grid"
-    crf = grid_crf(config)
+def guide_objective(settings: CrfSettings, *, constrained: bool) -> GridObjective:
+    """Cross-entropy on guide labels, with the constrain-to-boundary loss or without."""
+    return GridAndBoundaries(grid_crf(settings)) if constrained else grid_cross_entropy
 
-    def loss(scores: Tensor, on_grid: GridBatch) -> Tensor:
+
+@dataclass(frozen=True)
+class GridAndBoundaries:
+    """Cross-entropy and the divergence from what ``crf`` makes of the scores."""
+
+    crf: CrfParameters
+
+    def __call__(self, scores: Tensor, on_grid: GridBatch) -> Tensor:
+        """The loss of a batch."""
         probs = sec_probabilities(scores)
-        boundaries = constrain_to_boundaries(scores, probs, on_grid, crf)
+        boundaries = constrain_to_boundaries(scores, probs, on_grid, self.crf)
         return grid_cross_entropy(scores, on_grid) + boundaries
-
-    return loss, f"cross-entropy and boundaries on the grid, {asdict(crf)}"

@@ -20,7 +20,7 @@ from tagseg.errors import ConfigError
 from tagseg.localize.backprop import Method
 from tagseg.localize.dcsm import DcsmSettings, unary, with_background
 from tagseg.localize.seeds import DistinctSeeder
-from tagseg.maps import Image, Probs, ScoreMap
+from tagseg.maps import Image, Probs, ScoreMap, Tags
 from tagseg.nets.fully_convolutional import FullyConvolutionalClassifier
 from tagseg.refine.dense_crf import CrfParameters, refine
 from tagseg.segment.model_file import (
@@ -30,16 +30,16 @@ from tagseg.segment.model_file import (
     positive,
     unpack_backbone,
 )
-from tagseg.segment.predict import Refine, Segmenter
+from tagseg.segment.predict import Segmenter
 from tagseg.stages.crf import from_json
 from tagseg.training import Execution
 
 __all__ = [
     "DISTINCT_FORMAT",
+    "DistinctRefiner",
     "DistinctSegmenter",
     "SeederSettings",
     "distinct_probabilities",
-    "distinct_refinement",
     "pack_distinct",
     "unpack_distinct",
 ]
@@ -87,9 +87,9 @@ class DistinctSegmenter(Segmenter):
         execution: Execution,
         refinement: Mapping[str, Any] | None = None,
     ) -> None:
-        refine = None if refinement is None else distinct_refinement(refinement)
+        refiner = None if refinement is None else DistinctRefiner(refinement)
         super().__init__(
-            net, classes, side=side, execution=execution, refine=refine, refinement=refinement
+            net, classes, side=side, execution=execution, refiner=refiner, refinement=refinement
         )
         self.settings = settings
         self.seeder = settings.seeder(net, execution)
@@ -108,26 +108,27 @@ def distinct_probabilities(score_map: ScoreMap) -> Probs:
     return (maps / maps.sum(0)).numpy()
 
 
-def distinct_refinement(settings: Mapping[str, Any]) -> Refine:
+class DistinctRefiner:
     """The dense CRF of Eq. 6 to 8 over the labels that a photo has maps of.
 
     ``settings`` are the fields of CrfParameters, and "regions": None.
     """
-    values = from_json(settings)
-    if values.pop("regions", None) is not None:
-        raise ConfigError("the CRF of distinct maps has no regions", do="leave them out")
-    parameters = CrfParameters(**values)
 
-    def smooth(image: Image, probs: Probs, regions: Any = None) -> Probs:
+    def __init__(self, settings: Mapping[str, Any]) -> None:
+        values = from_json(settings)
+        if values.pop("regions", None) is not None:
+            raise ConfigError("the CRF of distinct maps has no regions", do="leave them out")
+        self._parameters = CrfParameters(**values)
+
+    def refine(self, image: Image, probs: Probs, tags: Tags | None = None) -> Probs:
+        """Probabilities (L, H, W) after the CRF; 0 for labels without any before."""
         here = probs.any((1, 2))
         if here.sum() < 2:
             return probs
         refined = np.zeros_like(probs)
         costs = unary(torch.from_numpy(probs[here])).numpy()
-        refined[here] = refine(image, costs, parameters)
+        refined[here] = refine(image, costs, self._parameters)
         return refined
-
-    return smooth
 
 
 def pack_distinct(segmenter: DistinctSegmenter) -> tuple[dict[str, Tensor], dict[str, str]]:

@@ -7,8 +7,7 @@ learns no upsampling: labels come to the network's grid, not scores to the label
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from collections.abc import Sequence
 from functools import partial
 
 import numpy as np
@@ -17,20 +16,19 @@ from torch import Tensor
 
 from tagseg.data.transforms import Augmentation, crop_size
 from tagseg.losses.pixel import pixel_loss
-from tagseg.maps import Labels
 from tagseg.nets.deeplab import SegmentationNet, initialise_from_classifier
-from tagseg.run.workspace import Stage
 from tagseg.segment.fit import GridBatch, GridObjective, fit_on_grid
 from tagseg.segment.predict import Segmenter
-from tagseg.stages.config import TrainingConfig
 from tagseg.stages.context import Run
 from tagseg.stages.schedules import large_fov_schedule, shortened
 from tagseg.stages.segmenter import segmenter_of
+from tagseg.stages.settings import SegmenterForm, WorkSettings
 from tagseg.stages.shapes import some_shapes, view_scale
-from tagseg.stages.trained import trained
+from tagseg.stages.stage import Declared, Input, LabelMaps, Trained, trained
 
 __all__ = ["grid_crop", "grid_cross_entropy", "large_fov_segmenter", "loss_stride"]
 
+_SEGMENTER = Declared("segmenter")
 _POSITIONS = 41  # a side, of the paper's grid
 
 
@@ -44,61 +42,49 @@ def grid_cross_entropy(scores: Tensor, on_grid: GridBatch) -> Tensor:
 
 def large_fov_segmenter(
     run: Run,
-    config: TrainingConfig,
-    targets: Callable[[int], Labels],
-    inputs: Sequence[Stage | str],
+    settings: WorkSettings,
+    targets: LabelMaps,
     *,
     objective: GridObjective = grid_cross_entropy,
-    objective_name: str = "cross-entropy on the grid",
     whole: bool = False,
-    name: str = "segmenter",
+    declared: Declared = _SEGMENTER,
     title: str = "the segmenter",
-    part: float = 1.0,
-    start: tuple[Segmenter, Stage] | None = None,
-) -> tuple[Segmenter, Stage]:
+    fraction: float = 1.0,
+    start: Trained[Segmenter] | None = None,
+) -> Trained[Segmenter]:
     """The segmenter, trained on ``targets`` with ``objective`` (Oh et al. 2017, 6.1 and F).
 
     On crops that are not resized; or on ``whole`` photos that are, for objectives to which the
     photo's tags must hold.
 
     Args:
-        name, title: of the stage, and of its progress bar.
-        part: of the schedule's iterations.
+        objective: a function, or a frozen dataclass whose fields decide on the loss.
+        declared, title: of the stage and its progress bar.
+        fraction: of the schedule's iterations.
         start: a segmenter to go on from; None starts from the backbone's weights.
     """
     photos, setup = run.photos, run.setup
-    schedule = shortened(large_fov_schedule(config, setup, len(photos)), part)
+    schedule = shortened(large_fov_schedule(settings, setup, len(photos)), fraction)
     shapes = some_shapes(photos)
-    how = Augmentation(grid_crop(shapes, config.segmenter_crop), stretch=whole)
-    net = _network(run, config, view_scale(config, shapes))
+    how = Augmentation(grid_crop(shapes, settings.segmenter_crop), stretch=whole)
+    net = _network(run, settings, view_scale(settings, shapes))
+    inputs: list[Input] = [targets]
     if start is not None:
-        inputs = [*inputs, start[1]]
-        net.load_state_dict(start[0].net.state_dict())
+        inputs.append(start)
+        net.load_state_dict(start.model.net.state_dict())
     grid = min(loss_stride(how.size), net.backbone.output_stride)
-    made_from = {
-        **setup.settings(),
-        "photo_side": config.photo_side,
-        "output_stride": net.backbone.output_stride,
-        "form": "large_fov",
-        "view_scale": net.view_scale,
-        "width": net.fc6.out_channels,
-        "objective": objective_name,
-        "loss_stride": grid,
-        "augmentation": asdict(how),
-    }
-    fit = partial(fit_on_grid, net, photos, targets, objective, how, schedule, loss_stride=grid)
-    stage = trained(
+    found = trained(
         run,
-        name,
-        title,
+        declared,
         net,
-        fit,
+        partial(fit_on_grid, net, photos, targets, objective, how, schedule, loss_stride=grid),
         schedule,
-        made_from,
-        [run.photos_key, *inputs],
+        settings=[settings.only(SegmenterForm), objective, how],
+        inputs=inputs,
+        title=title,
         tensors="segmenter",
     )
-    return segmenter_of(run, config, net), stage
+    return Trained(segmenter_of(run, settings, net), found.stage)
 
 
 def grid_crop(shapes: Sequence[tuple[int, int]], limit: int) -> tuple[int, int]:
@@ -120,15 +106,15 @@ def loss_stride(crop: tuple[int, int]) -> int:
     return 1 << max(0, round(math.log2(max(crop) / _POSITIONS)))
 
 
-def _network(run: Run, config: TrainingConfig, scale: float) -> SegmentationNet:
+def _network(run: Run, settings: SegmenterForm, scale: float) -> SegmentationNet:
     """Bilinear upsampling; fc8 starts at random; photos are mirrored at their edges (F)."""
     torch.manual_seed(run.setup.execution.seed)
-    backbone = run.setup.build_backbone(config)
+    backbone = run.setup.build_backbone(settings)
     margin = scale * (_TEST_SIDE - _PHOTO_SIDE) / 2
     net = SegmentationNet(
         backbone,
         len(run.photos.classes) + 1,
-        width=config.segmenter_width,
+        width=settings.segmenter_width,
         learn_upsampling=False,
         view_scale=scale,
         margin=max(1, round(margin / backbone.output_stride)) * backbone.output_stride,

@@ -2,61 +2,68 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import asdict
+from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import torch
 
 from tagseg.maps import SaliencyMap
 from tagseg.priors.activations import channel_means, foreground_probability
-from tagseg.run.workspace import Stage
-from tagseg.stages.config import TrainingConfig
 from tagseg.stages.context import Run, Split
 from tagseg.stages.crf import RegionFinder, Regions
-from tagseg.stages.labels import each_batch, photo_arrays
+from tagseg.stages.settings import BackboneSettings, CrispSettings
+from tagseg.stages.stage import (
+    Declared,
+    Images,
+    PhotoMaps,
+    SaliencyMaps,
+    network_input,
+    per_batch,
+    per_photo,
+)
 
-__all__ = ["activation_prior", "photo_regions"]
+__all__ = ["PhotoRegions", "activation_prior", "photo_regions"]
 
-Prior = Callable[[int], SaliencyMap]
+_ACTIVATIONS = Declared("activation-prior")
+_REGIONS = Declared("regions")
 
-
-PhotoRegions = Callable[[int], Regions]
+PhotoRegions = PhotoMaps[Regions]
 
 
 def activation_prior(
-    run: Run, config: TrainingConfig, *, saturate: float = 0.0, split: Split = "train"
-) -> tuple[Prior, Stage]:
+    run: Run, settings: BackboneSettings, *, saturate: float = 0.0, split: Split = "train"
+) -> SaliencyMaps:
     """Foreground probability P_f of the photos (Saleh et al. 3.1.1).
 
     From the pre-trained network as it comes: fine-tuning it on the tags did not help in the paper
-    (4.2.2). Stored as the channel means of the two blocks; read at working size.
+    (4.2.2). Kept as the channel means of the two blocks; read at working size, with ``saturate``
+    of its pixels at either end as 0 and 1.
     """
-    photos, key, prefix = run.part(split)
-    stride = run.setup.output_stride(config)
-    strides = (8 if run.setup.backbone == "vgg16" else stride, stride)
-    made_from = {
-        **run.setup.settings(),
-        "photo_side": config.photo_side,
-        "output_stride": stride,
-    }
-    with run.stage(f"{prefix}activation-prior", made_from, [key]) as stage:
-        if stage.pending:
-            torch.manual_seed(run.setup.execution.seed)
-            backbone = run.setup.build_backbone(config).eval()
-            backbone.to(run.setup.execution.device)
-            store = stage.maps("channel-means")
+    photos, setup = run.part(split).photos, run.setup
+    stride = setup.output_stride(settings)
+    strides = (8 if setup.backbone == "vgg16" else stride, stride)
+    torch.manual_seed(setup.execution.seed)
+    backbone = setup.build_backbone(settings).eval()
 
-            def compute(images: torch.Tensor, indices: list[int]) -> None:
-                means = [m.float().cpu().numpy() for m in channel_means(backbone, images)]
-                for index, block4, block5 in zip(indices, *means, strict=True):
-                    store.put(
-                        photos.names[index],
-                        block4=block4.astype(np.float16),
-                        block5=block5.astype(np.float16),
-                    )
+    def make(images: Images, indices: list[int]) -> Iterator[dict[str, Any]]:
+        backbone.to(setup.execution.device)
+        with network_input(setup.execution, images) as x:
+            means = [m.float().cpu().numpy() for m in channel_means(backbone, x)]
+        for block4, block5 in zip(*means, strict=True):
+            kept = {"block4": block4.astype(np.float16), "block5": block5.astype(np.float16)}
+            yield {"channel-means": kept}
 
-            each_batch(run, photos, "activation prior", store.missing, compute)
+    stage = per_batch(
+        run,
+        _ACTIVATIONS,
+        ["channel-means"],
+        make,
+        settings=[settings.only(BackboneSettings)],
+        split=split,
+        setup=setup,
+        title="activation prior",
+    )
 
     def read(index: int) -> SaliencyMap:
         means = stage.maps("channel-means").get(photos.names[index])
@@ -68,21 +75,22 @@ def activation_prior(
             strides=strides,
         )
 
-    return read, stage
+    return SaliencyMaps(stage, read)
 
 
-def photo_regions(
-    run: Run, config: TrainingConfig, *, split: Split = "train"
-) -> tuple[PhotoRegions, Stage]:
+def photo_regions(run: Run, settings: CrispSettings, *, split: Split = "train") -> PhotoRegions:
     """Crisp regions of the photos at working size (Saleh et al. 3.1.3)."""
-    find = RegionFinder.of(config, run.setup.execution.seed)
-    made_from = {"photo_side": config.photo_side, **asdict(find)}
     photos = run.part(split).photos
-    return photo_arrays(
+    find = RegionFinder.of(settings, run.setup.execution.seed)
+    stage = per_photo(
         run,
-        "regions",
-        "crisp regions",
-        lambda index: find(photos.image(index)),
-        made_from,
+        _REGIONS,
+        ["regions"],
+        lambda index: {"regions": {"regions": find(photos.image(index))}},
+        settings=[find],
         split=split,
+        title="crisp regions",
+    )
+    return PhotoRegions(
+        stage, lambda index: stage.maps("regions").get(photos.names[index])["regions"]
     )

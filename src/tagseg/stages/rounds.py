@@ -2,99 +2,101 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
 
 from tagseg.data.images import encode_mask
-from tagseg.iterate import agreement
+from tagseg.iterate import StopRule, agreement
 from tagseg.maps import Image, Labels, Probs
 from tagseg.run.engine import map_photos
-from tagseg.run.workspace import Stage
 from tagseg.segment.predict import Segmenter
-from tagseg.stages.config import TrainingConfig
 from tagseg.stages.context import Run
-from tagseg.stages.labels import LabelMaps
-from tagseg.stages.outcome import Product
-from tagseg.stages.segmenter import predictions, refined_by_tags
+from tagseg.stages.outcome import Prediction
+from tagseg.stages.segmenter import Refinement, predicted, refined_by_tags
+from tagseg.stages.settings import MaskSettings, RoundSettings
+from tagseg.stages.stage import Declared, Images, LabelMaps, Trained, found, per_batch
 
-__all__ = ["agreement_of", "network_masks", "validation_products", "working_masks"]
+__all__ = ["agreement_of", "network_masks", "round_predictions", "stop_rule", "working_masks"]
 
-_BATCH = 16  # photos a forward pass
+_MASKS = Declared("masks")
+_AGREEMENT = Declared("agreement")
+
+
+def stop_rule(settings: RoundSettings) -> StopRule:
+    """When the rounds end."""
+    return StopRule(settings.rounds, settings.converged)
 
 
 def working_masks(
-    run: Run, config: TrainingConfig, segmenter: Segmenter, after: Stage, *, name: str
+    run: Run, settings: MaskSettings, segmenter: Trained[Segmenter], number: int
 ) -> LabelMaps:
     """Masks of the training photos at working size, of known tags where configured so."""
+    settings = settings.only(MaskSettings)
 
     def mask(index: int, image: Image, probs: Probs) -> Labels:
-        labels, refined = refined_by_tags(run, config, segmenter, index, image, probs)
+        labels, refined = refined_by_tags(run, settings, segmenter.model, index, image, probs)
         return labels.astype(np.uint8)[refined.argmax(0)]
 
-    made_from = {"crf": segmenter.refinement, "by_tags": config.masks_by_tags}
-    return network_masks(run, segmenter, after, mask, made_from, name=name)
+    decided_by = [Refinement(segmenter.model.refinement), settings]
+    return network_masks(run, segmenter, mask, decided_by, number)
 
 
 def network_masks(
     run: Run,
-    segmenter: Segmenter,
-    after: Stage,
+    segmenter: Trained[Segmenter],
     mask_of: Callable[[int, Image, Probs], Labels],
-    made_from: Mapping[str, Any],
-    *,
-    name: str,
+    settings: Iterable[object],
+    number: int,
 ) -> LabelMaps:
-    """Masks (h, w) of the training photos, from what a network says of each.
+    """Masks (h, w) of the training photos, made of what round ``number``'s network answers.
 
-    ``mask_of`` is given a photo's index, the photo (h, w, 3) and probabilities (L, h, w), and runs
-    in threads.
+    Args:
+        mask_of: index, image (h, w, 3) and probabilities (L, h, w) of a photo to its mask.
+        settings: what decides on ``mask_of``.
     """
     photos = run.photos
-    with run.stage(name, dict(made_from), [after, run.photos_key]) as stage:
-        if stage.pending:
-            store = stage.maps("labels")
 
-            def encoded(item: tuple[int, Image, Probs]) -> tuple[int, bytes]:
-                return item[0], encode_mask(mask_of(*item))
+    def encoded(item: tuple[str, int, Image, Probs]) -> dict[str, bytes]:
+        return {"labels": encode_mask(mask_of(*item[1:]))}
 
-            with run.task(name.replace("-", " "), len(photos)) as ticks:
-                for indices, images in photos.batches(_BATCH):
-                    if not store.missing([photos.names[i] for i in indices]):
-                        ticks.skip(len(indices))
-                        continue
-                    work = zip(indices, images, segmenter.forward(images), strict=True)
-                    for index, content in map_photos(
-                        encoded, work, workers=run.setup.threads, progress=ticks
-                    ):
-                        store.put_bytes(photos.names[index], content)
+    def make(images: Images, indices: list[int]) -> Iterator[dict[str, bytes]]:
+        names, probs = [photos.names[i] for i in indices], segmenter.model.forward(images)
+        work = zip(names, indices, images, probs, strict=True)
+        return map_photos(encoded, work, workers=run.setup.threads)
+
+    stage = per_batch(
+        run, _MASKS.round(number), ["labels"], make, settings=settings, inputs=[segmenter]
+    )
     return LabelMaps(stage, "labels", photos.names)
 
 
 def agreement_of(run: Run, number: int, before: LabelMaps, after: LabelMaps) -> float:
     """Agreement of round ``number``'s masks with those before, on all training photos."""
-    inputs = [before.stage, after.stage]
-    with run.stage(f"agreement-{number}", {}, inputs) as stage:
-        if stage.pending:
-            pairs = ((before(index), after(index)) for index in range(len(run.photos)))
-            found = agreement(pairs, len(run.photos.classes) + 1)
-            stage.save_json("agreement", found)
-    return float(stage.load_json("agreement"))
+
+    def compute() -> float:
+        pairs = ((before(index), after(index)) for index in range(len(run.photos)))
+        return agreement(pairs, len(run.photos.classes) + 1)
+
+    declared = _AGREEMENT.round(number)
+    return float(found(run, declared, compute, planned=0.0, inputs=[before, after]).value)
 
 
-def validation_products(
-    run: Run,
-    segmenter: Segmenter,
-    after: Stage,
-    number: int,
-    title: str,
-    by_class: bool = True,
-) -> list[Product]:
+def round_predictions(
+    run: Run, segmenter: Trained[Segmenter], number: int, title: str, by_class: bool = True
+) -> list[Prediction]:
     """What the network of round ``number`` makes of the validation photos, if there are any."""
     if run.val is None:
         return []
-    raw, smooth = predictions(run, segmenter, after, run.val, name=f"predictions-{number}")
-    if smooth is None:
-        return [Product(f"{title}, round {number}", "val", raw, (raw.stage,), by_class)]
-    return [Product(f"{title} + CRF, round {number}", "val", smooth, (smooth.stage,), by_class)]
+    of_round = predicted(run, segmenter.model, segmenter, number=number)
+    crf = "" if of_round.refined is None else " + CRF"
+    return [
+        Prediction.of(
+            "segmenter",
+            f"{title}{crf}, round {number}",
+            "val",
+            of_round.best,
+            by_class=by_class,
+            number=number,
+        )
+    ]

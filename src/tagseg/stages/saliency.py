@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import asdict, replace
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 import torch
 
 from tagseg.data.boxes import BoxSet, read_boxes
@@ -28,45 +25,51 @@ from tagseg.priors.student import load_student, shipped_student, student_salienc
 from tagseg.refine.box_masks import OBJECT, object_mask
 from tagseg.run.workspace import Stage
 from tagseg.segment.fit import fit_on_grid
-from tagseg.stages.config import SaliencyConfig
 from tagseg.stages.context import Run, Setup, Split
-from tagseg.stages.labels import LabelMaps, each_batch, training_labels
 from tagseg.stages.large_fov import grid_crop, grid_cross_entropy, loss_stride
 from tagseg.stages.priors import activation_prior
-from tagseg.stages.schedules import _MANY, _short
+from tagseg.stages.schedules import MANY_PHOTOS, short_schedule
+from tagseg.stages.settings import BackboneSettings, SaliencySettings, ViewSettings
 from tagseg.stages.shapes import some_shapes, view_scale
-from tagseg.stages.trained import trained
+from tagseg.stages.stage import (
+    Declared,
+    Images,
+    SaliencyMaps,
+    Trained,
+    label_maps,
+    levels,
+    network_input,
+    per_batch,
+    saliency_maps,
+    trained,
+)
 from tagseg.training import Schedule
 
-__all__ = ["PhotoSaliency", "SaliencyMaps", "saliency_schedule"]
+__all__ = ["PhotoSaliency", "saliency_schedule"]
+
+_SALIENCY = Declared("saliency")
+_BOX_MASKS = Declared("box-masks")
+_NET = Declared("saliency-net")
 
 
-def saliency_schedule(config: SaliencyConfig, setup: Setup, n_photos: int) -> Schedule:
+def saliency_schedule(settings: SaliencySettings, setup: Setup, n_photos: int) -> Schedule:
     """Chen et al. 2017, 4.1 (batches of 10, rate 2.5e-4, poly over 20,000), or short."""
-    if config.schedule == "paper" or (config.schedule == "auto" and n_photos >= _MANY):
+    paper = settings.schedule == "paper"
+    if paper or (settings.schedule == "auto" and n_photos >= MANY_PHOTOS):
         return Schedule(
-            config.saliency_iterations or 20_000,
+            settings.saliency_iterations or 20_000,
             10,
             2.5e-4,
             multipliers={"score": 10.0, "score_bias": 20.0},
         )
-    return _short(
-        config.saliency_iterations,
+    return short_schedule(
+        settings.saliency_iterations,
         None,
         None,
-        config.saliency_epochs,
-        config.segmenter_backbone_factor,
+        settings.saliency_epochs,
+        settings.segmenter_backbone_factor,
         n_photos,
     )
-
-
-_BATCH = 16  # photos a forward pass
-
-
-_LEVELS = 255  # of stored maps
-
-
-SaliencyMaps = Callable[[int], SaliencyMap]
 
 
 class PhotoSaliency:
@@ -78,7 +81,7 @@ class PhotoSaliency:
         curves: stages that logged a training, once maps were asked for.
     """
 
-    def __init__(self, run: Run, config: SaliencyConfig) -> None:
+    def __init__(self, run: Run, config: SaliencySettings) -> None:
         self.run, self.config, self.source = run, config, config.saliency_source()
         self.curves: list[Stage] = []
         self.boxes: BoxSet | None = None
@@ -108,8 +111,8 @@ class PhotoSaliency:
             own = config.student
             self.student = shipped_student() if own is None else load_student(Path(own))
 
-    def maps(self, split: Split = "train") -> tuple[SaliencyMaps, Stage]:
-        """Map (h, w) of a split's photo at working size, and what they depend on."""
+    def maps(self, split: Split = "train") -> SaliencyMaps:
+        """Maps (h, w) in [0, 1] of a split's photos at working size."""
         if self.boxes is not None:
             return self._learned(self.boxes, split)
         if self.folder is not None:
@@ -121,73 +124,91 @@ class PhotoSaliency:
         if self.student is not None:
             return self._by_student(self.student, split)
         photos, settings = self.run.part(split).photos, MinimumBarrierSettings()
+        return self._each(
+            split,
+            lambda index: minimum_barrier_saliency(photos.image(index), settings),
+            settings,
+        )
 
-        def make(index: int) -> SaliencyMap:
-            return minimum_barrier_saliency(photos.image(index), settings)
-
-        return self._stored(split, asdict(settings), make)
-
-    def _regional(self, forest: RegionForest, split: Split) -> tuple[SaliencyMaps, Stage]:
+    def _regional(self, forest: RegionForest, split: Split) -> SaliencyMaps:
         photos, settings = self.run.part(split).photos, DrfiSettings()
+        return self._each(
+            split,
+            lambda index: drfi_saliency(photos.image(index), forest, settings),
+            settings,
+            forest.digest,
+        )
 
-        def make(index: int) -> SaliencyMap:
-            return drfi_saliency(photos.image(index), forest, settings)
-
-        return self._stored(split, {"forest": forest.digest, **asdict(settings)}, make)
-
-    def _by_student(self, student: StudentNet, split: Split) -> tuple[SaliencyMaps, Stage]:
-        """Jing et al. 2018, III-B; in batches, as the published student is large."""
-        run = self.run
-        photos, key, prefix = run.part(split)
-        made_from = {"student": student.digest, "photo_side": self.config.photo_side}
-        with run.stage(f"{prefix}saliency", made_from, [key]) as kept:
-            if kept.pending:
-                store = kept.maps("levels")
-                student.to(run.setup.execution.device)
-                with run.task("coarse masks by the student", len(photos)) as ticks:
-                    for indices, images in photos.batches(_BATCH):
-                        names = [photos.names[i] for i in indices]
-                        if not store.missing(names):
-                            ticks.skip(len(names))
-                            continue
-                        for name, found in zip(
-                            names, student_saliencies(student, images), strict=True
-                        ):
-                            store.put_bytes(name, encode_mask(_levels(found)))
-                        ticks.advance(len(names))
-        return _maps_of(LabelMaps(kept, "levels", photos.names)), kept
-
-    def _from_folder(self, folder: SaliencyFolder, split: Split) -> tuple[SaliencyMaps, Stage]:
+    def _from_folder(self, folder: SaliencyFolder, split: Split) -> SaliencyMaps:
         photos = self.run.part(split).photos
         folder.check(photos.names)
-        made_from = {"maps": folder.digest(photos.names)}
 
         def read(index: int) -> SaliencyMap:
             height, width = photos.image(index).shape[:2]
             return folder.map(photos.names[index], (height, width))
 
-        return self._stored(split, made_from, read)
+        return self._each(split, read, None, folder.digest(photos.names))
 
-    def _learned(self, boxes: BoxSet, split: Split) -> tuple[SaliencyMaps, Stage]:
-        net, stage = self._trained(boxes)
-        if stage not in self.curves:
-            self.curves.append(stage)
-        run = self.run
-        photos, key, prefix = run.part(split)
-        with run.stage(f"{prefix}saliency", {}, [stage, key]) as kept:
-            if kept.pending:
-                store = kept.maps("levels")
-                net.to(run.setup.execution.device).eval()
+    def _each(
+        self, split: Split, make: Callable[[int], SaliencyMap], settings: object, *files: str
+    ) -> SaliencyMaps:
+        """Maps that are made photo by photo, from ``files`` of these digests."""
+        labels = label_maps(
+            self.run,
+            _SALIENCY,
+            lambda index: levels(make(index)),
+            settings=[_Source(self.source), *([] if settings is None else [settings])],
+            inputs=files,
+            split=split,
+        )
+        return saliency_maps(self.run, labels.stage, split, "labels")
 
-                def compute(images: torch.Tensor, indices: list[int]) -> None:
-                    probs = torch.softmax(net(images).float(), 1)[:, OBJECT]
-                    for index, levels in zip(indices, _levels(probs.cpu().numpy()), strict=True):
-                        store.put_bytes(photos.names[index], encode_mask(levels))
+    def _by_student(self, student: StudentNet, split: Split) -> SaliencyMaps:
+        """Jing et al. 2018, III-B; in batches, as the published student is large."""
 
-                each_batch(run, photos, "saliency maps", store.missing, compute)
-        return _maps_of(LabelMaps(kept, "levels", photos.names)), kept
+        def make(images: Images, indices: list[int]) -> Iterator[dict[str, bytes]]:
+            student.to(self.run.setup.execution.device)
+            for found in student_saliencies(student, images):
+                yield {"levels": encode_mask(levels(found))}
 
-    def _trained(self, boxes: BoxSet) -> tuple[AsppNet, Stage]:
+        stage = per_batch(
+            self.run,
+            _SALIENCY,
+            ["levels"],
+            make,
+            settings=[_Source(self.source)],
+            inputs=[student.digest],
+            split=split,
+            title="coarse masks by the student",
+        )
+        return saliency_maps(self.run, stage, split, "levels")
+
+    def _learned(self, boxes: BoxSet, split: Split) -> SaliencyMaps:
+        trained_on_boxes = self._trained(boxes)
+        if trained_on_boxes.stage not in self.curves:
+            self.curves.append(trained_on_boxes.stage)
+        net, execution = trained_on_boxes.model, self.run.setup.execution
+
+        def make(images: Images, indices: list[int]) -> Iterator[dict[str, bytes]]:
+            net.to(execution.device).eval()
+            with network_input(execution, images) as x:
+                probs = torch.softmax(net(x).float(), 1)[:, OBJECT]
+            for found in levels(probs.cpu().numpy()):
+                yield {"levels": encode_mask(found)}
+
+        stage = per_batch(
+            self.run,
+            _SALIENCY,
+            ["levels"],
+            make,
+            settings=[_Source(self.source)],
+            inputs=[trained_on_boxes],
+            split=split,
+            title="saliency maps",
+        )
+        return saliency_maps(self.run, stage, split, "levels")
+
+    def _trained(self, boxes: BoxSet) -> Trained[AsppNet]:
         """DeepLab-v2 on masks that GrabCut makes of the boxes (6.1 and F)."""
         run, config, setup = self.run, self.config, self.setup
         photos = WorkingPhotos(boxes.dataset(), config.photo_side)
@@ -198,57 +219,31 @@ class PhotoSaliency:
             image = photos.image(index)
             return object_mask(image, boxes.photos[index].boxes_at(image.shape[:2]))
 
-        masks = training_labels(mine, "box-masks", mask, {"side": config.photo_side}, [])
+        masks = label_maps(mine, _BOX_MASKS, mask)
         shapes = some_shapes(photos)
         schedule = saliency_schedule(config, setup, len(photos))
         how = Augmentation(grid_crop(shapes, config.segmenter_crop), scale=(0.5, 1.5))
-        scale = view_scale(config, shapes)
         torch.manual_seed(setup.execution.seed)
-        net = AsppNet(setup.build_backbone(config), 2, view_scale=scale)
+        net = AsppNet(setup.build_backbone(config), 2, view_scale=view_scale(config, shapes))
         grid = min(loss_stride(how.size), net.backbone.output_stride)
-        made_from = {
-            **setup.settings(),
-            "loss_stride": grid,
-            "output_stride": net.backbone.output_stride,
-            "form": "aspp",
-            "view_scale": scale,
-            "augmentation": asdict(how),
-        }
-        fit = partial(
-            fit_on_grid, net, photos, masks, grid_cross_entropy, how, schedule, loss_stride=grid
-        )
-        stage = trained(
-            replace(run, setup=setup),
-            "saliency-net",
-            "the saliency network",
+        return trained(
+            mine,
+            _NET,
             net,
-            fit,
+            partial(
+                fit_on_grid, net, photos, masks, grid_cross_entropy, how, schedule, loss_stride=grid
+            ),
             schedule,
-            made_from,
-            [masks.stage],
+            settings=[config.only(BackboneSettings), config.only(ViewSettings), how],
+            inputs=[masks],
+            setup=setup,
+            title="the saliency network",
             tensors="saliency",
         )
-        return net, stage
-
-    def _stored(
-        self, split: Split, made_from: dict[str, Any], make: SaliencyMaps
-    ) -> tuple[SaliencyMaps, Stage]:
-        """Maps that are made photo by photo, in threads, and kept."""
-        labels = training_labels(
-            self.run,
-            "saliency",
-            lambda index: _levels(make(index)),
-            {"source": self.source, "photo_side": self.config.photo_side, **made_from},
-            [],
-            split=split,
-        )
-        return _maps_of(labels), labels.stage
 
 
-def _levels(maps: npt.NDArray[np.float32]) -> npt.NDArray[np.uint8]:
-    """Maps in [0, 1] as whole levels, to be stored."""
-    return np.rint(np.clip(maps, 0, 1) * _LEVELS).astype(np.uint8)
+@dataclass(frozen=True)
+class _Source:
+    """Where saliency comes from."""
 
-
-def _maps_of(levels: LabelMaps) -> SaliencyMaps:
-    return lambda index: levels(index).astype(np.float32) / np.float32(_LEVELS)
+    saliency: str

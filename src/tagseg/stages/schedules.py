@@ -6,8 +6,12 @@ import math
 from collections.abc import Mapping
 from dataclasses import replace
 
-from tagseg.stages.config import TrainingConfig
 from tagseg.stages.context import Setup
+from tagseg.stages.settings import (
+    ClassifierSettings,
+    ScheduleSettings,
+    SegmenterSettings,
+)
 from tagseg.training import Schedule
 
 __all__ = [
@@ -21,23 +25,23 @@ __all__ = [
     "uses_paper_schedule",
 ]
 
-_MANY = 5000  # photos
+MANY_PHOTOS = 5000  # photos
 
 
-_LEAST = 300  # iterations of a short schedule
+MIN_ITERATIONS = 300  # iterations of a short schedule
 
 
 Given = tuple[int | None, int | None, float | None]  # iterations, batch size, learning rate
 
 
-def uses_paper_schedule(config: TrainingConfig, setup: Setup, n_photos: int) -> bool:
+def uses_paper_schedule(config: ScheduleSettings, setup: Setup, n_photos: int) -> bool:
     """Whether the paper's 60,000 iterations of SGD are meant for this data."""
     if config.schedule == "auto":
-        return setup.backbone == "vgg16" and n_photos >= _MANY
+        return setup.backbone == "vgg16" and n_photos >= MANY_PHOTOS
     return config.schedule == "paper"
 
 
-def classifier_schedule(config: TrainingConfig, setup: Setup, n_photos: int) -> Schedule:
+def classifier_schedule(config: ClassifierSettings, setup: Setup, n_photos: int) -> Schedule:
     """Saleh et al. 4.2.2 (batches of 15, else as the segmenter), or the short schedule."""
     if uses_paper_schedule(config, setup, n_photos):
         return _paper(
@@ -45,7 +49,7 @@ def classifier_schedule(config: TrainingConfig, setup: Setup, n_photos: int) -> 
             config.classifier_batch_size or 15,
             config.classifier_learning_rate,
         )
-    return _short(
+    return short_schedule(
         config.classifier_iterations,
         config.classifier_batch_size,
         config.classifier_learning_rate,
@@ -55,7 +59,7 @@ def classifier_schedule(config: TrainingConfig, setup: Setup, n_photos: int) -> 
     )
 
 
-def segmenter_schedule(config: TrainingConfig, setup: Setup, n_photos: int) -> Schedule:
+def segmenter_schedule(config: SegmenterSettings, setup: Setup, n_photos: int) -> Schedule:
     """Saleh et al. 4.2.1 (one photo a batch; rate 1e-4, 1e-5 for the last third), or short."""
     if uses_paper_schedule(config, setup, n_photos):
         return _paper(
@@ -63,7 +67,7 @@ def segmenter_schedule(config: TrainingConfig, setup: Setup, n_photos: int) -> S
             config.segmenter_batch_size or 1,
             config.segmenter_learning_rate,
         )
-    return _short(
+    return short_schedule(
         config.segmenter_iterations,
         config.segmenter_batch_size,
         config.segmenter_learning_rate,
@@ -73,21 +77,21 @@ def segmenter_schedule(config: TrainingConfig, setup: Setup, n_photos: int) -> S
     )
 
 
-def gap_schedule(config: TrainingConfig, setup: Setup, n_photos: int) -> Schedule:
+def gap_schedule(config: ClassifierSettings, setup: Setup, n_photos: int) -> Schedule:
     """Oh et al. B.2 (batches of 15, rate 1e-3, a tenth every 2,000 of 8,000), or short."""
     if not uses_paper_schedule(config, setup, n_photos):
         return classifier_schedule(config, setup, n_photos)
     return _by_tenths(8000, 4, 15, _classifiers(config), {"score": 10.0})
 
 
-def guide_classifier_schedule(config: TrainingConfig, setup: Setup, n_photos: int) -> Schedule:
+def guide_classifier_schedule(config: ClassifierSettings, setup: Setup, n_photos: int) -> Schedule:
     """Oh et al. F (batches of 40, rate 1e-3, a tenth every 5,000 of 30,000), or short."""
     if not uses_paper_schedule(config, setup, n_photos):
         return classifier_schedule(config, setup, n_photos)
     return _by_tenths(30_000, 6, 40, _classifiers(config), {})
 
 
-def large_fov_schedule(config: TrainingConfig, setup: Setup, n_photos: int) -> Schedule:
+def large_fov_schedule(config: SegmenterSettings, setup: Setup, n_photos: int) -> Schedule:
     """Oh et al. F (batches of 15, rate 1e-3, a tenth every 2,000 of 8,000), or short."""
     if not uses_paper_schedule(config, setup, n_photos):
         return segmenter_schedule(config, setup, n_photos)
@@ -99,7 +103,7 @@ def large_fov_schedule(config: TrainingConfig, setup: Setup, n_photos: int) -> S
     return _by_tenths(8000, 4, 15, given, {"score": 10.0, "score_bias": 20.0})
 
 
-def aspp_schedule(config: TrainingConfig, setup: Setup, n_photos: int) -> Schedule:
+def aspp_schedule(config: SegmenterSettings, setup: Setup, n_photos: int) -> Schedule:
     """Jing et al. IV-B (batches of 12, rate 2.5e-4), iterations of Chen et al. 2017; or short."""
     if not uses_paper_schedule(config, setup, n_photos):
         return segmenter_schedule(config, setup, n_photos)
@@ -111,12 +115,12 @@ def aspp_schedule(config: TrainingConfig, setup: Setup, n_photos: int) -> Schedu
     )
 
 
-def shortened(schedule: Schedule, part: float) -> Schedule:
-    """``part`` of the iterations, by the same course of the learning rate."""
-    return replace(schedule, iterations=max(1, round(part * schedule.iterations)))
+def shortened(schedule: Schedule, fraction: float) -> Schedule:
+    """``fraction`` of the iterations, by the same course of the learning rate."""
+    return replace(schedule, iterations=max(1, round(fraction * schedule.iterations)))
 
 
-def _classifiers(config: TrainingConfig) -> Given:
+def _classifiers(config: ClassifierSettings) -> Given:
     return (
         config.classifier_iterations,
         config.classifier_batch_size,
@@ -155,7 +159,7 @@ def _paper(iterations: int | None, batch_size: int, learning_rate: float | None)
     )
 
 
-def _short(
+def short_schedule(
     iterations: int | None,
     batch_size: int | None,
     learning_rate: float | None,
@@ -166,7 +170,7 @@ def _short(
     """AdamW with poly decay; new layers learn faster than the pre-trained ones."""
     size = batch_size or 16
     return Schedule(
-        iterations or max(_LEAST, math.ceil(epochs * n_photos / size)),
+        iterations or max(MIN_ITERATIONS, math.ceil(epochs * n_photos / size)),
         size,
         learning_rate or 1e-3,
         optimizer="adamw",

@@ -1,49 +1,53 @@
-"""Score maps of all photos."""
+"""Score maps of all photos by an algorithm that sees one photo at a time."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
 
 from tagseg.maps import Image, ScoreMap, Tags
-from tagseg.run.workspace import Stage
 from tagseg.stages.context import Run, Split
+from tagseg.stages.stage import Declared, Input, ScoreMaps, per_photo
 
-__all__ = ["ScoreMaps", "photo_score_maps"]
-
-ScoreMaps = Callable[[int], ScoreMap]
-
+__all__ = ["Seeder", "photo_score_maps"]
 
 Seeder = Callable[[Image, Tags | None], ScoreMap]
 
 
 def photo_score_maps(
     run: Run,
-    name: str,
+    declared: Declared,
     seeder: Seeder,
-    made_from: dict[str, Any],
-    after: Stage,
     *,
+    settings: Iterable[object],
+    inputs: Iterable[Input],
     split: Split = "train",
-) -> tuple[ScoreMaps, Stage]:
-    """Score maps (C, h, w) of every photo at working size, of its tags where they are known."""
-    photos, key, prefix = run.part(split)
-    with run.stage(f"{prefix}{name}", made_from, [key, after]) as stage:
-        if stage.pending:
-            store = stage.maps("score-maps")
-            index_of = {photo: i for i, photo in enumerate(photos.names)}
-            todo = store.missing(photos.names)
-            with run.task(name.replace("-", " "), len(photos)) as ticks:
-                ticks.skip(len(photos) - len(todo))
-                for photo in todo:
-                    index = index_of[photo]
-                    tags = photos.tags[index] if photos.dataset.known[index] else None
-                    scores = seeder(photos.image(index), tags)
-                    present = np.asarray(scores.any((1, 2)))
-                    store.put(photo, present=present, scores=scores[present].astype(np.float16))
-                    ticks.advance(1)
+) -> ScoreMaps:
+    """Score maps (C, h, w) of every photo at working size, of its tags where they are known.
+
+    The seeder holds a network, so photos come one after the other.
+    """
+    photos = run.part(split).photos
+
+    def make(index: int) -> dict[str, Any]:
+        tags = photos.tags[index] if photos.dataset.known[index] else None
+        scores = seeder(photos.image(index), tags)
+        present = np.asarray(scores.any((1, 2)))
+        kept = {"present": present, "scores": scores[present].astype(np.float16)}
+        return {"score-maps": kept}
+
+    stage = per_photo(
+        run,
+        declared,
+        ["score-maps"],
+        make,
+        settings=settings,
+        inputs=inputs,
+        split=split,
+        threads=1,
+    )
 
     def read(index: int) -> ScoreMap:
         arrays = stage.maps("score-maps").get(photos.names[index])
@@ -51,4 +55,4 @@ def photo_score_maps(
         scores[arrays["present"]] = arrays["scores"]
         return scores
 
-    return read, stage
+    return ScoreMaps(stage, read)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from functools import partial
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -12,185 +13,216 @@ import torch
 from torch import nn
 
 from tagseg.data.images import decode_mask, encode_mask
-from tagseg.data.transforms import (
-    Augmentation,
-    crop_size,
-)
-from tagseg.data.working import WorkingPhotos, argmax_at
+from tagseg.data.transforms import Augmentation, crop_size
+from tagseg.data.working import argmax_at
 from tagseg.maps import Image, Labels, Probs, labels_of_tags
 from tagseg.nets.deeplab import FieldOfView, SegmentationNet, initialise_from_classifier
 from tagseg.run.engine import map_photos
-from tagseg.run.workspace import Stage
 from tagseg.segment.fit import Objective, fit_segmenter
 from tagseg.segment.predict import Segmenter
-from tagseg.stages.config import TrainingConfig
 from tagseg.stages.context import Run
-from tagseg.stages.crf import Regions, crf_refinement, crf_settings
-from tagseg.stages.labels import _BATCH, LabelMaps
-from tagseg.stages.priors import PhotoRegions, photo_regions
+from tagseg.stages.crf import CrfRefiner, Regions
+from tagseg.stages.priors import photo_regions
+from tagseg.stages.refiners import find_refiner, refiner_from
 from tagseg.stages.schedules import segmenter_schedule
+from tagseg.stages.settings import MaskSettings, SegmenterForm, WorkSettings
 from tagseg.stages.shapes import some_shapes, view_scale
-from tagseg.stages.trained import trained
+from tagseg.stages.stage import (
+    Declared,
+    Images,
+    Input,
+    LabelMaps,
+    PhotoMaps,
+    Trained,
+    per_batch,
+    trained,
+)
 
-__all__ = ["photo_masks", "predictions", "refined_by_tags", "segmenter_of", "trained_segmenter"]
+__all__ = [
+    "Predicted",
+    "photo_masks",
+    "predicted",
+    "refined_by_tags",
+    "segmenter_of",
+    "trained_segmenter",
+]
+
+_SEGMENTER = Declared("segmenter")
+_PREDICTIONS = Declared("predictions")
+_MASKS = Declared("masks")
 
 
 def trained_segmenter(
     run: Run,
-    config: TrainingConfig,
-    targets: Callable[[int], Labels],
+    settings: WorkSettings,
+    targets: LabelMaps,
     objective: Objective,
-    inputs: Sequence[Stage | str],
     *,
-    objective_name: str,
     field_of_view: FieldOfView = "large",
-) -> tuple[Segmenter, Stage]:
-    """The segmenter, trained on ``targets`` with ``objective`` (Saleh et al. 3.2 and 4.2.1)."""
+) -> Trained[Segmenter]:
+    """The segmenter, trained on ``targets`` with ``objective`` (Saleh et al. 3.2 and 4.2.1).
+
+    Args:
+        objective: a frozen dataclass, whose fields decide on the loss.
+    """
     photos, setup = run.photos, run.setup
-    schedule = segmenter_schedule(config, setup, len(photos))
+    schedule = segmenter_schedule(settings, setup, len(photos))
     shapes = some_shapes(photos)
-    how = Augmentation(crop_size(shapes, config.segmenter_crop), scale=(0.8, 1.25), jitter=0.1)
-    made_from = {
-        **setup.settings(),
-        "photo_side": config.photo_side,
-        "output_stride": setup.output_stride(config),
-        "field_of_view": field_of_view,
-        "view_scale": view_scale(config, shapes),
-        "width": config.segmenter_width,
-        "objective": objective_name,
-        "augmentation": asdict(how),
-    }
+    how = Augmentation(crop_size(shapes, settings.segmenter_crop), scale=(0.8, 1.25), jitter=0.1)
     torch.manual_seed(setup.execution.seed)
     net = SegmentationNet(
-        setup.build_backbone(config),
+        setup.build_backbone(settings),
         len(photos.classes) + 1,
         field_of_view=field_of_view,
-        width=config.segmenter_width,
-        view_scale=made_from["view_scale"],
+        width=settings.segmenter_width,
+        view_scale=view_scale(settings, shapes),
     )
     if setup.weights is not None:
         initialise_from_classifier(net, setup.weights.state, photos.classes)
-    fit = partial(fit_segmenter, net, photos, targets, objective, how, schedule)
-    stage = trained(
+    found = trained(
         run,
-        "segmenter",
-        "the segmenter",
+        _SEGMENTER,
         net,
-        fit,
+        partial(fit_segmenter, net, photos, targets, objective, how, schedule),
         schedule,
-        made_from,
-        [run.photos_key, *inputs],
+        settings=[settings.only(SegmenterForm), _View(field_of_view), objective, how],
+        inputs=[targets],
+        title="the segmenter",
         tensors="segmenter",
     )
-    return segmenter_of(run, config, net), stage
+    return Trained(segmenter_of(run, settings, net), found.stage)
+
+
+@dataclass(frozen=True)
+class _View:
+    """What decides on the segmenter's field of view, beside the settings."""
+
+    field_of_view: FieldOfView
 
 
 def segmenter_of(
-    run: Run, config: TrainingConfig, net: nn.Module, classes: tuple[str, ...] | None = None
+    run: Run, settings: WorkSettings, net: nn.Module, classes: tuple[str, ...] | None = None
 ) -> Segmenter:
-    """A trained network with the CRF that is configured; ``classes`` other than the photos'."""
-    crf = crf_settings(config, run.setup.execution.seed)
+    """A trained network with the refiner that is configured; ``classes`` other than the photos'."""
+    refinement = find_refiner(settings, run.setup.execution.seed)
     return Segmenter(
         net,
         classes if classes is not None else run.photos.classes,
-        side=config.photo_side,
+        side=settings.photo_side,
         execution=run.setup.execution,
-        refine=crf_refinement(crf) if crf is not None else None,
-        refinement=crf,
+        refiner=refiner_from(refinement) if refinement is not None else None,
+        refinement=refinement,
     )
 
 
-def predictions(
-    run: Run,
-    segmenter: Segmenter,
-    after: Stage,
-    photos: WorkingPhotos,
-    *,
-    name: str = "predictions",
-) -> tuple[LabelMaps, LabelMaps | None]:
-    """Labels of the validation photos before and after the CRF; no tags are used."""
-    crf = segmenter.refinement
-    with run.stage(name, {"crf": crf}, [after, run.val_key]) as stage:
-        if stage.pending:
-            raw, smooth = stage.maps("raw"), stage.maps("smooth")
+@dataclass(frozen=True)
+class Refinement:
+    """The refiner of a segmenter as JSON data; None for none."""
 
-            def refined(item: tuple[str, Image, Probs]) -> tuple[str, bytes, bytes]:
-                photo, image, probs = item
-                before = encode_mask(probs.argmax(0).astype(np.uint8))
-                after_crf = probs if segmenter.refine is None else segmenter.refine(image, probs)
-                return photo, before, encode_mask(after_crf.argmax(0).astype(np.uint8))
+    refinement: Any
 
-            with run.task("segmenting the validation photos", len(photos)) as ticks:
-                for indices, images in photos.batches(_BATCH):
-                    names = [photos.names[i] for i in indices]
-                    if not raw.missing(names) and not smooth.missing(names):
-                        ticks.skip(len(names))
-                        continue
-                    work = zip(names, images, segmenter.forward(images), strict=True)
-                    for photo, before, smoothed in map_photos(
-                        refined, work, workers=run.setup.threads, progress=ticks
-                    ):
-                        raw.put_bytes(photo, before)
-                        smooth.put_bytes(photo, smoothed)
-    smoothed_maps = LabelMaps(stage, "smooth", photos.names) if crf is not None else None
-    return LabelMaps(stage, "raw", photos.names), smoothed_maps
+
+class Predicted(NamedTuple):
+    """Labels of the validation photos before and after the refiner; None without one."""
+
+    raw: LabelMaps
+    refined: LabelMaps | None
+
+    @property
+    def best(self) -> LabelMaps:
+        """The refined ones where there are any."""
+        return self.raw if self.refined is None else self.refined
+
+
+def predicted(
+    run: Run, segmenter: Segmenter, after: Input, *, number: int | None = None
+) -> Predicted:
+    """Labels of the validation photos, without their tags.
+
+    Args:
+        after: what the segmenter is from.
+        number: of the round, for a recipe that predicts in each.
+    """
+    photos = run.part("val").photos
+
+    def refine(item: tuple[str, Image, Probs]) -> dict[str, bytes]:
+        _, image, probs = item
+        after_all = probs if segmenter.refiner is None else segmenter.refiner.refine(image, probs)
+        return {
+            "raw": encode_mask(probs.argmax(0).astype(np.uint8)),
+            "smooth": encode_mask(after_all.argmax(0).astype(np.uint8)),
+        }
+
+    def make(images: Images, indices: list[int]) -> Iterator[dict[str, bytes]]:
+        names = [photos.names[index] for index in indices]
+        work = zip(names, images, segmenter.forward(images), strict=True)
+        return map_photos(refine, work, workers=run.setup.threads)
+
+    stage = per_batch(
+        run,
+        _PREDICTIONS if number is None else _PREDICTIONS.round(number),
+        ["raw", "smooth"],
+        make,
+        settings=[Refinement(segmenter.refinement)],
+        inputs=[after],
+        split="val",
+        title="segmenting the validation photos",
+    )
+    refined = LabelMaps(stage, "smooth", photos.names) if segmenter.refiner is not None else None
+    return Predicted(LabelMaps(stage, "raw", photos.names), refined)
 
 
 def photo_masks(
     run: Run,
-    config: TrainingConfig,
+    settings: WorkSettings,
     segmenter: Segmenter,
-    after: Stage,
+    after: Input,
     probabilities: Callable[[int], Probs] | None = None,
-) -> tuple[Callable[[int], Labels], Stage]:
+) -> PhotoMaps[Labels]:
     """Final masks of the training photos, as palettised PNG at the photos' own size.
 
-    Restricted to the classes of a photo's known tags where the configuration says so. With
+    Restricted to the classes of a photo's known tags where the settings say so. With
     ``probabilities`` (C + 1, h, w) of a photo, made before, the segmenter only refines them.
     """
-    photos, crf = run.photos, segmenter.refinement
-    inputs: list[Stage | str] = [after, run.photos_key]
-    regions_of: PhotoRegions | None = None
-    if crf is not None and crf["regions"] is not None:
-        regions_of, found = photo_regions(run, config)
-        inputs.append(found)
-    with run.stage("masks", {"crf": crf, "by_tags": config.masks_by_tags}, inputs) as stage:
-        if stage.pending:
+    photos, refiner = run.photos, segmenter.refiner
+    inputs, regions_of = [after], None
+    if isinstance(refiner, CrfRefiner) and refiner.regions_of is not None:
+        regions_of = photo_regions(run, settings)  # which other stages may have found before
+        inputs.append(regions_of)
 
-            def write(item: tuple[str, int, Image, Probs]) -> None:
-                name, index, image, probs = item
-                regions = regions_of(index) if regions_of is not None else None
-                labels, probs = refined_by_tags(
-                    run, config, segmenter, index, image, probs, regions
-                )
-                best = argmax_at(probs, photos.full_shape(index))
-                content = encode_mask(labels.astype(np.uint8)[best])
-                stage.save_bytes(f"masks/{name}.png", content)
+    def full_size(item: tuple[str, int, Image, Probs]) -> dict[str, bytes]:
+        _, index, image, probs = item
+        regions = regions_of(index) if regions_of is not None else None
+        labels, probs = refined_by_tags(run, settings, segmenter, index, image, probs, regions)
+        best = argmax_at(probs, photos.full_shape(index))
+        return {"masks/": encode_mask(labels.astype(np.uint8)[best])}
 
-            with run.task("masks of the training photos", len(photos)) as ticks:
-                for indices, images in photos.batches(_BATCH):
-                    names = [photos.names[i] for i in indices]
-                    if all(stage.path(f"masks/{name}.png").exists() for name in names):
-                        ticks.skip(len(names))
-                        continue
-                    probs = (
-                        segmenter.forward(images)
-                        if probabilities is None
-                        else map(probabilities, indices)
-                    )
-                    work = zip(names, indices, images, probs, strict=True)
-                    for _ in map_photos(write, work, workers=run.setup.threads, progress=ticks):
-                        pass
+    def make(images: Images, indices: list[int]) -> Iterator[dict[str, bytes]]:
+        found: Iterable[Probs] = (
+            segmenter.forward(images) if probabilities is None else map(probabilities, indices)
+        )
+        names = [photos.names[index] for index in indices]
+        work = zip(names, indices, images, found, strict=True)
+        return map_photos(full_size, work, workers=run.setup.threads)
 
-    def read(index: int) -> Labels:
-        return decode_mask(stage.path(f"masks/{photos.names[index]}.png").read_bytes())
-
-    return read, stage
+    stage = per_batch(
+        run,
+        _MASKS,
+        ["masks/"],
+        make,
+        settings=[Refinement(segmenter.refinement), settings.only(MaskSettings)],
+        inputs=inputs,
+        title="masks of the training photos",
+    )
+    return PhotoMaps(
+        stage,
+        lambda index: decode_mask(stage.path(f"masks/{photos.names[index]}.png").read_bytes()),
+    )
 
 
 def refined_by_tags(
     run: Run,
-    config: TrainingConfig,
+    settings: MaskSettings,
     segmenter: Segmenter,
     index: int,
     image: Image,
@@ -198,11 +230,14 @@ def refined_by_tags(
     regions: Regions | None = None,
 ) -> tuple[npt.NDArray[np.intp], Probs]:
     """Labels (K,) that a training photo may have, and their refined probabilities (K, h, w)."""
-    photos = run.photos
+    photos, refiner = run.photos, segmenter.refiner
     labels = np.arange(len(probs))
-    if config.masks_by_tags and photos.dataset.known[index]:
-        labels = labels_of_tags(photos.tags[index])
+    tags = photos.tags[index] if photos.dataset.known[index] else None
+    if settings.masks_by_tags and tags is not None:
+        labels = labels_of_tags(tags)
         probs = probs[labels] / probs[labels].sum(0).clip(1e-12)
-    if segmenter.refine is not None:
-        probs = segmenter.refine(image, probs, regions)
+    if regions is not None and isinstance(refiner, CrfRefiner):
+        probs = refiner.refine(image, probs, tags, regions=regions)
+    elif refiner is not None:
+        probs = refiner.refine(image, probs, tags)
     return labels, probs

@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
 from tagseg.data.working import WorkingPhotos
-from tagseg.stages.config import TrainingConfig
+from tagseg.stages.settings import ViewSettings
 
-__all__ = ["some_shapes", "view_scale"]
+__all__ = ["Seen", "some_shapes", "view_scale"]
 
 _SHAPES = 200  # photos that are looked at to choose a crop
+
+
+@dataclass(frozen=True)
+class Seen:
+    """The longer side of the photos that a network sees, pixels; None for their working size."""
+
+    side: int | None
 
 
 def some_shapes(photos: WorkingPhotos) -> list[tuple[int, int]]:
@@ -21,10 +29,10 @@ def some_shapes(photos: WorkingPhotos) -> list[tuple[int, int]]:
 
 
 def view_scale(
-    config: TrainingConfig, shapes: Sequence[tuple[int, int]], *, reference: float = 500.0
+    settings: ViewSettings, shapes: Sequence[tuple[int, int]], *, reference: float = 500.0
 ) -> float:
     """fc6's dilation relative to the paper's, whose photos have ``reference`` pixels."""
-    if not config.scale_field_of_view:
+    if not settings.scale_field_of_view:
         return 1.0
     longer = float(np.median(np.max(np.asarray(shapes), axis=1)))
     return round(min(1.0, longer / reference), 3)

@@ -15,21 +15,23 @@ from tagseg.data.ground_truth import GroundTruth
 from tagseg.run.progress import Progress
 from tagseg.run.workspace import Stage, Workspace
 from tagseg.segment.predict import Segmenter
-from tagseg.session.scoring import key_of_truth, score_product
+from tagseg.session.scoring import key_of_truth, score_prediction
 from tagseg.session.seed_scoring import truth_at_work
 from tagseg.session.train import Data, Options, make_settings
-from tagseg.stages.config import TrainingConfig
 from tagseg.stages.context import Run, Setup, Split
-from tagseg.stages.labels import LabelMaps, training_labels
-from tagseg.stages.outcome import Product
-from tagseg.stages.segmenter import predictions
+from tagseg.stages.outcome import Prediction
+from tagseg.stages.segmenter import predicted
+from tagseg.stages.settings import WorkSettings
+from tagseg.stages.stage import Declared, LabelMaps, Trained, label_maps
 
 __all__ = ["TABLES_FOLDER", "Context", "Row", "Score", "Study", "Table", "percent"]
 
 TABLES_FOLDER = "tables"  # in the folder of the run that the tables are about
 
 
-C = TypeVar("C", bound=TrainingConfig)
+_TRUTH = Declared("ground-truth")
+
+C = TypeVar("C", bound=WorkSettings)
 
 
 @dataclass(frozen=True)
@@ -136,52 +138,51 @@ class Context(Generic[C]):
         if not self.is_annotated(run):
             return None
         truth_of = partial(truth_at_work, run.photos, self.truth)
-        return training_labels(run, "ground-truth", truth_of, {}, [key_of_truth(self.truth)])
+        return label_maps(run, _TRUTH, truth_of, inputs=[key_of_truth(self.truth)])
 
-    def score_on_val(self, run: Run, segmenter: Segmenter, stage: Stage) -> float | None:
+    def score_on_val(self, run: Run, segmenter: Trained[Segmenter]) -> float | None:
         """mIoU in per cent on the validation photos, with the CRF where the segmenter has one."""
-        raw, smooth = predictions(run, segmenter, stage, run.part("val").photos)
-        best = smooth if smooth is not None else raw
-        product = Product("full", "val", best, (best.stage,))
-        return self.scores(run, {"val": product})["val"].miou
+        best = predicted(run, segmenter.model, segmenter).best
+        prediction = Prediction.of("full", "full", "val", best)
+        return self.scores(run, {"val": prediction})["val"].miou
 
     def measure(
         self,
         run: Run,
         name: str,
-        products: Mapping[str, Product],
+        predictions: Mapping[str, Prediction],
         compute: Callable[[], Any],
         **settings: Any,
     ) -> Any:
-        """What ``compute`` finds by comparing ``products`` with ground truth, kept as JSON.
+        """What ``compute`` finds by comparing ``predictions`` with ground truth, kept as JSON.
 
         Args:
             name: of the stage that keeps it.
             settings: what else decides on it.
         """
-        stages = dict.fromkeys(stage for product in products.values() for stage in product.stages)
-        made_from = {"products": list(products), **settings}
+        stages = dict.fromkeys(prediction.stage for prediction in predictions.values())
+        made_from = {"predictions": list(predictions), **settings}
         inputs: list[str | Stage] = [*stages, key_of_truth(self.truth)]
         with run.stage(name, made_from, inputs) as stage:
             if stage.pending:
                 stage.save_json(name, compute())
         return stage.load_json(name)
 
-    def scores(self, run: Run, products: Mapping[str, Product]) -> dict[str, Score]:
-        """mIoU of each product."""
+    def scores(self, run: Run, predictions: Mapping[str, Prediction]) -> dict[str, Score]:
+        """mIoU of each prediction."""
 
         def compute() -> dict[str, Score]:
             found = {}
-            with run.task("scoring", len(products)) as ticks:
-                for name, product in products.items():
-                    scored = score_product(run, product, self.truth)
+            with run.task("scoring", len(predictions)) as ticks:
+                for name, prediction in predictions.items():
+                    scored = score_prediction(run, prediction, self.truth)
                     miou = percent(scored.miou) if scored is not None else None
                     found[name] = Score(miou, len(scored.photos) if scored is not None else 0)
                     ticks.advance(1)
             return found
 
-        kept = self.measure(run, "scores", products, compute)
-        return {name: Score(*kept[name]) for name in products}
+        kept = self.measure(run, "scores", predictions, compute)
+        return {name: Score(*kept[name]) for name in predictions}
 
 
 @dataclass(frozen=True)

@@ -16,8 +16,8 @@ from tagseg.recipes.builtin_priors.masks import Evidence, training_masks
 from tagseg.recipes.builtin_priors.recipe import segmenter_from
 from tagseg.session.scoring import LabelsByName
 from tagseg.stages.context import Run, Split
-from tagseg.stages.outcome import Product
-from tagseg.stages.segmenter import predictions
+from tagseg.stages.outcome import Prediction
+from tagseg.stages.segmenter import predicted
 from tagseg.tables.base import Context, Row, Score, Study, Table, percent
 
 __all__ = ["TABLES"]
@@ -234,9 +234,9 @@ def _mask_rows(
         if row.variant:
             with context.variant(row) as (run, config):
                 run = _with_known_tags(run) if split == "val" else run
-                _, products = training_masks(run, config, Evidence(run, config, split=split))
-                titles = {product.title: product for product in products}
-                compared = {n: titles[n] for n in ("masks before CRF", "training masks")}
+                _, predictions = training_masks(run, config, Evidence(run, config, split=split))
+                by_id = {prediction.id: prediction for prediction in predictions}
+                compared = {id: by_id[id] for id in ("raw-masks", "training-masks")}
                 before, after = context.scores(run, compared).values()
                 photos = after.photos
         found.append((row.label, row.paper, before.miou, after.miou))
@@ -257,26 +257,26 @@ def _with_known_tags(run: Run) -> Run:
     return replace(run, val=WorkingPhotos(chosen, photos.side), val_key=f"{key}, known tags")
 
 
-def _segmentation(run: Run, config: Config) -> dict[str, Product]:
+def _segmentation(run: Run, config: Config) -> dict[str, Prediction]:
     """The validation photos as the segmenter of this Config has them, and after its CRF."""
     masks, _ = training_masks(run, config, Evidence(run, config))
-    segmenter, stage = segmenter_from(run, config, masks)
-    raw, smooth = predictions(run, segmenter, stage, run.part("val").photos)
-    found = {"raw": raw, "smooth": smooth if smooth is not None else raw}
-    return {name: Product(name, "val", of, (of.stage,)) for name, of in found.items()}
+    segmenter = segmenter_from(run, config, masks)
+    of_val = predicted(run, segmenter.model, segmenter)
+    found = {"raw": of_val.raw, "smooth": of_val.best}
+    return {name: Prediction.of(name, name, "val", of) for name, of in found.items()}
 
 
-def _trimap(context: Context[Config], run: Run, product: Product) -> dict[str, Any]:
+def _trimap(context: Context[Config], run: Run, prediction: Prediction) -> dict[str, Any]:
     """Accuracy and pixels per width, and the photos compared."""
     photos = run.part("val").photos
     indices = [i for i, name in enumerate(photos.names) if context.truth.has(name)]
 
     def compute() -> dict[str, Any]:
-        trimap, labels = TrimapAccuracy(_WIDTHS), LabelsByName(product, photos, indices)
+        trimap, labels = TrimapAccuracy(_WIDTHS), LabelsByName(prediction, photos, indices)
         with run.task("accuracy near boundaries", len(labels)) as ticks:
             for name, found in labels.items():
                 trimap.update(found, context.truth.labels(name, found.shape))
                 ticks.advance(1)
         return {**trimap.to_dict(), "photos": len(labels)}
 
-    return context.measure(run, "trimap", {product.title: product}, compute, widths=_WIDTHS)
+    return context.measure(run, "trimap", {prediction.title: prediction}, compute, widths=_WIDTHS)

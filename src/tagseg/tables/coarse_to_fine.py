@@ -12,9 +12,9 @@ from tagseg.maps import tags_of_labels
 from tagseg.recipes.coarse_to_fine.recipe import Config, single_target
 from tagseg.recipes.coarse_to_fine.recipe import run as run_recipe
 from tagseg.recipes.coarse_to_fine.rounds import refined_segmenter
-from tagseg.session.scoring import LabelsByName, score_product
+from tagseg.session.scoring import LabelsByName, score_prediction
 from tagseg.stages.context import Run
-from tagseg.stages.outcome import Outcome, Product
+from tagseg.stages.outcome import Outcome, Prediction
 from tagseg.tables.base import Context, Row, Study, Table, percent
 
 __all__ = ["TABLES"]
@@ -84,8 +84,8 @@ def table_1(context: Context[Config]) -> Table:
         with context.variant(row) as (run, config):
             outcome = run_recipe(run, config)
             masks = _masks_of(outcome, row.variant)
-            products = {"val": _last_on_val(outcome), "train": masks}
-            found = context.scores(run, products)
+            predictions = {"val": _last_on_val(outcome), "train": masks}
+            found = context.scores(run, predictions)
             rows.append((row.label, row.paper, found["val"].miou, found["train"].miou))
     return Table(
         "1",
@@ -112,8 +112,8 @@ def figure_5(context: Context[Config]) -> Table:
         "last round output: without rule a, too, in all rounds",
     ]
     last = found[FIGURE_5[-1].label][-1]
-    for label, part in (("round 1", 1.0), ("all rounds", context.config.part_of_all())):
-        full = _full_supervision(context, part)
+    for label, fraction in (("round 1", 1.0), ("all rounds", context.config.fraction_of_all())):
+        full = _full_supervision(context, fraction)
         if full and last is not None:
             notes.append(
                 f"the same network on ground truth for as long as {label}: {full:.1f}, of which "
@@ -168,9 +168,12 @@ def figure_6(context: Context[Config]) -> Table:
 def by_number_of_classes(context: Context[Config]) -> Table:
     """Photos that show one, two and three classes, though each training photo has one label."""
     with context.variant(_OWN) as (run, config):
-        product = _last_on_val(run_recipe(run, config))
+        prediction = _last_on_val(run_recipe(run, config))
         found = context.measure(
-            run, "by-number", {"val": product}, lambda: _scores_by_number(context, run, product)
+            run,
+            "by-number",
+            {"val": prediction},
+            lambda: _scores_by_number(context, run, prediction),
         )
     rows = tuple((f"{count}, {photos} photos", percent(miou)) for count, miou, photos in found)
     return Table(
@@ -194,20 +197,15 @@ TABLES: Mapping[str, Study] = {
 }
 
 
-def _masks_of(outcome: Outcome, variant: str) -> Product:
+def _masks_of(outcome: Outcome, variant: str) -> Prediction:
     """What the last network of a row of Table I has learned from."""
-    titles = {
-        "coarse": "coarse masks",
-        "boxes": "boxes of these",
-        "enhanced": "enhanced masks",
-        "refined": "masks of the photos, round 1",
-    }
-    return next(item for item in outcome.products if item.title == titles[variant])
+    id, number = ("round-masks", 1) if variant == "refined" else (variant, None)
+    return next(p for p in outcome.predictions if (p.id, p.number) == (id, number))
 
 
-def _last_on_val(outcome: Outcome) -> Product:
+def _last_on_val(outcome: Outcome) -> Prediction:
     """The final predictions, with the CRF where the run has one."""
-    return [product for product in outcome.products if product.split == "val"][-1]
+    return [prediction for prediction in outcome.predictions if prediction.split == "val"][-1]
 
 
 def _by_round(context: Context[Config], row: Row) -> list[float | None]:
@@ -215,31 +213,31 @@ def _by_round(context: Context[Config], row: Row) -> list[float | None]:
     with context.variant(row) as (run, config):
         progression = run_recipe(run, config).progression
         rounds = progression.rounds if progression is not None else ()
-        products = {
-            str(entry.number): next(p for p in entry.products if p.split == "val")
+        predictions = {
+            str(entry.number): next(p for p in entry.predictions if p.split == "val")
             for entry in rounds
         }
-        return [score.miou for score in context.scores(run, products).values()]
+        return [score.miou for score in context.scores(run, predictions).values()]
 
 
 def _final(context: Context[Config]) -> tuple[list[float | None], list[list[int]]]:
     """IoU per label and confusion counts of the final predictions."""
     with context.variant(_OWN) as (run, config):
-        product = _last_on_val(run_recipe(run, config))
+        prediction = _last_on_val(run_recipe(run, config))
 
         def compute() -> dict[str, Any]:
-            scored = score_product(run, product, context.truth)
+            scored = score_prediction(run, prediction, context.truth)
             if scored is None:
                 return {"iou": [], "counts": []}
             iou = [None if np.isnan(value) else float(value) for value in scored.confusion.iou()]
             return {"iou": iou, "counts": scored.confusion.counts.tolist()}
 
-        found = context.measure(run, "final", {"val": product}, compute)
+        found = context.measure(run, "final", {"val": prediction}, compute)
     return found["iou"], found["counts"]
 
 
 def _scores_by_number(
-    context: Context[Config], run: Run, product: Product
+    context: Context[Config], run: Run, prediction: Prediction
 ) -> list[tuple[str, float | None, int]]:
     """(classes in the photo, mIoU, photos), in the order of the first."""
     photos = run.part("val").photos
@@ -249,7 +247,7 @@ def _scores_by_number(
             truth = context.truth.labels(name, photos.full_shape(index))
             count = int(tags_of_labels(truth, len(photos.classes)).sum())
             groups.setdefault(count, []).append(name)
-    labels = LabelsByName(product, photos, range(len(photos)))
+    labels = LabelsByName(prediction, photos, range(len(photos)))
     return [
         (_worded(count), _mean_iou(context, labels, names), len(names))
         for count, names in sorted(groups.items())
@@ -265,13 +263,15 @@ def _mean_iou(context: Context[Config], labels: LabelsByName, names: Sequence[st
     return None if np.isnan(scored.miou) else float(scored.miou)
 
 
-def _full_supervision(context: Context[Config], part: float) -> float | None:
+def _full_supervision(context: Context[Config], fraction: float) -> float | None:
     """The network trained on ground truth, per cent; None if not all photos have it."""
-    row = Row(f"full-{part:g}", "DeepLab-v2 on ground truth", {**_ALL, "between": "nothing"}, None)
+    row = Row(
+        f"full-{fraction:g}", "DeepLab-v2 on ground truth", {**_ALL, "between": "nothing"}, None
+    )
     with context.variant(row) as (run, config):
         labels = context.true_labels(run)
         if labels is None:
             return None
         target = single_target(run, config)
-        segmenter, stage = refined_segmenter(run, config, target, labels, part=part)
-        return context.score_on_val(run, segmenter, stage)
+        segmenter = refined_segmenter(run, config, target, labels, fraction=fraction)
+        return context.score_on_val(run, segmenter)

@@ -10,7 +10,7 @@ import numpy as np
 from tagseg.recipes.coarse_to_fine import foreground as coarse_to_fine_foreground
 from tagseg.recipes.coarse_to_fine.foreground import Config
 from tagseg.session.scoring import score_foreground
-from tagseg.stages.outcome import Product
+from tagseg.stages.outcome import Prediction
 from tagseg.tables.base import Context, Row, Study, Table, percent
 
 __all__ = ["TABLES"]
@@ -79,26 +79,26 @@ def _measured(context: Context[Config], row: Row) -> list[Measured]:
     with context.variant(row) as (run, config):
         progression = coarse_to_fine_foreground.run(run, config).progression
         rounds = progression.rounds if progression is not None else ()
-        products = {
-            f"{row.label}, round {entry.number}": _on_val(entry.products)
+        predictions = {
+            f"{row.label}, round {entry.number}": _on_val(entry.predictions)
             for entry in (rounds[0], rounds[-1])
         }
 
         def compute() -> list[Measured]:
             found = []
-            for label, product in products.items():
-                scored = score_foreground(run, product, context.truth)
+            for label, prediction in predictions.items():
+                scored = score_foreground(run, prediction, context.truth)
                 if scored is not None:
                     iou = [None if np.isnan(value) else float(value) for value in scored.iou()]
                     average = None if np.isnan(scored.average()) else scored.average()
                     found.append((label, iou, average, scored.counts().tolist()))
             return found
 
-        return [tuple(entry) for entry in context.measure(run, "foreground", products, compute)]
+        return [tuple(entry) for entry in context.measure(run, "foreground", predictions, compute)]
 
 
-def _on_val(products: tuple[Product, ...]) -> Product:
-    return next(product for product in products if product.split == "val")
+def _on_val(predictions: tuple[Prediction, ...]) -> Prediction:
+    return next(prediction for prediction in predictions if prediction.split == "val")
 
 
 def _papers(

@@ -148,8 +148,8 @@ def _scores(
     """mIoU without CRF, with it, and with it and known tags, by row; photos compared."""
     # One room for all: the tables share the classifier, and rows the gradients.
     with context.variant(Row("dcsm", f"{len(rows)} settings of the maps", {}, None)) as (run, _):
-        classifier, stage = fully_convolutional_classifier(run, context.config)
-        counts = sweep(context, run, classifier, stage, rows)
+        classifier = fully_convolutional_classifier(run, context.config)
+        counts = sweep(context, run, classifier.model, classifier.stage, rows)
     scores = {}
     for variant, found in counts.items():
         scores[variant] = tuple(_miou(found.get(kind)) for kind in (PLAIN, SMOOTH, TAGGED))

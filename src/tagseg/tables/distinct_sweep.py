@@ -34,7 +34,7 @@ from tagseg.recipes.dcsm.config import Config
 from tagseg.run.workspace import Stage
 from tagseg.session.scoring import key_of_truth
 from tagseg.stages.context import Run
-from tagseg.stages.distinct_segmenter import distinct_probabilities, distinct_refinement
+from tagseg.stages.distinct_segmenter import DistinctRefiner, distinct_probabilities
 from tagseg.tables.base import Context, Row
 
 __all__ = ["PLAIN", "SMOOTH", "TAGGED", "Counts", "sweep"]
@@ -154,8 +154,8 @@ class _Views:
         probs = distinct_probabilities(
             distinct_score_map(self.square, saliency_at, layers, classes, settings)
         )
-        refine = distinct_refinement({**asdict(config.crf()), "regions": None})
-        smooth = refine(self.image, probs)
+        refiner = DistinctRefiner({**asdict(config.crf()), "regions": None})
+        smooth = refiner.refine(self.image, probs)
         return argmax_at(probs, self.full_shape), argmax_at(smooth, self.full_shape)
 
     def _saliency_of(

@@ -15,16 +15,15 @@ from tagseg.maps import Labels
 from tagseg.recipes.guided.config import Config
 from tagseg.recipes.guided.guides import Seeding, guide_labels, oracle_labels
 from tagseg.recipes.guided.recipe import segmenter_from
-from tagseg.run.workspace import Stage
 from tagseg.segment.predict import Segmenter
-from tagseg.session.scoring import key_of_truth, score_product
+from tagseg.session.scoring import key_of_truth, score_prediction
 from tagseg.session.seed_scoring import find_seed_maps, score_seeds, truth_at_work
 from tagseg.stages.classifier import classifier_scores
 from tagseg.stages.context import Run
-from tagseg.stages.labels import LabelMaps
 from tagseg.stages.large_fov import large_fov_segmenter
-from tagseg.stages.outcome import Product
-from tagseg.stages.segmenter import predictions
+from tagseg.stages.outcome import Prediction
+from tagseg.stages.segmenter import predicted
+from tagseg.stages.stage import LabelMaps, Trained
 from tagseg.tables.base import Context, Row, Study, Table, percent
 
 __all__ = ["TABLES"]
@@ -248,7 +247,7 @@ def _seeder_scores(context: Context[Config], name: str, label: str) -> dict[str,
 
         def compute() -> dict[str, Any]:
             every = score_seeds(run, maps, context.truth, range(len(photos)))
-            scores = classifier_scores(run, seeding.seeder, photos, side=seeding.side)
+            scores = classifier_scores(run, seeding.seeder.model, photos, side=seeding.side)
             precision = average_precision(scores, photos.tags)
             known = precision[~np.isnan(precision)]
             return {
@@ -262,7 +261,7 @@ def _seeder_scores(context: Context[Config], name: str, label: str) -> dict[str,
             scores = maps[0].scores_of(index)
             return cam_labels(scores, photos.tags[index], threshold=config.seed_threshold)
 
-        seeds = Product(label, "val", labels, (maps[0].stage, seeding.curve))
+        seeds = Prediction(name, label, "val", labels, maps[0].stage)
         return dict(context.measure(run, "seeder-scores", {label: seeds}, compute))
 
 
@@ -282,18 +281,18 @@ def _guided(context: Context[Config], name: str, row: Row) -> dict[str, Any]:
         labels = _labels(context, run, config, name)
         if labels is None:
             return {"guides": [None] * 4, "plain": None, "smooth": None, "photos": 0}
-        guides = Product("guide labels", "train", labels, (labels.stage,))
+        guides = Prediction.of("guide-labels", "guide labels", "train", labels)
 
         def quality() -> list[float | None]:
-            scored = score_product(run, guides, context.truth)
+            scored = score_prediction(run, guides, context.truth)
             return [None] * 4 if scored is None else _precision_recall(scored.confusion.counts)
 
         found = context.measure(run, "guide-quality", {"guides": guides}, quality)
         if name == "full":
-            segmenter, stage = large_fov_segmenter(run, config, labels, [labels.stage])
+            segmenter = large_fov_segmenter(run, config, labels)
         else:
-            segmenter, stage = segmenter_from(run, config, labels)
-        plain, smooth = _on_val(context, run, segmenter, stage)
+            segmenter = segmenter_from(run, config, labels)
+        plain, smooth = _on_val(context, run, segmenter)
     return {"guides": found, "plain": plain[0], "smooth": smooth[0], "photos": plain[1]}
 
 
@@ -327,13 +326,13 @@ def _precision_recall(counts: npt.NDArray[np.int64]) -> list[float | None]:
 
 
 def _on_val(
-    context: Context[Config], run: Run, segmenter: Segmenter, stage: Stage
+    context: Context[Config], run: Run, segmenter: Trained[Segmenter]
 ) -> tuple[tuple[float | None, int], tuple[float | None, int]]:
-    """mIoU as a part of 1, and photos, of the validation photos without and with CRF."""
-    raw, smooth = predictions(run, segmenter, stage, run.part("val").photos)
-    found = {"raw": raw, "smooth": smooth if smooth is not None else raw}
-    products = {name: Product(name, "val", of, (of.stage,)) for name, of in found.items()}
-    scores = context.scores(run, products)
+    """mIoU as a fraction of 1, and photos, of the validation photos without and with CRF."""
+    of_val = predicted(run, segmenter.model, segmenter)
+    found = {"raw": of_val.raw, "smooth": of_val.best}
+    compared = {name: Prediction.of(name, name, "val", of) for name, of in found.items()}
+    scores = context.scores(run, compared)
     plain, refined = (
         (s.miou / 100 if s.miou is not None else None, s.photos) for s in scores.values()
     )

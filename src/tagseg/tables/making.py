@@ -18,7 +18,7 @@ from tagseg.run.files import one_line_errors, read_json
 from tagseg.run.progress import Progress
 from tagseg.run.workspace import Workspace, atomic_write
 from tagseg.session.train import Options, check_data, make_config, make_setup
-from tagseg.stages.config import TrainingConfig
+from tagseg.stages.settings import WorkSettings
 from tagseg.tables.base import TABLES_FOLDER, Context, Study, Table
 from tagseg.tables.catalog import find_paper
 
@@ -78,7 +78,8 @@ def make_tables(
             where=options.weights,
             do="put them back, or train again",
         )
-    data = check_data(photos, val, finished.config, options, progress)
+    recipe, side = find_recipe(paper), finished.config.photo_side
+    data = check_data(photos, val, recipe, side, options, progress)
     if data.photos_key not in finished.inputs:
         raise ConfigError(
             "these are not the photos and tags that the run was trained on",
@@ -97,7 +98,7 @@ def make_tables(
         command=command,
     )
     tables = tuple(study.make(context) for study in studies.values())
-    return _write(context, find_recipe(paper).PAPER, tables)
+    return _write(context, recipe.paper, tables)
 
 
 @dataclass(frozen=True)
@@ -107,7 +108,7 @@ class _FinishedRun:
     folder: Path
     options: Options
     setup: Mapping[str, Any]
-    config: TrainingConfig
+    config: WorkSettings
     inputs: frozenset[str]
 
 
@@ -142,7 +143,7 @@ def _read_run(folder: Path, recipe: str) -> _FinishedRun:
         options = Options(**{**given, "precision": _PRECISIONS[setup["precision"]]})
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise WorkspaceError("is damaged", where=about_file, do="run tagseg train again") from error
-    config = make_config(find_recipe(recipe).Config, settings["config"])
+    config = make_config(find_recipe(recipe).config, settings["config"])
     return _FinishedRun(work.folder, options, setup, config, work.outer_inputs())
 
 

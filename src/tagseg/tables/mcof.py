@@ -40,7 +40,11 @@ _VAL = {"unaided": (41.8, 46.2, 47.7, 51.5, 52.1), "mcof": (44.4, 51.6, 53.3, 55
 _SEEDS = 14.27
 
 
-_STAGES = ("RegionNet", "saliency supplement", "PixelNet")
+_STAGES = {
+    "regions": "RegionNet",
+    "supplement": "saliency supplement",
+    "round-masks": "PixelNet",
+}
 
 
 def table_3(context: Context[Config]) -> Table:
@@ -52,16 +56,16 @@ def table_3(context: Context[Config]) -> Table:
     ]
     for number in range(1, context.config.rounds + 1):
         papers = _TRAIN.get(number, (None, None, None))
-        for stage, paper in zip(_STAGES, papers, strict=True):
-            ours = _miou(found, "train", f"{stage}, round {number}")
+        for (id, stage), paper in zip(_STAGES.items(), papers, strict=True):
+            ours = _miou(found, "train", id, number)
             if stage == "PixelNet":
                 on_val = _paper_val("mcof", number), val[number - 1]
                 rows.append((f"iter{number} {stage}", paper, ours, *on_val))
             elif ours is not None or paper is not None:
                 rows.append((f"iter{number} {stage}", paper, ours, None, None))
     full = None
-    for label, part in (("iter1", 1.0), ("all rounds", context.config.part_of_all())):
-        full = _full_supervision(context, part)
+    for label, fraction in (("iter1", 1.0), ("all rounds", context.config.fraction_of_all())):
+        full = _full_supervision(context, fraction)
         row = f"PixelNet on ground truth, as long as {label}"
         rows.append((row, None, None, None, full))
     notes = [
@@ -131,23 +135,25 @@ Found = Mapping[str, Score]
 
 
 def _rounds(context: Context[Config], name: str) -> Found:
-    """Scores of all that a row's rounds gave, by split and title."""
+    """Scores of all that a row's rounds gave, by split, id and round."""
     with context.variant(ROWS[name]) as (run, config):
         outcome = mcof.run(run, config)
-        products = {f"{product.split} {product.title}": product for product in outcome.products}
-        return context.scores(run, products)
+        found = {_key(p.split, p.id, p.number): p for p in outcome.predictions}
+        return context.scores(run, found)
 
 
-def _miou(found: Found, split: str, title: str) -> float | None:
-    score = found.get(f"{split} {title}")
+def _key(split: str, id: str, number: int | None) -> str:
+    return f"{split} {id}" if number is None else f"{split} {id} {number}"
+
+
+def _miou(found: Found, split: str, id: str, number: int | None = None) -> float | None:
+    score = found.get(_key(split, id, number))
     return score.miou if score is not None else None
 
 
 def _on_val(found: Found, rounds: int) -> list[float | None]:
     """mIoU of PixelNet on validation photos, in per cent, with the CRF where the run has one."""
-    smooth = any(" + CRF, " in title for title in found)
-    title = "PixelNet + CRF" if smooth else "PixelNet"
-    return [_miou(found, "val", f"{title}, round {number}") for number in range(1, rounds + 1)]
+    return [_miou(found, "val", "segmenter", number) for number in range(1, rounds + 1)]
 
 
 def _paper_val(name: str, number: int) -> float | None:
@@ -155,12 +161,12 @@ def _paper_val(name: str, number: int) -> float | None:
     return values[number - 1] if number <= len(values) else None
 
 
-def _full_supervision(context: Context[Config], part: float) -> float | None:
+def _full_supervision(context: Context[Config], fraction: float) -> float | None:
     """PixelNet trained on ground truth, in per cent; None if not all training photos have it."""
-    row = Row(f"full-{part:g}", "PixelNet on ground truth", _FULL, None)
+    row = Row(f"full-{fraction:g}", "PixelNet on ground truth", _FULL, None)
     with context.variant(row) as (run, config):
         labels = context.true_labels(run)
         if labels is None:
             return None
-        segmenter, stage = large_fov_segmenter(run, config, labels, [labels.stage], part=part)
-        return context.score_on_val(run, segmenter, stage)
+        segmenter = large_fov_segmenter(run, config, labels, fraction=fraction)
+        return context.score_on_val(run, segmenter)

@@ -8,67 +8,71 @@ for each class in its mask.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from torch import Tensor
 
 from tagseg.losses.lse import class_mask_loss, foreground_loss, tag_loss
 from tagseg.maps import IGNORE
-from tagseg.recipes.builtin_priors.config import Config, field_of_view
+from tagseg.recipes.builtin_priors.config import Config, Masks
 from tagseg.recipes.builtin_priors.masks import OBJECT, Evidence, training_masks
-from tagseg.run.workspace import Stage
-from tagseg.segment.fit import Objective
 from tagseg.segment.predict import Segmenter
 from tagseg.stages.context import Run
-from tagseg.stages.labels import LabelMaps
 from tagseg.stages.outcome import Outcome
-from tagseg.stages.products import segmenter_products
+from tagseg.stages.predictions import final_predictions
+from tagseg.stages.recipe import Demo, Recipe
 from tagseg.stages.segmenter import trained_segmenter
+from tagseg.stages.stage import LabelMaps, Trained
 
-__all__ = ["PAPER", "run", "segmenter_from"]
-
-PAPER = (
-    "Saleh, Aliakbarian, Salzmann, Petersson, Alvarez, Gould: Incorporating Network Built-in "
-    "Priors in Weakly-supervised Semantic Segmentation, TPAMI 2017"
-)
+__all__ = ["RECIPE", "Objective", "run", "segmenter_from"]
 
 
 def run(run: Run, config: Config) -> Outcome:
     """Photos and tags in, trained segmenter out: classifier, priors, masks, segmenter."""
     evidence = Evidence(run, config)  # P_f of 3.1.1 and the localization network of 3.1.2
-    masks, mask_products = training_masks(run, config, evidence)  # 3.1.2 and 3.1.3
-    segmenter, stage = segmenter_from(run, config, masks)  # 3.2 and 4.2.1
+    masks, steps = training_masks(run, config, evidence)  # 3.1.2 and 3.1.3
+    segmenter = segmenter_from(run, config, masks)  # 3.2 and 4.2.1
     return Outcome(
-        segmenter,
-        (*mask_products, *segmenter_products(run, config, segmenter, stage)),
-        views=evidence.views(run.photos),
+        segmenter.model,
+        (*steps, *final_predictions(run, config, segmenter.model, segmenter)),
+        views=evidence.views(),
         tag_scores=evidence.tag_scores,
-        curves=(*evidence.curves, stage),
+        curves=(*evidence.curves, segmenter.stage),
         seeds=evidence.seed_maps,
     )
 
 
-def segmenter_from(run: Run, config: Config, masks: LabelMaps) -> tuple[Segmenter, Stage]:
+def segmenter_from(run: Run, config: Config, masks: LabelMaps) -> Trained[Segmenter]:
     """The segmenter, trained on the tags and the masks in use."""
-    return trained_segmenter(
-        run,
-        config,
-        masks,
-        objective(config),
-        [masks.stage],
-        objective_name=f"{config.masks}, r = {config.sharpness}",
-        field_of_view=field_of_view(config),
-    )
+    loss = Objective(config.masks, config.sharpness)
+    return trained_segmenter(run, config, masks, loss, field_of_view=config.view())
 
 
-def objective(config: Config) -> Objective:
+@dataclass(frozen=True)
+class Objective:
     """The loss for the masks in use: Eq. 10, Eq. 12 or Eq. 15."""
-    r = config.sharpness
 
-    def loss(scores: Tensor, tags: Tensor, labels: Tensor) -> Tensor:
-        valid = labels != IGNORE
-        if config.masks == "none":
+    masks: Masks
+    sharpness: float
+
+    def __call__(self, scores: Tensor, tags: Tensor, labels: Tensor) -> Tensor:
+        """The loss of a batch."""
+        r, valid = self.sharpness, labels != IGNORE
+        if self.masks == "none":
             return tag_loss(scores, tags, valid=valid, r=r)
-        if config.masks == "foreground":
+        if self.masks == "foreground":
             return foreground_loss(scores, tags, labels == OBJECT, valid=valid, r=r)
         return class_mask_loss(scores, tags, labels, r=r)
 
-    return loss
+
+RECIPE = Recipe(
+    "builtin_priors",
+    "Saleh, Aliakbarian, Salzmann, Petersson, Alvarez, Gould: Incorporating Network Built-in "
+    "Priors in Weakly-supervised Semantic Segmentation, TPAMI 2017",
+    Config,
+    run,
+    demo=Demo(
+        settings={"mask_regions": "none"},
+        note="to be quick, mask_regions=none; --set mask_regions=crisp takes longer",
+    ),
+)

@@ -3,21 +3,65 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Literal
 
 from tagseg.errors import ConfigError
 from tagseg.fuse.one_label import ForegroundLimits, check_limits
 from tagseg.refine.grabcut import GrabCutSettings
-from tagseg.stages.config import InRounds, SaliencyConfig, SaliencySource, number
+from tagseg.stages.settings import (
+    DeepLabSettings,
+    RoundSettings,
+    SaliencySettings,
+    SaliencySource,
+    Settings,
+    number,
+)
 
-__all__ = ["RecursionConfig"]
+__all__ = ["BetweenSettings", "CoarseSettings", "RecursionConfig", "TakingPart"]
 
 
 @dataclass(frozen=True)
-class RecursionConfig(InRounds, SaliencyConfig):
-    """Numbers of Jing et al.; docs/coarse_to_fine.md says what the paper leaves open."""
+class CoarseSettings(Settings):
+    """What of a soft coarse mask is foreground."""
 
-    papers_saliency: ClassVar[Literal["boxes", "drfi", "student"]] = "student"
+    coarse_fraction: float = number(
+        0.5,
+        "assumed",
+        "fraction of a coarse mask's maximum that is foreground, where GrabCut is not",
+        above=0,
+        at_most=1,
+    )
+
+
+@dataclass(frozen=True)
+class BetweenSettings(Settings):
+    """What becomes of masks between rounds."""
+
+    between: Literal["grabcut", "rules", "nothing"] = number(
+        "grabcut",
+        "IV-D.2, Fig. 5",
+        "done to masks between rounds: rules a, b and GrabCut; the two rules; nothing at all",
+    )
+
+
+@dataclass(frozen=True)
+class TakingPart(Settings):
+    """Which photos a round learns from."""
+
+    foreground_limits: ForegroundLimits = number(  # noqa: RUF009
+        (0.01, 0.8), "IV-D.2, rule a", "shares of foreground between which a photo takes part"
+    )
+
+    def check(self) -> None:
+        """Two fractions, the lesser first."""
+        check_limits(self.foreground_limits)
+
+
+@dataclass(frozen=True)
+class RecursionConfig(
+    DeepLabSettings, CoarseSettings, BetweenSettings, TakingPart, RoundSettings, SaliencySettings
+):
+    """Numbers of Jing et al.; docs/coarse_to_fine.md says what the paper leaves open."""
 
     saliency: SaliencySource = number(  # noqa: RUF009
         "auto",
@@ -25,60 +69,51 @@ class RecursionConfig(InRounds, SaliencyConfig):
         "of the coarse masks: student, folder, activations, barrier, drfi, boxes; auto: what is "
         "given, or student",
     )
-    coarse_fraction: float = number(
-        0.5, "assumed", "part of a coarse mask's maximum that is foreground, where GrabCut is not"
-    )
     initial: Literal["enhanced", "coarse", "boxes"] = number(
         "enhanced", "III-C, Table I", "masks of the first round: by GrabCut, as they are, or boxes"
     )
-    between: Literal["grabcut", "rules", "nothing"] = number(
-        "grabcut",
-        "IV-D.2, Fig. 5",
-        "done to masks between rounds: rules a, b and GrabCut; the two rules; nothing at all",
-    )
-    foreground_limits: ForegroundLimits = number(  # noqa: RUF009
-        (0.01, 0.8), "IV-D.2, rule a", "shares of foreground between which a photo takes part"
-    )
     grabcut_side: int = number(
-        GrabCutSettings().side, "assumed", "longer side of photos in GrabCut, pixels"
+        GrabCutSettings().side, "assumed", "longer side of photos in GrabCut, pixels", at_least=1
     )
-    grabcut_iterations: int = number(GrabCutSettings().iterations, "assumed", "of it there")
+    grabcut_iterations: int = number(
+        GrabCutSettings().iterations, "assumed", "of it there", at_least=1
+    )
     grabcut_start_side: int = number(
-        GrabCutSettings().start_side, "assumed", "longer side at which it learns colours first"
+        GrabCutSettings().start_side,
+        "assumed",
+        "longer side at which it learns colours first",
+        at_least=1,
     )
     grabcut_start_iterations: int = number(
-        GrabCutSettings().start_iterations, "assumed", "of it there"
+        GrabCutSettings().start_iterations, "assumed", "of it there", at_least=1
     )
-    resize: int = number(321, "IV-B", "side to which training photos are brought, pixels")
-    segmenter_crop: int = number(256, "IV-B", "side of random crops of those, pixels")
+    resize: int = number(
+        321, "IV-B", "side to which training photos are brought, pixels", at_least=16
+    )
+    segmenter_crop: int = number(256, "IV-B", "side of random crops of those, pixels", at_least=16)
     resize_range: tuple[float, float] = number(
-        (1.0, 1.0), "IV-B", "range of a random factor on resized photos"
+        (1.0, 1.0), "IV-B", "range of a random factor on resized photos", above=0
     )
-    rounds: int = number(5, "IV-B", "at most")
+    rounds: int = number(5, "IV-B", "at most", at_least=1)
     converged: float = number(
-        2.0, "IV-B", "agreement with the masks before that ends the rounds; over 1: never"
+        2.0, "IV-B", "agreement with the masks before that ends the rounds; over 1: never", above=0
     )
     start: Literal["warm", "cold"] = number(
         "warm", "III-D", "later rounds' networks go on from the one before, or begin anew"
-    )
-    later_fraction: float = number(
-        0.5, "assumed", "iterations of later rounds, as a part of the first round's"
     )
     masks_by_tags: bool = number(
         False, "III-D", "final masks hold known tags only; a photo may show more than its one label"
     )
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
+    @classmethod
+    def papers_saliency(cls) -> str:
+        """The student (III-B)."""
+        return "student"
+
+    def check(self) -> None:
+        """Files of saliency must be there, and crops no larger than photos."""
         self.check_saliency()
-        self.check_rounds()
-        check_limits(self.foreground_limits)
-        if not 0 < self.coarse_fraction <= 1:
-            raise ConfigError(
-                f"coarse_fraction is {self.coarse_fraction}", do="use over 0, up to 1"
-            )
-        self.grabcut()
-        if not 0 < self.resize_range[0] <= self.resize_range[1]:
+        if self.resize_range[0] > self.resize_range[1]:
             raise ConfigError(
                 f"resize_range is {self.resize_range[0]:g},{self.resize_range[1]:g}",
                 do="use two factors over 0, the lesser first",
@@ -90,11 +125,6 @@ class RecursionConfig(InRounds, SaliencyConfig):
             )
 
     def grabcut(self) -> GrabCutSettings:
-        """Of GrabCut, on coarse masks and between rounds."""
+        """GrabCut, on coarse masks and between rounds."""
         names = ("side", "iterations", "start_side", "start_iterations")
-        for name in names:
-            if getattr(self, f"grabcut_{name}") < 1:
-                raise ConfigError(
-                    f"grabcut_{name} is {getattr(self, f'grabcut_{name}')}", do="use 1 or more"
-                )
         return GrabCutSettings(**{name: getattr(self, f"grabcut_{name}") for name in names})

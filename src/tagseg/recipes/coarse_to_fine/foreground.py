@@ -7,7 +7,7 @@ Network that tells objects of any class from the background. No tags are used.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Literal
 
 import numpy as np
 
@@ -18,18 +18,13 @@ from tagseg.nets.fpn import FpnNet
 from tagseg.recipes.coarse_to_fine.config import RecursionConfig
 from tagseg.recipes.coarse_to_fine.masks import Target, first_masks
 from tagseg.recipes.coarse_to_fine.rounds import outcome_of, recursion
-from tagseg.stages.config import number
 from tagseg.stages.context import Run
 from tagseg.stages.outcome import Outcome
+from tagseg.stages.recipe import Demo, Recipe
 from tagseg.stages.saliency import PhotoSaliency
+from tagseg.stages.settings import number
 
-__all__ = ["PAPER", "Config", "run"]
-
-PAPER = (
-    "Jing, Chen, Tian: Coarse-to-fine Semantic Segmentation from Image-level Labels, "
-    "IEEE Transactions on Image Processing (foreground segmentation)"
-)
-
+__all__ = ["RECIPE", "Config", "run"]
 
 _FOREGROUND = 1  # the one label
 
@@ -38,14 +33,12 @@ _FOREGROUND = 1  # the one label
 class Config(RecursionConfig):
     """Numbers of Jing et al., III-E."""
 
-    uses_tags: ClassVar[bool] = False
-
     network: Literal["fpn", "deeplab"] = number(
         "fpn", "III-E", "a Feature Pyramid Network, or DeepLab-v2 for comparison"
     )
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
+    def check(self) -> None:
+        """No tags, so no masks by tags."""
         if self.masks_by_tags:
             raise ConfigError(
                 "masks_by_tags is true, but this recipe knows no classes", do="leave it false"
@@ -66,7 +59,18 @@ def run(run: Run, config: Config) -> Outcome:
     labels = np.full(len(run.photos), _FOREGROUND, np.intp)
     target = Target(labels, ("foreground",), network, config.network, by_class=False)
     saliency = PhotoSaliency(run, config)  # files that do not fit must show before long work
-    coarse_of, after = saliency.maps()  # III-B
-    masks = first_masks(run, config, target, coarse_of, after)  # III-C
+    masks = first_masks(run, config, target, saliency.maps())  # III-B, III-C
     rounds = recursion(run, config, target, masks.chosen(config))  # III-D
     return outcome_of(run, config, target, masks, rounds, saliency.curves)
+
+
+RECIPE = Recipe(
+    "coarse_to_fine_foreground",
+    "Jing, Chen, Tian: Coarse-to-fine Semantic Segmentation from Image-level Labels, "
+    "IEEE Transactions on Image Processing (foreground segmentation)",
+    Config,
+    run,
+    uses_tags=False,
+    takes=("saliency", "boxes", "coarse_masks"),
+    demo=Demo(one_tag=True),
+)

@@ -6,7 +6,7 @@ Coarse masks of whatever source, what GrabCut makes of them, and boxes around th
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -17,18 +17,27 @@ from tagseg.maps import BACKGROUND, IGNORE, Labels
 from tagseg.nets.aspp import AsppNet
 from tagseg.nets.fpn import FpnNet
 from tagseg.priors.saliency.salient_regions import salient_mask
-from tagseg.recipes.coarse_to_fine.config import RecursionConfig
+from tagseg.recipes.coarse_to_fine.config import CoarseSettings, RecursionConfig
 from tagseg.refine.box_masks import boxed
 from tagseg.refine.grabcut import enhanced_mask
-from tagseg.run.workspace import Stage
 from tagseg.stages.context import Run
-from tagseg.stages.labels import LabelMaps, training_labels
-from tagseg.stages.outcome import Product
-from tagseg.stages.saliency import SaliencyMaps
+from tagseg.stages.outcome import Prediction
+from tagseg.stages.stage import Declared, LabelMaps, SaliencyMaps, label_maps
 
-__all__ = ["FirstMasks", "Target", "first_masks"]
+__all__ = ["FirstMasks", "Shown", "Target", "first_masks"]
+
+_COARSE = Declared("coarse-masks")
+_ENHANCED = Declared("enhanced-masks")
+_BOXES = Declared("box-masks")
 
 Mask = npt.NDArray[np.bool_]  # (H, W)
+
+
+@dataclass(frozen=True)
+class Shown:
+    """Whether labels tell classes, by the photos' tags, or foreground alone."""
+
+    by_class: bool
 
 
 class Target(NamedTuple):
@@ -48,6 +57,11 @@ class Target(NamedTuple):
     form: str
     by_class: bool = True
 
+    @property
+    def shown(self) -> Shown:
+        """What decides on the labels, beside the photos' tags."""
+        return Shown(self.by_class)
+
     def pseudo_label(self, index: int, foreground: Mask) -> Labels:
         """Training labels of photo ``index``, 255 if it takes no part."""
         if self.labels[index] == BACKGROUND:
@@ -58,10 +72,10 @@ class Target(NamedTuple):
 class FirstMasks(NamedTuple):
     """The masks before any network was trained; None where they are not asked for.
 
-    ``soft_of`` a training photo is what all of them are made from.
+    ``soft`` maps of the training photos are what all of them are made from.
     """
 
-    soft_of: SaliencyMaps
+    soft: SaliencyMaps
     coarse: LabelMaps
     enhanced: LabelMaps | None
     boxes: LabelMaps | None
@@ -71,47 +85,42 @@ class FirstMasks(NamedTuple):
         found: LabelMaps = getattr(self, config.initial)
         return found
 
-    def products(self, target: Target) -> list[Product]:
+    def predictions(self, target: Target) -> list[Prediction]:
         """Those that there are, to be scored and shown."""
         titles = {"coarse": "coarse masks", "enhanced": "enhanced masks", "boxes": "boxes of these"}
         masks: dict[str, LabelMaps | None] = {name: getattr(self, name) for name in titles}
         return [
-            Product(titles[name], "train", labels, (labels.stage,), target.by_class)
+            Prediction.of(name, titles[name], "train", labels, by_class=target.by_class)
             for name, labels in masks.items()
             if labels is not None
         ]
 
 
 def first_masks(
-    run: Run, config: RecursionConfig, target: Target, coarse_of: SaliencyMaps, after: Stage
+    run: Run, config: RecursionConfig, target: Target, soft: SaliencyMaps
 ) -> FirstMasks:
     """Coarse masks (III-B), GrabCut on them (III-C), and boxes around those (Table I)."""
-    photos, settings = run.photos, config.grabcut()
-    labels = {"labels": target.labels.tolist()}
+    photos, grabcut = run.photos, config.grabcut()
+    settings = config.only(CoarseSettings)
 
     def coarse(index: int) -> Labels:
-        return target.pseudo_label(
-            index, salient_mask(coarse_of(index), part=config.coarse_fraction)
-        )
+        foreground = salient_mask(soft(index), part=settings.coarse_fraction)
+        return target.pseudo_label(index, foreground)
 
     def enhanced(index: int) -> Labels:
         if target.labels[index] == BACKGROUND:
             return target.pseudo_label(index, np.zeros(photos.image(index).shape[:2], bool))
-        mask = enhanced_mask(photos.image(index), coarse_of(index), settings)
-        return target.pseudo_label(index, mask)
+        return target.pseudo_label(index, enhanced_mask(photos.image(index), soft(index), grabcut))
 
-    cut = {**labels, "part": config.coarse_fraction}
-    masks = training_labels(run, "coarse-masks", coarse, cut, [after])
+    masks = label_maps(run, _COARSE, coarse, settings=[target.shown, settings], inputs=[soft])
     if config.initial == "coarse":
-        return FirstMasks(coarse_of, masks, None, None)
-    made_from = {**labels, "grabcut": asdict(settings)}
-    better = training_labels(run, "enhanced-masks", enhanced, made_from, [after])
+        return FirstMasks(soft, masks, None, None)
+    better = label_maps(run, _ENHANCED, enhanced, settings=[target.shown, grabcut], inputs=[soft])
     if config.initial == "enhanced":
-        return FirstMasks(coarse_of, masks, better, None)
+        return FirstMasks(soft, masks, better, None)
 
     def box(index: int) -> Labels:
         found = better(index)
         return target.pseudo_label(index, boxed((found > BACKGROUND) & (found < IGNORE)))
 
-    boxes = training_labels(run, "box-masks", box, {}, [better.stage])
-    return FirstMasks(coarse_of, masks, better, boxes)
+    return FirstMasks(soft, masks, better, label_maps(run, _BOXES, box, inputs=[better]))

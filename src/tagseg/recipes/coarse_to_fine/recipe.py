@@ -21,14 +21,10 @@ from tagseg.recipes.coarse_to_fine.masks import Target, first_masks
 from tagseg.recipes.coarse_to_fine.rounds import outcome_of, recursion
 from tagseg.stages.context import Run
 from tagseg.stages.outcome import Outcome
+from tagseg.stages.recipe import Demo, Recipe
 from tagseg.stages.saliency import PhotoSaliency
 
-__all__ = ["PAPER", "Config", "run", "single_target"]
-
-PAPER = (
-    "Jing, Chen, Tian: Coarse-to-fine Semantic Segmentation from Image-level Labels, "
-    "IEEE Transactions on Image Processing"
-)
+__all__ = ["RECIPE", "Config", "run", "single_target"]
 
 
 @dataclass(frozen=True)
@@ -40,8 +36,7 @@ def run(run: Run, config: Config) -> Outcome:
     """III-B to III-D: coarse masks, GrabCut, one label, rounds of DeepLab-v2."""
     target = single_target(run, config)
     saliency = PhotoSaliency(run, config)  # files that do not fit must show before long work
-    coarse_of, after = saliency.maps()  # III-B
-    masks = first_masks(run, config, target, coarse_of, after)  # III-C
+    masks = first_masks(run, config, target, saliency.maps())  # III-B, III-C
     rounds = recursion(run, config, target, masks.chosen(config))  # III-D
     return outcome_of(run, config, target, masks, rounds, saliency.curves)
 
@@ -75,3 +70,14 @@ def _single_labels(run: Run) -> npt.NDArray[np.intp]:
             "exactly one tag; they are not learned from"
         )
     return np.where(single, label_of_tag(photos.tags.argmax(1)), 0)
+
+
+RECIPE = Recipe(
+    "coarse_to_fine",
+    "Jing, Chen, Tian: Coarse-to-fine Semantic Segmentation from Image-level Labels, "
+    "IEEE Transactions on Image Processing",
+    Config,
+    run,
+    takes=("saliency", "boxes", "coarse_masks"),
+    demo=Demo(one_tag=True),
+)

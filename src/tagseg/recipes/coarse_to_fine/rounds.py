@@ -7,9 +7,8 @@ by GrabCut again, is what the next round learns from.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
 from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -20,31 +19,32 @@ from tagseg.errors import TrainingError
 from tagseg.fuse.one_label import has_usable_foreground, of_category, one_label
 from tagseg.iterate import iterate
 from tagseg.maps import BACKGROUND, IGNORE, Image, Labels, Probs
-from tagseg.recipes.coarse_to_fine.config import RecursionConfig
+from tagseg.recipes.coarse_to_fine.config import BetweenSettings, RecursionConfig, TakingPart
 from tagseg.recipes.coarse_to_fine.masks import FirstMasks, Target
 from tagseg.refine.grabcut import enhanced_mask
 from tagseg.run.workspace import Stage
 from tagseg.segment.fit import fit_on_grid
 from tagseg.segment.predict import Segmenter
 from tagseg.stages.context import Run
-from tagseg.stages.labels import LabelMaps
 from tagseg.stages.large_fov import grid_cross_entropy, loss_stride
-from tagseg.stages.outcome import Outcome, Product, Progression, RoundProducts
-from tagseg.stages.products import segmenter_products, show_map
-from tagseg.stages.rounds import agreement_of, network_masks, validation_products
+from tagseg.stages.outcome import Outcome, Prediction, Progression, RoundPredictions
+from tagseg.stages.predictions import final_predictions, show_map
+from tagseg.stages.rounds import agreement_of, network_masks, round_predictions, stop_rule
 from tagseg.stages.schedules import aspp_schedule, shortened
 from tagseg.stages.segmenter import segmenter_of
+from tagseg.stages.settings import SegmenterForm
 from tagseg.stages.shapes import some_shapes, view_scale
-from tagseg.stages.trained import trained
+from tagseg.stages.stage import Declared, Input, LabelMaps, Trained, found, trained
 
 __all__ = ["Recursed", "Refined", "outcome_of", "recursion", "refined_segmenter", "updated_masks"]
+
+_SEGMENTER = Declared("segmenter")
 
 
 class Refined(NamedTuple):
     """What a round gave: the network, and the masks that the next one learns from."""
 
-    segmenter: Segmenter
-    stage: Stage
+    segmenter: Trained[Segmenter]
     masks: LabelMaps
 
 
@@ -60,36 +60,35 @@ def recursion(run: Run, config: RecursionConfig, target: Target, masks: LabelMap
     """Rounds of learning from masks and predicting better ones (III-D, IV-D.2)."""
 
     def round_of(number: int, before: Refined | None) -> Refined:
-        labels = masks if before is None else before.masks
         warm = config.start == "warm" and before is not None
-        segmenter, stage = refined_segmenter(
+        segmenter = refined_segmenter(
             run,
             config,
             target,
-            labels,
-            name=f"{target.form}-{number}",
+            masks if before is None else before.masks,
+            declared=Declared(target.form).round(number),
             title=f"the segmenter, round {number}",
-            part=config.part_of(number),
-            start=(before.segmenter, before.stage) if warm and before is not None else None,
+            fraction=config.fraction_of(number),
+            start=before.segmenter if warm and before is not None else None,
         )
-        after = updated_masks(run, config, target, segmenter, stage, name=f"masks-{number}")
-        return Refined(segmenter, stage, after)
+        return Refined(segmenter, updated_masks(run, config, target, segmenter, number))
 
     def agreed(number: int, before: Refined, after: Refined) -> float:
         return agreement_of(run, number, before.masks, after.masks)
 
     rounds, curves = [], []
-    for entry in iterate(round_of, agreed, config.stop_rule()):
-        found, title = entry.result, f"masks of the photos, round {entry.number}"
-        of_round = [
-            Product(title, "train", found.masks, (found.masks.stage,), target.by_class),
-            *validation_products(
-                run, found.segmenter, found.stage, entry.number, "segmenter", target.by_class
-            ),
-        ]
-        rounds.append(RoundProducts(entry.number, entry.agreement, tuple(of_round)))
-        curves.append(found.stage)
-    return Recursed(found, Progression(tuple(rounds), entry.ending), curves)
+    for entry in iterate(round_of, agreed, stop_rule(config)):
+        last, number = entry.result, entry.number
+        rounds.append(RoundPredictions(number, entry.agreement, shown(run, number, target, last)))
+        curves.append(last.segmenter.stage)
+    return Recursed(last, Progression(tuple(rounds), entry.ending), curves)
+
+
+def shown(run: Run, number: int, target: Target, of: Refined) -> tuple[Prediction, ...]:
+    """A round's masks, and what its network makes of photos unseen."""
+    title, by_class = f"masks of the photos, round {number}", target.by_class
+    masks = Prediction.of("round-masks", title, "train", of.masks, by_class=by_class, number=number)
+    return (masks, *round_predictions(run, of.segmenter, number, "segmenter", by_class))
 
 
 def outcome_of(
@@ -101,16 +100,15 @@ def outcome_of(
     curves: Sequence[Stage] = (),
 ) -> Outcome:
     """The last round's network, and all there is to show; ``curves`` of trainings before it."""
-    last, progression = rounds.last, rounds.progression
-    final = segmenter_products(run, config, last.segmenter, last.stage, by_class=target.by_class)
+    last, progression = rounds.last.segmenter, rounds.progression
     return Outcome(
-        last.segmenter,
+        last.model,
         (
-            *masks.products(target),
-            *(product for of_round in progression.rounds for product in of_round.products),
-            *final,
+            *masks.predictions(target),
+            *(prediction for each in progression.rounds for prediction in each.predictions),
+            *final_predictions(run, config, last.model, last, by_class=target.by_class),
         ),
-        views=(("coarse mask", show_map(run.photos, masks.soft_of)),),
+        views=(("coarse mask", show_map(masks.soft)),),
         curves=(*curves, *rounds.curves),
         progression=progression,
     )
@@ -122,104 +120,106 @@ def refined_segmenter(
     target: Target,
     masks: LabelMaps,
     *,
-    name: str = "segmenter",
+    declared: Declared = _SEGMENTER,
     title: str = "the segmenter",
-    part: float = 1.0,
-    start: tuple[Segmenter, Stage] | None = None,
-) -> tuple[Segmenter, Stage]:
+    fraction: float = 1.0,
+    start: Trained[Segmenter] | None = None,
+) -> Trained[Segmenter]:
     """A network trained on the photos whose ``masks`` may take part (III-D, IV-B).
 
     Photos are squeezed to a square and cropped, as published; photos smaller than that square keep
     their size, to within a pixel, and crops of them are smaller by as much.
 
     Args:
-        name, title: of the stage, and of its progress bar.
-        part: of the schedule's iterations.
+        declared, title: of the stage, and of its progress bar.
+        fraction: of the schedule's iterations.
         start: a network to go on from; None starts from the backbone's weights.
     """
     photos, setup = run.photos, run.setup
-    chosen = _taking_part(run, config, target, masks, name=f"{name}-photos", title=title)
+    inputs: list[Input] = [masks]
+    chosen = _taking_part(run, config, target, masks, declared, title, inputs)
     schedule = aspp_schedule(config, setup, int(np.count_nonzero(target.labels)))
-    schedule = shortened(schedule, part)
+    schedule = shortened(schedule, fraction)
     shapes = some_shapes(photos)
     how = _squeezed_crops(shapes, config)
     torch.manual_seed(setup.execution.seed)
-    scale = view_scale(config, shapes)
-    net = target.network(scale)
-    inputs: list[Stage | str] = [masks.stage, run.photos_key]
+    net = target.network(view_scale(config, shapes))
     if start is not None:
-        inputs.append(start[1])
-        net.load_state_dict(start[0].net.state_dict())
+        inputs.append(start)
+        net.load_state_dict(start.model.net.state_dict())
     grid = min(loss_stride(how.size), net.coarse_stride)
-    made_from = {
-        **setup.settings(),
-        "photo_side": config.photo_side,
-        "form": target.form,
-        "output_stride": net.backbone.output_stride,
-        "view_scale": scale,
-        "width": config.segmenter_width,
-        "loss_stride": grid,
-        "augmentation": asdict(how),
-        "chosen": chosen.tolist(),
-    }
+    loss = grid_cross_entropy
     fit = partial(
-        fit_on_grid,
-        net,
-        photos,
-        masks,
-        grid_cross_entropy,
-        how,
-        schedule,
-        loss_stride=grid,
-        chosen=chosen,
+        fit_on_grid, net, photos, masks, loss, how, schedule, loss_stride=grid, chosen=chosen
     )
-    stage = trained(run, name, title, net, fit, schedule, made_from, inputs, tensors="segmenter")
-    return segmenter_of(run, config, net, target.classes), stage
+    network = trained(
+        run,
+        declared,
+        net,
+        fit,
+        schedule,
+        settings=[config.only(SegmenterForm), how],
+        inputs=inputs,
+        title=title,
+        tensors="segmenter",
+    )
+    return Trained(segmenter_of(run, config, net, target.classes), network.stage)
 
 
 def updated_masks(
-    run: Run,
-    config: RecursionConfig,
-    target: Target,
-    segmenter: Segmenter,
-    after: Stage,
-    *,
-    name: str,
+    run: Run, config: RecursionConfig, target: Target, segmenter: Trained[Segmenter], number: int
 ) -> LabelMaps:
     """What the next round learns from: the network's answers, after rule b and GrabCut (IV-D.2)."""
-    settings = config.grabcut()
+    settings, grabcut = config.only(BetweenSettings), config.grabcut()
 
     def update(index: int, image: Image, probs: Probs) -> Labels:
         labels = probs.argmax(0).astype(np.uint8)
         label = int(target.labels[index])
         if label == BACKGROUND:
             return np.full_like(labels, IGNORE)
-        if config.between == "nothing":
+        if settings.between == "nothing":
             return labels
         own = of_category(labels, label)
-        if config.between == "grabcut":
-            own = enhanced_mask(image, own.astype(np.float32), settings)
+        if settings.between == "grabcut":
+            own = enhanced_mask(image, own.astype(np.float32), grabcut)
         return one_label(own, label)
 
-    made_from: dict[str, Any] = {"between": config.between, "labels": target.labels.tolist()}
-    if config.between == "grabcut":
-        made_from["grabcut"] = asdict(settings)
-    return network_masks(run, segmenter, after, update, made_from, name=name)
+    decided_by = [target.shown, settings, *([grabcut] if settings.between == "grabcut" else [])]
+    return network_masks(run, segmenter, update, decided_by, number)
 
 
 def _taking_part(
-    run: Run, config: RecursionConfig, target: Target, masks: LabelMaps, *, name: str, title: str
+    run: Run,
+    config: RecursionConfig,
+    target: Target,
+    masks: LabelMaps,
+    declared: Declared,
+    title: str,
+    inputs: list[Input],
 ) -> npt.NDArray[np.intp]:
-    """Photos with a label and with enough, but not too much, foreground (rule a)."""
+    """Photos with a label and with enough, but not too much, foreground (rule a).
+
+    The finding is added to ``inputs``.
+    """
     labelled = np.flatnonzero(target.labels)
     if config.between == "nothing":
         return labelled
-    limits = config.foreground_limits
-    with run.stage(name, {"limits": list(limits)}, [masks.stage]) as stage:
-        if stage.pending:
-            found = [int(i) for i in labelled if has_usable_foreground(masks(int(i)), limits)]
-            stage.save_json("photos", found)
-    chosen = np.array(stage.load_json("photos"), np.intp)
+    settings = config.only(TakingPart)
+    limits = settings.foreground_limits
+
+    def usable() -> list[int]:
+        return [int(i) for i in labelled if has_usable_foreground(masks(int(i)), limits)]
+
+    kept = found(
+        run,
+        Declared(f"{declared.name}-photos"),
+        usable,
+        planned=labelled.tolist(),
+        settings=[settings],
+        inputs=[masks],
+    )
+    inputs.append(kept)
+    chosen = np.array(kept.value, np.intp)
     if chosen.size == 0:
         raise TrainingError(
             f"of {len(labelled)} masks for {title} none has {100 * limits[0]:g} % to "

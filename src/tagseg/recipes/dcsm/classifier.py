@@ -1,10 +1,8 @@
-"""The stages of gradient-based class saliency: classifier, maps, and the masks made of them."""
+"""The tag classifier of DCSM, trained in two phases, and the numbers of its maps."""
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from functools import partial
-from typing import Any
 
 import torch
 
@@ -12,21 +10,23 @@ from tagseg.data.transforms import Augmentation
 from tagseg.localize.classifier import train_tag_classifier
 from tagseg.nets.catalog import build_backbone
 from tagseg.nets.fully_convolutional import FullyConvolutionalClassifier, initialise_from_imagenet
-from tagseg.recipes.dcsm.config import Config
-from tagseg.recipes.dcsm.config import Config as TwoPhaseConfig
-from tagseg.run.workspace import Stage
+from tagseg.recipes.dcsm.config import ClassifierFormSettings, Config, TwoPhaseSettings
 from tagseg.stages.context import Run, Setup
 from tagseg.stages.distinct_segmenter import SeederSettings
-from tagseg.stages.schedules import _short, uses_paper_schedule
+from tagseg.stages.schedules import short_schedule, uses_paper_schedule
+from tagseg.stages.settings import ClassifierForm
 from tagseg.stages.shapes import some_shapes
-from tagseg.stages.trained import trained
+from tagseg.stages.stage import Declared, Trained, trained
 from tagseg.training import Schedule
 
 __all__ = ["fully_convolutional_classifier", "seeder_settings", "two_phase_schedules"]
 
+_UPPER = Declared("classifier-upper")
+_CLASSIFIER = Declared("classifier")
+
 
 def two_phase_schedules(
-    config: TwoPhaseConfig, setup: Setup, n_photos: int
+    config: TwoPhaseSettings, setup: Setup, n_photos: int
 ) -> tuple[Schedule, Schedule]:
     """Shimoda & Yanai 4.2 (batches of 2, rate 1e-5, 30,000 and 20,000 iterations), or short ones.
 
@@ -41,7 +41,7 @@ def two_phase_schedules(
         )
         return upper, whole
     upper, whole = (
-        _short(
+        short_schedule(
             iterations,
             config.classifier_batch_size,
             config.classifier_learning_rate,
@@ -57,81 +57,71 @@ def two_phase_schedules(
     return upper, whole
 
 
-def square_side(run: Run, config: Config) -> int:
+def square_side(run: Run, settings: ClassifierFormSettings) -> int:
     """Side of the square that photos are put on: as configured, or the longest photo's."""
-    if config.square is not None:
-        return config.square
+    if settings.square is not None:
+        return settings.square
     return max(map(max, some_shapes(run.photos)))
 
 
 def fully_convolutional_classifier(
-    run: Run, config: Config
-) -> tuple[FullyConvolutionalClassifier, Stage]:
+    run: Run, settings: TwoPhaseSettings
+) -> Trained[FullyConvolutionalClassifier]:
     """The tag classifier with global max pooling, in two phases (Shimoda & Yanai 3.2, 4.2).
 
     The first phase trains the layers above the backbone; a backbone that starts from random
     weights has nothing that this could spare, and goes without.
     """
     setup, photos = run.setup, run.photos
-    net = _network(run, config)
-    fill = net.backbone.preprocessing.mean_colour
-    side = square_side(run, config)
-    how = Augmentation((side, side), jitter=0.1, letterbox=fill)
-    upper, whole = two_phase_schedules(config, setup, len(photos))
-    made_from = {
-        **setup.settings(),
-        "photo_side": config.photo_side,
-        "output_stride": net.backbone.output_stride,
-        "width": net.fc6.out_channels,
-        "input": asdict(how),
-        "batch_scale": list(config.batch_scale),
-    }
-    inputs: list[Stage | str] = [run.photos_key]
+    net = _network(run, settings)
+    side = square_side(run, settings)
+    how = Augmentation((side, side), jitter=0.1, letterbox=net.backbone.preprocessing.mean_colour)
+    upper, whole = two_phase_schedules(settings, setup, len(photos))
+    fit = partial(train_tag_classifier, net, photos, how, batch_scale=settings.batch_scale)
+    form = [settings.only(ClassifierForm), settings.only(ClassifierFormSettings), how]
+    before = []
     if setup.weights is not None:
-        inputs.append(_phase(run, config, net, "classifier-upper", made_from, upper, how, inputs))
-    stage = _phase(run, config, net, "classifier", made_from, whole, how, inputs)
+        first = trained(
+            run,
+            _UPPER,
+            net,
+            partial(fit, upper, train_backbone=False),
+            upper,
+            settings=form,
+            title="the tag classifier, upper layers",
+            tensors="classifier",
+        )
+        before.append(first)
+    found = trained(
+        run,
+        _CLASSIFIER,
+        net,
+        partial(fit, whole, train_backbone=True),
+        whole,
+        settings=form,
+        inputs=before,
+        title="the tag classifier",
+        tensors="classifier",
+    )
     # As a training leaves it, so that a run that goes on computes alike; nothing is copied then.
     net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    return net.eval(), stage
+    net.eval()
+    return found
 
 
-def _network(run: Run, config: Config) -> FullyConvolutionalClassifier:
+def _network(run: Run, settings: TwoPhaseSettings) -> FullyConvolutionalClassifier:
     setup = run.setup
-    stride = config.classifier_stride
+    stride = settings.classifier_stride
     if stride is None:
-        stride = 32 if setup.backbone == "vgg16" else setup.output_stride(config)
+        stride = 32 if setup.backbone == "vgg16" else setup.output_stride(settings)
     torch.manual_seed(setup.execution.seed)
     backbone = build_backbone(setup.backbone, setup.weights, output_stride=stride)
     net = FullyConvolutionalClassifier(
-        backbone, len(run.photos.classes), hidden=config.classifier_width
+        backbone, len(run.photos.classes), hidden=settings.classifier_width
     )
     if setup.weights is not None:
         initialise_from_imagenet(net, setup.weights.state)
     return net
-
-
-def _phase(
-    run: Run,
-    config: Config,
-    net: FullyConvolutionalClassifier,
-    name: str,
-    made_from: dict[str, Any],
-    schedule: Schedule,
-    how: Augmentation,
-    inputs: list[Stage | str],
-) -> Stage:
-    """Train ``net`` in place, or load what was trained before."""
-    title = "the tag classifier" + (", upper layers" if name != "classifier" else "")
-    fit = partial(
-        train_tag_classifier,
-        net,
-        run.photos,
-        how,
-        schedule,
-        train_backbone=name == "classifier",
-        batch_scale=config.batch_scale,
-    )
-    return trained(run, name, title, net, fit, schedule, made_from, inputs, tensors="classifier")
 
 
 def seeder_settings(run: Run, config: Config) -> SeederSettings:

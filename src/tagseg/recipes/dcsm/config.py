@@ -8,26 +8,66 @@ from typing import Literal
 from tagseg.errors import ConfigError
 from tagseg.localize.dcsm import DcsmSettings
 from tagseg.refine.dense_crf import CrfParameters
-from tagseg.stages.config import TrainingConfig, number
+from tagseg.stages.settings import ClassifierSettings, Settings, WorkSettings, number
 
-__all__ = ["Config"]
+__all__ = ["Config", "TwoPhaseSettings"]
 
 
 @dataclass(frozen=True)
-class Config(TrainingConfig):
-    """The paper's numbers beside the shared ones."""
+class ClassifierFormSettings(Settings):
+    """The form of the fully convolutional classifier, and what it is trained on (3.2)."""
 
-    alpha: float = number(3.0, "Eq. 5, Table 1", "contrast of the maps")
+    square: int | None = number(
+        None,
+        "3.2: 500",
+        "side of the square that photos are put on; none: the longest photo's",
+        at_least=16,
+    )
+    batch_scale: tuple[float, float] = number(
+        (0.7, 1.4), "3.2", "range of the factor on the size of training batches", above=0
+    )
+    classifier_stride: int | None = number(
+        None,
+        "3.2: 32",
+        "of the classifier; none: 32 for vgg16, else as output_stride",
+        among=(8, 16, 32),
+    )
+
+    def check(self) -> None:
+        """A range has a lesser end."""
+        if self.batch_scale[0] > self.batch_scale[1]:
+            raise ConfigError(
+                f"batch_scale is {self.batch_scale}", do="give two factors, the smaller first"
+            )
+
+
+@dataclass(frozen=True)
+class TwoPhaseSettings(ClassifierFormSettings, ClassifierSettings):
+    """The classifier's training in two phases (4.2)."""
+
+    upper_iterations: int | None = number(
+        None, "4.2: 30,000", "of the layers above the backbone; none: by the schedule", above=0
+    )
+    upper_epochs: float = number(4.0, "assumed", "likewise in passes, short schedule", above=0)
+
+
+@dataclass(frozen=True)
+class MapSettings(Settings):
+    """The distinct maps (3.3) and the CRF on them (3.4)."""
+
+    alpha: float = number(3.0, "Eq. 5, Table 1", "contrast of the maps", above=0)
     blocks: tuple[int, ...] = number(
         (3, 4, 5), "4.4, Table 2", "blocks whose feature maps count; 0 is the photo"
     )
     scales: tuple[float, ...] = number(
-        (0.8, 1.0, 1.2), "4.4, Table 3", "sizes of the photo, 1 for 500 pixels"
+        (0.8, 1.0, 1.2), "4.4, Table 3", "sizes of the photo, 1 for 500 pixels", above=0
     )
     min_candidates: int = number(
-        3, "3.3, Table 4", "classes that are subtracted at the least; 0 subtracts nothing"
+        3, "3.3, Table 4", "classes that are subtracted at the least; 0: nothing", at_least=0
     )
-    candidate_threshold: float = number(0.5, "3.3", "probability over which a class is there")
+    candidate_threshold: float = number(
+        0.5, "3.3", "probability over which a class is there", at_least=0, at_most=1
+    )
     method: Literal["guided", "plain", "excitation"] = number(
         "guided", "3.3, Table 5", "back-propagation: guided, plain, excitation"
     )
@@ -37,48 +77,25 @@ class Config(TrainingConfig):
     variant: Literal["paper", "code"] = number(
         "paper", "authors' code", "code: each difference of Eq. 4 is normalised by itself"
     )
-    square: int | None = number(
-        None, "3.2: 500", "side of the square that photos are put on; none: the longest photo's"
-    )
-    batch_scale: tuple[float, float] = number(
-        (0.7, 1.4), "3.2", "range of the factor on the size of training batches"
-    )
-    classifier_stride: int | None = number(
-        None, "3.2: 32", "of the classifier; none: 32 for vgg16, else as output_stride"
-    )
-    upper_iterations: int | None = number(
-        None, "4.2: 30,000", "of the layers above the backbone; none: by the schedule"
-    )
-    upper_epochs: float = number(4.0, "assumed", "likewise in passes, short schedule")
     map_bilateral: tuple[float, float, float] = number(
-        (1.0, 30.0, 10.0), "4.2", "CRF on the maps: weight, sigma in pixels and in colour levels"
+        (1.0, 30.0, 10.0),
+        "4.2",
+        "CRF on the maps: weight, sigma in pixels and in colour levels",
+        at_least=(0, None, None),
+        above=(None, 0, 0),
     )
-    map_smoothness: tuple[float, float] = number((1.0, 3.0), "4.2", "its weight, sigma in pixels")
+    map_smoothness: tuple[float, float] = number(
+        (1.0, 3.0), "4.2", "its weight, sigma in pixels", at_least=(0, None), above=(None, 0)
+    )
     map_filter: Literal["fine", "lattice"] = number(
         "lattice", "assumed", "of that CRF; fine is slow with so narrow a kernel on small photos"
     )
-    segmenter: Literal["none", "trained"] = number(
-        "none", "3.1", "none: photos are segmented by the maps; trained: by a network"
-    )
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
+    def check(self) -> None:
+        """Only blocks that there are, and numbers that the equations take."""
         self.equations()
-        self.crf()
         if not self.blocks or not set(self.blocks) <= set(range(6)):
             raise ConfigError(f"blocks is {self.blocks}", do="use some of 0, 1, 2, 3, 4, 5")
-        if self.segmenter == "none" and self.segmenter_regions != "none":
-            raise ConfigError("segmenter_regions needs a segmenter", do="set segmenter=trained")
-        if self.classifier_stride not in (None, 8, 16, 32):
-            raise ConfigError(
-                f"classifier_stride is {self.classifier_stride}", do="use 8, 16, 32 or none"
-            )
-        if self.square is not None and self.square < 16:
-            raise ConfigError(f"square is {self.square}", do="use 16 or more")
-        if not 0 < self.batch_scale[0] <= self.batch_scale[1]:
-            raise ConfigError(
-                f"batch_scale is {self.batch_scale}", do="give two factors, the smaller first"
-            )
 
     def equations(self) -> DcsmSettings:
         """The numbers of Eq. 4 and 5."""
@@ -90,6 +107,20 @@ class Config(TrainingConfig):
             self.normalise,
             self.variant,
         )
+
+
+@dataclass(frozen=True)
+class Config(WorkSettings, MapSettings, TwoPhaseSettings):
+    """The paper's numbers beside the shared ones."""
+
+    segmenter: Literal["none", "trained"] = number(
+        "none", "3.1", "none: photos are segmented by the maps; trained: by a network"
+    )
+
+    def check(self) -> None:
+        """Regions are of a segmenter's CRF."""
+        if self.segmenter == "none" and self.segmenter_regions != "none":
+            raise ConfigError("segmenter_regions needs a segmenter", do="set segmenter=trained")
 
     def crf(self) -> CrfParameters:
         """The CRF of Eq. 6 to 8."""

@@ -9,19 +9,20 @@ import numpy as np
 from tagseg.maps import Labels, Probs, ScoreMap
 from tagseg.recipes.dcsm.classifier import fully_convolutional_classifier, seeder_settings
 from tagseg.recipes.dcsm.config import Config
-from tagseg.run.workspace import Stage
 from tagseg.stages.context import Run, Split
 from tagseg.stages.distinct_segmenter import (
+    DistinctRefiner,
     DistinctSegmenter,
     distinct_probabilities,
-    distinct_refinement,
 )
-from tagseg.stages.labels import LabelMaps, training_labels
-from tagseg.stages.outcome import Product, Seeds
-from tagseg.stages.score_maps import ScoreMaps, photo_score_maps
+from tagseg.stages.outcome import Prediction, Seeds
+from tagseg.stages.score_maps import photo_score_maps
+from tagseg.stages.stage import Declared, LabelMaps, ScoreMaps, label_maps
 
 __all__ = ["DistinctMaps"]
 
+_MAPS = Declared("distinct-maps")
+_MASKS = Declared("training-masks")
 _BEATS_BACKGROUND = 0.5  # where a class's map is over Eq. 7's 1 - max
 
 
@@ -29,39 +30,38 @@ class DistinctMaps:
     """Distinct class saliency maps of the known tags, and of new photos (Shimoda & Yanai, 3).
 
     Attributes:
-        classifier, classifier_stage: that they are made with.
-        of_training, stage: score maps (C, h, w) of the training photos.
+        classifier: that they are made with.
+        of_training: score maps (C, h, w) of the training photos.
     """
 
     def __init__(self, run: Run, config: Config) -> None:
         self._run, self._config = run, config
-        self.classifier, self.classifier_stage = fully_convolutional_classifier(run, config)
+        self.classifier = fully_convolutional_classifier(run, config)
         self._settings = seeder_settings(run, config)
-        self._seeder = self._settings.seeder(self.classifier, run.setup.execution)
+        self._seeder = self._settings.seeder(self.classifier.model, run.setup.execution)
         self._crf = {**asdict(config.crf()), "regions": None}
-        self._refine = distinct_refinement(self._crf)
-        self.of_training, self.stage = self.of("train")
+        self._refiner = DistinctRefiner(self._crf)
+        self.of_training = self.of("train")
 
-    def of(self, split: Split) -> tuple[ScoreMaps, Stage]:
+    def of(self, split: Split) -> ScoreMaps:
         """Score maps of a split's photos: M^ of Eq. 5."""
         return photo_score_maps(
             self._run,
-            "distinct-maps",
+            _MAPS,
             lambda image, tags: self._seeder(image, tags).score_map,
-            asdict(self._settings),
-            self.classifier_stage,
+            settings=[self._settings],
+            inputs=[self.classifier],
             split=split,
         )
 
-    def smoothed(self, split: Split) -> tuple[ScoreMaps, Stage]:
+    def smoothed(self, split: Split) -> ScoreMaps:
         """Probabilities of the classes after the CRF of Eq. 6 to 8, likewise."""
-        scores_of, stage = self.of(split)
         photos = self._run.part(split).photos
 
-        def smooth(index: int) -> ScoreMap:
-            return self._refine(photos.image(index), distinct_probabilities(scores_of(index)))[1:]
+        def smooth(index: int, scores: ScoreMap) -> ScoreMap:
+            return self._refiner.refine(photos.image(index), distinct_probabilities(scores))[1:]
 
-        return smooth, stage
+        return self.of(split).map(smooth)
 
     def probabilities(self, index: int) -> Probs:
         """Of a training photo, with the background of Eq. 7: (C + 1, h, w)."""
@@ -72,37 +72,39 @@ class DistinctMaps:
         photos = self._run.photos
 
         def make(index: int) -> Labels:
-            refined = self._refine(photos.image(index), self.probabilities(index))
+            refined = self._refiner.refine(photos.image(index), self.probabilities(index))
             return refined.argmax(0).astype(np.uint8)
 
-        return training_labels(self._run, "training-masks", make, {"crf": self._crf}, [self.stage])
+        decided_by = [self._config.crf()]
+        return label_maps(self._run, _MASKS, make, settings=decided_by, inputs=[self.of_training])
 
-    def products(self, masks: LabelMaps) -> list[Product]:
+    def predictions(self, masks: LabelMaps) -> list[Prediction]:
         """The training photos' masks before and after the CRF."""
 
         def before(index: int) -> Labels:
             return self.probabilities(index).argmax(0).astype(np.uint8)
 
+        stage = self.of_training.stage
         return [
-            Product("distinct maps", "train", before, (self.stage,)),
-            Product("distinct maps + CRF", "train", masks, (masks.stage,)),
+            Prediction("distinct-maps", "distinct maps", "train", before, stage),
+            Prediction.of("training-masks", "distinct maps + CRF", "train", masks),
         ]
 
     def seeds(self) -> tuple[Seeds, ...]:
         """The maps before and after the CRF, to be scored."""
         title = "distinct class saliency"
         return (
-            Seeds(title, _BEATS_BACKGROUND, self.of),
-            Seeds(f"{title} + CRF", _BEATS_BACKGROUND, self.smoothed),
+            Seeds("distinct", title, _BEATS_BACKGROUND, self.of),
+            Seeds("distinct-crf", f"{title} + CRF", _BEATS_BACKGROUND, self.smoothed),
         )
 
     def segmenter(self) -> DistinctSegmenter:
         """What segments new photos without a segmenter (3.1)."""
         return DistinctSegmenter(
-            self.classifier,
+            self.classifier.model,
             self._run.photos.classes,
             self._settings,
             side=self._config.photo_side,
             execution=self._run.setup.execution,
-            refinement=self._crf if self._config.segmenter_crf else None,
+            refinement=self._crf if self._config.refiner != "none" else None,
         )

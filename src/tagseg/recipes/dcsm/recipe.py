@@ -11,41 +11,48 @@ from __future__ import annotations
 from tagseg.losses.pixel import cross_entropy
 from tagseg.recipes.dcsm.config import Config
 from tagseg.recipes.dcsm.maps import DistinctMaps
+from tagseg.segment.model_file import pack_segmenter
+from tagseg.segment.predict import Segmenter
 from tagseg.stages.context import Run
+from tagseg.stages.distinct_segmenter import pack_distinct
 from tagseg.stages.outcome import Outcome
-from tagseg.stages.products import classifier_outcome, segmenter_products, show_maps
+from tagseg.stages.predictions import classifier_outcome, final_predictions, show_maps
+from tagseg.stages.recipe import Recipe
 from tagseg.stages.segmenter import trained_segmenter
 
-__all__ = ["PAPER", "run"]
-
-PAPER = (
-    "Shimoda, Yanai: Distinct Class-Specific Saliency Maps for Weakly Supervised Semantic "
-    "Segmentation, ECCV 2016"
-)
+__all__ = ["RECIPE", "run"]
 
 
 def run(run: Run, config: Config) -> Outcome:
     """Classifier, distinct maps of the known tags, CRF; then the maps or a network as segmenter."""
     maps = DistinctMaps(run, config)  # 3.2 and 3.3
     masks = maps.masks()  # 3.4
-    products, curves = maps.products(masks), [maps.classifier_stage]
+    curves, pack = [maps.classifier.stage], pack_distinct
+    segmenter: Segmenter = maps.segmenter()  # 3.1
     if config.segmenter == "trained":
-        segmenter, stage = trained_segmenter(
-            run, config, masks, cross_entropy, [masks.stage], objective_name="cross-entropy"
-        )
-        products += segmenter_products(run, config, segmenter, stage)
-        curves.append(stage)
-    else:  # 3.1
-        segmenter = maps.segmenter()
+        network = trained_segmenter(run, config, masks, cross_entropy)
+        pack = pack_segmenter
+        segmenter, final = network.model, final_predictions(run, config, network.model, network)
+        curves.append(network.stage)
+    else:
         known = maps.probabilities if config.masks_by_tags else None  # those are of the tags
-        products += segmenter_products(
-            run, config, segmenter, maps.stage, known, name="distinct maps, tags unknown"
-        )
+        title, after = "distinct maps, tags unknown", maps.of_training
+        final = final_predictions(run, config, segmenter, after, known, title=title)
     return Outcome(
         segmenter,
-        tuple(products),
-        views=(("distinct class saliency", show_maps(run.photos, maps.of_training)),),
-        tag_scores=classifier_outcome(run, maps.classifier),
+        (*maps.predictions(masks), *final),
+        views=(("distinct class saliency", show_maps(maps.of_training)),),
+        tag_scores=classifier_outcome(run, maps.classifier.model),
         curves=tuple(curves),
         seeds=maps.seeds(),
+        pack=pack,
     )
+
+
+RECIPE = Recipe(
+    "dcsm",
+    "Shimoda, Yanai: Distinct Class-Specific Saliency Maps for Weakly Supervised Semantic "
+    "Segmentation, ECCV 2016",
+    Config,
+    run,
+)

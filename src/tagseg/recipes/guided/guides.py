@@ -6,13 +6,12 @@ stands here.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
 import numpy as np
-from torch import nn
 
 from tagseg.fuse.guide_labels import (
     Mask,
@@ -25,23 +24,33 @@ from tagseg.fuse.guide_labels import (
 from tagseg.fuse.seed_labels import cam_labels
 from tagseg.localize.component_scores import score_changes
 from tagseg.maps import BACKGROUND, Labels
+from tagseg.nets.gap import GapClassifier
 from tagseg.priors.saliency.salient_regions import salient_mask
-from tagseg.recipes.guided.config import Config
+from tagseg.recipes.guided.config import (
+    ComponentSettings,
+    Config,
+    Guide,
+    SalientSettings,
+    SeedSettings,
+    SpreadSettings,
+)
 from tagseg.refine.box_masks import OBJECT
 from tagseg.run.workspace import Stage
 from tagseg.stages.classifier import tag_classifier
 from tagseg.stages.context import Run
 from tagseg.stages.crf import Smoothing
-from tagseg.stages.labels import LabelMaps, training_labels
-from tagseg.stages.outcome import Product, Seeds, TagScores, View
-from tagseg.stages.products import classifier_outcome, show_map
+from tagseg.stages.outcome import Prediction, Seeds, TagScores, View
+from tagseg.stages.predictions import classifier_outcome, show_map
 from tagseg.stages.saliency import PhotoSaliency
 from tagseg.stages.schedules import guide_classifier_schedule
 from tagseg.stages.seeder import SeederMaps
+from tagseg.stages.stage import Declared, Input, LabelMaps, Trained, label_maps
 
 __all__ = ["Guides", "Saliency", "Seeding", "guide_labels", "oracle_labels"]
 
 Make = Callable[[int], Labels]
+
+_GUIDES = Declared("guide-labels")
 
 
 @dataclass(frozen=True)
@@ -49,7 +58,7 @@ class Guides:
     """Guide labels of the training photos, and what the report shows of how they came about."""
 
     labels: LabelMaps
-    products: tuple[Product, ...]
+    predictions: tuple[Prediction, ...]
     views: tuple[tuple[str, View], ...]
     curves: tuple[Stage, ...]
     seeds: tuple[Seeds, ...]
@@ -61,35 +70,34 @@ class Seeding(SeederMaps):
 
     def __init__(self, run: Run, config: Config) -> None:
         super().__init__(run, config, config.seeder, config.seed_threshold)
-        self.config: Config = config
+        self.config = config
+        self.smoothing = Smoothing.of(config)
 
     def labels(self, index: int) -> Labels:
         """Argmax class where its map is high enough, after a CRF where configured (C)."""
-        photos, config = self.run.photos, self.config
-        seeds = cam_labels(
-            self.scores_of(index), photos.tags[index], threshold=config.seed_threshold
-        )
-        if not config.crf_seed:
+        photos, threshold = self.run.photos, self.config.seed_threshold
+        seeds = cam_labels(self.maps(index), photos.tags[index], threshold=threshold)
+        if not self.config.crf_seed:
             return seeds
-        return Smoothing.of(config).labels(photos.image(index), seeds)
+        return self.smoothing.labels(photos.image(index), seeds)
 
-    def made_from(self) -> dict[str, Any]:
+    def decided_by(self) -> list[object]:
         """What decides on the labels, beside the maps."""
-        crf = asdict(Smoothing.of(self.config).parameters) if self.config.crf_seed else None
-        return {"seed_threshold": self.config.seed_threshold, "crf": crf}
+        crf = [self.smoothing.parameters] if self.config.crf_seed else []
+        return [self.config.only(SeedSettings), *crf]
 
 
 class Saliency:
     """Saliency maps of the training photos, and where they are salient (5.1, 6.1)."""
 
     def __init__(self, run: Run, config: Config) -> None:
-        self.part, maps = config.saliency_threshold, PhotoSaliency(run, config)
-        self.map_of, self.stage = maps.maps()
+        self.settings, maps = config.only(SalientSettings), PhotoSaliency(run, config)
+        self.maps = maps.maps()
         self.curves = tuple(maps.curves)
 
     def mask(self, index: int) -> Mask:
         """Where the map is over the threshold."""
-        return salient_mask(self.map_of(index), part=self.part)
+        return salient_mask(self.maps(index), part=self.settings.saliency_threshold)
 
     def labels(self, index: int) -> Labels:
         """The mask as labels, to be scored."""
@@ -112,51 +120,53 @@ def oracle_labels(run: Run, config: Config, truth_of: Make, truth_key: str) -> L
     seeding = Seeding(run, config)
 
     def make(index: int) -> Labels:
-        return oracle_guide(
-            seeding.labels(index), truth_of(index), **_spreading(run, config, index)
-        )
+        seeds = seeding.labels(index)
+        return oracle_guide(seeds, truth_of(index), **_spreading(run, config, index))
 
-    made_from = {"guide": "oracle", **seeding.made_from(), **_spreading_numbers(config)}
-    return training_labels(run, "guide-labels", make, made_from, [seeding.stage, truth_key])
+    decided_by = [_Labeller("oracle"), *seeding.decided_by(), *_spread_by(config)]
+    inputs: list[Input] = [seeding.maps, truth_key]
+    return label_maps(run, _GUIDES, make, settings=decided_by, inputs=inputs)
 
 
 def _seeds(run: Run, config: Config) -> Guides:
     """The seeds as they are."""
     seeding = Seeding(run, config)
-    return _guides(run, config, seeding.labels, seeding.made_from(), seeding=seeding)
+    return _Evidence(run, config.guide, seeding=seeding).guides(
+        seeding.labels, seeding.decided_by()
+    )
 
 
 def _random(run: Run, config: Config) -> Guides:
-    """G0."""
+    """G0: each component gets one of the photo's tags by lot."""
     saliency, tags = Saliency(run, config), run.photos.tags
-    seed = run.setup.execution.seed
+    lot = _Lot(run.setup.execution.seed)
 
     def make(index: int) -> Labels:
-        rng = np.random.default_rng([seed, index])
+        rng = np.random.default_rng([lot.seed, index])
         return random_guide(saliency.mask(index), tags[index], rng)
 
-    return _guides(run, config, make, {"seed": seed}, saliency=saliency)
+    return _Evidence(run, config.guide, saliency=saliency).guides(make, [lot])
 
 
 def _per_component(run: Run, config: Config) -> Guides:
-    """G1, with a classifier of its own (6.1, F)."""
+    """G1: each component gets the tag whose score it raises in a classifier (6.1, F)."""
     photos, setup = run.photos, run.setup
     saliency = Saliency(run, config)
     schedule = guide_classifier_schedule(config, setup, len(photos))
-    classifier, stage = tag_classifier(run, config, schedule=schedule)
-    classifier.to(setup.execution.device)
-    fill = classifier.backbone.preprocessing.mean_colour
+    classifier = tag_classifier(run, config, schedule=schedule)
+    net = classifier.model.to(setup.execution.device)
+    fill, rise = net.backbone.preprocessing.mean_colour, _Rise(config.without_rise)
 
     def make(index: int) -> Labels:
         image, tags = photos.image(index), photos.tags[index]
         parts = salient_components(saliency.mask(index), least_share=config.min_component)
         if not tags.any():
             return np.full(parts.shape, BACKGROUND, np.uint8)
-        changes = score_changes(classifier, image, parts, fill=fill, execution=setup.execution)
-        return component_guide(parts, changes, tags, without_rise=config.without_rise)
+        changes = score_changes(net, image, parts, fill=fill, execution=setup.execution)
+        return component_guide(parts, changes, tags, without_rise=rise.without_rise)
 
-    numbers = {"without_rise": config.without_rise, "min_component": config.min_component}
-    return _guides(run, config, make, numbers, saliency=saliency, classifier=stage, net=classifier)
+    evidence = _Evidence(run, config.guide, saliency=saliency, classifier=classifier)
+    return evidence.guides(make, [rise, config.only(ComponentSettings)])
 
 
 def _spread(run: Run, config: Config) -> Guides:
@@ -172,74 +182,94 @@ def _spread(run: Run, config: Config) -> Guides:
             return np.full(salient.shape, BACKGROUND, np.uint8)
         return seed_guide(seeding.labels(index), salient, **_spreading(run, config, index))
 
-    numbers = {**seeding.made_from(), **_spreading_numbers(config), "without_tags": "background"}
-    return _guides(run, config, make, numbers, seeding=seeding, saliency=saliency)
+    evidence = _Evidence(run, config.guide, seeding=seeding, saliency=saliency)
+    return evidence.guides(make, [*seeding.decided_by(), *_spread_by(config)])
 
 
-def _guides(
-    run: Run,
-    config: Config,
-    make: Make,
-    numbers: dict[str, Any],
-    *,
-    seeding: Seeding | None = None,
-    saliency: Saliency | None = None,
-    classifier: Stage | None = None,
-    net: nn.Module | None = None,
-) -> Guides:
-    """The labels that ``make`` gives, and the evidence that they come from."""
-    made_from = {"guide": config.guide, **numbers}
-    stages, curves = [], []
-    if seeding is not None:
-        stages.append(seeding.stage)
-        curves.append(seeding.curve)
-    if saliency is not None:
-        made_from["saliency_threshold"] = config.saliency_threshold
-        stages.append(saliency.stage)
-        curves += saliency.curves
-    if classifier is not None:
-        stages.append(classifier)
-        curves.append(classifier)
-    labels = training_labels(run, "guide-labels", make, made_from, stages)
-    tag_scores = seeding.tag_scores if seeding is not None else None
-    return Guides(
-        labels,
-        _products(config, labels, seeding, saliency),
-        _views(run, seeding, saliency),
-        tuple(curves),
-        seeding.seeds if seeding is not None else (),
-        tag_scores if net is None else classifier_outcome(run, net),
-    )
+@dataclass(frozen=True)
+class _Labeller:
+    """Which guide labels."""
+
+    guide: Guide | str
 
 
-def _products(
-    config: Config, labels: LabelMaps, seeding: Seeding | None, saliency: Saliency | None
-) -> tuple[Product, ...]:
-    found = []
-    if seeding is not None:
-        found.append(Product("seeds", "train", seeding.labels, (labels.stage,)))
-    if saliency is not None:
-        title, on = "salient regions", (labels.stage,)
-        found.append(Product(title, "train", saliency.labels, on, by_class=False))
-    if config.guide != "seeds":
-        title = f"guide labels ({config.guide.upper()})"
-        found.append(Product(title, "train", labels, (labels.stage,)))
-    return tuple(found)
+@dataclass(frozen=True)
+class _Lot:
+    """What lots are drawn from."""
+
+    seed: int
 
 
-def _views(
-    run: Run, seeding: Seeding | None, saliency: Saliency | None
-) -> tuple[tuple[str, View], ...]:
-    found = []
-    if seeding is not None:
-        found.append(seeding.view)
-    if saliency is not None:
-        found.append(("saliency", show_map(run.photos, saliency.map_of)))
-    return tuple(found)
+@dataclass(frozen=True)
+class _Rise:
+    """What becomes of components that raise no tag's score."""
+
+    without_rise: Any
+
+
+@dataclass(frozen=True)
+class _Evidence:
+    """What guide labels come from, and what the report shows of it."""
+
+    run: Run
+    guide: Guide
+    seeding: Seeding | None = None
+    saliency: Saliency | None = None
+    classifier: Trained[GapClassifier] | None = None
+    curves: list[Stage] = field(default_factory=list)
+
+    def guides(self, make: Make, settings: Iterable[object]) -> Guides:
+        """The labels that ``make`` gives, and what decides on them."""
+        decided_by: list[object] = [_Labeller(self.guide), *settings]
+        inputs: list[Input] = []
+        if self.seeding is not None:
+            inputs.append(self.seeding.maps)
+            self.curves.append(self.seeding.seeder.stage)
+        if self.saliency is not None:
+            decided_by.append(self.saliency.settings)
+            inputs.append(self.saliency.maps)
+            self.curves.extend(self.saliency.curves)
+        if self.classifier is not None:
+            inputs.append(self.classifier)
+            self.curves.append(self.classifier.stage)
+        labels = label_maps(self.run, _GUIDES, make, settings=decided_by, inputs=inputs)
+        return Guides(
+            labels,
+            self._predictions(labels),
+            self._views(),
+            tuple(self.curves),
+            self.seeding.seeds if self.seeding is not None else (),
+            self._tag_scores(),
+        )
+
+    def _tag_scores(self) -> TagScores | None:
+        if self.classifier is not None:
+            return classifier_outcome(self.run, self.classifier.model)
+        return self.seeding.tag_scores if self.seeding is not None else None
+
+    def _predictions(self, labels: LabelMaps) -> tuple[Prediction, ...]:
+        found, stage = list[Prediction](), labels.stage
+        if self.seeding is not None:
+            found.append(Prediction("seeds", "seeds", "train", self.seeding.labels, stage))
+        if self.saliency is not None:
+            salient, title = self.saliency.labels, "salient regions"
+            found.append(Prediction("salient", title, "train", salient, stage, by_class=False))
+        if self.guide != "seeds":
+            title = f"guide labels ({self.guide.upper()})"
+            found.append(Prediction.of("guide-labels", title, "train", labels))
+        return tuple(found)
+
+    def _views(self) -> tuple[tuple[str, View], ...]:
+        found = list[tuple[str, View]]()
+        if self.seeding is not None:
+            found.append(self.seeding.view)
+        if self.saliency is not None:
+            found.append(("saliency", show_map(self.saliency.maps)))
+        return tuple(found)
 
 
 def _spreading(run: Run, config: Config, index: int) -> dict[str, Any]:
-    """Arguments of G2 for a photo; the least seed is the same part of small photos."""
+    """Arguments of G2 for a photo; the smallest seed is the same fraction of small photos."""
     image = run.photos.image(index)
     reference = config.crf_reference_side
     factor = (max(image.shape[:2]) / reference) ** 2 if reference is not None else 1.0
@@ -250,9 +280,6 @@ def _spreading(run: Run, config: Config, index: int) -> dict[str, Any]:
     }
 
 
-def _spreading_numbers(config: Config) -> dict[str, Any]:
-    return {
-        "share": asdict(config.component_crf()),
-        "min_seed": config.min_seed,
-        "min_component": config.min_component,
-    }
+def _spread_by(config: Config) -> list[object]:
+    """What decides on G2, beside its seeds and saliency."""
+    return [config.component_crf(), config.only(SpreadSettings)]

@@ -9,40 +9,44 @@ from __future__ import annotations
 
 from tagseg.recipes.guided.config import Config
 from tagseg.recipes.guided.guides import guide_labels
-from tagseg.run.workspace import Stage
 from tagseg.segment.predict import Segmenter
 from tagseg.stages.context import Run
 from tagseg.stages.crf_loss import guide_objective
-from tagseg.stages.labels import LabelMaps
 from tagseg.stages.large_fov import large_fov_segmenter
 from tagseg.stages.outcome import Outcome
-from tagseg.stages.products import segmenter_products
+from tagseg.stages.predictions import final_predictions
+from tagseg.stages.recipe import Demo, Recipe
+from tagseg.stages.stage import LabelMaps, Trained
 
-__all__ = ["PAPER", "run", "segmenter_from"]
-
-PAPER = (
-    "Oh, Benenson, Khoreva, Akata, Fritz, Schiele: Exploiting Saliency for Object Segmentation "
-    "from Image Level Labels, CVPR 2017"
-)
+__all__ = ["RECIPE", "run", "segmenter_from"]
 
 
 def run(run: Run, config: Config) -> Outcome:
     """Seeds and saliency, guide labels from both, segmenter."""
     guides = guide_labels(run, config)  # seeds of 4.1, saliency of 5.1; G0, G1 or G2 of 5.1 and E
-    segmenter, stage = segmenter_from(run, config, guides.labels)  # 6.1
+    segmenter = segmenter_from(run, config, guides.labels)  # 6.1
     return Outcome(
-        segmenter,
-        (*guides.products, *segmenter_products(run, config, segmenter, stage)),
+        segmenter.model,
+        (*guides.predictions, *final_predictions(run, config, segmenter.model, segmenter)),
         views=guides.views,
         tag_scores=guides.tag_scores,
-        curves=(*guides.curves, stage),
+        curves=(*guides.curves, segmenter.stage),
         seeds=guides.seeds,
     )
 
 
-def segmenter_from(run: Run, config: Config, guides: LabelMaps) -> tuple[Segmenter, Stage]:
+def segmenter_from(run: Run, config: Config, guides: LabelMaps) -> Trained[Segmenter]:
     """DeepLab-LargeFOV on guide labels, with the loss in use (6.1; C)."""
-    objective, name = guide_objective(config, constrained=config.crf_loss)
-    return large_fov_segmenter(
-        run, config, guides, [guides.stage], objective=objective, objective_name=name
-    )
+    objective = guide_objective(config, constrained=config.crf_loss)
+    return large_fov_segmenter(run, config, guides, objective=objective)
+
+
+RECIPE = Recipe(
+    "guided",
+    "Oh, Benenson, Khoreva, Akata, Fritz, Schiele: Exploiting Saliency for Object Segmentation "
+    "from Image Level Labels, CVPR 2017",
+    Config,
+    run,
+    takes=("saliency", "boxes"),
+    demo=Demo(boxes=True),
+)

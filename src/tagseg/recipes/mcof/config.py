@@ -2,35 +2,64 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Literal
 
 from tagseg.errors import ConfigError
 from tagseg.nets.gap import SeederName
-from tagseg.priors.superpixels import (
-    SuperpixelSettings,
+from tagseg.priors.superpixels import SuperpixelSettings
+from tagseg.stages.seeder import SeedingSettings
+from tagseg.stages.settings import (
+    DeepLabSettings,
+    RoundSettings,
+    SaliencySettings,
+    SaliencySource,
+    Settings,
+    number,
 )
-from tagseg.stages.config import InRounds, SaliencyConfig, SaliencySource, number
 
-__all__ = ["Config", "RegionConfig"]
+__all__ = ["BayesSettings", "Config", "RegionNetForm", "SeedSettings"]
 
 
 @dataclass(frozen=True)
-class RegionConfig(SaliencyConfig):
-    """Numbers of regions, their seeds, RegionNet, and what saliency adds (4.1 to 4.3)."""
+class SeedSettings(Settings):
+    """Which regions are seeds (4.1)."""
 
-    superpixel_scale: float = number(100.0, "assumed", "k of graph-based superpixels")
-    superpixel_sigma: float = number(0.8, "assumed", "of the Gaussian before, pixels")
-    superpixel_min: int = number(100, "assumed", "least pixels of one, in photos of 500")
     seed_threshold: float = number(
-        0.7, "assumed", "part of a map's maximum from which on a region is a seed"
+        0.7,
+        "assumed",
+        "fraction of a map's maximum from which on a region is a seed",
+        above=0,
+        at_most=1,
     )
     background_threshold: float = number(
-        0.2, "assumed", "below it for all tags, a region is a background seed"
+        0.2,
+        "assumed",
+        "below it for all tags, a region is a background seed",
+        above=0,
+        at_most=1,
     )
+
+    def check(self) -> None:
+        """No region is a seed of a class and of the background."""
+        if self.background_threshold > self.seed_threshold:
+            raise ConfigError(
+                f"background_threshold is {self.background_threshold}, seed_threshold "
+                f"{self.seed_threshold}",
+                do="use over 0, up to 1, the background's not over the other",
+            )
+
+
+@dataclass(frozen=True)
+class RegionNetForm(Settings):
+    """RegionNet, and which regions it learns from (4.2)."""
+
     seed_fraction: float = number(
-        0.5, "assumed", "part of a region's pixels that a mask must label alike to be its seed"
+        0.5,
+        "assumed",
+        "fraction of a region's pixels that a mask must label alike to be its seed",
+        above=0,
+        at_most=1,
     )
     regionnet_backbone: str | None = number(
         None, "Fast R-CNN: vgg16", "of RegionNet; none: the run's"
@@ -44,57 +73,49 @@ class RegionConfig(SaliencyConfig):
         "its backbone's weights: the seeder's, if that has the same, or not",
     )
     regionnet_width: int | None = number(
-        None, "VGG-16: 4096", "channels of fc6 and fc7; none: 4096 for vgg16, 256 for others"
+        None,
+        "VGG-16: 4096",
+        "channels of fc6 and fc7; none: 4096 for vgg16, 256 for others",
+        above=0,
     )
     regionnet_side: int | None = number(
-        None, "Fast R-CNN: 800", "longer side of its photos; none: 800, less with small networks"
+        None,
+        "Fast R-CNN: 800",
+        "longer side of its photos; none: 800, less with small networks",
+        above=0,
     )
     regionnet_regions: int = number(
-        64, "Fast R-CNN", "regions a photo and update, as many of each label"
+        64, "Fast R-CNN", "regions a photo and update, as many of each label", above=0
     )
-    regionnet_iterations: int | None = number(None, "Fast R-CNN: 40,000", "none: by the schedule")
-    regionnet_batch_size: int | None = number(
-        None, "Fast R-CNN: 2", "none: by the schedule, 2 or 4"
-    )
-    regionnet_learning_rate: float | None = number(
-        None, "Fast R-CNN: 0.001", "none: by the schedule"
-    )
-    regionnet_epochs: float = number(6.0, "assumed", "passes over the photos, short schedule")
+
+
+@dataclass(frozen=True)
+class BayesSettings(Settings):
+    """What saliency adds to the regions (4.3)."""
+
     bayes_feature: Literal["colour", "regionnet"] = number(
         "colour", "4.3: v", "of a region: its histogram of Lab colours, or RegionNet's fc7"
     )
     bayes_bandwidth: float = number(
-        0.15, "assumed", "of the densities in Eq. 2: chi-square or cosine distance, 0 to 1"
+        0.15, "assumed", "of the densities in Eq. 2: chi-square or cosine distance, 0 to 1", above=0
     )
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self.superpixel_settings()
-        if not 0 < self.background_threshold <= self.seed_threshold <= 1:
-            raise ConfigError(
-                f"background_threshold is {self.background_threshold}, seed_threshold "
-                f"{self.seed_threshold}",
-                do="use over 0, up to 1, the background's not over the other",
-            )
-        if not 0 < self.seed_fraction <= 1:
-            raise ConfigError(f"seed_fraction is {self.seed_fraction}", do="use over 0, up to 1")
-        for name in ("regionnet_side", "regionnet_regions", "regionnet_iterations"):
-            if getattr(self, name) is not None and getattr(self, name) < 1:
-                raise ConfigError(f"{name} is {getattr(self, name)}", do="use a value over 0")
-        if not 0 < self.bayes_bandwidth < math.inf:
-            raise ConfigError(f"bayes_bandwidth is {self.bayes_bandwidth}", do="use over 0")
-
-    def superpixel_settings(self) -> SuperpixelSettings:
-        """Of the regions."""
-        return SuperpixelSettings(self.superpixel_scale, self.superpixel_sigma, self.superpixel_min)
 
 
 @dataclass(frozen=True)
-class Config(InRounds, RegionConfig):
+class Config(
+    DeepLabSettings,
+    SeedSettings,
+    RegionNetForm,
+    BayesSettings,
+    RoundSettings,
+    SeedingSettings,
+    SaliencySettings,
+):
     """Numbers of Wang et al., who leave most of them open: docs/mcof.md says what was chosen."""
 
-    papers_saliency: ClassVar[Literal["boxes", "drfi"]] = "drfi"
-
+    superpixel_scale: float = number(100.0, "assumed", "k of graph-based superpixels", above=0)
+    superpixel_sigma: float = number(0.8, "assumed", "of the Gaussian before, pixels", at_least=0)
+    superpixel_min: int = number(100, "assumed", "least pixels of one, in photos of 500", above=0)
     saliency: SaliencySource = number(  # noqa: RUF009
         "auto",
         "4.3: DRFI",
@@ -104,22 +125,33 @@ class Config(InRounds, RegionConfig):
         "highres", "assumed", "network of the class activation maps: lowres, highres, roi, deeplab"
     )
     supplement: bool = number(True, "4.3", "add saliency in the first round; false: Table 4")
-    rounds: int = number(5, "5, Table 3", "at most")
-    converged: float = number(
-        0.97, "assumed", "agreement with the masks before (mean IoU) that ends the rounds"
-    )
-    start: Literal["warm", "cold"] = number(
-        "warm", "assumed", "later rounds' networks go on from those before, or begin anew"
-    )
-    later_fraction: float = number(
-        0.5, "assumed", "iterations of a training in later rounds, as a part of the first round's"
-    )
     mining: bool = number(
         True, "6.3.2", "false: later rounds train on the masks directly, without RegionNet"
     )
+    rounds: int = number(5, "5, Table 3", "at most", at_least=1)
+    regionnet_iterations: int | None = number(
+        None, "Fast R-CNN: 40,000", "none: by the schedule", above=0
+    )
+    regionnet_batch_size: int | None = number(
+        None, "Fast R-CNN: 2", "none: by the schedule, 2 or 4", above=0
+    )
+    regionnet_learning_rate: float | None = number(
+        None, "Fast R-CNN: 0.001", "none: by the schedule", above=0
+    )
+    regionnet_epochs: float = number(
+        6.0, "assumed", "passes over the photos, short schedule", above=0
+    )
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self.check_rounds()
+    @classmethod
+    def papers_saliency(cls) -> str:
+        """DRFI (4.3)."""
+        return "drfi"
+
+    def check(self) -> None:
+        """Files of saliency must be there, where it is used."""
         if self.supplement:
             self.check_saliency()
+
+    def superpixel_settings(self) -> SuperpixelSettings:
+        """The numbers of the regions (4.1)."""
+        return SuperpixelSettings(self.superpixel_scale, self.superpixel_sigma, self.superpixel_min)

@@ -8,23 +8,41 @@ seeds.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from tagseg.iterate import iterate
 from tagseg.recipes.mcof.config import Config
-from tagseg.recipes.mcof.regions import Mined, RegionMiner, initial_seeds, supplemented
+from tagseg.recipes.mcof.regions import MinedRegions, RegionMiner, initial_seeds, supplemented
+from tagseg.run.workspace import Stage
+from tagseg.segment.predict import Segmenter
 from tagseg.stages.context import Run
 from tagseg.stages.large_fov import large_fov_segmenter
-from tagseg.stages.outcome import Outcome, Product, Progression, RoundProducts
-from tagseg.stages.products import segmenter_products, show_map
-from tagseg.stages.rounds import agreement_of, validation_products, working_masks
+from tagseg.stages.outcome import Outcome, Prediction, Progression, RoundPredictions
+from tagseg.stages.predictions import final_predictions, show_map
+from tagseg.stages.recipe import Recipe
+from tagseg.stages.rounds import agreement_of, round_predictions, stop_rule, working_masks
 from tagseg.stages.saliency import PhotoSaliency
 from tagseg.stages.seeder import SeederMaps
+from tagseg.stages.stage import Declared, LabelMaps, Trained
 
-__all__ = ["PAPER", "run"]
+__all__ = ["RECIPE", "Mined", "run"]
 
-PAPER = (
-    "Wang, You, Li, Ma: Weakly-Supervised Semantic Segmentation by Iteratively Mining Common "
-    "Object Features, CVPR 2018"
-)
+_PIXELNET = Declared("pixelnet")
+
+
+@dataclass(frozen=True)
+class Mined:
+    """What a round gave: regions (None without mining), what PixelNet learned from, its masks."""
+
+    regions: MinedRegions | None
+    labels: LabelMaps
+    pixel_net: Trained[Segmenter]
+    masks: LabelMaps
+
+    def trainings(self) -> list[Stage]:
+        """The stages that logged a training."""
+        first = [self.regions.net.stage] if self.regions is not None else []
+        return [*first, self.pixel_net.stage]
 
 
 def run(run: Run, config: Config) -> Outcome:
@@ -32,54 +50,49 @@ def run(run: Run, config: Config) -> Outcome:
     # Files and weights that do not fit must show before long work.
     saliency = PhotoSaliency(run, config) if config.supplement else None
     miner = RegionMiner(run, config)
-    saliency_of = saliency.maps() if saliency is not None else None
+    salient = saliency.maps() if saliency is not None else None
     seeding = SeederMaps(run, config, config.seeder, config.background_threshold)
-    seeds = initial_seeds(run, config, seeding.scores_of, seeding.stage, miner)  # S, 4.1
+    seeds = initial_seeds(run, config, seeding.maps, miner.superpixels)  # S, 4.1
 
     def round_of(number: int, before: Mined | None) -> Mined:
         start = before if config.start == "warm" else None
-        labels = seeds if before is None else before.masks
-        regions = None
+        labels, regions = seeds if before is None else before.masks, None
+        fraction = config.fraction_of(number)
         if config.mining or before is None:
-            part, own = config.part_of(number), start.regions if start is not None else None
-            regions = miner.mine(number, labels, seeding, part=part, start=own)
+            own = start.regions if start is not None else None
+            regions = miner.mine(number, labels, seeding.seeder, fraction=fraction, start=own)
             labels = regions.labels  # O, 4.2
-        if before is None and regions is not None and saliency_of is not None:
-            labels = supplemented(run, config, regions, *saliency_of, miner)  # O^R, 4.3
+        if before is None and regions is not None and salient is not None:
+            labels = supplemented(run, config, regions, salient, miner)  # O^R, 4.3
         pixel_net = large_fov_segmenter(  # 5, Eq. 3
             run,
             config,
             labels,
-            [labels.stage],
-            name=f"pixelnet-{number}",
+            declared=_PIXELNET.round(number),
             title=f"PixelNet, round {number}",
-            part=config.part_of(number),
+            fraction=fraction,
             start=start.pixel_net if start is not None else None,
         )
-        masks = working_masks(run, config, *pixel_net, name=f"masks-{number}")  # M
-        return Mined(regions, labels, pixel_net, masks)
+        return Mined(regions, labels, pixel_net, working_masks(run, config, pixel_net, number))  # M
 
     def agreed(number: int, before: Mined, after: Mined) -> float:
         return agreement_of(run, number, before.masks, after.masks)
 
-    curves = [seeding.curve, *(saliency.curves if saliency is not None else ())]
+    curves = [seeding.seeder.stage, *(saliency.curves if saliency is not None else ())]
     rounds = []
-    for entry in iterate(round_of, agreed, config.stop_rule()):
-        mined = entry.result
-        rounds.append(
-            RoundProducts(entry.number, entry.agreement, _products(run, entry.number, mined))
-        )
+    for entry in iterate(round_of, agreed, stop_rule(config)):
+        mined, number = entry.result, entry.number
+        rounds.append(RoundPredictions(number, entry.agreement, shown(run, number, mined)))
         curves += mined.trainings()
-    segmenter, stage = mined.pixel_net
-    shown = [("saliency", show_map(run.photos, saliency_of[0]))] if saliency_of is not None else []
+    net = mined.pixel_net
     return Outcome(
-        segmenter,
+        net.model,
         (
-            Product("seeds", "train", seeds, (seeds.stage,)),
-            *(product for of_round in rounds for product in of_round.products),
-            *segmenter_products(run, config, segmenter, stage, name="PixelNet"),
+            Prediction.of("seeds", "seeds", "train", seeds),
+            *(prediction for of_round in rounds for prediction in of_round.predictions),
+            *final_predictions(run, config, net.model, net, title="PixelNet"),
         ),
-        views=(seeding.view, *shown),
+        views=(seeding.view, *([("saliency", show_map(salient))] if salient is not None else [])),
         tag_scores=seeding.tag_scores,
         curves=tuple(curves),
         seeds=seeding.seeds,
@@ -87,16 +100,28 @@ def run(run: Run, config: Config) -> Outcome:
     )
 
 
-def _products(run: Run, number: int, mined: Mined) -> tuple[Product, ...]:
+def shown(run: Run, number: int, mined: Mined) -> tuple[Prediction, ...]:
     """RegionNet's regions, the supplement, PixelNet's masks, and its answer to photos unseen."""
-    found = []
+    found = list[tuple[str, str, LabelMaps]]()
     if mined.regions is not None:
-        objects = mined.regions.labels
-        found.append(Product(f"RegionNet, round {number}", "train", objects, (objects.stage,)))
-        if mined.labels is not objects:
-            refined = mined.labels
-            title = f"saliency supplement, round {number}"
-            found.append(Product(title, "train", refined, (refined.stage,)))
-    title = f"PixelNet, round {number}"
-    found.append(Product(title, "train", mined.masks, (mined.masks.stage,)))
-    return (*found, *validation_products(run, *mined.pixel_net, number, "PixelNet"))
+        found.append(("regions", "RegionNet", mined.regions.labels))
+        if mined.labels is not mined.regions.labels:
+            found.append(("supplement", "saliency supplement", mined.labels))
+    found.append(("round-masks", "PixelNet", mined.masks))
+    return (
+        *(
+            Prediction.of(id, f"{title}, round {number}", "train", labels, number=number)
+            for id, title, labels in found
+        ),
+        *round_predictions(run, mined.pixel_net, number, "PixelNet"),
+    )
+
+
+RECIPE = Recipe(
+    "mcof",
+    "Wang, You, Li, Ma: Weakly-Supervised Semantic Segmentation by Iteratively Mining Common "
+    "Object Features, CVPR 2018",
+    Config,
+    run,
+    takes=("saliency", "boxes"),
+)

@@ -1,12 +1,13 @@
 """The stages of a round of MCOF (Wang et al. 2018): regions, their seeds, RegionNet, supplement.
 
-The recipe tells the story; what each stage depends on and how its results are kept stands here.
+The recipe tells the story; what each stage depends on and how its results are kept stands here. A
+region is a superpixel: one of the pieces that a photo is cut into.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -25,47 +26,56 @@ from tagseg.fuse.region_seeds import (
     region_means,
     region_seeds,
 )
-from tagseg.maps import Labels, Probs, SaliencyMap, ScoreMap, label_of_tag
+from tagseg.maps import Labels, Probs, label_of_tag
 from tagseg.nets.catalog import build_backbone
+from tagseg.nets.gap import GapClassifier
 from tagseg.nets.regionnet import RegionNet, initialise_from_classifier
-from tagseg.priors.superpixels import (
-    Superpixels,
-    neighbours,
-    superpixels,
-)
-from tagseg.recipes.mcof.config import RegionConfig
-from tagseg.run.workspace import Stage
-from tagseg.segment.predict import Segmenter
-from tagseg.segment.regions import (
-    describe_regions,
-    fit_regions,
-    predict_regions,
-)
+from tagseg.priors.superpixels import Superpixels, neighbours, superpixels
+from tagseg.recipes.mcof.config import BayesSettings, Config, RegionNetForm, SeedSettings
+from tagseg.segment.regions import describe_regions, fit_regions, predict_regions
 from tagseg.stages.context import Run, Setup
 from tagseg.stages.crf import Smoothing
-from tagseg.stages.labels import LabelMaps, photo_arrays, training_labels
-from tagseg.stages.schedules import _short, shortened, uses_paper_schedule
-from tagseg.stages.seeder import SeederMaps
-from tagseg.stages.shapes import some_shapes
-from tagseg.stages.trained import trained
+from tagseg.stages.schedules import short_schedule, shortened, uses_paper_schedule
+from tagseg.stages.settings import ReferenceSide
+from tagseg.stages.shapes import Seen, some_shapes
+from tagseg.stages.stage import (
+    Declared,
+    Images,
+    Input,
+    LabelMaps,
+    PhotoMaps,
+    SaliencyMaps,
+    ScoreMaps,
+    Trained,
+    label_maps,
+    per_batch,
+    per_photo,
+    trained,
+)
 from tagseg.training import Schedule
 
-__all__ = [
-    "Mined",
-    "MinedRegions",
-    "RegionMiner",
-    "initial_seeds",
-    "region_schedule",
-    "supplemented",
-]
+__all__ = ["MinedRegions", "RegionMiner", "initial_seeds", "region_schedule", "supplemented"]
+
+_SUPERPIXELS = Declared("superpixels")
+_SEEDS = Declared("seeds")
+_REGIONNET = Declared("regionnet")
+_REGIONS = Declared("object-regions")
+_SUPPLEMENT = Declared("supplement")
 
 _REGION_BATCH = 4  # photos a batch, of many regions each
-
-
 _REGION_HEAD = 0.1  # factor on the learning rate of RegionNet's fc6 and fc7
+_PAPER_SIDE, _PAPER_STRIDE = 800, 16  # Fast R-CNN's photos have 600 pixels on the shorter side
+_LEAST_SIDE, _FINE_STRIDE = 256, 8  # at 16, positions in small photos would hold whole objects
+_ENLARGED = 2.0  # small photos, at most
+_DEEP = ("vgg16", "resnet50", "resnet101")  # as deep as the paper's
+_OTHER_WIDTH = 256
+_MOST_PHOTOS, _MOST_PIXELS = 16, 1 << 22  # of a forward pass
+_LEAST = 1e-6  # of a probability whose logarithm is a cost
+
+PhotoSuperpixels = PhotoMaps[Superpixels]
 
 
-def region_schedule(config: RegionConfig, setup: Setup, n_photos: int) -> Schedule:
+def region_schedule(config: Config, setup: Setup, n_photos: int) -> Schedule:
     """Girshick 2015, 4 (two photos a batch, rate 1e-3, a tenth for the last 10,000), or short."""
     iterations, size = config.regionnet_iterations, config.regionnet_batch_size
     rate = config.regionnet_learning_rate
@@ -79,33 +89,9 @@ def region_schedule(config: RegionConfig, setup: Setup, n_photos: int) -> Schedu
             multipliers={"score_bias": 2.0},
         )
     epochs, factor = config.regionnet_epochs, config.classifier_backbone_factor
-    short = _short(iterations, size or _REGION_BATCH, rate, epochs, factor, n_photos)
+    short = short_schedule(iterations, size or _REGION_BATCH, rate, epochs, factor, n_photos)
     # fc6 has up to 60,000 inputs, none below 0: at the rate of a convolution it overshoots.
     return replace(short, multipliers={**short.multipliers, "head": _REGION_HEAD})
-
-
-_PAPER_SIDE, _PAPER_STRIDE = 800, 16  # Fast R-CNN's photos have 600 pixels on the shorter side
-
-
-_LEAST_SIDE, _FINE_STRIDE = 256, 8  # at 16, positions in small photos would hold whole objects
-
-
-_ENLARGED = 2.0  # small photos, at most
-
-
-_DEEP = ("vgg16", "resnet50", "resnet101")  # as deep as the paper's
-
-
-_OTHER_WIDTH = 256
-
-
-_MOST_PHOTOS, _MOST_PIXELS = 16, 1 << 22  # of a forward pass
-
-
-_LEAST = 1e-6  # of a probability whose logarithm is a cost
-
-
-PhotoSuperpixels = Callable[[int], Superpixels]
 
 
 @dataclass(frozen=True)
@@ -113,40 +99,24 @@ class MinedRegions:
     """What RegionNet found in the training photos, and the network itself."""
 
     labels: LabelMaps
-    net: RegionNet
-    training: Stage
-
-
-@dataclass(frozen=True)
-class Mined:
-    """What a round gave: regions (None without mining), what PixelNet learned from, its masks."""
-
-    regions: MinedRegions | None
-    labels: LabelMaps
-    pixel_net: tuple[Segmenter, Stage]
-    masks: LabelMaps
-
-    def trainings(self) -> list[Stage]:
-        """The stages that logged a training."""
-        first = [self.regions.training] if self.regions is not None else []
-        return [*first, self.pixel_net[1]]
+    net: Trained[RegionNet]
 
 
 class RegionMiner:
     """Superpixels of the training photos, and networks that learn to label them (4.1, 4.2)."""
 
-    def __init__(self, run: Run, config: RegionConfig) -> None:
+    def __init__(self, run: Run, config: Config) -> None:
         self.run, self.config = run, config
         self.setup = run.setup.on(config.regionnet_backbone, config.regionnet_weights)
-        self.superpixels, self.stage = photo_superpixels(run, config)
+        self.superpixels = photo_superpixels(run, config)
 
     def mine(
         self,
         number: int,
         seeds: LabelMaps,
-        seeding: SeederMaps,
+        seeder: Trained[GapClassifier],
         *,
-        part: float = 1.0,
+        fraction: float = 1.0,
         start: MinedRegions | None = None,
     ) -> MinedRegions:
         """Train RegionNet on ``seeds`` and label every region of the photos with it (4.2).
@@ -154,82 +124,64 @@ class RegionMiner:
         Args:
             number: of the round.
             seeds: labels (h, w) of the training photos.
-            seeding: the tag classifier, from whose backbone RegionNet may start.
-            part: of the schedule's iterations.
+            seeder: the tag classifier, from whose backbone RegionNet may start.
+            fraction: of the schedule's iterations.
             start: the round to go on from, if any.
         """
-        net, training = self._trained(number, seeds, seeding, part, start)
-        photos, run = self.run.photos, self.run
-        name = f"object-regions-{number}"
-        with run.stage(
-            name, {"side": self._side()}, [training, self.stage, run.photos_key]
-        ) as stage:
-            if stage.pending:
-                store = stage.maps("labels")
-                with run.task(f"regions of round {number}", len(photos)) as ticks:
-                    for indices, images in photos.batches(self._batch()):
-                        if not store.missing([photos.names[i] for i in indices]):
-                            ticks.skip(len(indices))
-                            continue
-                        for index, labels in self._predicted(net, indices, images):
-                            store.put_bytes(photos.names[index], encode_mask(labels))
-                        ticks.advance(len(indices))
-        return MinedRegions(LabelMaps(stage, "labels", photos.names), net, training)
+        net = self._trained(number, seeds, seeder, fraction, start)
+        photos, tags = self.run.photos, self.run.photos.tags
+        side, execution = self._side(), self.setup.execution
+
+        def make(images: Images, indices: list[int]) -> Iterator[dict[str, bytes]]:
+            regions = [self.superpixels(index) for index in indices]
+            found = predict_regions(net.model, images, regions, execution=execution, side=side)
+            for index, probs, where in zip(indices, found, regions, strict=True):
+                yield {"labels": encode_mask(paint(object_regions(probs, tags[index]), where))}
+
+        stage = per_batch(
+            self.run,
+            _REGIONS.round(number),
+            ["labels"],
+            make,
+            settings=[Seen(side)],
+            inputs=[net, self.superpixels],
+            title=f"regions of round {number}",
+            batch=max(1, min(_MOST_PHOTOS, _MOST_PIXELS // side**2)),
+        )
+        return MinedRegions(LabelMaps(stage, "labels", photos.names), net)
 
     def features(self, mined: MinedRegions, index: int) -> npt.NDArray[np.float32]:
         """fc7 (n, width) of the regions of training photo ``index``."""
         image, regions = self.run.photos.image(index), self.superpixels(index)
-        execution, side = self.setup.execution, self._side()
-        rows = describe_regions(mined.net, image[None], [regions], execution=execution, side=side)
-        return rows[0]
+        execution, side, net = self.setup.execution, self._side(), mined.net.model
+        return describe_regions(net, image[None], [regions], execution=execution, side=side)[0]
 
     def _labels_of(self, seeds: LabelMaps, index: int) -> npt.NDArray[np.uint8]:
         """Label of each region (n,), by what most of its pixels are."""
         regions = self.superpixels(index)
         return region_labels(seeds(index), regions, least_share=self.config.seed_fraction)
 
-    def _predicted(
-        self, net: RegionNet, indices: list[int], images: npt.NDArray[np.uint8]
-    ) -> list[tuple[int, Labels]]:
-        regions = [self.superpixels(index) for index in indices]
-        probs = predict_regions(
-            net, images, regions, execution=self.setup.execution, side=self._side()
-        )
-        tags = self.run.photos.tags
-        return [
-            (index, paint(object_regions(of_photo, tags[index]), where))
-            for index, of_photo, where in zip(indices, probs, regions, strict=True)
-        ]
-
     def _trained(
         self,
         number: int,
         seeds: LabelMaps,
-        seeding: SeederMaps,
-        part: float,
+        seeder: Trained[GapClassifier],
+        fraction: float,
         start: MinedRegions | None,
-    ) -> tuple[RegionNet, Stage]:
+    ) -> Trained[RegionNet]:
         """Eq. 1, on as many regions of each label (4.2)."""
         run, config, setup = self.run, self.config, self.setup
         photos = run.photos
-        schedule = shortened(region_schedule(config, setup, len(photos)), part)
+        schedule = shortened(region_schedule(config, setup, len(photos)), fraction)
         how = self._samples()
         net = self._network()
-        inputs: list[Stage | str] = [run.photos_key, self.stage, seeds.stage]
+        inputs: list[Input] = [self.superpixels, seeds]
         if start is not None:
-            net.load_state_dict(start.net.state_dict())
-            inputs.append(start.training)
+            net.load_state_dict(start.net.model.state_dict())
+            inputs.append(start.net)
         elif config.regionnet_start == "classifier" and config.regionnet_backbone is None:
-            net.backbone.load_state_dict(seeding.seeder.backbone.state_dict())
-            inputs.append(seeding.curve)
-        made_from = {
-            **setup.settings(),
-            "output_stride": net.backbone.output_stride,
-            "width": net.fc7.out_features,
-            "regions": config.regionnet_regions,
-            "seed_fraction": config.seed_fraction,
-            "augmentation": asdict(how),
-        }
+            net.backbone.load_state_dict(seeder.model.backbone.state_dict())
+            inputs.append(seeder)
         fit = partial(
             fit_regions,
             net,
@@ -240,18 +192,18 @@ class RegionMiner:
             schedule,
             regions_per_photo=config.regionnet_regions,
         )
-        stage = trained(
-            replace(run, setup=setup),
-            f"regionnet-{number}",
-            f"RegionNet, round {number}",
+        return trained(
+            run,
+            _REGIONNET.round(number),
             net,
             fit,
             schedule,
-            made_from,
-            inputs,
+            settings=[config.only(RegionNetForm), how],
+            inputs=inputs,
+            setup=setup,
+            title=f"RegionNet, round {number}",
             tensors="regionnet",
         )
-        return net, stage
 
     def _network(self) -> RegionNet:
         setup, config = self.setup, self.config
@@ -284,67 +236,59 @@ class RegionMiner:
             return min(_PAPER_SIDE, round(_ENLARGED * longest))
         return max(longest, min(_LEAST_SIDE, round(_ENLARGED * longest)))
 
-    def _batch(self) -> int:
-        """Photos a forward pass."""
-        return max(1, min(_MOST_PHOTOS, _MOST_PIXELS // self._side() ** 2))
-
     def _stride(self) -> int:
         """Pixels per position of RegionNet's features."""
         coarse = self.setup.backbone in _DEEP and self._side() > _PAPER_SIDE / 2
         return _PAPER_STRIDE if coarse else _FINE_STRIDE
 
 
-def photo_superpixels(run: Run, config: RegionConfig) -> tuple[PhotoSuperpixels, Stage]:
+def photo_superpixels(run: Run, config: Config) -> PhotoSuperpixels:
     """Graph-based superpixels of the training photos at working size (4.1)."""
     photos, settings = run.photos, config.superpixel_settings()
-    made_from = {
-        **asdict(settings),
-        "photo_side": config.photo_side,
-        "reference_side": config.crf_reference_side,
-    }
+    reference = config.only(ReferenceSide)
 
-    def make(index: int) -> npt.NDArray[np.integer]:
-        found = superpixels(photos.image(index), settings, reference_side=config.crf_reference_side)
-        return found.astype(np.uint16 if found.max() < 1 << 16 else np.int32)
+    def make(index: int) -> dict[str, Any]:
+        image = photos.image(index)
+        found = superpixels(image, settings, reference_side=reference.crf_reference_side)
+        small = found.astype(np.uint16 if found.max() < 1 << 16 else np.int32)
+        return {"superpixels": {"superpixels": small}}
 
-    read, stage = photo_arrays(run, "superpixels", "superpixels", make, made_from)
-    return lambda index: read(index).astype(np.int32), stage
+    stage = per_photo(run, _SUPERPIXELS, ["superpixels"], make, settings=[settings, reference])
+
+    def read(index: int) -> Superpixels:
+        kept = stage.maps("superpixels").get(photos.names[index])["superpixels"]
+        return kept.astype(np.int32)
+
+    return PhotoSuperpixels(stage, read)
 
 
 def initial_seeds(
-    run: Run,
-    config: RegionConfig,
-    scores_of: Callable[[int], ScoreMap],
-    scores: Stage,
-    miner: RegionMiner,
+    run: Run, settings: SeedSettings, scores: ScoreMaps, regions_of: PhotoSuperpixels
 ) -> LabelMaps:
     """Seeds: regions where a present tag's map has a local maximum, or is high (4.1)."""
-    photos = run.photos
-    thresholds = {
-        "threshold": config.seed_threshold,
-        "background_threshold": config.background_threshold,
-    }
+    photos, settings = run.photos, settings.only(SeedSettings)
 
     def make(index: int) -> Labels:
-        regions = miner.superpixels(index)
+        regions = regions_of(index)
         found = region_seeds(
-            scores_of(index), regions, neighbours(regions), photos.tags[index], **thresholds
+            scores(index),
+            regions,
+            neighbours(regions),
+            photos.tags[index],
+            threshold=settings.seed_threshold,
+            background_threshold=settings.background_threshold,
         )
         return paint(found, regions)
 
-    return training_labels(run, "seeds", make, thresholds, [scores, miner.stage])
+    return label_maps(run, _SEEDS, make, settings=[settings], inputs=[scores, regions_of])
 
 
 def supplemented(
-    run: Run,
-    config: RegionConfig,
-    objects: MinedRegions,
-    saliency_of: Callable[[int], SaliencyMap],
-    saliency: Stage,
-    miner: RegionMiner,
+    run: Run, config: Config, objects: MinedRegions, saliency: SaliencyMaps, miner: RegionMiner
 ) -> LabelMaps:
     """Object regions of photos of one class, supplemented by saliency (4.3, Eq. 2)."""
-    photos, smoothing = run.photos, Smoothing.of(config)
+    photos, smoothing, settings = run.photos, Smoothing.of(config), config.only(BayesSettings)
+    colours = settings.bayes_feature == "colour"
 
     def make(index: int) -> Labels:
         found, present = objects.labels(index), np.flatnonzero(photos.tags[index])
@@ -352,13 +296,12 @@ def supplemented(
             return found
         label, regions = label_of_tag(int(present[0])), miner.superpixels(index)
         image = photos.image(index)
-        colours = config.bayes_feature == "colour"
         chances = object_probability(
-            region_means(saliency_of(index), regions),
+            region_means(saliency(index), regions),
             colour_histograms(image, regions) if colours else miner.features(objects, index),
             region_labels(found, regions) == label,
             region_areas(regions),
-            bandwidth=config.bayes_bandwidth,
+            bandwidth=settings.bayes_bandwidth,
             distance="chi2" if colours else "cosine",
         )
 
@@ -367,10 +310,10 @@ def supplemented(
 
         return refined_regions(paint(chances, regions), label, binarise)
 
-    made_from: dict[str, Any] = {
-        "feature": config.bayes_feature,
-        "bandwidth": config.bayes_bandwidth,
-        "crf": asdict(smoothing.parameters),
-    }
-    inputs = [objects.labels.stage, saliency, miner.stage]
-    return training_labels(run, "supplement", make, made_from, inputs)
+    return label_maps(
+        run,
+        _SUPPLEMENT,
+        make,
+        settings=[settings, smoothing.parameters],
+        inputs=[objects.labels, saliency, miner.superpixels],
+    )

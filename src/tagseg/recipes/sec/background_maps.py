@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -12,41 +13,46 @@ from tagseg.data.transforms import factor_to, resize_batch, resized_shape
 from tagseg.localize.background_cues import background_saliency
 from tagseg.nets.backbone import upsample_grid
 from tagseg.nets.gap import GapClassifier
-from tagseg.run.workspace import Stage
 from tagseg.stages.context import Run
-from tagseg.stages.labels import each_batch
+from tagseg.stages.shapes import Seen
+from tagseg.stages.stage import (
+    Declared,
+    Images,
+    PhotoMaps,
+    Trained,
+    network_input,
+    per_batch,
+)
 
 __all__ = ["background_maps", "sure_pixels"]
 
-GridMaps = Callable[[int], npt.NDArray[np.float32]]
+_BACKGROUND = Declared("background-maps")
+
+GridMaps = PhotoMaps[npt.NDArray[np.float32]]
 
 
-def background_maps(
-    run: Run, classifier: GapClassifier, after: Stage, *, side: int
-) -> tuple[GridMaps, Stage]:
+def background_maps(run: Run, classifier: Trained[GapClassifier], *, side: int) -> GridMaps:
     """Saliency of all classes together on the classifier's grid (Kolesnikov & Lampert, 4.1).
 
     The classifier sees photos of the longer side ``side``, in pixels.
     """
     photos, execution = run.photos, run.setup.execution
-    with run.stage("background-maps", {"side": side}, [after]) as stage:
-        if stage.pending:
-            store = stage.maps("saliency")
-            classifier.to(execution.device)
 
-            def compute(images: torch.Tensor, indices: list[int]) -> None:
-                images = resize_batch(images, factor_to(side, images.shape[2:]))
-                with torch.autocast(execution.device.type, enabled=False):  # it casts by itself
-                    maps = background_saliency(classifier, images, precision=execution.precision)
-                for index, found in zip(indices, maps.cpu().numpy(), strict=True):
-                    store.put(photos.names[index], saliency=found)
+    def make(images: Images, indices: list[int]) -> Iterator[dict[str, Any]]:
+        classifier.model.to(execution.device)
+        with network_input(execution, images) as x:
+            x = resize_batch(x, factor_to(side, x.shape[2:]))
+            with torch.autocast(execution.device.type, enabled=False):  # it casts by itself
+                maps = background_saliency(classifier.model, x, precision=execution.precision)
+        for found in maps.cpu().numpy():
+            yield {"saliency": {"saliency": found}}
 
-            each_batch(run, photos, "background maps", store.missing, compute)
-
-    def read(index: int) -> npt.NDArray[np.float32]:
-        return stage.maps("saliency").get(photos.names[index])["saliency"]
-
-    return read, stage
+    stage = per_batch(
+        run, _BACKGROUND, ["saliency"], make, settings=[Seen(side)], inputs=[classifier]
+    )
+    return GridMaps(
+        stage, lambda index: stage.maps("saliency").get(photos.names[index])["saliency"]
+    )
 
 
 def sure_pixels(

@@ -7,7 +7,7 @@ CRF makes of its own output. Saleh et al. and Oh et al. compare with it.
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import dataclass
 
 from torch import Tensor
 
@@ -21,79 +21,88 @@ from tagseg.losses.seed_expand_constrain import (
 )
 from tagseg.maps import Labels
 from tagseg.recipes.sec.background_maps import background_maps, sure_pixels
-from tagseg.recipes.sec.config import Config
-from tagseg.segment.fit import GridBatch, GridObjective
+from tagseg.recipes.sec.config import Config, CueSettings
+from tagseg.refine.dense_crf import CrfParameters
+from tagseg.segment.fit import GridBatch
 from tagseg.stages.context import Run
 from tagseg.stages.crf_loss import constrain_to_boundaries, grid_crf
-from tagseg.stages.labels import training_labels
 from tagseg.stages.large_fov import large_fov_segmenter
-from tagseg.stages.outcome import Outcome, Product
-from tagseg.stages.products import segmenter_products
+from tagseg.stages.outcome import Outcome, Prediction
+from tagseg.stages.predictions import final_predictions
+from tagseg.stages.recipe import Recipe
 from tagseg.stages.seeder import SeederMaps
+from tagseg.stages.stage import Declared, label_maps
 
-__all__ = ["PAPER", "run"]
+__all__ = ["RECIPE", "SeedExpandConstrain", "run"]
 
-PAPER = (
-    "Kolesnikov, Lampert: Seed, Expand and Constrain: Three Principles for Weakly-Supervised Image "
-    "Segmentation, ECCV 2016"
-)
+_CUES = Declared("cues")
 
 
 def run(run: Run, config: Config) -> Outcome:
     """Seeder, cues of foreground and background, and a segmenter with three losses."""
-    photos = run.photos
-    seeding = SeederMaps(run, config, "highres", config.foreground_threshold)  # 4.1
-    seeder, side = seeding.seeder, seeding.side
-    background_of, background_stage = background_maps(run, seeder, seeding.curve, side=side)
+    photos, settings = run.photos, config.only(CueSettings)
+    seeding = SeederMaps(run, config, "highres", settings.foreground_threshold)  # 4.1
+    stride, side = seeding.seeder.model.backbone.grid_stride, seeding.side
+    background = background_maps(run, seeding.seeder, side=side)
 
     def cues_of(index: int) -> Labels:
-        scores, tags = seeding.scores_of(index), photos.tags[index]
         sure = background_cues(
-            background_of(index), part=config.background_fraction, window=config.background_window
+            background(index),
+            part=settings.background_fraction,
+            window=settings.background_window,
         )
-        shape = photos.image(index).shape[:2]
-        background = sure_pixels(sure, shape, seeder.backbone.grid_stride, side=side)
-        return localization_cues(scores, background, tags, threshold=config.foreground_threshold)
+        return localization_cues(
+            seeding.maps(index),
+            sure_pixels(sure, photos.image(index).shape[:2], stride, side=side),
+            photos.tags[index],
+            threshold=settings.foreground_threshold,
+        )
 
-    numbers = {
-        name: getattr(config, name)
-        for name in ("foreground_threshold", "background_fraction", "background_window")
-    }
-    stages = [seeding.stage, background_stage]
-    cues = training_labels(run, "cues", cues_of, numbers, stages)
-    objective, name = seed_expand_constrain(config)  # 3.1
-    segmenter, stage = large_fov_segmenter(
-        run, config, cues, [cues.stage], objective=objective, objective_name=name, whole=True
+    cues = label_maps(run, _CUES, cues_of, settings=[settings], inputs=[seeding.maps, background])
+    loss = SeedExpandConstrain(  # 3.1
+        config.foreground_decay, config.background_decay, grid_crf(config)
     )
+    segmenter = large_fov_segmenter(run, config, cues, objective=loss, whole=True)
     return Outcome(
-        segmenter,
+        segmenter.model,
         (
-            Product("localization cues", "train", cues, (cues.stage,)),
-            *segmenter_products(run, config, segmenter, stage),
+            Prediction.of("cues", "localization cues", "train", cues),
+            *final_predictions(run, config, segmenter.model, segmenter),
         ),
         views=(seeding.view,),
         tag_scores=seeding.tag_scores,
-        curves=(seeding.curve, stage),
+        curves=(seeding.seeder.stage, segmenter.stage),
         seeds=seeding.seeds,
     )
 
 
-def seed_expand_constrain(config: Config) -> tuple[GridObjective, str]:
-    """The sum of SEC's three losses, and its name; decays are for the grid at hand."""
-    crf = grid_crf(config)
+@dataclass(frozen=True)
+class SeedExpandConstrain:
+    """The sum of SEC's three losses; decays are for the paper's grid."""
 
-    def loss(scores: Tensor, on_grid: GridBatch) -> Tensor:
+    foreground_decay: float
+    background_decay: float
+    crf: CrfParameters
+
+    def __call__(self, scores: Tensor, on_grid: GridBatch) -> Tensor:
+        """The loss of a batch."""
         probs = sec_probabilities(scores)
         positions = probs.shape[2] * probs.shape[3]
         seed = seed_loss(probs, on_grid.labels)
         expand = expand_loss(
             probs,
             on_grid.tags,
-            foreground_decay=decay_at(config.foreground_decay, positions),
-            background_decay=decay_at(config.background_decay, positions),
+            foreground_decay=decay_at(self.foreground_decay, positions),
+            background_decay=decay_at(self.background_decay, positions),
             valid=on_grid.inside,
         )
-        return seed + expand + constrain_to_boundaries(scores, probs, on_grid, crf)
+        return seed + expand + constrain_to_boundaries(scores, probs, on_grid, self.crf)
 
-    decays = f"{config.foreground_decay:g}, {config.background_decay:g}"
-    return loss, f"seed, expand ({decays}) and constrain, {asdict(crf)}"
+
+RECIPE = Recipe(
+    "sec",
+    "Kolesnikov, Lampert: Seed, Expand and Constrain: Three Principles for Weakly-Supervised Image "
+    "Segmentation, ECCV 2016",
+    Config,
+    run,
+)

@@ -1,0 +1,88 @@
+"""What recipes have to show: predictions to be scored, and pictures of intermediate maps."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+import numpy as np
+from torch import nn
+
+from tagseg.maps import Image, Probs
+from tagseg.nets.gap import GapClassifier
+from tagseg.report.figures import colour_map
+from tagseg.segment.predict import Segmenter
+from tagseg.stages.classifier import classifier_scores, location_maps
+from tagseg.stages.context import Run, Split
+from tagseg.stages.outcome import Prediction, Seeds, TagScores, View
+from tagseg.stages.segmenter import photo_masks, predicted
+from tagseg.stages.settings import CamSettings, WorkSettings
+from tagseg.stages.stage import Input, SaliencyMaps, ScoreMaps, Trained
+
+__all__ = ["cam_seeds", "classifier_outcome", "final_predictions", "show_map", "show_maps"]
+
+
+def final_predictions(
+    run: Run,
+    settings: WorkSettings,
+    segmenter: Segmenter,
+    after: Input,
+    probabilities: Callable[[int], Probs] | None = None,
+    *,
+    title: str = "segmenter",
+    by_class: bool = True,
+) -> list[Prediction]:
+    """Final masks of the training photos; labels of the validation photos, without tags.
+
+    ``probabilities`` of the training photos may be given if they are there already; ``title`` is
+    what the report calls the segmenter; ``by_class`` is as in :class:`Prediction`.
+    """
+    masks = photo_masks(run, settings, segmenter, after, probabilities)
+    of_photos = "masks of the photos" + (" (known tags)" if settings.masks_by_tags else "")
+    final = [Prediction.of("masks", of_photos, "train", masks, by_class=by_class)]
+    if run.val is None:
+        return final
+    raw, refined = predicted(run, segmenter, after)
+    final.append(Prediction.of("segmenter", title, "val", raw, by_class=by_class))
+    if refined is not None:
+        with_crf = f"{title} + CRF"
+        final.append(Prediction.of("refined", with_crf, "val", refined, by_class=by_class))
+    return final
+
+
+def classifier_outcome(
+    run: Run, classifier: nn.Module, *, side: int | None = None
+) -> TagScores | None:
+    """Class probabilities (N, C) of the validation photos when asked for; None without any.
+
+    The classifier sees photos of the longer side ``side``, or at working size.
+    """
+    if run.val is None:
+        return None
+    return partial(classifier_scores, run, classifier, run.val, side=side)
+
+
+def cam_seeds(
+    run: Run, settings: CamSettings, classifier: Trained[GapClassifier], threshold: float
+) -> Seeds:
+    """Class activation maps of the known tags, to be scored."""
+
+    def maps_of(split: Split) -> ScoreMaps:
+        return location_maps(run, settings, classifier, split=split)
+
+    return Seeds("cam", "class activation maps", threshold, maps_of)
+
+
+def show_maps(maps: ScoreMaps) -> View:
+    """Heat of the strongest present class."""
+
+    def show(index: int) -> Image:
+        scores = maps(index)
+        return colour_map(scores.max(0) if len(scores) else np.zeros(scores.shape[1:], np.float32))
+
+    return show
+
+
+def show_map(maps: SaliencyMaps) -> View:
+    """Heat of one map."""
+    return lambda index: colour_map(maps(index))

@@ -1,0 +1,434 @@
+"""What a stage is: declared once, with its work, its storage and its result.
+
+A stage has a name, a version, the settings that decide on it and the inputs that it is made from;
+its key is the hash of these, and nobody lists it by hand. Work over photos has two primitives,
+:func:`per_photo` and :func:`per_batch`, which bring order, threads, progress, storage and going on
+after a kill. A training is :func:`trained`, one finding about all photos :func:`found`. What comes
+back knows the stage that it is from.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from types import FunctionType
+from typing import Any, Generic, Protocol, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import nn
+
+from tagseg.data.images import decode_mask, encode_mask
+from tagseg.maps import Labels, SaliencyMap, ScoreMap
+from tagseg.run.engine import map_photos
+from tagseg.run.workspace import Stage, atomic_write
+from tagseg.stages.context import Run, Setup, Split
+from tagseg.stages.settings import Settings
+from tagseg.training import Execution, Schedule
+
+__all__ = [
+    "Declared",
+    "Input",
+    "LabelMaps",
+    "PhotoMaps",
+    "SaliencyMaps",
+    "ScoreMaps",
+    "Trained",
+    "found",
+    "label_maps",
+    "network_input",
+    "opened",
+    "per_batch",
+    "per_photo",
+    "saliency_maps",
+    "trained",
+]
+
+BATCH = 16  # photos a forward pass
+_MOST_LABELS_AT_ONCE = 1 << 28  # bytes of decoded labels kept in memory
+_LEVELS = 255  # of stored saliency maps
+
+M = TypeVar("M")
+V = TypeVar("V")
+Kept = bytes | Mapping[str, npt.NDArray[Any]]  # of one photo, in one store
+Images = npt.NDArray[np.uint8]  # (B, h, w, 3)
+
+
+class Made(Protocol):
+    """The result of a stage."""
+
+    @property
+    def stage(self) -> Stage:
+        """Where it is from."""
+
+
+Input = Made | Stage | str  # a result, its stage, or the key of what is no stage
+
+
+@dataclass(frozen=True)
+class Declared:
+    """A stage as it is declared, once, beside the function that does its work.
+
+    Attributes:
+        name: unique in a run, with "val-" before it for validation photos.
+        version: raised when equal settings begin to give another result; runs that were made with
+            the version before say so, and do the stage again.
+    """
+
+    name: str
+    version: int = 1
+
+    def round(self, number: int) -> Declared:
+        """The same in a round of a recipe that repeats it."""
+        return replace(self, name=f"{self.name}-{number}")
+
+
+def opened(
+    run: Run,
+    declared: Declared,
+    settings: Iterable[object] = (),
+    inputs: Iterable[Input] = (),
+    *,
+    split: Split | None = "train",
+    setup: Setup | None = None,
+) -> Stage:
+    """The stage with the key that follows from what it is made from.
+
+    Args:
+        settings: dataclasses, all of whose fields decide on the result, and functions.
+        inputs: what it is made from; the photos are added.
+        split: of which photos, None for no photos.
+        setup: given if a network of these means is at work, of whose weights no input tells.
+    """
+    config: dict[str, Any] = {"version": declared.version}
+    if setup is not None:
+        config |= setup.settings()
+    for item in settings:
+        config |= _described(item)
+    keys = [item if isinstance(item, str | Stage) else item.stage for item in inputs]
+    if split is None:
+        return run.stage(declared.name, config, keys)
+    part = run.part(split)
+    config["photo_side"] = part.photos.side
+    return run.stage(f"{part.prefix}{declared.name}", config, [part.key, *keys])
+
+
+def _described(item: object) -> dict[str, Any]:
+    """All fields of a dataclass: those of settings by their own names, others under the class's.
+
+    Of a function, such as a loss without numbers, the name.
+    """
+    if isinstance(item, FunctionType):
+        return {"function": item.__name__}
+    if isinstance(item, Settings):
+        return item.acting()
+    values = {field.name: getattr(item, field.name) for field in fields(item)}  # type: ignore[arg-type]
+    kind = type(item).__name__.lstrip("_")
+    return {re.sub(r"(?<=[a-z])(?=[A-Z])", "_", kind).lower(): values}
+
+
+class PhotoMaps(Generic[V]):
+    """A value of each of a set of photos, read when asked for.
+
+    Attributes:
+        stage: where they are from.
+    """
+
+    def __init__(self, stage: Stage, read: Callable[[int], V]) -> None:
+        self.stage, self._read = stage, read
+
+    def __call__(self, index: int) -> V:
+        """Of photo ``index``; do not write into it."""
+        return self._read(index)
+
+    def map(self, change: Callable[[int, V], V]) -> PhotoMaps[V]:
+        """The same after ``change`` (index, value), made anew at every reading."""
+        return PhotoMaps(self.stage, lambda index: change(index, self(index)))
+
+
+class LabelMaps(PhotoMaps[Labels]):
+    """Label maps (h, w), kept as PNG in a stage's store, and decoded in memory where that allows.
+
+    Args:
+        store: its name.
+        names: of the photos.
+    """
+
+    def __init__(self, stage: Stage, store: str, names: Sequence[str]) -> None:
+        super().__init__(
+            stage, lambda index: decode_mask(stage.maps(store).get_bytes(names[index]))
+        )
+        self._decoded: dict[int, Labels] = {}
+        self._room = _MOST_LABELS_AT_ONCE
+
+    def __call__(self, index: int) -> Labels:
+        """Labels of photo ``index``; do not write into them."""
+        if index not in self._decoded:
+            labels = super().__call__(index)
+            if labels.nbytes > self._room:
+                return labels
+            self._room -= labels.nbytes
+            self._decoded[index] = labels
+        return self._decoded[index]
+
+
+ScoreMaps = PhotoMaps[ScoreMap]
+SaliencyMaps = PhotoMaps[SaliencyMap]
+
+
+@dataclass(frozen=True, eq=False)
+class Trained(Generic[M]):
+    """A trained network, or what holds one, and the stage that it is from."""
+
+    model: M
+    stage: Stage
+
+
+def per_photo(
+    run: Run,
+    declared: Declared,
+    stores: Sequence[str],
+    make: Callable[[int], Mapping[str, Kept]],
+    *,
+    settings: Iterable[object] = (),
+    inputs: Iterable[Input] = (),
+    split: Split = "train",
+    setup: Setup | None = None,
+    title: str = "",
+    threads: int | None = None,
+) -> Stage:
+    """A stage in which ``make`` finds what is kept of each photo, by its index.
+
+    Args:
+        stores: names of the stores that ``make`` fills, by name.
+        settings, inputs, split, setup: as in :func:`opened`.
+        title: of the progress bar; the stage's name if it is empty.
+        threads: photos at once; None for the run's.
+    """
+    photos = run.part(split).photos
+    with opened(run, declared, settings, inputs, split=split, setup=setup) as stage:
+        if stage.pending:
+            sinks = [_sink(stage, store) for store in stores]
+            names = photos.names
+            todo = [i for i, name in enumerate(names) if not all(name in sink for sink in sinks)]
+            with run.task(title or declared.name.replace("-", " "), len(names)) as ticks:
+                ticks.skip(len(names) - len(todo))
+                results = map_photos(
+                    lambda item: make(item[1]),
+                    ((names[index], index) for index in todo),  # errors tell the name
+                    workers=threads or run.setup.threads,
+                    progress=ticks,
+                )
+                for index, row in zip(todo, results, strict=True):
+                    for store, sink in zip(stores, sinks, strict=True):
+                        _put(sink, names[index], row[store])
+    return stage
+
+
+def per_batch(
+    run: Run,
+    declared: Declared,
+    stores: Sequence[str],
+    make: Callable[[Images, list[int]], Iterable[Mapping[str, Kept]]],
+    *,
+    settings: Iterable[object] = (),
+    inputs: Iterable[Input] = (),
+    split: Split = "train",
+    setup: Setup | None = None,
+    title: str = "",
+    batch: int = BATCH,
+) -> Stage:
+    """A stage in which ``make`` finds what is kept of the photos of a batch, all of one size.
+
+    A batch that is there as a whole is skipped, any other done anew as a whole, so that photos
+    keep their company. Each is safe on disk before the next begins.
+
+    Args:
+        make: of images (B, h, w, 3) at working size and their indices; a row for each, in order.
+        batch: photos at once, at most.
+    """
+    photos = run.part(split).photos
+    with opened(run, declared, settings, inputs, split=split, setup=setup) as stage:
+        if stage.pending:
+            sinks = [_sink(stage, store) for store in stores]
+            with run.task(title or declared.name.replace("-", " "), len(photos)) as ticks:
+                for indices, images in photos.batches(batch):
+                    names = [photos.names[index] for index in indices]
+                    if all(name in sink for sink in sinks for name in names):
+                        ticks.skip(len(names))
+                        continue
+                    for name, row in zip(names, make(images, indices), strict=True):
+                        for store, sink in zip(stores, sinks, strict=True):
+                            _put(sink, name, row[store])
+                        ticks.advance(1)
+                    for sink in sinks:
+                        sink.commit()
+    return stage
+
+
+class _Sink(Protocol):
+    """Where rows are kept: a store of the stage, or a folder of files."""
+
+    def __contains__(self, name: object) -> bool: ...
+
+    def put(self, name: str, /, **arrays: npt.NDArray[Any]) -> None: ...
+
+    def put_bytes(self, name: str, content: bytes) -> None: ...
+
+    def commit(self) -> None: ...
+
+
+class _Pngs:
+    """A PNG file a photo."""
+
+    def __init__(self, stage: Stage, folder: str) -> None:
+        self._stage, self._folder = stage, folder
+
+    def _path(self, name: str) -> Path:
+        return self._stage.path(f"{self._folder}/{name}.png")
+
+    def __contains__(self, name: object) -> bool:
+        return self._path(str(name)).exists()
+
+    def put(self, name: str, /, **arrays: npt.NDArray[Any]) -> None:
+        raise TypeError("files hold PNG alone")
+
+    def put_bytes(self, name: str, content: bytes) -> None:
+        with atomic_write(self._path(name)) as file:
+            file.write(content)
+
+    def commit(self) -> None:
+        """Files are safe once they are there."""
+
+
+def _sink(stage: Stage, store: str) -> _Sink:
+    """The store of that name; a folder of PNG files if it ends in a slash."""
+    return _Pngs(stage, store.rstrip("/")) if store.endswith("/") else stage.maps(store)
+
+
+def _put(sink: _Sink, name: str, kept: Kept) -> None:
+    if isinstance(kept, bytes):
+        sink.put_bytes(name, kept)
+    else:
+        sink.put(name, **kept)
+
+
+@contextmanager
+def network_input(execution: Execution, images: Images) -> Iterator[torch.Tensor]:
+    """Images (B, h, w, 3) as (B, 3, h, w) in [0, 1] on the device, for a pass without gradients."""
+    low = execution.precision != torch.float32
+    x = torch.from_numpy(images).to(execution.device).permute(0, 3, 1, 2).float() / 255
+    with torch.no_grad(), torch.autocast(execution.device.type, execution.precision, enabled=low):
+        yield x
+
+
+def label_maps(
+    run: Run,
+    declared: Declared,
+    make: Callable[[int], Labels],
+    *,
+    settings: Iterable[object] = (),
+    inputs: Iterable[Input] = (),
+    split: Split = "train",
+) -> LabelMaps:
+    """Labels (h, w) of every photo: :func:`per_photo` with ``make`` (index) -> labels."""
+    stage = per_photo(
+        run,
+        declared,
+        ["labels"],
+        lambda index: {"labels": encode_mask(make(index))},
+        settings=settings,
+        inputs=inputs,
+        split=split,
+    )
+    return LabelMaps(stage, "labels", run.part(split).photos.names)
+
+
+def saliency_maps(run: Run, stage: Stage, split: Split, store: str = "labels") -> SaliencyMaps:
+    """Maps (h, w) in [0, 1] that a stage keeps as :func:`levels`."""
+    kept = LabelMaps(stage, store, run.part(split).photos.names)
+    return PhotoMaps(stage, lambda index: kept(index).astype(np.float32) / np.float32(_LEVELS))
+
+
+def levels(maps: npt.NDArray[np.float32]) -> npt.NDArray[np.uint8]:
+    """Maps in [0, 1] as whole levels, to be kept."""
+    return np.rint(np.clip(maps, 0, 1) * _LEVELS).astype(np.uint8)
+
+
+class Fit(Protocol):
+    """Trains a network in place, with the hooks of :func:`tagseg.training.train`."""
+
+    def __call__(self, *, execution: Any, frozen_batch_norm: bool, **hooks: Any) -> object:
+        """``hooks`` are checkpoint, log and ticks."""
+
+
+Net = TypeVar("Net", bound=nn.Module)
+
+
+def trained(
+    run: Run,
+    declared: Declared,
+    net: Net,
+    fit: Fit,
+    schedule: Schedule,
+    *,
+    settings: Iterable[object] = (),
+    inputs: Iterable[Input] = (),
+    setup: Setup | None = None,
+    split: Split | None = "train",
+    title: str,
+    tensors: str,
+) -> Trained[Net]:
+    """``net``, which ``fit`` trains as ``schedule`` says, or as it was trained before.
+
+    Args:
+        settings, inputs: what decides on the result, beside the schedule and the setup.
+        setup: the means; None for the run's.
+        split: the photos that it learns from; None if they are among the inputs.
+        title: of the progress bar, after "training".
+        tensors: name of the file that keeps the weights.
+    """
+    setup = setup if setup is not None else run.setup
+    kept = opened(run, declared, [*settings, schedule], inputs, split=split, setup=setup)
+    with kept as stage:
+        if stage.pending:
+            with run.task(f"training {title}", schedule.iterations) as ticks:
+                fit(
+                    execution=setup.execution,
+                    frozen_batch_norm=setup.weights is not None,
+                    checkpoint=stage.checkpoint,
+                    log=stage.log,
+                    ticks=ticks,
+                )
+            stage.save_tensors(tensors, net.state_dict())
+    if not stage.planned:
+        net.load_state_dict(stage.load_tensors(tensors)[0])
+    return Trained(net, stage)
+
+
+@dataclass(frozen=True)
+class Found(Generic[V]):
+    """A finding about all photos together, and the stage that it is from."""
+
+    value: V
+    stage: Stage
+
+
+def found(
+    run: Run,
+    declared: Declared,
+    compute: Callable[[], V],
+    *,
+    planned: V,
+    settings: Iterable[object] = (),
+    inputs: Iterable[Input] = (),
+) -> Found[V]:
+    """What ``compute`` finds, JSON data; ``planned`` in a run that is only planned."""
+    with opened(run, declared, settings, inputs, split=None) as stage:
+        if stage.pending:
+            stage.save_json("found", compute())
+    return Found(planned if stage.planned else stage.load_json("found"), stage)
