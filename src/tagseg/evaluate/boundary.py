@@ -156,6 +156,6 @@ def _boundary(labels: Labels) -> npt.NDArray[np.bool_]:
 
 
 def _distance_to(pixels: npt.NDArray[np.bool_]) -> Distances:
-    """Compute every pixel's Euclidean distance to the nearest of ``pixels``, which are some."""
+    """Compute every pixel's Euclidean distance to the nearest of ``pixels`` (at least one)."""
     elsewhere = np.asarray(~pixels, np.uint8)
     return np.asarray(cv2.distanceTransform(elsewhere, cv2.DIST_L2, cv2.DIST_MASK_PRECISE))

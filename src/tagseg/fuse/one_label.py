@@ -87,6 +87,9 @@ def has_usable_foreground(labels: Labels, limits: ForegroundLimits = (0.01, 0.8)
         labels: uint8 (H, W).
         limits: the smallest and the largest fraction of the known pixels that are foreground.
 
+    Returns:
+        True if the photo takes part.
+
     Raises:
         ConfigError: not 0 <= limits[0] < limits[1] <= 1.
         ShapeError: ``labels`` is no uint8 (H, W).

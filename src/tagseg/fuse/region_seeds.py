@@ -320,7 +320,7 @@ def _local_maxima(heat: Float32, neighbours: npt.NDArray[np.integer]) -> Bool:
 
 
 def _winners(heat: Float32, seeds: Bool, areas: npt.NDArray[np.int64]) -> npt.NDArray[np.intp]:
-    """Find the class (n,) that a region is a seed of: the hottest, then the one of least area."""
+    """Find the class (n,) that a region is a seed of: the hottest, then that of smallest seeds."""
     order = np.argsort(seeds @ areas, kind="stable")
     return order[np.where(seeds, heat, -1)[order].argmax(0)]
 

@@ -281,7 +281,7 @@ class _Loss(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, None]:
-        """Return the gradient by the scores, scaled before half precision returns."""
+        """Return the gradient by the scores; a loss scale is applied before it is rounded."""
         (gradient,) = ctx.saved_tensors
         return (upstream * gradient).to(ctx.dtype), None
 

@@ -153,7 +153,7 @@ def expand_loss(
 
 
 def decay_at(decay: float, positions: int, reference: int = _PAPER_POSITIONS) -> float:
-    """Convert a decay so that it weighs score maps of another size as it does those of its own.
+    """Convert a decay so that it weighs score maps of another size in the same way.
 
     The same fraction of the positions, counted from the top, carries the same weight.
 
