@@ -12,6 +12,7 @@ from tagseg.maps import (
     BACKGROUND,
     IGNORE,
     MAX_CLASSES,
+    as_float32,
     check_image,
     check_labels,
     check_maps,
@@ -81,6 +82,14 @@ def test_what_is_no_photo_is_named(value: Any, message: str) -> None:
 def test_what_are_no_labels_is_named(value: Any, message: str) -> None:
     with pytest.raises(ShapeError, match=message):
         check_labels(value, 2)
+
+
+def test_floats_of_any_width_become_float32_and_nothing_else_does() -> None:
+    values = np.array([0.1, 1e300])
+    np.testing.assert_array_equal(as_float32(values), np.array([0.1, np.inf], np.float32))
+    assert as_float32(values).dtype == as_float32(np.ones(2, np.float16)).dtype == np.float32
+    for same in (np.ones(2, np.float32), np.ones(2, np.int64), np.ones(2, bool), [0.5], None):
+        assert as_float32(same) is same
 
 
 @pytest.mark.parametrize(

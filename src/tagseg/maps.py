@@ -37,6 +37,7 @@ __all__ = [
     "SaliencyMap",
     "ScoreMap",
     "Tags",
+    "as_float32",
     "check_image",
     "check_labels",
     "check_maps",
@@ -71,6 +72,17 @@ def tags_of_labels(labels: Labels, n_classes: int) -> Tags:
     """Tags (C,) of the foreground classes that occur in ``labels``; ignored pixels say nothing."""
     counts = np.bincount(labels.ravel(), minlength=256)
     return counts[1 : n_classes + 1] > 0
+
+
+def as_float32(values: Any) -> Any:
+    """Return a floating-point array as float32, and anything else as it is, for a check to name.
+
+    What is too large for float32 becomes infinity, which :func:`check_maps` refuses.
+    """
+    if isinstance(values, np.ndarray) and values.dtype.kind == "f":
+        with np.errstate(over="ignore"):
+            return values.astype(np.float32, copy=False)
+    return values
 
 
 def check_image(image: Any, name: str = "image") -> Image:

@@ -71,6 +71,15 @@ def test_the_scores_are_those_of_the_loops(seed: int) -> None:
     assert set(found.photos) == set(truths)
 
 
+def test_ground_truth_is_a_mapping_as_well() -> None:
+    masks, truths, tags = drawn(8)
+    found = foreground_scores(masks, truths, tags, CLASSES)
+    expected = foreground_scores(masks, GroundTruth(truths, CLASSES), tags, CLASSES)
+    np.testing.assert_array_equal(found.iou(), expected.iou())
+    assert np.isfinite(found.average())
+    assert found.confusion.to_dict() == expected.confusion.to_dict()
+
+
 def scores_of_four() -> ForegroundScores:
     truths = {
         "plane": plane(0, 1, 1, 1),

@@ -89,6 +89,16 @@ def test_a_folder_scores_like_its_arrays(tmp_path: Path, truth, predictions) -> 
     assert from_folder.to_dict() == from_arrays.to_dict()
 
 
+def test_ground_truth_is_a_mapping_as_well(predictions) -> None:
+    truths = {"a": plane(0, 0, 1, 1), "b": plane(0, 2, 2, 2), "c": plane(0, 0, 255, 1)}
+    del predictions["d"]
+    found = evaluate_masks(predictions, truths, CLASSES)
+    assert found.to_dict() == evaluate_masks(predictions, truth_of(truths), CLASSES).to_dict()
+    predictions["b"] = plane(0, 0, 0, 1)
+    with pytest.raises(MaskError, match="holds class id 2, but there are 1 classes"):
+        evaluate_masks(predictions, truths, CLASSES[:1])
+
+
 def test_masks_in_subfolders_and_names_with_dots(tmp_path: Path) -> None:
     (tmp_path / "cat").mkdir()
     write_mask(tmp_path / "cat" / "a.b.png", plane(0, 1))

@@ -150,7 +150,7 @@ GOOD = np.ones((2, 3), np.float32)
 @pytest.mark.parametrize(
     ("values", "truth", "what"),
     [
-        (GOOD.astype(np.float64), TRUTH, "saliency_map is of type float64"),
+        (GOOD.astype(np.int64), TRUTH, "saliency_map is of type int64"),
         (None, TRUTH, "saliency_map is of type NoneType"),
         (GOOD[None], TRUTH, r"saliency_map has shape \(1, 2, 3\)"),
         (GOOD[:, :2], TRUTH, r"saliency_map has shape \(2, 2\), ground truth \(2, 3\)"),

@@ -313,7 +313,7 @@ MAPS, TRUTH = np.zeros((2, 3, 4), np.float32), np.zeros((3, 4), np.uint8)
     [
         (MAPS[:1], TRUTH, "2 classes"),
         (MAPS, TRUTH[:2], r"\(2, 4\)"),
-        (MAPS.astype(np.float64), TRUTH, "score_map is a float64"),
+        (MAPS.astype(np.int64), TRUTH, "score_map is a int64"),
         (MAPS.tolist(), TRUTH, "score_map is a list"),
         (MAPS, TRUTH.astype(np.int64), "truth is a int64"),
         (MAPS, TRUTH + np.uint8(3), "truth holds label 3"),

@@ -50,7 +50,7 @@ def nobody(*_):
 def check(drawing, share=nobody, **limits):
     """The first two maps are seeds and saliency, the third is the guide that they must give."""
     seeds, salient, expected = read(drawing)
-    limits = {"least_seed_pixels": 1, "least_share": 0} | limits
+    limits = {"min_seed_pixels": 1, "min_fraction": 0} | limits
     guide = seed_guide(seeds, salient == 1, share=share, **limits)
     np.testing.assert_array_equal(guide, expected)
     assert guide.dtype == np.uint8
@@ -129,7 +129,7 @@ def test_component_of_one_percent_counts():
     assert salient_components(salient).max() == 1
     assert salient_components(salient[:, :9]).max() == 1
     salient[0, 0:7] = True
-    share = salient_components(salient, least_share=0.07)  # 0.07 * 100 is 7.000000000000001
+    share = salient_components(salient, min_fraction=0.07)  # 0.07 * 100 is 7.000000000000001
     np.testing.assert_array_equal(share, np.where(np.indices((10, 10))[0] == 0, salient, 0))
 
 
@@ -143,7 +143,7 @@ def test_seed_on_too_small_a_component_is_isolated():
         .aa..  ..#..  .aa..
         .....  .....  .....
         """,
-        least_share=0.1,
+        min_fraction=0.1,
     )
 
 
@@ -153,7 +153,7 @@ def test_seed_bleeds_into_too_small_a_component():
         aaaaa  ##..#  aa???
         .....  ##...  aa...
         """,
-        least_share=0.2,
+        min_fraction=0.2,
     )
 
 
@@ -164,7 +164,7 @@ def test_seed_below_the_least_pixels_does_not_count():
         aa.bbb.c  ##.###..  ??.bbb..
         .......c  ##.###..  ??.bbb..
         """,
-        least_seed_pixels=3,
+        min_seed_pixels=3,
     )
 
 
@@ -183,7 +183,7 @@ def test_parts_of_a_seed_do_not_add_up():
         """
         aa.aa  #####  ?????
         """,
-        least_seed_pixels=3,
+        min_seed_pixels=3,
     )
 
 
@@ -193,7 +193,7 @@ def test_a_small_seed_does_not_make_a_component_shared():
         aaa..b  ######  aaaaaa
         aaa...  ######  aaaaaa
         """,
-        least_seed_pixels=2,
+        min_seed_pixels=2,
     )
 
 
@@ -242,7 +242,7 @@ def test_corners_join_pixels():
         ..a...  ..#...  ..a...
         ......  ...#..  ...a..
         """,
-        least_seed_pixels=3,
+        min_seed_pixels=3,
     )
 
 
@@ -261,7 +261,7 @@ def test_no_saliency_leaves_the_seeds():
         aa...  .....  aa...
         ...cc  .....  ...cc
         """,
-        least_seed_pixels=2,
+        min_seed_pixels=2,
     )
 
 
@@ -316,7 +316,7 @@ def test_share_sees_the_component_the_seeds_that_count_and_the_classes_that_touc
         assert component.dtype == bool
         return np.full((2, 4), 7, np.uint8)
 
-    guide = seed_guide(seeds, salient == 1, share=share, least_seed_pixels=2, least_share=0)
+    guide = seed_guide(seeds, salient == 1, share=share, min_seed_pixels=2, min_fraction=0)
     assert calls == [(slice(1, 3), slice(2, 6))]
     expected = [[0] * 6, [255, 255, 7, 7, 7, 7], [0, 0, 7, 7, 7, 7], [255, 0, 0, 0, 0, 0]]
     np.testing.assert_array_equal(guide, expected)
@@ -357,14 +357,14 @@ def flood(mask):
     return found
 
 
-def loop_guide(seeds, salient, least_seed_pixels, least_share):
+def loop_guide(seeds, salient, min_seed_pixels, min_fraction):
     """Supplement E, sentence by sentence."""
-    regions = [r for r in flood(salient) if len(r) / salient.size >= least_share]
+    regions = [r for r in flood(salient) if len(r) / salient.size >= min_fraction]
     parts = [
         (label, part)
         for label in range(1, 255)
         for part in flood(seeds == label)
-        if len(part) >= least_seed_pixels
+        if len(part) >= min_seed_pixels
     ]
     guide = np.zeros(seeds.shape, np.uint8)
     for region in regions:
@@ -411,18 +411,18 @@ def random_maps(seed):
 @settings(max_examples=150, deadline=None, derandomize=True)
 @given(
     seed=st.integers(0, 100_000),
-    least_seed_pixels=st.integers(0, 6),
-    least_share=st.sampled_from([0, 0.01, 0.05, 0.2]),
+    min_seed_pixels=st.integers(0, 6),
+    min_fraction=st.sampled_from([0, 0.01, 0.05, 0.2]),
 )
-def test_equals_the_loop(seed, least_seed_pixels, least_share):
+def test_equals_the_loop(seed, min_seed_pixels, min_fraction):
     seeds, salient = random_maps(seed)
-    limits = {"least_seed_pixels": least_seed_pixels, "least_share": least_share}
+    limits = {"min_seed_pixels": min_seed_pixels, "min_fraction": min_fraction}
     guide = seed_guide(seeds, salient, share=nearest_seed, **limits)
     np.testing.assert_array_equal(guide, loop_guide(seeds, salient, **limits))
 
 
 def guide_of(seeds, salient):
-    return seed_guide(seeds, salient, share=nearest_seed, least_seed_pixels=3, least_share=0.02)
+    return seed_guide(seeds, salient, share=nearest_seed, min_seed_pixels=3, min_fraction=0.02)
 
 
 @settings(max_examples=40, deadline=None, derandomize=True)
@@ -445,11 +445,11 @@ def test_classes_have_no_order(seed, order):
 
 
 @settings(max_examples=40, deadline=None, derandomize=True)
-@given(seed=st.integers(0, 100_000), least_share=st.sampled_from([0, 0.03, 0.2]))
-def test_components_are_those_of_flood_filling(seed, least_share):
+@given(seed=st.integers(0, 100_000), min_fraction=st.sampled_from([0, 0.03, 0.2]))
+def test_components_are_those_of_flood_filling(seed, min_fraction):
     _, salient = random_maps(seed)
-    components = salient_components(salient, least_share=least_share)
-    regions = [r for r in flood(salient) if len(r) / salient.size >= least_share]
+    components = salient_components(salient, min_fraction=min_fraction)
+    regions = [r for r in flood(salient) if len(r) / salient.size >= min_fraction]
     found = [{tuple(p) for p in np.argwhere(components == i + 1)} for i in range(len(regions))]
     assert sorted(map(sorted, found)) == sorted(map(sorted, regions))
     assert components.max() == len(regions)
@@ -476,16 +476,16 @@ def test_inputs_are_left_as_they_are():
         (
             np.zeros((3, 4), np.uint8),
             np.zeros((3, 4), bool),
-            {"least_share": 1.5},
+            {"min_fraction": 1.5},
             ConfigError,
-            "least_share is 1.5",
+            "min_fraction is 1.5",
         ),
         (
             np.zeros((3, 4), np.uint8),
             np.zeros((3, 4), bool),
-            {"least_seed_pixels": -1},
+            {"min_seed_pixels": -1},
             ConfigError,
-            "least_seed_pixels is -1",
+            "min_seed_pixels is -1",
         ),
     ],
 )
@@ -584,7 +584,7 @@ def test_oracle_guide_ignores_what_nobody_annotated():
         ........  ?bb?cc?.  ?aa????.
         .......b  ????????  ????????
     """)
-    guide = oracle_guide(seeds, truth, share=nobody, least_seed_pixels=1, least_share=0)
+    guide = oracle_guide(seeds, truth, share=nobody, min_seed_pixels=1, min_fraction=0)
     np.testing.assert_array_equal(guide, expected)
 
 

@@ -132,8 +132,8 @@ def test_wrong_arguments_are_named():
         localization_cues(score_map, background[1:], tags)
     with pytest.raises(ShapeError, match="background is uint8"):
         localization_cues(score_map, background.astype(np.uint8), tags)
-    with pytest.raises(ShapeError, match="score_map"):
-        localization_cues(score_map.astype(np.float64), background, tags)
+    with pytest.raises(ShapeError, match="score_map is a int64"):
+        localization_cues(score_map.astype(np.int64), background, tags)
 
 
 class TestLocalizationCues(FuserContract):

@@ -217,7 +217,7 @@ def test_region_takes_the_label_of_half_its_pixels():
     superpixels, _ = strip(4, 4, 4, 1)
     labels = np.array([[1, 1, 2, 0, 3, 2, 2, 2, 1, 0, 2, 2, 254]], np.uint8)
     assert region_labels(labels, superpixels).tolist() == [1, 2, 2, 254]
-    assert region_labels(labels, superpixels, least_share=0.6).tolist() == [255, 2, 255, 254]
+    assert region_labels(labels, superpixels, min_fraction=0.6).tolist() == [255, 2, 255, 254]
 
 
 def test_of_two_halves_the_lower_label_counts():
@@ -235,21 +235,21 @@ def test_ignored_pixels_count_against_a_label():
 def test_share_is_of_the_pixels_exactly():
     superpixels, _ = strip(100)
     labels = np.array([[3] * 7 + [255] * 93], np.uint8)
-    assert region_labels(labels, superpixels, least_share=0.07).tolist() == [3]
-    assert region_labels(labels, superpixels, least_share=0.0701).tolist() == [255]
+    assert region_labels(labels, superpixels, min_fraction=0.07).tolist() == [3]
+    assert region_labels(labels, superpixels, min_fraction=0.0701).tolist() == [255]
 
 
 @settings(max_examples=60, deadline=None, derandomize=True)
-@given(seed=st.integers(0, 100_000), least_share=st.sampled_from([0.1, 0.5, 1.0]))
-def test_labels_equal_the_loop(seed, least_share):
+@given(seed=st.integers(0, 100_000), min_fraction=st.sampled_from([0.1, 0.5, 1.0]))
+def test_labels_equal_the_loop(seed, min_fraction):
     superpixels, _, _, _, rng = random_photo(seed)
     masks = rng.choice(np.array([0, 1, 2, 254, 255], np.uint8), superpixels.shape)
     expected = []
     for i in range(superpixels.max() + 1):
         inside = masks[superpixels == i].tolist()
         most = max(range(255), key=inside.count)  # the first of equals
-        expected.append(most if inside.count(most) >= least_share * len(inside) else 255)
-    found = region_labels(masks, superpixels, least_share=least_share)
+        expected.append(most if inside.count(most) >= min_fraction * len(inside) else 255)
+    found = region_labels(masks, superpixels, min_fraction=min_fraction)
     assert found.tolist() == expected
     assert found.dtype == np.uint8
 
@@ -335,7 +335,7 @@ def test_ids_are_0_to_n(superpixels, message):
         ({"score_map": MAPS[:1]}, "1 score maps for 2 tags"),
         ({"score_map": MAPS[:, :, :2]}, r"\(1, 2, 2\)"),
         ({"score_map": MAPS * np.float32(np.nan)}, "NaN"),
-        ({"score_map": MAPS.astype(float)}, "float64"),
+        ({"score_map": MAPS.astype(int)}, "score_map is a int64"),
         ({"neighbours": PAIRS.T}, r"neighbours is int64 \(2, 3\)"),
         ({"neighbours": PAIRS / 2}, "neighbours is float64"),
         ({"neighbours": PAIRS.tolist()}, "neighbours is list"),
@@ -371,8 +371,8 @@ def test_other_functions_refuse_what_does_not_fit():
     with pytest.raises(ShapeError, match="int64"):
         region_labels(labels.astype(int), IDS)
     for share in (0, 1.5, np.nan):
-        with pytest.raises(ConfigError, match=f"least_share is {share}"):
-            region_labels(labels, IDS, least_share=share)
+        with pytest.raises(ConfigError, match=f"min_fraction is {share}"):
+            region_labels(labels, IDS, min_fraction=share)
     with pytest.raises(ShapeError, match=r"probs has shape \(3, 2\), tags \(2,\)"):
         object_regions(np.zeros((3, 2), np.float32), TAGS)
     with pytest.raises(ShapeError, match="NaN"):

@@ -137,7 +137,7 @@ def test_the_class_of_a_component_is_the_one_that_its_pixels_speak_for() -> None
     image = np.full((30, 40, 3), 128, np.uint8)
     image[5:15, 5:15], image[15:25, 22:32] = (255, 0, 0), (0, 0, 255)
     salient = (image != 128).any(2)
-    parts = salient_components(salient, least_share=0.01)
+    parts = salient_components(salient, min_fraction=0.01)
     changes = score_changes(Red(), image, parts, fill=(128, 128, 128), execution=EXECUTION)
     guide = component_guide(parts, changes, np.array([True, True]))
     assert set(guide[5:15, 5:15].ravel()) == {1}

@@ -1,4 +1,4 @@
-"""Accuracy near the boundaries of objects, in bands of rising width: trimap accuracy."""
+"""Trimap accuracy measures masks near the boundaries of objects, in bands of rising width."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Distances = npt.NDArray[np.float32]
 
 
 class TrimapAccuracy:
-    """Share of right pixels within each width of a true label boundary, exact in int64.
+    """Measures the accuracy within each width of a true label boundary, from exact counts.
 
     Kohli et al. 2009 (robust higher order potentials) and Saleh et al. 2017, 4.4.1 and Fig. 10:
     "pixel classification accuracy as a function of the bandwidth around the object boundaries".
@@ -38,6 +38,19 @@ class TrimapAccuracy:
 
     Raises:
         ConfigError: the widths are not that.
+
+    Examples:
+        The boundary is predicted a pixel too far to the right.
+
+        >>> import numpy as np
+        >>> from tagseg.evaluate import TrimapAccuracy
+        >>> truth = np.array([[0, 0, 0, 1, 1, 1]], np.uint8)
+        >>> trimap = TrimapAccuracy([1, 2, 3])
+        >>> trimap.update(np.array([[0, 0, 0, 0, 1, 1]], np.uint8), truth)
+        >>> trimap.pixels.tolist()
+        [2, 4, 6]
+        >>> trimap.accuracy().round(2).tolist()
+        [0.5, 0.75, 0.83]
     """
 
     def __init__(self, widths: Sequence[int]) -> None:
@@ -53,16 +66,24 @@ class TrimapAccuracy:
 
     @property
     def pixels(self) -> Counts:
-        """Pixels counted within each width, int64 (number of widths,)."""
+        """The number of pixels counted within each width, int64 (number of widths,)."""
         return self._pixels.cumsum()
 
     @property
     def right(self) -> Counts:
-        """Those of them whose prediction is right."""
+        """The number of those whose prediction is right, int64 (number of widths,)."""
         return self._right.cumsum()
 
     def update(self, prediction: Labels, truth: Labels) -> None:
-        """Count one photo: both uint8 (H, W); ShapeError if they do not fit."""
+        """Count one photo.
+
+        Args:
+            prediction: uint8 (H, W).
+            truth: uint8 (H, W).
+
+        Raises:
+            ShapeError: the two are not such arrays of one shape.
+        """
         check_labels(prediction, MAX_CLASSES, "prediction")
         check_labels(truth, MAX_CLASSES, "truth")
         if prediction.shape != truth.shape:
@@ -95,12 +116,12 @@ class TrimapAccuracy:
         return total
 
     def accuracy(self) -> npt.NDArray[np.float64]:
-        """Share of right pixels within each width, float64; NaN where there are none."""
+        """Return the fraction of right pixels within each width, float64; NaN without pixels."""
         pixels, right = self.pixels, self.right
         return np.divide(right, pixels, out=np.full(pixels.shape, np.nan), where=pixels > 0)
 
     def to_dict(self) -> dict[str, Any]:
-        """Widths, counts and accuracies as JSON-able lists; None where there are no pixels."""
+        """Return widths, counts and accuracies as JSON-able lists; None where no pixels are."""
         return {
             "widths": [int(width) for width in self.widths],
             "pixels": self.pixels.tolist(),
@@ -110,7 +131,7 @@ class TrimapAccuracy:
 
 
 def _without_ignored(truth: Labels) -> Labels:
-    """The labels with each 255 replaced by the nearest other label; as they are if all are 255."""
+    """Replace each 255 by the nearest other label, if there is one."""
     ignored = truth == IGNORE
     labels = np.unique(truth[~ignored])
     if not ignored.any() or not len(labels):
@@ -124,7 +145,7 @@ def _without_ignored(truth: Labels) -> Labels:
 
 
 def _boundary(labels: Labels) -> npt.NDArray[np.bool_]:
-    """Pixels with another label above, below, left or right."""
+    """Mark the pixels with another label above, below, left or right."""
     boundary = np.zeros(labels.shape, np.bool_)
     across, down = labels[:, 1:] != labels[:, :-1], labels[1:] != labels[:-1]
     boundary[:, 1:] |= across
@@ -135,6 +156,6 @@ def _boundary(labels: Labels) -> npt.NDArray[np.bool_]:
 
 
 def _distance_to(pixels: npt.NDArray[np.bool_]) -> Distances:
-    """Euclidean distance of every pixel to the nearest of ``pixels``, of which there are some."""
+    """Compute every pixel's Euclidean distance to the nearest of ``pixels`` (at least one)."""
     elsewhere = np.asarray(~pixels, np.uint8)
     return np.asarray(cv2.distanceTransform(elsewhere, cv2.DIST_L2, cv2.DIST_MASK_PRECISE))

@@ -1,4 +1,4 @@
-"""Confusion counts of predicted labels against ground truth, and the scores made from them."""
+"""A confusion matrix counts predicted labels against ground truth and makes scores of that."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _NEXT = np.uint8(1)  # labels count from 255, which wraps to 0
 
 
 class ConfusionMatrix:
-    """Pixel counts, rows ground truth, columns prediction, exact in int64.
+    """Counts pixels by their true label (rows) and their predicted one (columns), in int64.
 
     Pixels whose ground truth is 255 do not count. A prediction of 255 elsewhere is a wrong answer
     for the pixel's true class: it goes to one more column, the last, ``unlabelled``.
@@ -33,6 +33,24 @@ class ConfusionMatrix:
 
     Attributes:
         counts: int64 (L, L + 1); column L holds the unlabelled pixels.
+
+    Raises:
+        ShapeError: ``n_labels`` is out of range.
+
+    Examples:
+        The last pixel has no ground truth and does not count.
+
+        >>> import numpy as np
+        >>> from tagseg.evaluate import ConfusionMatrix
+        >>> confusion = ConfusionMatrix(2)
+        >>> prediction = np.array([[0, 0, 1, 1, 255, 1]], np.uint8)
+        >>> confusion.update(prediction, np.array([[0, 0, 0, 1, 1, 255]], np.uint8))
+        >>> confusion.matrix.tolist(), confusion.unlabelled.tolist()
+        ([[2, 1], [0, 1]], [0, 1])
+        >>> confusion.iou().round(3).tolist()
+        [0.667, 0.333]
+        >>> confusion.mean_iou(), confusion.pixel_accuracy()
+        (0.5, 0.6)
     """
 
     def __init__(self, n_labels: int) -> None:
@@ -50,11 +68,19 @@ class ConfusionMatrix:
 
     @property
     def unlabelled(self) -> npt.NDArray[np.int64]:
-        """Pixels of each true label that were predicted as 255, (L,)."""
+        """The pixels of each true label that were predicted as 255, (L,)."""
         return self.counts[:, -1]
 
     def update(self, prediction: Labels, truth: Labels) -> None:
-        """Count one photo: both uint8 (H, W); ShapeError if they do not fit."""
+        """Count one photo.
+
+        Args:
+            prediction: uint8 (H, W), labels 0..L-1 or 255.
+            truth: uint8 (H, W), labels 0..L-1 or 255.
+
+        Raises:
+            ShapeError: the two are not such arrays of one shape; nothing is counted then.
+        """
         for name, labels in (("prediction", prediction), ("truth", truth)):
             _check_array(name, labels)
         if prediction.shape != truth.shape:
@@ -84,29 +110,29 @@ class ConfusionMatrix:
         return total
 
     def iou(self) -> Scores:
-        """Intersection over union per label, float64 (L,); NaN where it is in neither side."""
+        """Return each label's intersection over union, float64 (L,); NaN if it is in neither."""
         union = self.counts.sum(axis=1) + self.matrix.sum(axis=0) - self.matrix.diagonal()
         return _ratio(self.matrix.diagonal(), union)
 
     def mean_iou(self) -> float:
-        """Mean IoU over the labels that occur in ground truth or prediction; NaN if none does."""
+        """Average the IoU over the labels in ground truth or prediction; NaN if none is."""
         return _mean(self.iou())
 
     def class_accuracy(self) -> Scores:
-        """Share of each true label's pixels that are right, float64 (L,); NaN without pixels."""
+        """Return the fraction of each true label's pixels that are right, float64 (L,), or NaN."""
         return _ratio(self.matrix.diagonal(), self.counts.sum(axis=1))
 
     def pixel_accuracy(self) -> float:
-        """Share of all counted pixels that are right; NaN if none was counted."""
+        """Return the fraction of all counted pixels that are right; NaN if none was counted."""
         return float(_ratio(self.matrix.trace(), self.counts.sum()))
 
     def to_dict(self) -> dict[str, Any]:
-        """Counts as JSON-able lists."""
+        """Return the counts as JSON-able lists."""
         return {"matrix": self.matrix.tolist(), "unlabelled": self.unlabelled.tolist()}
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> ConfusionMatrix:
-        """Inverse of :meth:`to_dict`; ShapeError if the counts do not fit together."""
+        """Invert :meth:`to_dict`; raises ShapeError if the counts do not fit together."""
         try:
             matrix = np.asarray(data["matrix"], dtype=np.int64)
             unlabelled = np.asarray(data["unlabelled"], dtype=np.int64)
@@ -181,7 +207,7 @@ def _check_array(name: str, labels: Any) -> None:
 
 
 def _ratio(part: Any, whole: Any) -> Any:
-    """``part / whole`` in float64, NaN where the whole is 0."""
+    """Divide part by whole in float64; NaN where the whole is 0."""
     part, whole = np.asarray(part, np.float64), np.asarray(whole, np.float64)
     return np.divide(part, whole, out=np.full(whole.shape, np.nan), where=whole > 0)
 

@@ -1,4 +1,4 @@
-"""Foreground masks against ground truth: IoU of each photo's foreground, by the photo's class."""
+"""Foreground masks are scored by the IoU of each photo's foreground, by the photo's class."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _ANY_CLASS[[BACKGROUND, IGNORE]] = BACKGROUND, IGNORE
 
 @dataclass(frozen=True)
 class ForegroundScores:
-    """How well masks find the objects of photos, whatever their classes (Jing et al., Table IV).
+    """Tells how well masks find the objects of photos (Jing et al. 2018, Table IV).
 
     Attributes:
         classes: the C foreground classes in label order.
@@ -30,6 +30,19 @@ class ForegroundScores:
         members: bool (N, C), which classes each photo counts for, in the order of ``photos``.
         confusion: pixel counts of background and foreground over all compared photos, those
             without objects too.
+
+    Examples:
+        Two photos show cats and one a dog, which was found by half.
+
+        >>> import numpy as np
+        >>> from tagseg.evaluate import ConfusionMatrix, ForegroundScores
+        >>> members = np.array([[True, False], [True, False], [False, True]])
+        >>> photos = {"a": 0.8, "b": 0.6, "c": 0.5}
+        >>> scores = ForegroundScores(("cat", "dog"), photos, members, ConfusionMatrix(2))
+        >>> scores.counts().tolist(), scores.iou().round(2).tolist()
+        ([2, 1], [0.7, 0.5])
+        >>> round(scores.average(), 2)
+        0.6
     """
 
     classes: tuple[str, ...]
@@ -38,11 +51,11 @@ class ForegroundScores:
     confusion: ConfusionMatrix
 
     def counts(self) -> npt.NDArray[np.int64]:
-        """Number of photos that count for each class, int64 (C,)."""
+        """Return the number of photos that count for each class, int64 (C,)."""
         return self.members.sum(axis=0, dtype=np.int64)
 
     def iou(self) -> npt.NDArray[np.float64]:
-        """Mean IoU over the photos of each class, float64 (C,); NaN for a class without photos."""
+        """Average the IoU over the photos of each class, float64 (C,); NaN if it has none."""
         values = np.fromiter(self.photos.values(), np.float64, len(self.photos))
         return np.array(
             [values[chosen].mean() if chosen.any() else np.nan for chosen in self.members.T],
@@ -50,7 +63,7 @@ class ForegroundScores:
         )
 
     def average(self) -> float:
-        """Mean of :meth:`iou` over the classes that have photos; NaN if none has."""
+        """Average :meth:`iou` over the classes that have photos; NaN if none has."""
         values = self.iou()
         known = values[~np.isnan(values)]
         return float(known.mean()) if known.size else float("nan")
@@ -58,7 +71,7 @@ class ForegroundScores:
 
 def foreground_scores(
     masks: Mapping[str, Labels],
-    ground_truth: GroundTruth,
+    ground_truth: GroundTruth | Mapping[str, Labels],
     tags: Mapping[str, Tags],
     classes: Sequence[str],
     *,
@@ -78,7 +91,7 @@ def foreground_scores(
 
     Args:
         masks: labels uint8 (H, W) by name; foreground is all that is neither 0 nor 255.
-        ground_truth: where the true labels come from.
+        ground_truth: the true labels, uint8 (H, W) by name, or where they come from.
         tags: bool (C,) by name, for the photos whose tags are known. A photo counts for each of
             its tags; one that is not here, for each of the classes in its ground truth.
         classes: the C foreground classes in label order, without background.
@@ -87,7 +100,21 @@ def foreground_scores(
     Raises:
         MaskError: a photo has no mask, no photo has ground truth, or a mask does not fit.
         ShapeError: tags are not bool (C,).
+
+    Examples:
+        >>> import numpy as np
+        >>> from tagseg.evaluate import foreground_scores
+        >>> truth = {"a": np.array([[0, 2, 2, 255]], np.uint8)}
+        >>> masks = {"a": np.array([[0, 0, 1, 1]], np.uint8)}
+        >>> tags = {"a": np.array([False, True])}
+        >>> scores = foreground_scores(masks, truth, tags, ["cat", "dog"])
+        >>> scores.photos["a"]
+        0.5
+        >>> scores.iou().tolist()
+        [nan, 0.5]
     """
+    if isinstance(ground_truth, Mapping):
+        ground_truth = GroundTruth(ground_truth, classes)
     if tuple(classes) != ground_truth.classes:
         raise MaskError(
             "the classes are not those of the ground truth, in its order",

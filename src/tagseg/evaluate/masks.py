@@ -1,4 +1,4 @@
-"""Predicted masks against ground truth: per-class scores of a set, and each photo's score."""
+"""Predicted masks are scored against ground truth, as a set by class and photo by photo."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ __all__ = ["MaskScores", "evaluate_masks"]
 
 @dataclass(frozen=True)
 class MaskScores:
-    """Scores of a set of predicted masks.
+    """Tells how well a set of predicted masks agrees with ground truth.
 
     Attributes:
         classes: the C foreground classes in label order.
@@ -29,6 +29,18 @@ class MaskScores:
             NaN where its ground truth is 255 throughout.
         missing: photos with ground truth and no prediction.
         extra: predictions without ground truth.
+
+    Examples:
+        >>> import numpy as np
+        >>> from tagseg.evaluate import ConfusionMatrix, MaskScores
+        >>> confusion = ConfusionMatrix(2)
+        >>> truth, prediction = np.array([[[0, 0, 1, 1]], [[0, 0, 0, 1]]], np.uint8)
+        >>> confusion.update(prediction, truth)
+        >>> scores = MaskScores(("cat",), confusion, {"a": confusion.mean_iou()})
+        >>> round(scores.miou, 3)
+        0.583
+        >>> [(row["class"], round(row["iou"], 3)) for row in scores.table()]
+        [('background', 0.667), ('cat', 0.5)]
     """
 
     classes: tuple[str, ...]
@@ -39,11 +51,11 @@ class MaskScores:
 
     @property
     def miou(self) -> float:
-        """Mean IoU of the set, from the pixels of all photos together."""
+        """The mean IoU of the set, from the pixels of all photos together."""
         return self.confusion.mean_iou()
 
     def table(self) -> list[dict[str, Any]]:
-        """One row per label: its class name, ``iou``, ``accuracy`` and pixel counts.
+        """Make a row per label: its class name, ``iou``, ``accuracy`` and pixel counts.
 
         ``iou`` and ``accuracy`` are None where they are not defined.
         """
@@ -69,7 +81,7 @@ class MaskScores:
         ]
 
     def to_dict(self) -> dict[str, Any]:
-        """Everything as JSON-able values; scores that are not defined are None."""
+        """Return everything as JSON-able values; scores that are not defined are None."""
         return {
             "miou": _number(self.miou),
             "pixel_accuracy": _number(self.confusion.pixel_accuracy()),
@@ -84,7 +96,7 @@ class MaskScores:
         }
 
     def examples(self, count: int) -> dict[str, list[str]]:
-        """Up to ``count`` names of the best, median and worst photos; no photo is listed twice."""
+        """List up to ``count`` names of the best, median and worst photos, none of them twice."""
         scored = [(score, name) for name, score in self.photos.items() if not np.isnan(score)]
         ranked = [name for _, name in sorted(scored, key=lambda pair: (-pair[0], pair[1]))]
         count = min(count, max(len(ranked) // 3, 1))
@@ -97,7 +109,7 @@ class MaskScores:
 
 def evaluate_masks(
     predictions: Path | Mapping[str, Labels],
-    ground_truth: GroundTruth,
+    ground_truth: GroundTruth | Mapping[str, Labels],
     classes: Sequence[str],
     *,
     names: Collection[str] | None = None,
@@ -107,7 +119,7 @@ def evaluate_masks(
 
     Args:
         predictions: a folder of masks named after the photos, or labels uint8 (H, W) by name.
-        ground_truth: where the true labels come from.
+        ground_truth: the true labels, uint8 (H, W) by name, or where they come from.
         classes: the C foreground classes in label order, without background.
         names: the photos of the split; of these, those with ground truth are compared.
         allow_missing: leave photos without a prediction out of the scores instead of stopping.
@@ -115,7 +127,22 @@ def evaluate_masks(
     Raises:
         MaskError: a photo has no prediction, no photo is left to compare, or a mask does not fit.
         DataError: the folder does not exist, or two of its masks have the same name.
+
+    Examples:
+        >>> import numpy as np
+        >>> from tagseg.evaluate import evaluate_masks
+        >>> truth = {"a": np.array([[0, 0, 1, 1]], np.uint8), "b": np.array([[0, 2]], np.uint8)}
+        >>> masks = {"a": np.array([[0, 0, 1, 1]], np.uint8), "b": np.array([[0, 1]], np.uint8)}
+        >>> scores = evaluate_masks(masks, truth, ["cat", "dog"])
+        >>> scores.confusion.iou().round(3).tolist()
+        [1.0, 0.667, 0.0]
+        >>> round(scores.miou, 3)
+        0.556
+        >>> scores.photos["a"]
+        1.0
     """
+    if isinstance(ground_truth, Mapping):
+        ground_truth = GroundTruth(ground_truth, classes)
     if tuple(classes) != ground_truth.classes:
         raise MaskError(
             "the classes are not those of the ground truth, in its order",
@@ -138,7 +165,7 @@ def evaluate_masks(
 
 
 class _MaskFolder(Mapping[str, Labels]):
-    """A folder's masks by name, each read when it is asked for."""
+    """The masks of a folder by name, each read when it is asked for."""
 
     def __init__(self, folder: Path) -> None:
         self._paths = find_masks(folder)

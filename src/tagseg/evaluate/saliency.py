@@ -1,4 +1,4 @@
-"""How well saliency maps find the objects of photos, whatever their classes."""
+"""Saliency maps are scored by how well they find the objects of photos, whatever their classes."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tagseg.errors import ShapeError
-from tagseg.maps import BACKGROUND, IGNORE, MAX_CLASSES, Labels, SaliencyMap, check_labels
+from tagseg.maps import BACKGROUND, IGNORE, MAX_CLASSES, Labels, as_float32, check_labels
 
 __all__ = ["SaliencyScores"]
 
@@ -20,7 +20,7 @@ _GOOD_IOU = 0.6  # Oh et al. 2017, section 5.1
 
 
 class SaliencyScores:
-    """Scores of saliency maps against ground truth, averaged over photos.
+    """Scores saliency maps against ground truth and averages the scores over photos.
 
     The object pixels are those of any foreground class; pixels whose ground truth is 255 do not
     count. The measures, each of one photo and then averaged:
@@ -33,6 +33,15 @@ class SaliencyScores:
 
     Photos without object pixels have neither recall nor objects to meet: they count for the error
     alone, and photos that are all ignored not at all.
+
+    Examples:
+        >>> import numpy as np
+        >>> from tagseg.evaluate import SaliencyScores
+        >>> scores = SaliencyScores()
+        >>> scores.update(np.array([[0.0, 0.6, 0.8, 1.0]]), np.array([[0, 0, 1, 1]], np.uint8))
+        >>> summary = scores.summary()
+        >>> [(name, round(summary[name], 3)) for name in ("mae", "max_f", "mean_iou")]
+        [('mae', 0.2), ('max_f', 1.0), ('mean_iou', 0.667)]
     """
 
     def __init__(self) -> None:
@@ -46,17 +55,18 @@ class SaliencyScores:
         """The 256 thresholds, rising, float64 (256,)."""
         return np.arange(_LEVELS) / (_LEVELS - 1)
 
-    def update(self, saliency_map: SaliencyMap, truth: Labels) -> None:
+    def update(self, saliency_map: npt.NDArray[np.floating], truth: Labels) -> None:
         """Count one photo.
 
         Args:
-            saliency_map: float32 (H, W) in [0, 1].
+            saliency_map: float (H, W) in [0, 1], read as float32.
             truth: uint8 (H, W), labels 0 background, 255 ignored, any other an object.
 
         Raises:
             ShapeError: the two are not such arrays of one shape; nothing is counted then.
         """
         check_labels(truth, MAX_CLASSES, "truth")
+        saliency_map = as_float32(saliency_map)
         _check_saliency(saliency_map, truth.shape)
         known = truth != IGNORE
         if not known.any():
@@ -71,17 +81,18 @@ class SaliencyScores:
         self._ious.append(float((salient & objects).sum() / (salient | objects).sum()))
 
     def precision(self) -> Values:
-        """Mean precision at each threshold, float64 (256,); NaN without photos with objects."""
+        """Return the mean precision at each threshold, float64 (256,); NaN without objects."""
         return self._mean(self._precision)
 
     def recall(self) -> Values:
-        """Mean recall at each threshold, float64 (256,); NaN without photos with objects."""
+        """Return the mean recall at each threshold, float64 (256,); NaN without objects."""
         return self._mean(self._recall)
 
     def f_measure(self) -> Values:
-        """(1 + b) P R / (b P + R) of the mean precision and recall, b = 0.3, float64 (256,).
+        """Compute the F-measure of the mean precision and recall, float64 (256,).
 
-        0 where both are 0. Achanta et al. 2009, "Frequency-tuned salient region detection".
+        Achanta et al. 2009, "Frequency-tuned salient region detection": (1 + b) P R / (b P + R)
+        with b = 0.3; 0 where both are 0.
         """
         precision, recall = self.precision(), self.recall()
         weighted = _BETA2 * precision + recall
@@ -89,7 +100,7 @@ class SaliencyScores:
         return np.divide(above, weighted, out=above.copy(), where=weighted != 0)
 
     def summary(self) -> dict[str, float]:
-        """The scores by name; NaN where no photo has them.
+        """Return the scores by name; NaN where no photo has them.
 
         ``photos`` and ``photos_with_objects`` are counts, ``mae`` the mean absolute error,
         ``max_f`` and ``mean_f`` of the F-measure over thresholds, ``mean_iou`` of the maps cut at
@@ -121,7 +132,7 @@ class SaliencyScores:
 
 
 def _at_least(histogram: npt.NDArray[np.integer]) -> npt.NDArray[np.integer]:
-    """Pixels that reach each level, from those whose highest level it is."""
+    """Count the pixels that reach each level, from those whose highest level it is."""
     return histogram[::-1].cumsum()[::-1]
 
 
@@ -132,7 +143,7 @@ def _mean_of(values: Any) -> float:
 def _check_saliency(saliency_map: Any, shape: tuple[int, ...]) -> None:
     if not isinstance(saliency_map, np.ndarray) or saliency_map.dtype != np.float32:
         kind = getattr(saliency_map, "dtype", type(saliency_map).__name__)
-        raise ShapeError(f"saliency_map is of type {kind}", do="give a float32 array (H, W)")
+        raise ShapeError(f"saliency_map is of type {kind}", do="give a float array (H, W)")
     if saliency_map.shape != shape:
         raise ShapeError(
             f"saliency_map has shape {saliency_map.shape}, ground truth {shape}",

@@ -1,6 +1,6 @@
-"""How well score maps find their classes: precision and recall over thresholds, and their mP.
+"""Score maps are scored by precision and recall of their classes over thresholds, and their mP.
 
-The measures of Oh et al. 2017 (guided segmentation), section 4.2, figure 3 and table 1.
+These are the measures of Oh et al. 2017 (guided segmentation), section 4.2, figure 3 and table 1.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from tagseg.maps import (
     SaliencyMap,
     ScoreMap,
     Tags,
+    as_float32,
     check_labels,
     check_maps,
 )
@@ -41,16 +42,25 @@ _IGNORE = np.uint8(IGNORE)
 
 
 class PrecisionRecall(NamedTuple):
-    """A curve over rising thresholds: ``precision`` and ``recall``, float64 (T,), NaN if undefined.
+    """A curve of precision and recall over rising thresholds.
 
-    Precision is undefined where nothing is predicted, recall where nothing is true.
+    Attributes:
+        precision: float64 (T,); NaN where nothing is predicted.
+        recall: float64 (T,); NaN where nothing is true.
+
+    Examples:
+        >>> import numpy as np
+        >>> from tagseg.evaluate import PrecisionRecall
+        >>> curve = PrecisionRecall(np.array([0.4, 0.6, 1.0]), np.array([0.9, 0.5, 0.1]))
+        >>> [round(curve.precision_at(recall), 2) for recall in (0.05, 0.3, 0.5, 0.95)]
+        [1.0, 0.8, 0.6, nan]
     """
 
     precision: Values
     recall: Values
 
     def precision_at(self, recall: float) -> float:
-        """Precision at a recall in 0..1, linear between the curve's points.
+        """Return the precision at a recall in 0..1, linear between the curve's points.
 
         Of several thresholds with the same recall the best precision counts. Below the curve's
         least recall its precision there holds: dropping seeds at random loses recall alone.
@@ -66,7 +76,7 @@ class PrecisionRecall(NamedTuple):
 
 
 class SeedCurves:
-    """Precision and recall of seeds at all thresholds in one pass, from exact int64 counts.
+    """Counts seeds at all thresholds in one pass, and makes precision and recall of that.
 
     Oh et al. 4.2: a pixel whose foreground scores are all below tau is background, and any other
     pixel is the class with the highest score. Of equal scores the lowest class wins. The thresholds
@@ -82,6 +92,23 @@ class SeedCurves:
         counts: int64 (3, C, 1001), the pixels by what they are in truth (the winning class,
             background, another class), their winning class, and the thresholds that they reach.
         truth_pixels: int64 (C + 1,), the pixels of each true label.
+
+    Raises:
+        ShapeError: ``n_classes`` is out of range.
+
+    Examples:
+        From 0.5 up, the wrong pixel of the only class is no longer a seed.
+
+        >>> import numpy as np
+        >>> from tagseg.evaluate import SeedCurves
+        >>> curves = SeedCurves(1)
+        >>> curves.update(np.array([[[0.0, 0.4, 0.7, 1.0]]]), np.array([[0, 0, 1, 1]], np.uint8))
+        >>> [round(curves.miou(threshold), 3) for threshold in (0.3, 0.5, 0.9)]
+        [0.583, 1.0, 0.583]
+        >>> curves.foreground().precision[[299, 499]].round(3).tolist()
+        [0.667, 1.0]
+        >>> curves.mean_precision()
+        1.0
     """
 
     def __init__(self, n_classes: int) -> None:
@@ -96,17 +123,18 @@ class SeedCurves:
         """The T = 1000 thresholds, rising, float64 (T,)."""
         return np.arange(1, _STEPS + 1) / _STEPS
 
-    def update(self, score_map: ScoreMap, truth: Labels) -> None:
+    def update(self, score_map: npt.NDArray[np.floating], truth: Labels) -> None:
         """Count one photo.
 
         Args:
-            score_map: float32 (C, H, W) in [0, 1].
+            score_map: float (C, H, W) in [0, 1], read as float32.
             truth: uint8 (H, W), labels 0..C or 255.
 
         Raises:
             ShapeError: the two do not fit the classes or each other; nothing is counted then.
         """
         check_labels(truth, self.n_classes, "truth")
+        score_map = as_float32(score_map)
         if not isinstance(score_map, np.ndarray) or score_map.dtype != np.float32:
             check_maps(score_map, truth.shape, "score_map")  # says what it is instead
         if score_map.shape != (self.n_classes, *truth.shape):
@@ -138,17 +166,17 @@ class SeedCurves:
         return total
 
     def per_label(self) -> PrecisionRecall:
-        """Precision and recall of each label, background first, float64 (C + 1, T) each."""
+        """Return each label's precision and recall, background first, float64 (C + 1, T) each."""
         predicted, hits = self._predicted_and_hits()
         return PrecisionRecall(_ratio(hits, predicted), _ratio(hits, self.truth_pixels[:, None]))
 
     def background(self) -> PrecisionRecall:
-        """The background's curve; its recall rises with the threshold."""
+        """Return the background's curve; its recall rises with the threshold."""
         precision, recall = self.per_label()
         return PrecisionRecall(precision[BACKGROUND], recall[BACKGROUND])
 
     def foreground(self) -> PrecisionRecall:
-        """Mean precision and mean recall over the classes at each threshold.
+        """Average precision and recall over the classes at each threshold.
 
         Only classes that the ground truth has count. One without predicted pixels at a threshold
         makes no claim there that could be right or wrong: it is left out of the mean precision,
@@ -159,19 +187,19 @@ class SeedCurves:
         return PrecisionRecall(_mean_of_known(precision[present]), _mean_of_known(recall[present]))
 
     def foreground_precision(self) -> float:
-        """Foreground precision at 20 % recall, the first half of mP; NaN if that is not reached."""
+        """Return the foreground precision at 20 % recall, half of mP; NaN if it is not reached."""
         return self.foreground().precision_at(_FOREGROUND_RECALL)
 
     def background_precision(self) -> float:
-        """Background precision at 80 % recall, the other half of mP; NaN if that is not reached."""
+        """Return the background precision at 80 % recall, half of mP; NaN if it is not reached."""
         return self.background().precision_at(_BACKGROUND_RECALL)
 
     def mean_precision(self) -> float:
-        """Mean of foreground precision at 20 % and background precision at 80 % recall (mP)."""
+        """Average foreground precision at 20 % and background precision at 80 % recall (mP)."""
         return (self.foreground_precision() + self.background_precision()) / 2
 
     def miou(self, threshold: float) -> float:
-        """Mean IoU of the seeds over the labels in ground truth or prediction; NaN if none is.
+        """Average the seeds' IoU over the labels in ground truth or prediction; NaN if none is.
 
         Raises:
             ConfigError: the threshold is none of :attr:`thresholds`.
@@ -184,7 +212,7 @@ class SeedCurves:
         return float(self._mious()[step - 1])
 
     def oracle_miou(self) -> tuple[float, float]:
-        """The best (threshold, mean IoU), chosen with the ground truth: for analysis only."""
+        """Find the best (threshold, mean IoU) with the ground truth: for analysis only."""
         scores = self._mious()
         if np.isnan(scores).all():
             return float("nan"), float("nan")
@@ -192,7 +220,7 @@ class SeedCurves:
         return float(self.thresholds[best]), float(scores[best])
 
     def summary(self) -> dict[str, Any]:
-        """mP, its halves, and both curves as JSON-able values; None where not defined."""
+        """Return mP, its halves and both curves as JSON-able values; None where not defined."""
         curves = {"foreground": self.foreground(), "background": self.background()}
         return {
             "mean_precision": _number(self.mean_precision()),
@@ -207,7 +235,7 @@ class SeedCurves:
         }
 
     def to_dict(self) -> dict[str, Any]:
-        """Counts as JSON-able lists."""
+        """Return the counts as JSON-able lists."""
         return {
             **{kind: table.tolist() for kind, table in zip(_KINDS, self.counts, strict=True)},
             "truth_pixels": self.truth_pixels.tolist(),
@@ -215,7 +243,7 @@ class SeedCurves:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> SeedCurves:
-        """Inverse of :meth:`to_dict`; ShapeError if the counts do not fit together."""
+        """Invert :meth:`to_dict`; raises ShapeError if the counts do not fit together."""
         try:
             counts = np.stack([np.asarray(data[kind], np.int64) for kind in _KINDS])
             truth_pixels = np.asarray(data["truth_pixels"], np.int64)
@@ -231,7 +259,7 @@ class SeedCurves:
         return result
 
     def _predicted_and_hits(self) -> tuple[Counts, Counts]:
-        """Pixels predicted as each label, and those of them that are right, (C + 1, T) each."""
+        """Count the pixels predicted as each label and those that are right, (C + 1, T) each."""
         reached = self.counts[..., ::-1].cumsum(axis=-1)[..., ::-1][..., 1:]
         classes = reached.sum(axis=0)
         background = self.truth_pixels.sum() - classes.sum(axis=0)
@@ -250,6 +278,19 @@ class CentreMeanShape:
     shape is the mean of ground-truth foreground masks (any label over 0), each resized to 64 x 64
     by area; pixels of 255 are in no mean. As it reads ground truth it serves to judge other seeds,
     and never to train.
+
+    Examples:
+        Two masks of which the second one is larger.
+
+        >>> import numpy as np
+        >>> from tagseg.evaluate import CentreMeanShape
+        >>> shape = CentreMeanShape()
+        >>> shape.update(np.array([[0, 0, 3, 0]], np.uint8))
+        >>> shape.update(np.array([[0, 1, 1, 0]], np.uint8))
+        >>> shape.saliency_map((1, 4)).tolist()
+        [[0.0, 0.5, 1.0, 0.0]]
+        >>> shape.score_map(np.array([False, True]), (1, 4)).tolist()
+        [[[0.0, 0.0, 0.0, 0.0]], [[0.0, 0.5, 1.0, 0.0]]]
     """
 
     def __init__(self) -> None:
@@ -257,7 +298,7 @@ class CentreMeanShape:
         self._known = np.zeros((_GRID, _GRID))
 
     def update(self, truth: Labels) -> None:
-        """Add the mask of one photo, uint8 (H, W); ShapeError if it is something else."""
+        """Add the mask of one photo, uint8 (H, W); raises ShapeError if it is something else."""
         known = check_labels(truth, MAX_CLASSES, "truth") != IGNORE
         if 0 in truth.shape:
             raise ShapeError(f"truth has shape {truth.shape}", do="give a mask with pixels")
@@ -265,7 +306,7 @@ class CentreMeanShape:
         self._known += _to_grid(known)
 
     def mean_shape(self) -> Values:
-        """Share of the photos with an object there, float64 (64, 64); 0 where all have 255.
+        """Return the fraction of photos with an object there, float64 (64, 64); 0 if all have 255.
 
         Raises:
             MaskError: no photo was added.
@@ -277,13 +318,13 @@ class CentreMeanShape:
         )
 
     def saliency_map(self, shape: tuple[int, int]) -> SaliencyMap:
-        """The mean shape at a photo's (height, width), divided by its maximum, float32."""
+        """Return the mean shape at a photo's (height, width) over its maximum, float32 (H, W)."""
         shape_map = cv2.resize(self.mean_shape(), shape[::-1], interpolation=cv2.INTER_LINEAR)
         peak = shape_map.max()
         return (shape_map / (peak if peak > 0 else 1)).astype(np.float32)
 
     def score_map(self, tags: Tags, shape: tuple[int, int]) -> ScoreMap:
-        """The same map for every present class of tags (C,), zeros for the others: (C, H, W).
+        """Return that map for each present class of tags (C,), zeros for the others: (C, H, W).
 
         In a photo with several classes all scores are equal, so that the lowest one wins.
         """
@@ -314,7 +355,7 @@ def _count(scores, truth, reached_from, counts, truth_pixels):  # type: ignore[n
 
 @njit(nogil=True, cache=True, error_model="numpy")
 def _find_winners(scores, best, winner):  # type: ignore[no-untyped-def]
-    """The highest of scores (C, N) and its class, per pixel; False if one is not in 0..1."""
+    """Find each pixel's highest of scores (C, N) and its class; False if one is not in 0..1."""
     n_classes, size = scores.shape
     best[:size] = 0
     winner[:size] = 0
@@ -332,7 +373,7 @@ def _find_winners(scores, best, winner):  # type: ignore[no-untyped-def]
 
 @njit(nogil=True, cache=True, error_model="numpy")
 def _level(score, reached_from):  # type: ignore[no-untyped-def]
-    """Number of thresholds that the score reaches; the product is off by one at the most."""
+    """Count the thresholds that the score reaches; the product is off by one at the most."""
     level = int(score * np.float32(_STEPS))
     if reached_from[level] > score:
         return level - 1
@@ -342,7 +383,7 @@ def _level(score, reached_from):  # type: ignore[no-untyped-def]
 
 
 def _reached_from() -> npt.NDArray[np.float32]:
-    """The least score of each level: 0, the thresholds as float32, and a bound never reached."""
+    """List the lowest score of each level: 0, the thresholds, and a bound never reached."""
     return np.append(np.arange(_STEPS + 1) / _STEPS, np.inf).astype(np.float32)
 
 
@@ -367,13 +408,13 @@ def _to_grid(mask: npt.NDArray[np.bool_]) -> Values:
 
 
 def _ratio(part: Counts, whole: Counts) -> Values:
-    """``part / whole``, NaN where the whole is 0."""
+    """Divide part by whole; NaN where the whole is 0."""
     whole = np.broadcast_to(whole, part.shape)
     return np.divide(part, whole, out=np.full(part.shape, np.nan), where=whole > 0)
 
 
 def _mean_of_known(values: Values) -> Values:
-    """Mean over the first axis without NaN; NaN where nothing else is."""
+    """Average over the first axis without NaN; NaN where nothing else is."""
     known = ~np.isnan(values)
     total, number = np.where(known, values, 0).sum(axis=0), known.sum(axis=0)
     return np.divide(total, number, out=np.full(total.shape, np.nan), where=number > 0)

@@ -25,9 +25,8 @@ from tagseg.errors import ConfigError, ShapeError
 from tagseg.maps import (
     BACKGROUND,
     Labels,
-    SaliencyMap,
-    ScoreMap,
     Tags,
+    as_float32,
     check_maps,
     labels_of_tags,
 )
@@ -41,29 +40,59 @@ __all__ = [
 ]
 
 
+Floats = npt.NDArray[np.floating]
+Bool = npt.NDArray[np.bool_]
+
+
 class PresentMaps(NamedTuple):
-    """One map in [0, 1] per label that the photo may contain."""
+    """The maps of the labels that a photo may contain, and those labels.
 
-    maps: npt.NDArray[np.float32]  # (K, H, W)
-    labels: npt.NDArray[np.intp]  # (K,), background first
+    Attributes:
+        maps: float32 (K, H, W) in [0, 1], one map per label.
+        labels: int (K,), the label of each map, background first.
+
+    Examples:
+        >>> import numpy as np
+        >>> from tagseg.fuse import PresentMaps, labels_from_maps
+        >>> maps = np.array([[[0.9, 0.2]], [[0.1, 0.8]]], np.float32)
+        >>> present = PresentMaps(maps, np.array([0, 5]))
+        >>> labels_from_maps(*present).tolist()
+        [[0, 5]]
+    """
+
+    maps: npt.NDArray[np.float32]
+    labels: npt.NDArray[np.intp]
 
 
-def binary_maps(score_map: ScoreMap, threshold: float = 0.2) -> npt.NDArray[np.bool_]:
-    """B_c: where M_c is above ``threshold`` of its maximum (Saleh et al. 2017, section 3.1.2).
+def binary_maps(score_map: Floats, threshold: float = 0.2) -> Bool:
+    """Mark where each class's map is above a fraction of its maximum: B_c.
+
+    Saleh et al. 2017, section 3.1.2. Floats of any width are read as float32.
 
     Args:
-        score_map: (C, H, W).
+        score_map: float (C, H, W), M_c.
         threshold: fraction of each class's own maximum, 0.2 in the paper.
 
     Returns:
         bool (C, H, W); all False for a class without evidence.
+
+    Raises:
+        ShapeError: score_map is not a finite float (C, H, W).
+
+    Examples:
+        >>> import numpy as np
+        >>> from tagseg.fuse import binary_maps
+        >>> score_map = np.array([[[0.1, 0.3, 1.0]], [[0.0, 0.0, 0.0]]])
+        >>> binary_maps(score_map).tolist()
+        [[[False, True, True]], [[False, False, False]]]
     """
-    return score_map > threshold * score_map.max((1, 2), keepdims=True)
+    maps = as_float32(score_map)
+    return _above(check_maps(maps, np.shape(maps)[1:], "score_map"), threshold)
 
 
 def multiclass_maps(
-    score_map: ScoreMap,
-    foreground: SaliencyMap,
+    score_map: Floats,
+    foreground: Floats,
     tags: Tags,
     *,
     alpha: float = 0.5,
@@ -71,7 +100,7 @@ def multiclass_maps(
     normalise: bool = True,
     elsewhere: Literal["mean", "max"] = "mean",
 ) -> PresentMaps:
-    """P_c and P_0 of the labels in a photo, from where each class and where any object is.
+    """Combine where each class is with where any object is: P_0 and P_c of a photo's labels.
 
     Saleh et al. 2017, Eq. 2 to 5. ``alpha=0`` is the paper's "localization only" (Tables 5 and 6):
     P_c = M_c, P_0 = M_0.
@@ -85,9 +114,11 @@ def multiclass_maps(
     they must share a scale: with a peak of 1, no present class loses to the background everywhere.
     With ``normalise=False`` one can: a class whose evidence lies where P_f is low.
 
+    Floats of any width are read as float32.
+
     Args:
-        score_map: (C, H, W) in [0, 1], M_c.
-        foreground: (H, W) in [0, 1], P_f.
+        score_map: float (C, H, W) in [0, 1], M_c.
+        foreground: float (H, W) in [0, 1], P_f.
         tags: (C,) bool.
         alpha: weight of the foreground prior, 0 to 1.
         threshold: fraction of M_c's maximum for B_c.
@@ -103,9 +134,23 @@ def multiclass_maps(
     Raises:
         ConfigError: alpha is outside 0 to 1, or ``elsewhere`` is neither.
         ShapeError: shapes or types do not fit each other.
+
+    Examples:
+        Class 2 of two is in the photo. Its evidence and the foreground agree on the right.
+
+        >>> import numpy as np
+        >>> from tagseg.fuse import labels_from_maps, multiclass_maps
+        >>> score_map = np.array([[[0.0, 0.0, 0.0]], [[0.1, 0.5, 1.0]]])
+        >>> foreground = np.array([[0.0, 0.8, 0.9]])
+        >>> maps, labels = multiclass_maps(score_map, foreground, np.array([False, True]))
+        >>> maps.astype(float).round(2).tolist()
+        [[[0.95, 0.35, 0.05]], [[0.05, 0.68, 1.0]]]
+        >>> labels_from_maps(maps, labels).tolist()
+        [[0, 2, 2]]
     """
     if not 0 <= alpha <= 1:
         raise ConfigError(f"alpha is {alpha}", do="give a weight from 0 to 1")
+    score_map, foreground = as_float32(score_map), as_float32(foreground)
     check_maps(foreground[None], foreground.shape, "foreground")
     check_maps(score_map, foreground.shape, "score_map")
     if tags.shape != score_map.shape[:1]:
@@ -118,7 +163,7 @@ def multiclass_maps(
         covered = present.mean(0) if elsewhere == "mean" else present.max(0)
     uncovered = 1 - covered  # Eq. 4
     background = alpha * (1 - foreground) + (1 - alpha) * uncovered  # Eq. 5
-    truncated = foreground * binary_maps(present, threshold)  # Eq. 2
+    truncated = foreground * _above(present, threshold)  # Eq. 2
     classes = alpha * truncated + (1 - alpha) * present  # Eq. 3
     if normalise:
         peak = classes.max((1, 2), keepdims=True)
@@ -127,23 +172,48 @@ def multiclass_maps(
     return PresentMaps(maps, labels_of_tags(tags))
 
 
-def foreground_maps(foreground: SaliencyMap) -> npt.NDArray[np.float32]:
-    """Background and foreground maps (1 - P_f, P_f), float32 (2, H, W), as Eq. 7 takes P_f."""
-    return np.stack((1 - foreground, foreground)).astype(np.float32)
-
-
-def labels_from_maps(maps: npt.NDArray[np.float32], labels_present: npt.NDArray[np.intp]) -> Labels:
-    """Label of the largest map at each pixel; the earlier label (background first) wins a tie.
+def foreground_maps(foreground: Floats) -> npt.NDArray[np.float32]:
+    """Stack a background and a foreground map, (1 - P_f, P_f), as Eq. 7 of Saleh et al. takes P_f.
 
     Args:
-        maps: (K, H, W), evidence or probabilities.
-        labels_present: (K,) label of each map.
+        foreground: float (H, W) in [0, 1], P_f, read as float32.
+
+    Returns:
+        float32 (2, H, W), background first.
+
+    Raises:
+        ShapeError: foreground is not a finite float (H, W).
+
+    Examples:
+        >>> import numpy as np
+        >>> from tagseg.fuse import foreground_maps
+        >>> foreground_maps(np.array([[0.25, 1.0]])).tolist()
+        [[[0.75, 0.0]], [[0.25, 1.0]]]
+    """
+    foreground = as_float32(foreground)
+    check_maps(foreground[None], foreground.shape, "foreground")
+    return np.stack((1 - foreground, foreground))
+
+
+def labels_from_maps(maps: Floats, labels_present: npt.NDArray[np.integer]) -> Labels:
+    """Give each pixel the label of its largest map; of equal maps the earlier one wins.
+
+    Args:
+        maps: float (K, H, W), evidence or probabilities, compared as they are.
+        labels_present: int (K,), the label of each map, background first.
 
     Returns:
         labels uint8 (H, W).
 
     Raises:
         ShapeError: there is not one label per map, or no map.
+
+    Examples:
+        >>> import numpy as np
+        >>> from tagseg.fuse import labels_from_maps
+        >>> maps = np.array([[[0.6, 0.2, 0.5]], [[0.4, 0.8, 0.5]]])
+        >>> labels_from_maps(maps, np.array([0, 12])).tolist()
+        [[0, 12, 0]]
     """
     if maps.ndim != 3 or len(maps) != len(labels_present) or len(maps) == 0:
         raise ShapeError(
@@ -151,3 +221,8 @@ def labels_from_maps(maps: npt.NDArray[np.float32], labels_present: npt.NDArray[
             do=f"give one (H, W) map per label, {BACKGROUND} (background) first",
         )
     return np.asarray(labels_present, dtype=np.uint8)[maps.argmax(0)]
+
+
+def _above(score_map: npt.NDArray[np.float32], threshold: float) -> Bool:
+    """Compare each map (C, H, W) with ``threshold`` of its maximum."""
+    return score_map > threshold * score_map.max((1, 2), keepdims=True)

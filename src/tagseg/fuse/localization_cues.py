@@ -1,4 +1,4 @@
-"""Localization cues of SEC: a few sure labels of a photo, and nothing elsewhere."""
+"""The localization cues of SEC are a few sure labels of a photo, and nothing elsewhere."""
 
 from __future__ import annotations
 
@@ -6,26 +6,27 @@ import numpy as np
 import numpy.typing as npt
 
 from tagseg.errors import ConfigError, ShapeError
-from tagseg.maps import BACKGROUND, IGNORE, Labels, ScoreMap, Tags, check_maps, label_of_tag
+from tagseg.maps import BACKGROUND, IGNORE, Labels, Tags, as_float32, check_maps, label_of_tag
 
 __all__ = ["localization_cues"]
 
 
 def localization_cues(
-    score_map: ScoreMap,
+    score_map: npt.NDArray[np.floating],
     background: npt.NDArray[np.bool_] | None,
     tags: Tags,
     *,
     threshold: float = 0.2,
 ) -> Labels:
-    """Each present class where its score is high, background where it is sure, 255 elsewhere.
+    """Mark each present class where its score is high, and background where it is sure.
 
     Kolesnikov & Lampert 2016, section 4.1: where cues of two classes overlap, the class with the
     smaller area wins, its area being all of its cues. The background counts as a class. Of equal
-    areas the later label wins, and any class before the background.
+    areas the later label wins, and any class before the background. Pixels without a cue are 255.
 
     Args:
-        score_map: (C, h, w) in [0, 1], at any size; absent classes are never read.
+        score_map: float (C, h, w) in [0, 1], at any size, read as float32; absent classes are left
+            out.
         background: (h, w) bool, see :func:`tagseg.localize.background_cues.background_cues`; None
             for no cue of the background.
         tags: (C,) bool.
@@ -37,9 +38,20 @@ def localization_cues(
     Raises:
         ConfigError: not 0 <= threshold < 1.
         ShapeError: the arrays do not fit each other.
+
+    Examples:
+        The background and the first class overlap in a pixel, which goes to the smaller of both.
+
+        >>> import numpy as np
+        >>> from tagseg.fuse import localization_cues
+        >>> score_map = np.array([[[0.0, 0.1, 0.1, 0.3, 1.0]]])
+        >>> background = np.array([[True, True, False, True, False]])
+        >>> localization_cues(score_map, background, np.array([True])).tolist()
+        [[0, 0, 255, 1, 1]]
     """
     if not 0 <= threshold < 1:
         raise ConfigError(f"threshold is {threshold}", do="give a fraction from 0, under 1")
+    score_map = as_float32(score_map)
     check_maps(score_map, score_map.shape[1:], "score_map")
     shape = score_map.shape[1:]
     if tags.shape != score_map.shape[:1]:

@@ -1,4 +1,4 @@
-"""Labels of regions: first seeds from heat maps, later ones from masks (Wang et al. 2018, MCOF).
+"""Regions get their first labels from heat maps and later ones from masks (Wang et al. 2018, MCOF).
 
 A photo's regions are superpixels with the ids 0..n-1; a label a region is a uint8 (n,): 0
 background, k + 1 for tag k, 255 where nothing is known.
@@ -19,8 +19,8 @@ from tagseg.maps import (
     IGNORE,
     MAX_CLASSES,
     Labels,
-    ScoreMap,
     Tags,
+    as_float32,
     check_labels,
     check_maps,
     labels_of_tags,
@@ -46,7 +46,7 @@ RegionLabels = npt.NDArray[np.uint8]  # (n,)
 
 
 def region_seeds(
-    score_map: ScoreMap,
+    score_map: npt.NDArray[np.floating],
     superpixels: Superpixels,
     neighbours: npt.NDArray[np.integer],
     tags: Tags,
@@ -54,7 +54,7 @@ def region_seeds(
     threshold: float = 0.7,
     background_threshold: float = 0.2,
 ) -> RegionLabels:
-    """Initial object seeds: regions where a class's heat has a local maximum or is high.
+    """Find the initial object seeds: regions where a class's heat peaks or is high.
 
     Wang et al. 2018, section 4.1; its thresholds and its background seeds are open there. The
     heat of a region is the mean of the class's map, divided by its maximum over the regions.
@@ -68,12 +68,13 @@ def region_seeds(
     * Background is what has less than ``background_threshold`` for each of the present classes.
 
     Args:
-        score_map: (C, H, W) in [0, 1]; maps of absent classes are never read.
+        score_map: float (C, H, W) in [0, 1], read as float32; maps of absent classes are never
+            read.
         superpixels: (H, W) int32, ids 0..n-1.
         neighbours: (E, 2) int, pairs of ids that touch, each pair once.
         tags: (C,) bool; without any, all is background.
-        threshold: share of the class's maximum.
-        background_threshold: share of it, above 0 and up to ``threshold``.
+        threshold: fraction of the class's maximum.
+        background_threshold: fraction of it, above 0 and up to ``threshold``.
 
     Returns:
         uint8 (n,): a label a region; 255 for the regions that are neither.
@@ -81,6 +82,17 @@ def region_seeds(
     Raises:
         ConfigError: not 0 < background_threshold <= threshold <= 1.
         ShapeError: the arrays do not fit each other.
+
+    Examples:
+        Four regions in a row. The first is a local maximum, the third is high, the last is cold.
+
+        >>> import numpy as np
+        >>> from tagseg.fuse import region_seeds
+        >>> superpixels = np.array([[0, 1, 2, 3]], np.int32)
+        >>> neighbours = np.array([[0, 1], [1, 2], [2, 3]])
+        >>> score_map = np.array([[[0.5, 0.3, 1.0, 0.1]]])
+        >>> region_seeds(score_map, superpixels, neighbours, np.array([True])).tolist()
+        [1, 255, 1, 0]
     """
     if not 0 < background_threshold <= threshold <= 1:
         raise ConfigError(
@@ -93,7 +105,7 @@ def region_seeds(
         raise ShapeError(f"{len(score_map)} score maps for {len(tags)} tags", do="give one per tag")
     if not tags.any():
         return np.full(len(areas), BACKGROUND, np.uint8)
-    present = check_maps(score_map[tags], superpixels.shape, "score_map")
+    present = check_maps(as_float32(score_map[tags]), superpixels.shape, "score_map")
     heat = _over_maximum(_sums(present, superpixels, len(areas)) / areas)
     peaks = _local_maxima(heat, neighbours) & (heat >= background_threshold)
     seeds = peaks | (heat >= threshold)
@@ -104,26 +116,38 @@ def region_seeds(
 
 
 def region_labels(
-    labels: Labels, superpixels: Superpixels, *, least_share: float = 0.5
+    labels: Labels, superpixels: Superpixels, *, min_fraction: float = 0.5
 ) -> RegionLabels:
-    """Label that most of a region's pixels have: how masks become seeds (Algorithm 1, line 11).
+    """Give each region the label that most of its pixels have: how masks become seeds.
+
+    Wang et al. 2018, Algorithm 1, line 11.
 
     Args:
         labels: (H, W) uint8.
         superpixels: (H, W) int32, ids 0..n-1.
-        least_share: of the region's pixels, ignored ones counted, that the label must have; above
-            0, up to 1.
+        min_fraction: the fraction of the region's pixels, ignored ones counted, that the label
+            must have; above 0, up to 1.
 
     Returns:
-        uint8 (n,): 255 where no label has that share; of two labels with half of the pixels each,
+        uint8 (n,): 255 where no label has that many; of two labels with half of the pixels each,
         the lower one.
 
     Raises:
-        ConfigError: not 0 < least_share <= 1.
+        ConfigError: not 0 < min_fraction <= 1.
         ShapeError: the arrays do not fit each other.
+
+    Examples:
+        >>> import numpy as np
+        >>> from tagseg.fuse import region_labels
+        >>> superpixels = np.array([[0, 0, 0, 1, 1, 1]], np.int32)
+        >>> labels = np.array([[2, 2, 0, 0, 255, 2]], np.uint8)
+        >>> region_labels(labels, superpixels).tolist()
+        [2, 255]
+        >>> region_labels(labels, superpixels, min_fraction=0.3).tolist()
+        [2, 0]
     """
-    if not 0 < least_share <= 1:
-        raise ConfigError(f"least_share is {least_share}", do="give a share above 0, up to 1")
+    if not 0 < min_fraction <= 1:
+        raise ConfigError(f"min_fraction is {min_fraction}", do="give a fraction above 0, up to 1")
     areas = region_areas(superpixels)
     check_labels(labels, MAX_CLASSES)
     _check_same_size(labels, superpixels, "labels")
@@ -131,18 +155,18 @@ def region_labels(
     pairs = superpixels.ravel().astype(np.intp) * n_labels + labels.ravel()
     counts = np.bincount(pairs, minlength=n_labels * len(areas)).reshape(-1, n_labels)
     most = counts[:, :IGNORE].argmax(1)
-    share = counts[np.arange(len(areas)), most] / areas
-    return np.where(share >= least_share, most, IGNORE).astype(np.uint8)
+    fraction = counts[np.arange(len(areas)), most] / areas
+    return np.where(fraction >= min_fraction, most, IGNORE).astype(np.uint8)
 
 
-def object_regions(probs: npt.NDArray[np.float32], tags: Tags) -> RegionLabels:
-    """Object regions O: the best of all classes, or background if that is not in the photo.
+def object_regions(probs: npt.NDArray[np.floating], tags: Tags) -> RegionLabels:
+    """Label each region with its best class, or background if that is not in the photo: O.
 
     Wang et al. 2018, end of section 4.2: "we can remove wrong predictions and label them as
     background". A region whose best class is absent does not go to its second best.
 
     Args:
-        probs: (n, C+1), RegionNet's probabilities, background first.
+        probs: float (n, C+1), RegionNet's probabilities, background first; compared as they are.
         tags: (C,) bool.
 
     Returns:
@@ -150,6 +174,15 @@ def object_regions(probs: npt.NDArray[np.float32], tags: Tags) -> RegionLabels:
 
     Raises:
         ShapeError: probs is not (n, C+1) for C tags, or holds NaN or infinity.
+
+    Examples:
+        The second region's best class is not in the photo.
+
+        >>> import numpy as np
+        >>> from tagseg.fuse import object_regions
+        >>> probs = np.array([[0.2, 0.7, 0.1], [0.1, 0.3, 0.6], [0.8, 0.1, 0.1]])
+        >>> object_regions(probs, np.array([True, False])).tolist()
+        [1, 0, 0]
     """
     if probs.ndim != 2 or tags.ndim != 1 or probs.shape[1] != len(tags) + 1:
         raise ShapeError(
@@ -163,10 +196,10 @@ def object_regions(probs: npt.NDArray[np.float32], tags: Tags) -> RegionLabels:
 
 
 def paint(values: npt.NDArray[Value], superpixels: Superpixels) -> npt.NDArray[Value]:
-    """Map (H, W) of what each region has: its label, heat or probability.
+    """Give every pixel what its region has: a label, a heat or a probability.
 
     Args:
-        values: (n,).
+        values: (n,), of any type.
         superpixels: (H, W) int32, ids 0..n-1.
 
     Returns:
@@ -174,6 +207,13 @@ def paint(values: npt.NDArray[Value], superpixels: Superpixels) -> npt.NDArray[V
 
     Raises:
         ShapeError: there is not one value a region.
+
+    Examples:
+        >>> import numpy as np
+        >>> from tagseg.fuse import paint
+        >>> superpixels = np.array([[0, 0, 1], [0, 2, 1]], np.int32)
+        >>> paint(np.array([0.5, 1.0, 0.0]), superpixels).tolist()
+        [[0.5, 0.5, 1.0], [0.5, 0.0, 1.0]]
     """
     n_regions = len(region_areas(superpixels))
     if values.shape != (n_regions,):
@@ -182,7 +222,23 @@ def paint(values: npt.NDArray[Value], superpixels: Superpixels) -> npt.NDArray[V
 
 
 def region_areas(superpixels: Superpixels) -> npt.NDArray[np.int64]:
-    """Pixels of each region (n,); raises ShapeError unless (H, W) holds all the ids 0..n-1."""
+    """Count the pixels of each region.
+
+    Args:
+        superpixels: int (H, W), ids 0..n-1.
+
+    Returns:
+        int64 (n,), in pixels.
+
+    Raises:
+        ShapeError: superpixels is not (H, W) or does not hold all the ids 0..n-1.
+
+    Examples:
+        >>> import numpy as np
+        >>> from tagseg.fuse import region_areas
+        >>> region_areas(np.array([[0, 0, 1], [0, 2, 1]], np.int32)).tolist()
+        [3, 2, 1]
+    """
     if (
         not isinstance(superpixels, np.ndarray)
         or superpixels.ndim != 2
@@ -203,10 +259,10 @@ def region_areas(superpixels: Superpixels) -> npt.NDArray[np.int64]:
 def region_means(
     maps: npt.NDArray[np.floating], superpixels: Superpixels
 ) -> npt.NDArray[np.float32]:
-    """Mean of each map over each region.
+    """Average each map over each region.
 
     Args:
-        maps: (H, W) or (N, H, W), finite; a saliency map or class maps.
+        maps: float (H, W) or (N, H, W), finite; a saliency map or class maps.
         superpixels: (H, W) int32, ids 0..n-1.
 
     Returns:
@@ -214,6 +270,13 @@ def region_means(
 
     Raises:
         ShapeError: the arrays do not fit each other, or a map holds NaN or infinity.
+
+    Examples:
+        >>> import numpy as np
+        >>> from tagseg.fuse import region_means
+        >>> superpixels = np.array([[0, 0, 1], [0, 2, 1]], np.int32)
+        >>> region_means(np.array([[0.0, 0.5, 1.0], [1.0, 0.25, 0.5]]), superpixels).tolist()
+        [0.5, 0.75, 0.25]
     """
     areas = region_areas(superpixels)
     _check_same_size(maps, superpixels, "maps")
@@ -224,7 +287,7 @@ def region_means(
 
 
 def _sums(maps: npt.NDArray[np.floating], superpixels: Superpixels, n_regions: int) -> Float64:
-    """Sum of each map (N, H, W) over each region, (N, n)."""
+    """Sum each map (N, H, W) over each region, (N, n)."""
     shifts = n_regions * np.arange(len(maps))
     ids = superpixels.ravel() + shifts[:, None]
     sums = np.bincount(ids.ravel(), maps.ravel(), n_regions * len(maps))
@@ -232,9 +295,9 @@ def _sums(maps: npt.NDArray[np.floating], superpixels: Superpixels, n_regions: i
 
 
 def _over_maximum(means: Float64) -> Float32:
-    """Each row divided by its maximum; zeros where nothing is above 0.
+    """Divide each row by its maximum; zeros where nothing is above 0.
 
-    In the precision of maps, so that a heat of 0.7 there reaches a threshold of 0.7.
+    The result has the precision of maps, so that a heat of 0.7 there reaches a threshold of 0.7.
     """
     highest = means.max(1, keepdims=True)
     heat = np.divide(means, highest, out=np.zeros_like(means), where=highest > 0)
@@ -242,7 +305,7 @@ def _over_maximum(means: Float64) -> Float32:
 
 
 def _local_maxima(heat: Float32, neighbours: npt.NDArray[np.integer]) -> Bool:
-    """Regions (N, n) without a hotter neighbour; equal ones that touch stand or fall together."""
+    """Find the regions (N, n) without a hotter neighbour; equal ones that touch count as one."""
     shifts = heat.shape[1] * np.arange(len(heat))
     first, second = (np.add.outer(shifts, ids).ravel() for ids in neighbours.T)
     flat = heat.ravel()
@@ -257,7 +320,7 @@ def _local_maxima(heat: Float32, neighbours: npt.NDArray[np.integer]) -> Bool:
 
 
 def _winners(heat: Float32, seeds: Bool, areas: npt.NDArray[np.int64]) -> npt.NDArray[np.intp]:
-    """Class (n,) that a region is a seed of: the hottest, then the one with the smallest seeds."""
+    """Find the class (n,) that a region is a seed of: the hottest, then that of smallest seeds."""
     order = np.argsort(seeds @ areas, kind="stable")
     return order[np.where(seeds, heat, -1)[order].argmax(0)]
 

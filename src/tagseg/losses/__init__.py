@@ -1,1 +1,28 @@
-"""Training objectives."""
+"""Training objectives for pixel scores: on image tags, on masks, and on a few sure labels.
+
+Scores are float logits (B, L, H, W) over the L = C + 1 labels, background first; tags are bool
+(B, C), labels and masks uint8 (B, H, W) with 255 for what is ignored. Each loss is a scalar with a
+gradient: float32, or float64 where the scores are.
+"""
+
+from tagseg.losses.lse import class_mask_loss, foreground_loss, tag_loss
+from tagseg.losses.pixel import pixel_loss
+from tagseg.losses.seed_expand_constrain import (
+    constrain_loss,
+    decay_at,
+    expand_loss,
+    sec_probabilities,
+    seed_loss,
+)
+
+__all__ = [
+    "class_mask_loss",
+    "constrain_loss",
+    "decay_at",
+    "expand_loss",
+    "foreground_loss",
+    "pixel_loss",
+    "sec_probabilities",
+    "seed_loss",
+    "tag_loss",
+]

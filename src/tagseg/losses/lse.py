@@ -1,7 +1,8 @@
-"""Losses on image tags, with or without masks (Saleh et al. 2017, section 3.2, Eq. 9 to 16).
+"""Losses that learn from image tags, with or without masks (Saleh et al. 2017, section 3.2).
 
-All three pull every present label up somewhere in its region, by a smooth maximum over the region
-(log-sum-exp with sharpness ``r``), and push the absent labels down.
+They are Eq. 9 to 16 of the paper. All three pull every present label up somewhere in its region, by
+a smooth maximum over the region (log-sum-exp with sharpness ``r``), and push the absent labels
+down.
 
 =====================  ==================  =====================================================
 paper                  here                shape
@@ -51,22 +52,37 @@ _NEAR_ONE = math.log(0.7)  # log S above which 1 - S is not computed by subtract
 def tag_loss(
     scores: Tensor, tags: Tensor, *, valid: Tensor | None = None, r: float = 5.0
 ) -> Tensor:
-    """Loss from tags alone: every present label somewhere, no absent label anywhere.
+    """Penalise scores that show a present label nowhere or an absent one anywhere.
 
-    Saleh et al. 2017, Eq. 10 with S^k of Eq. 11 over the whole photo.
+    This learns from tags alone. Saleh et al. 2017, Eq. 10 with S^k of Eq. 11 over the whole photo.
 
     Args:
-        scores: (B, L, H, W) logits.
+        scores: float (B, L, H, W) logits.
         tags: (B, C) bool.
         valid: (B, H, W) bool, False where the batch is padded; None takes all pixels.
         r: sharpness of the smooth maximum, 0 (mean) to 10.
 
     Returns:
-        Scalar, at least float32.
+        Scalar, float32, or float64 of float64 scores; without unit.
 
     Raises:
         ShapeError: shapes do not fit each other.
         ConfigError: r is out of range.
+
+    Examples:
+        The second of two classes is in the photo. A pixel that shows it lowers the loss, but not
+        if it is the first one that is in the photo.
+
+        >>> import torch
+        >>> from tagseg.losses import tag_loss
+        >>> tags, scores = torch.tensor([[False, True]]), torch.zeros(1, 3, 2, 2)
+        >>> round(float(tag_loss(scores, tags)), 3)
+        1.504
+        >>> scores[0, 2, 0, 0] = 4.0
+        >>> round(float(tag_loss(scores, tags)), 3)
+        1.132
+        >>> round(float(tag_loss(scores, torch.tensor([[True, False]]))), 3)
+        2.484
     """
     _check(scores, tags, r, valid=valid)
     region = _all_pixels(scores) if valid is None else valid
@@ -81,23 +97,36 @@ def foreground_loss(
     valid: Tensor | None = None,
     r: float = 5.0,
 ) -> Tensor:
-    """Loss from tags and a class-agnostic mask: present classes inside it, background outside.
+    """Penalise scores that lack the present classes inside a mask or background outside of it.
 
-    Saleh et al. 2017, Eq. 12 with S^k of Eq. 13 in the foreground and S^0 of Eq. 14 outside.
+    This learns from tags and a class-agnostic mask. Saleh et al. 2017, Eq. 12 with S^k of Eq. 13 in
+    the foreground and S^0 of Eq. 14 outside.
 
     Args:
-        scores: (B, L, H, W) logits.
+        scores: float (B, L, H, W) logits.
         tags: (B, C) bool.
         foreground: (B, H, W) bool, the mask M.
         valid: (B, H, W) bool, False where the batch is padded; None takes all pixels.
         r: sharpness of the smooth maximum, 0 (mean) to 10.
 
     Returns:
-        Scalar, at least float32.
+        Scalar, float32, or float64 of float64 scores; without unit.
 
     Raises:
         ShapeError: shapes do not fit each other.
         ConfigError: r is out of range.
+
+    Examples:
+        The one class stands inside the mask, or only outside of it.
+
+        >>> import torch
+        >>> from tagseg.losses import foreground_loss
+        >>> tags, foreground = torch.tensor([[True]]), torch.tensor([[[False, True]]])
+        >>> inside = torch.tensor([[[[4.0, 0.0]], [[0.0, 4.0]]]])
+        >>> round(float(foreground_loss(inside, tags, foreground)), 3)
+        0.036
+        >>> round(float(foreground_loss(inside.flip(3), tags, foreground)), 3)
+        8.036
     """
     _check(scores, tags, r, foreground=foreground, valid=valid)
     inside = _all_pixels(scores) if valid is None else valid
@@ -111,22 +140,37 @@ def foreground_loss(
 
 
 def class_mask_loss(scores: Tensor, tags: Tensor, masks: Tensor, *, r: float = 5.0) -> Tensor:
-    """Loss from tags and one mask per present label, background included.
+    """Penalise scores that lack a present label, background included, in its own mask.
 
-    Saleh et al. 2017, Eq. 15 with S^k of Eq. 16. Only the masks of present labels are read.
+    This learns from tags and masks of labels. Saleh et al. 2017, Eq. 15 with S^k of Eq. 16. Only
+    the masks of present labels are read.
 
     Args:
-        scores: (B, L, H, W) logits.
+        scores: float (B, L, H, W) logits.
         tags: (B, C) bool.
         masks: (B, H, W) uint8 labels; pixels of 255 (ignored or padding) take no part at all.
         r: sharpness of the smooth maximum, 0 (mean) to 10.
 
     Returns:
-        Scalar, at least float32.
+        Scalar, float32, or float64 of float64 scores; without unit.
 
     Raises:
         ShapeError: shapes do not fit each other.
         ConfigError: r is out of range.
+
+    Examples:
+        The class is sure in its mask; the pixel of 255 takes no part.
+
+        >>> import torch
+        >>> from tagseg.losses import class_mask_loss
+        >>> tags, masks = torch.tensor([[True]]), torch.tensor([[[0, 1, 255]]], dtype=torch.uint8)
+        >>> scores = torch.tensor([[[[4.0, 0.0, 9.0]], [[0.0, 4.0, 0.0]]]], requires_grad=True)
+        >>> loss = class_mask_loss(scores, tags, masks)
+        >>> round(loss.item(), 3)
+        0.018
+        >>> loss.backward()
+        >>> bool(scores.grad[0, :, 0, 2].any())
+        False
     """
     _check(scores, tags, r, masks=masks)
     present = _present(tags)
@@ -139,7 +183,7 @@ def class_mask_loss(scores: Tensor, tags: Tensor, masks: Tensor, *, r: float = 5
 
 
 class _Regions(NamedTuple):
-    """Where each of the P present labels of the batch is to be found."""
+    """The regions where the P present labels of the batch are to be found."""
 
     photo: Tensor  # (P,)
     label: Tensor  # (P,)
@@ -148,7 +192,7 @@ class _Regions(NamedTuple):
 
 
 class _Absent(NamedTuple):
-    """Last term of Eq. 12 and 15 with what its gradient needs."""
+    """The last term of Eq. 12 and 15 with what its gradient needs."""
 
     value: Tensor  # scalar
     odds: Tensor  # (B, L, H, W): p / (1 - p); 0 for the present labels and each pixel's top label
@@ -191,16 +235,16 @@ class _Softmax:
 
     @property
     def scale(self) -> Tensor:
-        """(B, 1, H, W): p / others."""
+        """The factor p / others, (B, 1, H, W)."""
         return _exp(self.gap - self.log_sum)
 
     @property
     def log_one_minus_top(self) -> Tensor:
-        """log(1 - p) of the top label, (B, 1, H, W)."""
+        """The top label's log(1 - p), (B, 1, H, W)."""
         return self.rest.log() + self.gap - self.log_sum
 
     def rows(self, photo: Tensor, label: Tensor) -> Tensor:
-        """Index of P (photo, label) pairs into maps of shape (B * L, H, W)."""
+        """Give the index of P (photo, label) pairs into maps of shape (B * L, H, W)."""
         return photo * self.scores.shape[1] + label
 
     def add_gradient(self, gradient: Tensor, flow: Tensor, top: Tensor) -> Tensor:
@@ -227,7 +271,7 @@ class _Loss(torch.autograd.Function):
     def forward(
         ctx: Any, scores: Tensor, terms: Callable[[_Softmax], tuple[Tensor, Callable[[], Tensor]]]
     ) -> Tensor:
-        """Value of the loss; ``terms`` gives it and a function for its gradient."""
+        """Return the value of the loss; ``terms`` gives it and a function for its gradient."""
         value, gradient = terms(_Softmax.of(scores))
         ctx.dtype = scores.dtype
         if ctx.needs_input_grad[0]:
@@ -237,7 +281,7 @@ class _Loss(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, None]:
-        """Gradient by the scores; a loss scale is applied before half precision returns."""
+        """Return the gradient by the scores; a loss scale is applied before it is rounded."""
         (gradient,) = ctx.saved_tensors
         return (upstream * gradient).to(ctx.dtype), None
 
@@ -245,7 +289,7 @@ class _Loss(torch.autograd.Function):
 def _region_terms(
     softmax: _Softmax, *, absent: Tensor, regions: _Regions, inside: Tensor, r: float
 ) -> tuple[Tensor, Callable[[], Tensor]]:
-    """Eq. 12 and 15, and their gradient. Only the present labels' maps are made for S."""
+    """Compute Eq. 12 and 15, and their gradient. Only the present labels' maps are made for S."""
     photo, label, pixels, divisor = regions
     log_p = _pick(softmax.scores, softmax.rows(photo, label))
     log_p.sub_(_pick(softmax.first, photo)).sub_(_pick(softmax.log_sum, photo))
@@ -258,7 +302,7 @@ def _region_terms(
 
 
 def _region_gradient(softmax: _Softmax, regions: _Regions, pull: Tensor, absent: _Absent) -> Tensor:
-    """Gradient of Eq. 12 and 15; ``pull`` is dL/dlog p of the regions' labels, (P, H, W)."""
+    """Return the gradient of Eq. 12 and 15; ``pull`` (P, H, W) is dL/dlog p of their labels."""
     flow = -absent.weight * absent.odds.sum(1, keepdim=True)
     flow[:, 0].index_add_(0, regions.photo, pull, alpha=-1)
     gradient = absent.odds.mul_(absent.weight)
@@ -269,7 +313,7 @@ def _region_gradient(softmax: _Softmax, regions: _Regions, pull: Tensor, absent:
 
 
 def _absent_pixels(softmax: _Softmax, absent: Tensor, inside: Tensor) -> _Absent:
-    """Minus the mean of log(1 - S^k_ij) over absent k and pixels inside."""
+    """Compute minus the mean of log(1 - S^k_ij) over absent k and pixels inside."""
     dtype = softmax.scores.dtype
     count = absent.sum(1) * inside.sum((1, 2)) * len(absent)
     weight = inside[:, None] / count.clamp(min=1).to(dtype)[:, None, None, None]
@@ -288,7 +332,7 @@ def _absent_pixels(softmax: _Softmax, absent: Tensor, inside: Tensor) -> _Absent
 def _tag_terms(
     softmax: _Softmax, *, tags: Tensor, region: Tensor, r: float
 ) -> tuple[Tensor, Callable[[], Tensor]]:
-    """Eq. 10, and its gradient."""
+    """Compute Eq. 10, and its gradient."""
     log_p = (softmax.scores - softmax.first).sub_(softmax.log_sum)
     log_s, slope = _log_smooth_max(log_p, region[:, None], r)
     present, seen = _present(tags), region.any(-1).any(-1)[:, None]
@@ -310,7 +354,7 @@ def _tag_terms(
 def _tag_gradient(
     softmax: _Softmax, pull: Tensor, photo: Tensor, label: Tensor, push: Tensor
 ) -> Tensor:
-    """Gradient of Eq. 10.
+    """Return the gradient of Eq. 10.
 
     Args:
         pull: (B, L, H, W), dL/dlog p.
@@ -331,7 +375,7 @@ def _tag_gradient(
 
 
 def _log_one_minus(softmax: _Softmax, photo: Tensor, label: Tensor) -> Tensor:
-    """log(1 - p) of P labels, (P, H, W), exact also for p = 1 - 1e-30."""
+    """Compute log(1 - p) of P labels, (P, H, W), exact also for p = 1 - 1e-30."""
     rows = softmax.rows(photo, label)
     p = _pick(softmax.others, rows) * softmax.scale[photo, 0]
     top = _pick(softmax.is_top, rows)
@@ -339,11 +383,12 @@ def _log_one_minus(softmax: _Softmax, photo: Tensor, label: Tensor) -> Tensor:
 
 
 def _log_smooth_max(log_p: Tensor, region: Tensor, r: float) -> tuple[Tensor, Tensor]:
-    """log S with S = log(mean of exp(r p) over the region) / r, and its slope: Eq. 11, 13, 14, 16.
+    """Compute log S, S = log(mean of exp(r p) over the region) / r, and its slope.
 
-    Rewritten so that nothing is lost near p = 0: with t = mean(exp(r p) - 1) / r,
-    S = log(1 + r t) / r, and p is taken relative to the region's highest. A negative r gives the
-    smooth minimum. Where the region is empty the values are finite and mean nothing.
+    These are Eq. 11, 13, 14 and 16, rewritten so that nothing is lost near p = 0: with t =
+    mean(exp(r p) - 1) / r, S = log(1 + r t) / r, and p is taken relative to the region's highest. A
+    negative r gives the smooth minimum. Where the region is empty the values are finite and mean
+    nothing.
 
     Args:
         log_p: (..., H, W), overwritten.
@@ -371,7 +416,7 @@ def _log_smooth_max(log_p: Tensor, region: Tensor, r: float) -> tuple[Tensor, Te
 
 
 def _exp(x: Tensor) -> Tensor:
-    """exp(x) in place, at least 1e-19 (float64: 1e-154), for what stands beside numbers near 1.
+    """Compute exp(x) in place, at least 1e-19 (float64: 1e-154), to stand beside numbers near 1.
 
     Less would change nothing there, and subnormal numbers cost 10 to 30 times as much.
     """
@@ -379,7 +424,7 @@ def _exp(x: Tensor) -> Tensor:
 
 
 def _log_log1p_over(y: Tensor) -> Tensor:
-    """log(log(1 + y) / y), 0 at y = 0."""
+    """Compute log(log(1 + y) / y), 0 at y = 0."""
     small = y.abs() < _SERIES_BELOW
     away = y.masked_fill(small, 1.0)
     series = y * (-1 / 2 + y * (5 / 24 - y / 8))
@@ -387,7 +432,7 @@ def _log_log1p_over(y: Tensor) -> Tensor:
 
 
 def _two_highest(scores: Tensor) -> tuple[Tensor, Tensor]:
-    """Highest and second highest score of each pixel, (B, 1, H, W); the same at a tie.
+    """Find the highest and second highest score of each pixel, (B, 1, H, W), the same at a tie.
 
     One pass of element-wise steps: topk and argmax over a dimension that is not the last one cost
     ten times as much.
@@ -400,17 +445,17 @@ def _two_highest(scores: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _pick(maps: Tensor, rows: Tensor) -> Tensor:
-    """(P, H, W) of the (B, L, H, W) maps."""
+    """Pick P of the (B, L, H, W) maps, (P, H, W)."""
     return maps.flatten(0, 1).index_select(0, rows)
 
 
 def _shares(wanted: Tensor, dtype: torch.dtype) -> Tensor:
-    """Weights (B, L) of the mean over the photos of the mean over the wanted labels."""
+    """Compute the weights (B, L) of the mean over photos of the mean over the wanted labels."""
     return wanted / (wanted.sum(1, keepdim=True).clamp(min=1) * len(wanted)).to(dtype)
 
 
 def _present(tags: Tensor) -> Tensor:
-    """Labels in each photo, (B, L) bool: the background, then the tags."""
+    """Mark the labels in each photo, (B, L) bool: the background, then the tags."""
     return torch.nn.functional.pad(tags, (1, 0), value=True)
 
 

@@ -1,4 +1,4 @@
-"""Cross-entropy on labelled pixels: the loss of a segmenter that trains on masks."""
+"""A segmenter that trains on masks has the cross-entropy on labelled pixels for its loss."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["cross_entropy", "pixel_loss"]
 
 
 def pixel_loss(scores: Tensor, labels: Tensor, *, balanced: bool = False) -> Tensor:
-    """Mean cross-entropy over the labelled pixels of the batch.
+    """Average the cross-entropy over the labelled pixels of the batch.
 
     Args:
         scores: (B, L, H, W) float logits, 0 = background.
@@ -22,10 +22,24 @@ def pixel_loss(scores: Tensor, labels: Tensor, *, balanced: bool = False) -> Ten
             average the two (the one that exists, if only one does).
 
     Returns:
-        Scalar, at least float32; 0 with zero gradients where no pixel is labelled.
+        Scalar in nats, float32, or float64 of float64 scores; 0 with zero gradients where no pixel
+        is labelled.
 
     Raises:
         ShapeError: the shapes do not fit each other, or labels is not uint8.
+
+    Examples:
+        One of three background pixels is wrong and the one foreground pixel is right; the last
+        pixel is ignored.
+
+        >>> import torch
+        >>> from tagseg.losses import pixel_loss
+        >>> scores = torch.tensor([[[[3.0, 3.0, 0.0, 0.0, 0.0]], [[0.0, 0.0, 3.0, 3.0, 9.0]]]])
+        >>> labels = torch.tensor([[[0, 0, 0, 1, 255]]], dtype=torch.uint8)
+        >>> round(float(pixel_loss(scores, labels)), 3)
+        0.799
+        >>> round(float(pixel_loss(scores, labels, balanced=True)), 3)
+        0.549
     """
     if scores.ndim != 4 or labels.shape != (scores.shape[0], *scores.shape[2:]):
         raise ShapeError(
@@ -49,7 +63,7 @@ def pixel_loss(scores: Tensor, labels: Tensor, *, balanced: bool = False) -> Ten
 
 
 def cross_entropy(scores: Tensor, tags: Tensor, labels: Tensor) -> Tensor:
-    """:func:`pixel_loss` as a segmenter's objective; the labels say all, the tags are not used."""
+    """Wrap :func:`pixel_loss` as a segmenter's objective; the labels say all, tags are not used."""
     return pixel_loss(scores, labels)
 
 

@@ -1,7 +1,8 @@
-"""The three losses of SEC (Kolesnikov & Lampert 2016, section 3, Eq. 1 to 5).
+"""SEC has three losses: seed, expand and constrain (Kolesnikov & Lampert 2016, section 3).
 
-*Seed* fits a few sure labels, *expand* makes the objects as large as objects are, and *constrain*
-pulls the labels to the edges of the photo, as a dense CRF sees them. The paper adds them up 1:1:1.
+They are Eq. 1 to 5 of the paper. *Seed* fits a few sure labels, *expand* makes the objects as large
+as objects are, and *constrain* pulls the labels to the edges of the photo, as a dense CRF sees
+them. The paper adds them up 1:1:1.
 
 ===============  =================  ==============================================================
 paper            here               shape
@@ -41,16 +42,26 @@ _PAPER_POSITIONS = 41 * 41  # of the score map of a crop of 321 pixels
 
 
 def sec_probabilities(scores: Tensor) -> Tensor:
-    """Softmax with 1e-4 added to every label, scaled to sum 1 (the authors' program).
+    """Turn scores into probabilities that are nowhere 0: a softmax with 1e-4 added to every label.
+
+    The sum is scaled back to 1, as the authors' program does.
 
     Args:
         scores: (B, L, h, w) float logits.
 
     Returns:
-        (B, L, h, w), float32 at least; the least that a label has is 1e-4 / (1 + 1e-4 L).
+        (B, L, h, w), float32, or float64 of float64 scores; the least that a label has is
+        1e-4 / (1 + 1e-4 L).
 
     Raises:
         ShapeError: scores is not float (B, L, h, w) with two labels or more.
+
+    Examples:
+        >>> import torch
+        >>> from tagseg.losses import sec_probabilities
+        >>> scores = torch.tensor([0.0, 50.0, 50.0], dtype=torch.float64).view(1, 3, 1, 1)
+        >>> [round(p, 5) for p in sec_probabilities(scores).flatten().tolist()]
+        [0.0001, 0.49995, 0.49995]
     """
     _check_probs(scores, "scores")
     raised = functional.softmax(_at_least_single(scores), dim=1) + _FLOOR
@@ -58,17 +69,27 @@ def sec_probabilities(scores: Tensor) -> Tensor:
 
 
 def seed_loss(probs: Tensor, cues: Tensor) -> Tensor:
-    """Mean over photos of the mean of -log p over the photo's cues (Eq. 2).
+    """Average -log p over each photo's cues, and then over the photos (Eq. 2).
 
     Args:
-        probs: (B, L, h, w).
+        probs: float (B, L, h, w), of :func:`sec_probabilities`.
         cues: (B, h, w) uint8 labels, 255 where there is no cue.
 
     Returns:
-        Scalar.
+        Scalar in nats, float32, or float64 of float64 probabilities.
 
     Raises:
         ShapeError: the arrays do not fit each other.
+
+    Examples:
+        The cues are on the first two positions; what the third holds does not matter.
+
+        >>> import torch
+        >>> from tagseg.losses import seed_loss
+        >>> probs = torch.tensor([[[[0.9, 0.5, 0.3]], [[0.1, 0.5, 0.7]]]])
+        >>> cues = torch.tensor([[[0, 1, 255]]], dtype=torch.uint8)
+        >>> round(float(seed_loss(probs, cues)), 3)
+        0.399
     """
     _check_probs(probs)
     _check_pixelwise(probs, cues, "cues", torch.uint8)
@@ -87,25 +108,38 @@ def expand_loss(
     background_decay: float = 0.999,
     valid: Tensor | None = None,
 ) -> Tensor:
-    """Present classes large, absent ones nowhere, by global weighted rank pooling (Eq. 3 and 4).
+    """Penalise present classes that are small and absent ones anywhere (Eq. 3 and 4).
 
-    G of a label is the mean of its probabilities, the one of rank j = 0, 1, ... from the top with
-    the weight decay ** j. A photo's loss is minus the mean of log G over its tags, minus the mean
-    of log(1 - largest probability) over the absent classes, minus log G of the background.
+    Size is measured by global weighted rank pooling. G of a label is the mean of its probabilities,
+    the one of rank j = 0, 1, ... from the top with the weight decay ** j. A photo's loss is minus
+    the mean of log G over its tags, minus the mean of log(1 - largest probability) over the absent
+    classes, minus log G of the background.
 
     Args:
-        probs: (B, L, h, w).
+        probs: float (B, L, h, w), of :func:`sec_probabilities`.
         tags: (B, C) bool.
-        foreground_decay: over 0 up to 1 (global average); see :func:`decay_at`.
-        background_decay: likewise.
+        foreground_decay: decay of the classes, over 0 (maximum) up to 1 (average); see
+            :func:`decay_at`.
+        background_decay: decay of the background, likewise.
         valid: (B, h, w) bool, False where a crop is padded; None takes all positions.
 
     Returns:
-        Scalar, the mean over photos.
+        Scalar, the mean over photos, float32, or float64 of float64 probabilities.
 
     Raises:
         ShapeError: the arrays do not fit each other.
         ConfigError: a decay is out of range.
+
+    Examples:
+        A class that should be there costs less the larger it is.
+
+        >>> import torch
+        >>> from tagseg.losses import expand_loss
+        >>> small = torch.tensor([[[[0.9, 0.9, 0.9, 0.1]], [[0.1, 0.1, 0.1, 0.9]]]])
+        >>> large = torch.tensor([[[[0.9, 0.9, 0.1, 0.1]], [[0.1, 0.1, 0.9, 0.9]]]])
+        >>> tags = torch.tensor([[True]])
+        >>> [round(float(expand_loss(p, tags)), 2) for p in (small, large)]
+        [1.56, 1.38]
     """
     _check_probs(probs)
     _check_tags(probs, tags)
@@ -119,12 +153,29 @@ def expand_loss(
 
 
 def decay_at(decay: float, positions: int, reference: int = _PAPER_POSITIONS) -> float:
-    """Decay that weighs a score map of ``positions`` as ``decay`` does one of ``reference``.
+    """Convert a decay so that it weighs score maps of another size in the same way.
 
-    The same share of the positions, counted from the top, carries the same weight.
+    The same fraction of the positions, counted from the top, carries the same weight.
+
+    Args:
+        decay: over 0 up to 1, for a score map of ``reference`` positions.
+        positions: number of positions h w of the score map at hand.
+        reference: number of positions that the decay was chosen for, 41 x 41 in the paper.
+
+    Returns:
+        The decay for ``positions``, for :func:`expand_loss`.
 
     Raises:
         ConfigError: decay is not over 0 up to 1, or a number of positions is not positive.
+
+    Examples:
+        A map of half the height and width has a quarter of the positions.
+
+        >>> from tagseg.losses import decay_at
+        >>> round(decay_at(0.996, 20 * 20, reference=40 * 40), 4)
+        0.9841
+        >>> round(0.996**4, 4)
+        0.9841
     """
     _check_decay(decay)
     if positions < 1 or reference < 1:
@@ -133,7 +184,7 @@ def decay_at(decay: float, positions: int, reference: int = _PAPER_POSITIONS) ->
 
 
 def constrain_loss(probs: Tensor, refined: Tensor, *, valid: Tensor | None = None) -> Tensor:
-    """Mean over positions of the divergence sum Q log(Q / p) of p from the CRF's Q (Eq. 5).
+    """Average over the positions the divergence sum Q log(Q / p) of p from the CRF's Q (Eq. 5).
 
     Q is raised to 1e-4 where it is lower and scaled to sum 1, as in the authors' program, so that
     p can reach it. It is a constant here: the gradient at the logits is p - Q a position, but for
@@ -142,15 +193,28 @@ def constrain_loss(probs: Tensor, refined: Tensor, *, valid: Tensor | None = Non
     leaves this out.
 
     Args:
-        probs: (B, L, h, w).
-        refined: (B, L, h, w) float, Q; no gradient flows into it.
+        probs: float (B, L, h, w), of :func:`sec_probabilities`.
+        refined: float (B, L, h, w), Q; no gradient flows into it.
         valid: (B, h, w) bool, False where a crop is padded; None takes all positions.
 
     Returns:
-        Scalar, the mean over all positions of the batch.
+        Scalar in nats, the mean over all positions of the batch, float32, or float64 of float64
+        probabilities.
 
     Raises:
         ShapeError: the arrays do not fit each other.
+
+    Examples:
+        The CRF agrees on the first position and has its doubts about the second.
+
+        >>> import torch
+        >>> from tagseg.losses import constrain_loss
+        >>> probs = torch.tensor([[[[0.9, 0.9]], [[0.1, 0.1]]]])
+        >>> refined = torch.tensor([[[[0.9, 0.5]], [[0.1, 0.5]]]])
+        >>> round(float(constrain_loss(probs, refined)), 3)
+        0.255
+        >>> float(constrain_loss(probs, probs))
+        0.0
     """
     _check_probs(probs)
     if refined.shape != probs.shape or not refined.is_floating_point():
@@ -169,12 +233,12 @@ def constrain_loss(probs: Tensor, refined: Tensor, *, valid: Tensor | None = Non
 def _rank_pooled_logs(
     flat: Tensor, tags: Tensor, inside: Tensor, decays: tuple[float, float]
 ) -> Tensor:
-    """Sum over photos of log G of the background and of the mean of log G over the tags.
+    """Sum up over photos log G of the background and the mean of log G over the tags.
 
     Args:
         flat: probabilities (B, L, N).
         inside: positions (B, N) bool that take part.
-        decays: of the background and of the classes.
+        decays: those of the background and of the classes.
     """
     present = functional.pad(tags, (1, 0), value=True)
     photo, label = (present & inside.any(1, keepdim=True)).nonzero(as_tuple=True)  # P of them
@@ -190,7 +254,7 @@ def _rank_pooled_logs(
 
 
 def _shares(wanted: Tensor, dtype: torch.dtype) -> Tensor:
-    """Weights (B, C) of the mean over the wanted classes of each photo."""
+    """Compute the weights (B, C) of the mean over the wanted classes of each photo."""
     return wanted.to(dtype) / wanted.sum(1, keepdim=True).clamp(min=1)
 
 
@@ -203,7 +267,7 @@ def _at_least_single(values: Tensor) -> Tensor:
 
 
 def _inside(probs: Tensor, valid: Tensor | None) -> Tensor:
-    """Positions (B, h, w) that take part."""
+    """Mark the positions (B, h, w) that take part."""
     if valid is None:
         return torch.ones_like(probs[:, 0], dtype=torch.bool)
     _check_pixelwise(probs, valid, "valid", torch.bool)

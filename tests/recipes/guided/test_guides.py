@@ -184,7 +184,7 @@ def test_g1_hides_all_but_a_component_by_hand(run, config_of, without_rise):
     labelled = 0
     for index, salient in enumerate(masks):
         image, tags = run.photos.image(index), run.photos.tags[index]
-        parts = salient_components(salient, least_share=0.01)
+        parts = salient_components(salient, min_fraction=0.01)
         expected = np.zeros(salient.shape, np.uint8)
         for number in range(1, parts.max() + 1) if tags.any() else ():
             alone = image.copy()
@@ -233,8 +233,8 @@ def test_g2_spreads_seeds_over_components(run, config_of, changed):
             seeding.labels(index),
             salient,
             share=share_of(config, image),
-            least_seed_pixels=round(least),
-            least_share=config.min_component,
+            min_seed_pixels=round(least),
+            min_fraction=config.min_component,
         )
         found = guides.labels(index)
         if index == NEGATIVE_AT:
@@ -269,8 +269,8 @@ def test_the_least_seed_is_the_same_part_of_small_photos(
     with open_run(one, tmp_path / "run", side=1000) as run:
         config = config_of(photo_side=1000, crf_reference_side=reference)
         how = guide_stages._spreading(run, config, 0)
-    assert how["least_seed_pixels"] == expected
-    assert how["least_share"] == 0.01
+    assert how["min_seed_pixels"] == expected
+    assert how["min_fraction"] == 0.01
 
 
 def test_a_photo_known_to_hold_nothing(run, config_of):
@@ -303,7 +303,7 @@ def test_the_oracle_is_g2_with_ground_truth_for_saliency(run, photos, config_of)
             seeding.labels(index),
             (truth > 0) & (truth != IGNORE),
             share=share_of(config, image),
-            least_seed_pixels=round(25 * (max(image.shape[:2]) / 500) ** 2),
+            min_seed_pixels=round(25 * (max(image.shape[:2]) / 500) ** 2),
         )
         expected[truth == IGNORE] = IGNORE
         np.testing.assert_array_equal(guide, expected)

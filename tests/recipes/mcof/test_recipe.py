@@ -462,7 +462,7 @@ def test_what_each_network_learns_from(few, photos, folder, begun, config, targe
             labels = decode_mask(work.finished(source).maps("labels").get_bytes(names[index]))
             kept = work.finished("superpixels").maps("superpixels").get(names[index])
             regions = kept["superpixels"]
-            expected = region_labels(labels, regions.astype(np.int32), least_share=0.6)
+            expected = region_labels(labels, regions.astype(np.int32), min_fraction=0.6)
             np.testing.assert_array_equal(entry.labels(index), expected)
     if "mining" in config:
         assert [entry.iterations for entry in begun["pixelnet"]] == [2, 2, 2]

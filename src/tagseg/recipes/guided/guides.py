@@ -159,7 +159,7 @@ def _per_component(run: Run, config: Config) -> Guides:
 
     def make(index: int) -> Labels:
         image, tags = photos.image(index), photos.tags[index]
-        parts = salient_components(saliency.mask(index), least_share=config.min_component)
+        parts = salient_components(saliency.mask(index), min_fraction=config.min_component)
         if not tags.any():
             return np.full(parts.shape, BACKGROUND, np.uint8)
         changes = score_changes(net, image, parts, fill=fill, execution=setup.execution)
@@ -275,8 +275,8 @@ def _spreading(run: Run, config: Config, index: int) -> dict[str, Any]:
     factor = (max(image.shape[:2]) / reference) ** 2 if reference is not None else 1.0
     return {
         "share": partial(config.component_crf(), image),
-        "least_seed_pixels": round(config.min_seed * factor),
-        "least_share": config.min_component,
+        "min_seed_pixels": round(config.min_seed * factor),
+        "min_fraction": config.min_component,
     }
 
 

@@ -159,7 +159,7 @@ class RegionMiner:
     def _labels_of(self, seeds: LabelMaps, index: int) -> npt.NDArray[np.uint8]:
         """Label of each region (n,), by what most of its pixels are."""
         regions = self.superpixels(index)
-        return region_labels(seeds(index), regions, least_share=self.config.seed_fraction)
+        return region_labels(seeds(index), regions, min_fraction=self.config.seed_fraction)
 
     def _trained(
         self,
