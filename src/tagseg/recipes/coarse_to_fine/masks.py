@@ -90,7 +90,9 @@ def first_masks(
     labels = {"labels": target.labels.tolist()}
 
     def coarse(index: int) -> Labels:
-        return target.pseudo_label(index, salient_mask(coarse_of(index), part=config.coarse_part))
+        return target.pseudo_label(
+            index, salient_mask(coarse_of(index), fraction=config.coarse_part)
+        )
 
     def enhanced(index: int) -> Labels:
         if target.labels[index] == BACKGROUND:

@@ -89,7 +89,7 @@ class Saliency:
 
     def mask(self, index: int) -> Mask:
         """Where the map is over the threshold."""
-        return salient_mask(self.map_of(index), part=self.part)
+        return salient_mask(self.map_of(index), fraction=self.part)
 
     def labels(self, index: int) -> Labels:
         """The mask as labels, to be scored."""
