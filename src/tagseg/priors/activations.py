@@ -69,8 +69,8 @@ def foreground_probability(
         saturate: fraction of pixels at either end of the range that become 0 and 1, below 0.5; 0 is
             the paper's. A few extreme activations, as at the zero-padded corners of some networks,
             otherwise press all else towards 0.
-        strides: pixels of the photo for each position of the two blocks; None spreads them evenly
-            from edge to edge, see :func:`tagseg.nets.backbone.upsample_grid`.
+        strides: pixels for each position of the two blocks; None spreads them from edge to edge,
+            see :func:`tagseg.nets.backbone.upsample_grid`.
 
     Returns:
         The saliency map, float32 (H, W) in [0, 1].
@@ -88,10 +88,8 @@ def foreground_probability(
         >>> block4[:, 0, 1] = 1.0
         >>> block5 = np.array([[0.0, 1.0], [0.0, 0.0]])  # a channel mean
         >>> saliency = foreground_probability(block4, block5, (2, 4))
-        >>> for row in saliency:
-        ...     print([round(float(value), 2) for value in row])
+        >>> [round(float(value), 2) for value in saliency[0]]
         [0.0, 1.0, 0.6, 0.8]
-        [0.0, 0.0, 0.0, 0.0]
     """
     if not 0 <= saturate < 0.5:
         raise ConfigError(f"saturate is {saturate}", do="give a share from 0 to below 0.5")
@@ -110,7 +108,7 @@ def foreground_probability(
 def _resized_mean(
     block: npt.ArrayLike | Tensor, shape: tuple[int, int], stride: int | None, name: str
 ) -> SaliencyMap:
-    """Channel mean of a block at the photo's size."""
+    """Average a block over its channels, and resize the mean to the photo's size."""
     if isinstance(block, Tensor):
         block = block.detach().float().cpu().numpy()
     values = np.asarray(block, dtype=np.float32)

@@ -139,7 +139,7 @@ def watershed_basins(heights: Float32) -> Regions:
 
 
 def _strengths(values: Any, n_axes: int, name: str) -> Float32:
-    """Strengths as contiguous float32, if they have so many axes and are in [0, 1]."""
+    """Return strengths as contiguous float32, if they have so many axes and are in [0, 1]."""
     form = f"with {n_axes} axes"
     strengths = float_array(values, name, form)
     if strengths.ndim != n_axes or strengths.size == 0:
@@ -184,7 +184,7 @@ def _root(parent: Integers, node: int) -> int:
 
 @njit(nogil=True, cache=True, error_model="numpy")
 def _number(parent: Integers) -> Integers:
-    """Ids 0..n-1 of the trees that ``parent`` links, in order of first occurrence."""
+    """Number 0..n-1 the trees that ``parent`` links, in order of first occurrence."""
     ids = np.full(parent.size, -1, np.int32)
     out = np.empty(parent.size, np.int32)
     count = 0
@@ -208,7 +208,7 @@ def _labels_after(merges: Integers, n_basins: int) -> Integers:
 
 @njit(nogil=True, cache=True, error_model="numpy")
 def _links(heights, basins, n, total):  # type: ignore[no-untyped-def]
-    """Pairs of 4-neighbours in different basins, in reading order.
+    """List the pairs of 4-neighbours in different basins, in reading order.
 
     There are ``total`` of them among ``n`` basins. Returns the key of each (both ids in one
     number), where it is (row, column, 1 if the neighbour is below, 0 if it is to the right), and
@@ -234,7 +234,7 @@ def _links(heights, basins, n, total):  # type: ignore[no-untyped-def]
 
 @njit(nogil=True, cache=True, error_model="numpy")
 def _oriented_strengths(keys, links, oriented, scale_y, scale_x):  # type: ignore[no-untyped-def]
-    """Strength at each link (sorted by key) of boundaries along its own boundary's direction."""
+    """Look up at each link (sorted by key) the strength along its own boundary's direction."""
     strengths = np.empty(len(keys), np.float32)
     n = len(oriented)
     for k in range(len(keys)):
@@ -252,7 +252,7 @@ def _oriented_strengths(keys, links, oriented, scale_y, scale_x):  # type: ignor
 
 @njit(nogil=True, cache=True, error_model="numpy")
 def _normal(keys, links, k, reach):  # type: ignore[no-untyped-def]
-    """Angle of the normal of a boundary at link k, from its links within ``reach`` of that one."""
+    """Find the angle of a boundary's normal at link k, from its links within ``reach`` of it."""
     count = sy = sx = syy = sxx = sxy = 0.0
     for step in (-1, 1):
         j = k if step < 0 else k + 1

@@ -438,7 +438,7 @@ def _squeezed(image: npt.NDArray[Any], side: int) -> npt.NDArray[Any]:
 
 
 def _checked_mask(values: Any) -> SaliencyMap:
-    """The mask as float32; ShapeError unless it is float (H, W) in [0, 1]."""
+    """Return the mask as float32; ShapeError unless it is float (H, W) in [0, 1]."""
     mask = float_array(values, "a mask", "(H, W), the teacher's soft mask")
     if mask.ndim != 2:
         raise ShapeError(f"a mask has shape {mask.shape}", do="give a float array (H, W)")

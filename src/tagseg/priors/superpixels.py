@@ -76,7 +76,7 @@ class SuperpixelSettings:
 
 
 class _Growth(NamedTuple):
-    """Regions as a forest over pixels, and the edges that may still join them.
+    """Regions that grow, as a forest over pixels, and the edges that may still join them.
 
     ``parent`` of a root is itself and of any other pixel an earlier one, so that a root is the
     first pixel of its region. ``size`` and ``inner`` (Int(C) in the paper: the longest edge of
@@ -369,7 +369,7 @@ def _grow(numbers, lengths, width, parent, size, inner, scale, hold):  # type: i
 
 @njit(nogil=True, cache=True, error_model="numpy")
 def _absorb(numbers, width, parent, size, min_size):  # type: ignore[no-untyped-def]
-    """Join regions below the least size to the neighbour at their shortest edge."""
+    """Join regions below the minimum size to the neighbour at their shortest edge."""
     offsets, direction = _offsets(width), np.uint32((1 << _DIRECTION) - 1)
     for number in numbers:
         pixel = number >> _DIRECTION

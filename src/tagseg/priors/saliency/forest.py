@@ -252,7 +252,7 @@ def _add_answers(rows, feature, number, left, roots, answers):  # type: ignore[n
 
 
 def _checked_features(features: Any) -> Float32:
-    """Features as float32; ShapeError unless they are finite and (n, 93)."""
+    """Return features as float32; ShapeError unless they are finite and (n, 93)."""
     rows = float_array(features, "features", f"(n, {N_FEATURES})")
     if rows.ndim != 2 or rows.shape[1] != N_FEATURES:
         raise ShapeError(f"features has shape {rows.shape}", do=f"give (n, {N_FEATURES})")

@@ -89,8 +89,8 @@ def minimum_barrier_saliency(
 ) -> SaliencyMap:
     """Map what stands out in a photo, from the photo alone: MB+ of Zhang et al. 2015.
 
-    What every path to the photo's border must cross an edge to leave is salient, and what differs
-    in colour from the borders.
+    A pixel is salient if every path from it to the photo's border crosses a change of colour, and
+    the more so, the more its colour differs from those of the borders.
 
     Args:
         image: uint8 (H, W, 3) RGB; floats are refused.
