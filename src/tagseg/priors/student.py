@@ -216,7 +216,7 @@ def fit_student(
         TrainingError: the loss is not finite.
 
     Examples:
-        One update of a student with next to no channels:
+        One update of a student with a single channel:
 
         >>> import numpy as np
         >>> from tagseg.nets.student import StudentNet
@@ -225,8 +225,8 @@ def fit_student(
         >>> frame, mask = np.full((32, 48, 3), 120, np.uint8), np.zeros((32, 48))
         >>> mask[8:24, 16:32] = 1.0
         >>> lessons = [lesson(frame, mask)]
-        >>> net = StudentNet(width=2, last=1, rank=2)
-        >>> net = fit_student(net, lessons, student_schedule(1, 2), execution=Execution())
+        >>> net = StudentNet(width=1, last=1, rank=1)
+        >>> net = fit_student(net, lessons, student_schedule(1, 1), execution=Execution())
         >>> student_saliency(net, frame).shape
         (32, 48)
     """
