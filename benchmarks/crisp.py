@@ -26,7 +26,7 @@ from PIL import Image
 from skimage.segmentation import felzenszwalb
 
 from tagseg.priors import crisp, spectral
-from tagseg.priors.crisp import contour_map
+from tagseg.priors.crisp import crisp_contour_map
 
 ROUNDS = 9
 SIZE = 500, 375
@@ -69,7 +69,7 @@ def by_stage(photo: np.ndarray, threads: int) -> dict[str, float]:
         times[title] = []
         setattr(owner, name, timed(function, times[title]))
     total: list[float] = []
-    timed(contour_map, total)(photo, threads=threads)
+    timed(crisp_contour_map, total)(photo, threads=threads)
     for owner, name, function in kept:
         setattr(owner, name, function)
     return {title: sum(parts) for title, parts in times.items()} | {"by stages, total": total[0]}
@@ -77,7 +77,7 @@ def by_stage(photo: np.ndarray, threads: int) -> dict[str, float]:
 
 def time_stages(photo: np.ndarray) -> None:
     elapsed: list[float] = []
-    timed(contour_map, elapsed)(photo)
+    timed(crisp_contour_map, elapsed)(photo)
     print(f"{SIZE[0]}x{SIZE[1]}, first call {elapsed[0]:.0f} ms")
     totals: dict[int, list[float]] = {threads: [] for threads in THREADS}
     processor: dict[int, list[float]] = {threads: [] for threads in THREADS}
@@ -85,10 +85,10 @@ def time_stages(photo: np.ndarray) -> None:
     for _ in range(ROUNDS):
         for threads in THREADS:
             busy = time.process_time()
-            timed(contour_map, totals[threads])(photo, threads=threads)
+            timed(crisp_contour_map, totals[threads])(photo, threads=threads)
             processor[threads].append(1e3 * (time.process_time() - busy))
             stages[threads].append(by_stage(photo, threads))
-    whole = contour_map(photo)
+    whole = crisp_contour_map(photo)
     cut: list[float] = []
     for _ in range(ROUNDS):
         timed(whole.regions, cut)(0.1)
@@ -130,7 +130,7 @@ def compare_regions(folder: Path) -> None:
     for name in names:
         photo = np.asarray(Image.open(folder / "JPEGImages" / f"{name}.jpg").convert("RGB"))
         truth = np.asarray(Image.open(folder / "SegmentationClass" / f"{name}.png"))
-        whole = contour_map(photo)
+        whole = crisp_contour_map(photo)
         for threshold in THRESHOLDS:
             ours = whole.regions(threshold)
             n = int(ours.max()) + 1

@@ -31,7 +31,7 @@ from tagseg.priors.saliency import region_features as features_module
 from tagseg.priors.saliency.drfi import DRFI_LEVELS
 from tagseg.priors.saliency.pixel_channels import HISTOGRAM_STARTS, leung_malik_filters
 from tagseg.priors.saliency.region_features import pixel_channels, region_features
-from tagseg.priors.superpixels import neighbours, superpixel_levels
+from tagseg.priors.superpixels import superpixel_levels, superpixel_neighbours
 
 SIZE = 500, 375
 REFERENCE_SIDE = 400
@@ -183,7 +183,7 @@ def all_features(image: np.ndarray, threads: int) -> list[np.ndarray]:
     )
 
     def of_level(superpixels: np.ndarray) -> np.ndarray:
-        return region_features(channels, superpixels, neighbours(superpixels))
+        return region_features(channels, superpixels, superpixel_neighbours(superpixels))
 
     with ThreadPoolExecutor(threads) as pool:
         return list(pool.map(of_level, levels))
@@ -210,7 +210,7 @@ def beside(name: str, peer: float, ours: float) -> None:
 
 def report(name: str, image: np.ndarray) -> None:
     levels = superpixel_levels(image, DRFI_LEVELS, reference_side=REFERENCE_SIDE)
-    pairs = [neighbours(superpixels) for superpixels in levels]
+    pairs = [superpixel_neighbours(superpixels) for superpixels in levels]
     channels = pixel_channels(image)
     counts = [superpixels.max() + 1 for superpixels in levels]
     print(f"\n{name}: {len(levels)} levels of {min(counts)} to {max(counts)} regions")
@@ -232,7 +232,8 @@ def report(name: str, image: np.ndarray) -> None:
     show(f"region features of {len(levels)} levels", of_regions)
     cut = partial(superpixel_levels, image, DRFI_LEVELS, reference_side=REFERENCE_SIDE)
     print(f"\n  {'superpixels':<20}{best(cut, ROUNDS):9.2f} ms")
-    print(f"  {'neighbours':<20}{best(lambda: [neighbours(s) for s in levels], ROUNDS):9.2f} ms")
+    ms = best(lambda: [superpixel_neighbours(s) for s in levels], ROUNDS)
+    print(f"  {'neighbours':<20}{ms:9.2f} ms")
     print(f"  {'all, 1 thread':<20}{best(partial(all_features, image, 1), ROUNDS):9.2f} ms")
     ms = best(partial(all_features, image, 2), ROUNDS, time.perf_counter)
     print(f"  {'all, 2 threads':<20}{ms:9.2f} ms by the clock; target {1e3 * TARGET:.0f} ms")

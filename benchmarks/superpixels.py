@@ -16,6 +16,7 @@ import argparse
 import time
 from collections.abc import Callable
 from functools import partial
+from importlib import import_module
 from pathlib import Path
 
 import cv2
@@ -25,9 +26,15 @@ from skimage.segmentation import felzenszwalb
 from sklearn.metrics import normalized_mutual_info_score
 
 from tagseg.data.images import decode_photo, find_photos
-from tagseg.priors import superpixels as kernel
-from tagseg.priors.superpixels import SuperpixelSettings, neighbours, superpixel_levels, superpixels
+from tagseg.priors.superpixels import (
+    SuperpixelSettings,
+    superpixel_levels,
+    superpixel_neighbours,
+    superpixels,
+)
 from tagseg.run.engine import set_threads
+
+kernel = import_module("tagseg.priors.superpixels")  # the package names the function so
 
 SIZE = (500, 375)
 TARGET_RATIO, TARGET_AGREEMENT = 8, 0.99
@@ -146,7 +153,7 @@ def describe_parts(photo: np.ndarray, rounds: int) -> None:
         grow=partial(grown, {one.scale}),
         finish=partial(kernel._finished, common, *rest),
         finish_of_many=partial(kernel._finished, pending, *rest),
-        neighbours=partial(neighbours, whole),
+        neighbours=partial(superpixel_neighbours, whole),
     )
     parts["grow"] -= parts["blur"] + parts["edges"] + parts["sort"]
     print("parts of a run, ms:", ", ".join(f"{name} {ms:.2f}" for name, ms in parts.items()))

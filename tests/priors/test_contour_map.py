@@ -150,7 +150,7 @@ def test_thresholds_out_of_range(threshold):
 @pytest.mark.parametrize(
     "wrong",
     [
-        np.zeros((3, 4)),
+        np.zeros((3, 4), np.int32),
         np.zeros((3, 4, 1), np.float32),
         np.zeros((0, 4), np.float32),
         np.full((3, 4), 1.5, np.float32),
@@ -161,4 +161,4 @@ def test_maps_that_are_none(wrong):
     with pytest.raises(ShapeError, match="boundaries"):
         ContourMap.of(wrong)
     with pytest.raises(ShapeError, match="oriented"):
-        ContourMap.of(drawn(), wrong if wrong.ndim == 2 else wrong.astype(float))
+        ContourMap.of(drawn(), wrong if wrong.ndim == 2 else wrong.astype(int))

@@ -9,7 +9,7 @@ from skimage.measure import label
 
 from tagseg.errors import ConfigError, ShapeError
 from tagseg.priors import crisp
-from tagseg.priors.crisp import CrispSettings, boundaries, contour_map, regions
+from tagseg.priors.crisp import CrispSettings, crisp_boundaries, crisp_contour_map, crisp_regions
 
 RNG = np.random.default_rng
 
@@ -36,7 +36,7 @@ def check_regions(found, shape):
 
 
 def test_two_colours_are_two_regions():
-    whole = contour_map(two_colours())
+    whole = crisp_contour_map(two_colours())
     assert whole.boundaries.dtype == np.float32
     assert whole.boundaries.min() >= 0
     assert whole.boundaries.max() <= 1
@@ -51,7 +51,7 @@ def test_two_colours_are_two_regions():
 
 def test_a_disc_is_found():
     photo, inside = disc()
-    found = regions(photo, 0.3)
+    found = crisp_regions(photo, 0.3)
     check_regions(found, inside.shape)
     # Each region takes the side that most of it is on.
     share = np.bincount(found.ravel(), inside.ravel()) / np.bincount(found.ravel())
@@ -62,12 +62,16 @@ def test_a_disc_is_found():
 def test_a_texture_of_the_same_mean_is_found():
     noise = RNG(0).normal(size=(100, 140, 3)) * np.where(np.arange(140) < 70, 6, 50)[:, None]
     photo = np.clip(128 + noise, 0, 255).astype(np.uint8)
-    assert abs(int(boundaries(photo)[10:-10].mean(0).argmax()) - 70) <= 5
+    assert abs(int(crisp_boundaries(photo)[10:-10].mean(0).argmax()) - 70) <= 5
 
 
 def test_the_same_seed_gives_the_same_and_threads_change_nothing():
     photo, _ = disc()
-    one, two, other = contour_map(photo), contour_map(photo, threads=3), contour_map(photo, seed=1)
+    one, two, other = (
+        crisp_contour_map(photo),
+        crisp_contour_map(photo, threads=3),
+        crisp_contour_map(photo, seed=1),
+    )
     np.testing.assert_array_equal(one.boundaries, two.boundaries)
     np.testing.assert_array_equal(one.regions(0.1), two.regions(0.1))
     assert (one.boundaries != other.boundaries).any()
@@ -76,23 +80,23 @@ def test_the_same_seed_gives_the_same_and_threads_change_nothing():
 
 def test_the_mirrored_photo_has_nearly_mirrored_boundaries():
     photo, _ = disc()
-    there = boundaries(photo)
-    back = boundaries(np.ascontiguousarray(photo[:, ::-1]))[:, ::-1]
+    there = crisp_boundaries(photo)
+    back = crisp_boundaries(np.ascontiguousarray(photo[:, ::-1]))[:, ::-1]
     assert np.corrcoef(there.ravel(), back.ravel())[0, 1] > 0.8
 
 
 def test_convenience_functions_are_the_contour_map():
     photo, _ = disc()
-    whole = contour_map(photo)
-    np.testing.assert_array_equal(boundaries(photo), whole.boundaries)
-    np.testing.assert_array_equal(regions(photo), whole.regions(0.1))
-    assert regions(photo, 0.4).max() < regions(photo, 0.1).max()
+    whole = crisp_contour_map(photo)
+    np.testing.assert_array_equal(crisp_boundaries(photo), whole.boundaries)
+    np.testing.assert_array_equal(crisp_regions(photo), whole.regions(0.1))
+    assert crisp_regions(photo, 0.4).max() < crisp_regions(photo, 0.1).max()
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (1, 40), (33, 1), (20, 30), (64, 64)])
 @pytest.mark.parametrize("level", [0, 127, 255])
 def test_constant_photos_are_one_region(shape, level):
-    whole = contour_map(np.full((*shape, 3), level, np.uint8))
+    whole = crisp_contour_map(np.full((*shape, 3), level, np.uint8))
     assert whole.boundaries.shape == shape
     assert not whole.boundaries.any()
     np.testing.assert_array_equal(whole.regions(0.0), np.zeros(shape, np.int32))
@@ -101,7 +105,7 @@ def test_constant_photos_are_one_region(shape, level):
 @pytest.mark.parametrize("shape", [(1, 1), (1, 2), (1, 60), (50, 1), (3, 3), (5, 200), (31, 33)])
 def test_tiny_and_narrow_photos(shape):
     photo = RNG(0).integers(0, 256, (*shape, 3), dtype=np.uint8)
-    whole = contour_map(photo)
+    whole = crisp_contour_map(photo)
     assert np.isfinite(whole.boundaries).all()
     for threshold in (0.0, 0.1, 0.5):
         check_regions(whole.regions(threshold), shape)
@@ -110,14 +114,14 @@ def test_tiny_and_narrow_photos(shape):
 def test_a_narrow_photo_with_an_edge():
     steps = np.where(np.arange(200) < 90, 40, 200)[None, :, None]
     photo = (steps + RNG(0).integers(0, 9, (6, 200, 3))).astype(np.uint8)
-    assert abs(int(boundaries(photo).mean(0).argmax()) - 90) <= 4
+    assert abs(int(crisp_boundaries(photo).mean(0).argmax()) - 90) <= 4
 
 
 @pytest.mark.parametrize("channels", [(1, 1, 1), (1, 0, 0), (0, 1, 1)])
 def test_photos_of_one_colour_axis(channels):
     photo, inside = disc(noise=4.0)
     flat = photo[..., 1:2] * np.array(channels, np.uint8)
-    found = regions(flat.astype(np.uint8), 0.3)
+    found = crisp_regions(flat.astype(np.uint8), 0.3)
     share = np.bincount(found.ravel(), inside.ravel()) / np.bincount(found.ravel())
     assert ((share[found] > 0.5) == inside).mean() > 0.97
 
@@ -125,7 +129,7 @@ def test_photos_of_one_colour_axis(channels):
 def test_extreme_values():
     photo = RNG(0).choice(np.array([0, 255], np.uint8), (60, 70, 3))
     photo[:, 35:] = 0
-    whole = contour_map(photo)
+    whole = crisp_contour_map(photo)
     assert np.isfinite(whole.boundaries).all()
     assert abs(int(whole.boundaries.mean(0).argmax()) - 35) <= 8
 
@@ -133,13 +137,13 @@ def test_extreme_values():
 def test_large_photos_are_worked_on_smaller():
     small = two_colours(edge=70)
     large = np.kron(small, np.ones((8, 8, 1), np.uint8))
-    whole = contour_map(large, settings=CrispSettings(max_side=128))
+    whole = crisp_contour_map(large, settings=CrispSettings(max_side=128))
     assert whole.boundaries.shape == (768, 1024)
     assert abs(int(whole.boundaries.mean(0).argmax()) - 560) <= 16
     check_regions(whole.regions(0.3), (768, 1024))
     # What is seen does not depend on the size that is given.
     np.testing.assert_allclose(
-        whole.boundaries[4::8, 4::8], contour_map(small).boundaries, atol=0.25
+        whole.boundaries[4::8, 4::8], crisp_contour_map(small).boundaries, atol=0.25
     )
 
 
@@ -172,22 +176,24 @@ def test_other_settings_work():
         CrispSettings(n_coarsenings=1, n_vectors=7, n_orientations=3, radius=3),
         CrispSettings(n_coarsenings=3, reduction=1, n_trees=3, border=0),
     ):
-        check_regions(regions(photo, 0.2, settings=settings), photo.shape[:2])
+        check_regions(crisp_regions(photo, 0.2, settings=settings), photo.shape[:2])
 
 
 def test_wrong_arguments(monkeypatch):
     photo = np.zeros((8, 8, 3), np.uint8)
     for image in (photo[..., 0], photo.astype(float), photo[:0], None):
         with pytest.raises(ShapeError, match="image"):
-            contour_map(image)
+            crisp_contour_map(image)
     for seed in (-1, 1.5, 2**32, None):
         with pytest.raises(ConfigError, match="seed"):
-            contour_map(photo, seed=seed)
+            crisp_contour_map(photo, seed=seed)
     with pytest.raises(ConfigError, match="threads"):
-        boundaries(photo, threads=0)
-    monkeypatch.setattr(crisp, "contour_map", None)  # the threshold is looked at before the work
+        crisp_boundaries(photo, threads=0)
+    monkeypatch.setattr(
+        crisp, "crisp_contour_map", None
+    )  # the threshold is looked at before the work
     with pytest.raises(ConfigError, match="threshold"):
-        regions(photo, 2)
+        crisp_regions(photo, 2)
 
 
 def test_no_warnings_where_nothing_varies_in_part():
@@ -195,4 +201,4 @@ def test_no_warnings_where_nothing_varies_in_part():
     photo[10:20, 10:20, 0] = 255
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert contour_map(photo).boundaries.max() > 0
+        assert crisp_contour_map(photo).boundaries.max() > 0

@@ -92,30 +92,37 @@ def test_zeros_are_never_chosen() -> None:
 
 @settings(derandomize=True, max_examples=60, deadline=None)
 @given(st.lists(st.integers(0, 8), max_size=30), st.floats(0.01, 1))
-def test_no_frame_left_out_is_better(levels: list[int], part: float) -> None:
+def test_no_frame_left_out_is_better(levels: list[int], fraction: float) -> None:
     masks = [mask_of(0, level / 8) for level in levels]
-    best = best_frames(masks, part).tolist()
+    best = best_frames(masks, fraction).tolist()
     rest = [i for i in range(len(levels)) if i not in best]
-    assert len(best) <= number_of_best(len(levels), part)
+    assert len(best) <= number_of_best(len(levels), fraction)
     for chosen in best:
         for other in rest:
             # Of equal ones the first is taken.
             assert (levels[chosen], -chosen) > (levels[other], -other)
     assert all(levels[i] > 0 for i in best)
-    if len(best) < number_of_best(len(levels), part):
+    if len(best) < number_of_best(len(levels), fraction):
         assert all(levels[i] == 0 for i in rest)
 
 
-@pytest.mark.parametrize("part", [0, -0.1, 1.01, float("nan")])
-def test_what_is_no_part(part: float) -> None:
-    with pytest.raises(ConfigError, match="part is"):
-        best_frames([mask_of(1)], part)
+@pytest.mark.parametrize("fraction", [0, -0.1, 1.01, float("nan")])
+def test_what_is_no_fraction(fraction: float) -> None:
+    with pytest.raises(ConfigError, match="fraction is"):
+        best_frames([mask_of(1)], fraction)
 
 
 @pytest.mark.parametrize(
     "mask",
-    [np.zeros((2, 2)), np.zeros(3, np.float32), mask_of(1.1), mask_of(-0.1), mask_of(np.nan)],
-    ids=["float64", "one axis", "above", "below", "nan"],
+    [
+        np.zeros((2, 2), np.uint8),
+        np.zeros(3, np.float32),
+        mask_of(1.1),
+        mask_of(-0.1),
+        mask_of(np.nan),
+        None,
+    ],
+    ids=["whole numbers", "one axis", "above", "below", "nan", "nothing"],
 )
 def test_what_is_no_mask(mask: Any) -> None:
     with pytest.raises(ShapeError, match="mask"):

@@ -19,8 +19,8 @@ from tagseg.data.scenes import SCENES, draw_scene
 from tagseg.errors import ConfigError, ShapeError
 from tagseg.priors.superpixels import (
     SuperpixelSettings,
-    neighbours,
     superpixel_levels,
+    superpixel_neighbours,
     superpixels,
 )
 
@@ -306,27 +306,27 @@ class TestNeighbours:
     )
     def test_equals_the_loop(self, seed, height, width, count):
         ids = np.random.default_rng(seed).integers(0, count, (height, width), dtype=np.int32)
-        found = neighbours(ids)
+        found = superpixel_neighbours(ids)
         assert found.dtype == np.int32
         assert found.shape[1] == 2
         assert [tuple(pair) for pair in found] == self.loop(ids)
 
     def test_of_superpixels(self):
         ids = superpixels(scene(2))
-        assert len(neighbours(ids)) > ids.max() > 4
-        assert [tuple(pair) for pair in neighbours(ids)] == self.loop(ids)
+        assert len(superpixel_neighbours(ids)) > ids.max() > 4
+        assert [tuple(pair) for pair in superpixel_neighbours(ids)] == self.loop(ids)
 
     def test_corners_do_not_touch(self):
         ids = np.array([[0, 1], [2, 0]], np.int32)
-        assert neighbours(ids).tolist() == [[0, 1], [0, 2]]
+        assert superpixel_neighbours(ids).tolist() == [[0, 1], [0, 2]]
 
     @pytest.mark.parametrize("shape", [(1, 1), (3, 4)])
     def test_one_region_has_none(self, shape):
-        assert neighbours(np.zeros(shape, np.int32)).shape == (0, 2)
+        assert superpixel_neighbours(np.zeros(shape, np.int32)).shape == (0, 2)
 
     def test_many_ids(self):
         ids = np.arange(80_000, dtype=np.int32).reshape(1, -1)
-        assert neighbours(ids)[-1].tolist() == [79_998, 79_999]
+        assert superpixel_neighbours(ids)[-1].tolist() == [79_998, 79_999]
 
     @pytest.mark.parametrize(
         "ids",
@@ -340,4 +340,4 @@ class TestNeighbours:
     )
     def test_no_superpixels(self, ids):
         with pytest.raises(ShapeError, match="superpixels"):
-            neighbours(ids)
+            superpixel_neighbours(ids)

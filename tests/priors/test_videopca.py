@@ -399,7 +399,7 @@ def test_a_broken_reader_is_not_taken_for_a_full_disk():
         {"bins": 65},
         {"strong": 1.0},
         {"weak": 0.9},
-        {"least_error": -1.0},
+        {"min_error": -1.0},
         {"oversampling": -1},
         {"iterations": 0},
         {"seed": -1},

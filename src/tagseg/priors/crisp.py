@@ -8,7 +8,8 @@ Isola, Zoran, Krishnan, Adelson, "Crisp boundary detection using pointwise mutua
           -> boundaries -> watershed -> merged regions
 
 Each step is a module of its own beside this one; docs/crisp.md says what was chosen where the paper
-is silent.
+is silent. A region here is what boundaries above a threshold enclose; its ids are those of this
+photo and threshold alone.
 """
 
 from __future__ import annotations
@@ -30,7 +31,16 @@ from tagseg.priors.pointwise_information import pair_information, sample_pairs
 from tagseg.priors.row_blocks import RowBlocks
 from tagseg.priors.spectral import cut_eigenvectors, disk_offsets, whitened
 
-__all__ = ["ContourMap", "CrispSettings", "boundaries", "contour_map", "regions"]
+__all__ = [
+    "ContourMap",
+    "CrispSettings",
+    "boundaries",
+    "contour_map",
+    "crisp_boundaries",
+    "crisp_contour_map",
+    "crisp_regions",
+    "regions",
+]
 
 Float32: TypeAlias = npt.NDArray[np.float32]
 
@@ -40,7 +50,9 @@ _MAX_COARSENINGS = 3  # of which the smallest photo is left with 2 x 2 pixels
 
 @dataclass(frozen=True)
 class CrispSettings:
-    """Numbers of the method; the defaults are the authors' `speedy` preset.
+    """Numbers of Isola et al. 2014; the defaults are the authors' `speedy` preset.
+
+    Reduced pixels are those of the photo after ``max_side`` and ``reduction``.
 
     Attributes:
         max_side: pixels of the longer side beyond which the work is done on a smaller copy.
@@ -48,22 +60,32 @@ class CrispSettings:
         texture_radius: of the disk in which the standard deviation is taken, reduced pixels.
         n_kernels: sampled pairs that make up the density.
         bandwidth: of their Epanechnikov kernels.
-        sigma: variance of the distance of sampled pairs.
+        sigma: variance of the noise on the distance of sampled pairs, reduced pixels squared.
         rho: exponent of the joint density.
         regulariser: density added to the joint one and to the product of the marginals.
         n_forest_pairs: pairs on which PMI is computed, for the forest to learn.
         n_trees: of the forest.
-        min_leaf: pairs in a leaf at least.
-        max_depth: of a tree.
+        min_leaf: smallest number of pairs in a leaf.
+        max_depth: greatest depth of a tree.
         radius: pixels within which pixels are joined, reduced pixels.
-        n_vectors: eigenvectors.
+        n_vectors: eigenvectors of the affinity that the boundaries are read from.
         n_coarsenings: how often the affinity is made smaller.
         filter_sigma: of the derivative filters, reduced pixels.
         filter_support: half the filters' width, in sigmas.
         n_orientations: of the filters.
-        border: share of the height, at the photo's border, where boundaries are taken from inside.
+        border: fraction of the height, at the photo's border, where boundaries are taken from
+            inside.
 
-    Raises ConfigError for numbers out of range.
+    Raises:
+        ConfigError: a number is out of range.
+
+    Examples:
+        Half of the eigenvectors, and no smaller copy below 1000 pixels:
+
+        >>> from tagseg.priors import CrispSettings
+        >>> settings = CrispSettings(n_vectors=50, max_side=1000)
+        >>> settings.n_vectors, settings.reduction
+        (50, 2)
     """
 
     max_side: int = 640
@@ -104,17 +126,17 @@ def _reject(name: str, value: object, wanted: str) -> None:
     raise ConfigError(f"{name} is {value!r}", where="crisp boundaries", do=f"give {wanted}")
 
 
-def contour_map(
+def crisp_contour_map(
     image: Image, *, settings: CrispSettings = CrispSettings(), seed: int = 0, threads: int = 1
 ) -> ContourMap:
-    """Boundaries of a photo and its regions at every threshold.
+    """Find the boundaries of a photo, and its crisp regions at every threshold.
 
     Isola et al. (2014). A photo that does not vary has no boundaries and one region.
 
     Args:
-        image: uint8 (H, W, 3), RGB.
+        image: uint8 (H, W, 3), RGB; floats are refused.
         settings: numbers of the method.
-        seed: of the sampled pairs and the forest.
+        seed: where the draws of pairs and the forest start, 0..2^32 - 1.
         threads: on how many the kernels run; results do not depend on it.
 
     Returns:
@@ -123,6 +145,15 @@ def contour_map(
     Raises:
         ConfigError: seed or threads is out of range.
         ShapeError: image is not uint8 (H, W, 3).
+
+    Examples:
+        >>> import numpy as np
+        >>> from tagseg.priors import crisp_contour_map
+        >>> image = np.full((48, 64, 3), 60, np.uint8)
+        >>> image[12:36, 16:48] = (200, 120, 40)
+        >>> whole = crisp_contour_map(image)
+        >>> [int(whole.regions(threshold).max()) + 1 for threshold in (0.7, 1.0)]
+        [2, 1]
     """
     check_image(image)
     if not isinstance(seed, int | np.integer) or not 0 <= seed < 2**32:
@@ -137,14 +168,33 @@ def contour_map(
     return ContourMap.of(np.clip(np.asarray(strength), 0, 1), oriented)
 
 
-def boundaries(
+def crisp_boundaries(
     image: Image, *, settings: CrispSettings = CrispSettings(), seed: int = 0, threads: int = 1
 ) -> Float32:
-    """Strength of the boundary at each pixel, float32 (H, W) in [0, 1]; see contour_map."""
-    return contour_map(image, settings=settings, seed=seed, threads=threads).boundaries
+    """Find how strong the boundary through each pixel of a photo is.
+
+    It is the ``boundaries`` of :func:`crisp_contour_map`, which takes the same arguments.
+
+    Returns:
+        float32 (H, W) in [0, 1].
+
+    Raises:
+        ConfigError: seed or threads is out of range.
+        ShapeError: image is not uint8 (H, W, 3).
+
+    Examples:
+        >>> import numpy as np
+        >>> from tagseg.priors import crisp_boundaries
+        >>> image = np.full((48, 64, 3), 60, np.uint8)
+        >>> image[12:36, 16:48] = (200, 120, 40)
+        >>> strengths = crisp_boundaries(image)
+        >>> bool(strengths[24, 15] > 0.6), bool(strengths[24, 32] < 0.2)  # at the edge, inside
+        (True, True)
+    """
+    return crisp_contour_map(image, settings=settings, seed=seed, threads=threads).boundaries
 
 
-def regions(
+def crisp_regions(
     image: Image,
     threshold: float = 0.1,
     *,
@@ -152,21 +202,45 @@ def regions(
     seed: int = 0,
     threads: int = 1,
 ) -> Regions:
-    """Regions between boundaries stronger than ``threshold``: int32 (H, W), ids 0..n-1.
+    """Label the crisp regions of a photo: what boundaries stronger than ``threshold`` enclose.
 
-    For several thresholds of one photo, call :func:`contour_map` once and its ``regions`` often.
+    For several thresholds of one photo, call :func:`crisp_contour_map` once and its ``regions``
+    often.
+
+    Args:
+        image: uint8 (H, W, 3), RGB; floats are refused.
+        threshold: strength of a boundary, from 0 to 1; a higher one gives larger regions.
+        settings: numbers of the method.
+        seed: where the draws of pairs and the forest start, 0..2^32 - 1.
+        threads: on how many the kernels run; results do not depend on it.
+
+    Returns:
+        int32 (H, W), ids 0..n-1; each region is connected in 4-neighbours.
 
     Raises:
-        ConfigError: threshold is not in [0, 1], or see :func:`contour_map`.
+        ConfigError: threshold is not in [0, 1], or seed or threads is out of range.
         ShapeError: image is not uint8 (H, W, 3).
+
+    Examples:
+        >>> import numpy as np
+        >>> from tagseg.priors import crisp_regions
+        >>> image = np.full((48, 64, 3), 60, np.uint8)
+        >>> image[12:36, 16:48] = (200, 120, 40)
+        >>> ids = crisp_regions(image, threshold=0.7)
+        >>> ids[4::20, 8::16].tolist()
+        [[0, 0, 0, 0], [0, 1, 1, 0], [0, 0, 0, 0]]
     """
     check_threshold(threshold)
-    whole = contour_map(image, settings=settings, seed=seed, threads=threads)
+    whole = crisp_contour_map(image, settings=settings, seed=seed, threads=threads)
     return whole.regions(threshold)
 
 
+# The same by their names within this module, for callers that write crisp.regions(image).
+contour_map, boundaries, regions = crisp_contour_map, crisp_boundaries, crisp_regions
+
+
 def _reduced(image: Image, settings: CrispSettings) -> Image:
-    """The photo at the size on which features are computed.
+    """Shrink the photo to the size on which features are computed.
 
     Each pixel is the mean of those that it covers: filters with a longer reach ring beside strong
     edges, and their rings, alike all along an edge, would become regions of their own.
@@ -178,7 +252,7 @@ def _reduced(image: Image, settings: CrispSettings) -> Image:
 
 
 def _energy(image: Image, settings: CrispSettings, seed: int, blocks: RowBlocks) -> Float32:
-    """Oriented boundary energy of a reduced photo: float32 (orientations, h, w)."""
+    """Compute the oriented boundary energy of a reduced photo: float32 (orientations, h, w)."""
     height, width = image.shape[:2]
     missing = [(0, max(0, _MIN_SIDE - side)) for side in (height, width)]
     padded = np.pad(image, (*missing, (0, 0)), mode="symmetric")
@@ -205,7 +279,7 @@ def _energy(image: Image, settings: CrispSettings, seed: int, blocks: RowBlocks)
 def _eigenvector_maps(
     sets: list[Float32], settings: CrispSettings, seed: int, blocks: RowBlocks
 ) -> Float32:
-    """Eigenvectors of the cut, each scaled to a range of 1 / sqrt(eigenvalue): (h, w, K)."""
+    """Compute eigenvectors of the cut, scaled to ranges of 1 / sqrt(eigenvalue): (h, w, K)."""
     chances = np.random.SeedSequence(seed).spawn(len(sets))
     numbers = range(len(sets))
     forests = blocks.map(lambda k: _forest(sets[k], k, chances[k], settings), numbers)
@@ -230,7 +304,7 @@ def _eigenvector_maps(
 def _forest(
     features: Float32, number: int, chance: np.random.SeedSequence, settings: CrispSettings
 ) -> PairForest:
-    """Trees that know the PMI of one of the two feature sets."""
+    """Fit trees that know the PMI of one of the two feature sets."""
     rng = np.random.default_rng(chance)
     kernels = sample_pairs(features, settings.n_kernels, settings.sigma, rng)
     pairs = sample_pairs(features, settings.n_forest_pairs, settings.sigma, rng)
@@ -253,7 +327,7 @@ def _forest(
 
 
 def _scaled(energy: Float32, border: float) -> Float32:
-    """Energy (orientations, h, w) in [0, 1]; the border's values are those next to it inside.
+    """Scale energy (orientations, h, w) to [0, 1]; the border takes the values next to it inside.
 
     The strongest orientation's minimum and maximum become 0 and 1. Near the border the filters and
     the cuts see half of what they need, and what they find there means little.

@@ -22,7 +22,7 @@ Float32: TypeAlias = npt.NDArray[np.float32]
 def oriented_energy(
     maps: Float32, *, sigma: float, support: float, n_orientations: int, blocks: RowBlocks
 ) -> Float32:
-    """Sum over K of |cos t dx + sin t dy| of maps (H, W, K): float32 (orientations, H, W).
+    """Sum |cos t dx + sin t dy| of maps (H, W, K) over K: float32 (orientations, H, W).
 
     dx and dy are derivatives of a round Gaussian along columns and rows, which combine to the
     derivative in every direction t = 0, pi / n, 2 pi / n, ...; the boundary runs across t. Maps go
@@ -44,7 +44,7 @@ def oriented_energy(
 
 
 def derivative_filters(sigma: float, support: float) -> tuple[Float32, Float32]:
-    """Gaussian and its first derivative, each of unit absolute sum, for use by correlation."""
+    """Draw a Gaussian and its first derivative, of unit absolute sums, for use by correlation."""
     steps = np.arange(-int(np.ceil(support * sigma)), int(np.ceil(support * sigma)) + 1)
     smooth = np.exp(-(steps**2) / (2 * sigma**2))
     derivative = steps * smooth

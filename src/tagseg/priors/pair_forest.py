@@ -31,7 +31,7 @@ _LANES = 8
 
 @dataclass(frozen=True)
 class PairForest:
-    """Trees in flat arrays; the sum of what the trees say is the forest's answer.
+    """A forest on pairs of pixels, in flat arrays; its answer is the sum of what its trees say.
 
     Attributes:
         jump: int32 (n,): 16 times the node where x <= threshold, plus the feature x; the next node
@@ -48,7 +48,7 @@ class PairForest:
 
     @classmethod
     def of(cls, model: ExtraTreesRegressor, first_feature: int = 0) -> PairForest:
-        """The trees of a fitted model, whose features stand from slot ``first_feature`` on."""
+        """Take over a fitted model's trees, whose features stand from slot ``first_feature`` on."""
         n_trees = len(model.estimators_)
         parts = [_flat_tree(estimator.tree_, first_feature) for estimator in model.estimators_]
         forest = cls.joined(parts)
@@ -56,7 +56,7 @@ class PairForest:
 
     @classmethod
     def joined(cls, forests: Sequence[PairForest]) -> PairForest:
-        """One forest that answers with the sum of ``forests``."""
+        """Join ``forests`` to one that answers with their sum."""
         starts = np.cumsum([0] + [len(forest.jump) for forest in forests[:-1]])
         moved = zip(forests, starts, strict=True)
         return cls(
@@ -77,7 +77,7 @@ def fit_forest(
     seed: int,
     first_feature: int = 0,
 ) -> PairForest:
-    """Trees that predict ``information`` (N,) from ``pairs`` (N, 6).
+    """Fit trees that predict ``information`` (N,) from ``pairs`` (N, 6).
 
     Extremely randomised trees: their thresholds need no sorting, and on photos four of them come
     closer to the exact values than four trees of a random forest do.
@@ -93,7 +93,7 @@ def fit_forest(
 def kept_affinity(
     features: Float32, forest: PairForest, offsets: Integers, blocks: RowBlocks
 ) -> Float32:
-    """exp(forest) for each kept pixel and its neighbours: (H // 2, W // 2, len(offsets)).
+    """Compute exp(forest) for kept pixels and neighbours: (H // 2, W // 2, len(offsets)).
 
     Kept pixels are every second one of every second row, from the second on; 0 stands for
     neighbours outside.
@@ -122,7 +122,7 @@ def kept_affinity(
 
 
 def _flat_tree(tree: Any, first_feature: int) -> PairForest:
-    """One of scikit-learn's trees, its nodes brought in an order where siblings are neighbours."""
+    """Bring the nodes of scikit-learn's tree in an order where siblings are neighbours."""
     order = _breadth_first(tree.children_left, tree.children_right)
     place = np.empty_like(order)
     place[order] = np.arange(len(order))
@@ -151,7 +151,7 @@ def _breadth_first(left: npt.NDArray[np.intp], right: npt.NDArray[np.intp]) -> n
 
 @njit(nogil=True, cache=True, inline="always")
 def _precedes(features, y, x, y2, x2, first):  # type: ignore[no-untyped-def]
-    """Whether a pixel's three features from ``first`` on come first in the pair's order."""
+    """Tell whether a pixel's three features from ``first`` on come first in the pair's order."""
     for channel in range(first, first + _N_FEATURES):
         one, two = features[y, x, channel], features[y2, x2, channel]
         if one != two:

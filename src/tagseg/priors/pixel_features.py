@@ -19,14 +19,15 @@ _ROUNDING = 1e-4  # share of the largest standard deviation below which an axis 
 
 
 def colour_features(image: Image) -> Float32:
-    """CIE Lab of a photo, decorrelated: float32 (H, W, 3) in [0, 1/2]."""
+    """Convert a photo to CIE Lab, decorrelated: float32 (H, W, 3) in [0, 1/2]."""
     return decorrelated(rgb2lab(image.astype(np.float32) / 255))
 
 
 def texture_features(image: Image, radius: int) -> Float32:
-    """Root of the local standard deviation of PCA colours, decorrelated: (H, W, 3) in [0, 1/2].
+    """Measure how colours vary nearby, decorrelated: float32 (H, W, 3) in [0, 1/2].
 
-    The standard deviation is that of the pixels within ``radius``, mirrored at the border.
+    It is the root of the local standard deviation of the colours along their principal axes. The
+    standard deviation is that of the pixels within ``radius``, mirrored at the border.
     """
     height, width, _ = image.shape
     colours = _rotated(image.reshape(-1, 3).astype(np.float64) / 255)
@@ -40,16 +41,16 @@ def texture_features(image: Image, radius: int) -> Float32:
     steps = range(2 * radius + 1)
     disk = [(y, x) for y in steps for x in steps if np.hypot(y - radius, x - radius) <= radius]
     for y, x in disk:
-        part = padded[y : y + height, x : x + width]
-        total += part
-        squares += part * part
+        moved = padded[y : y + height, x : x + width]
+        total += moved
+        squares += moved * moved
     n = len(disk)
     variance = np.maximum(squares - total * total / n, 0) / (n - 1)
     return decorrelated(variance**0.25)
 
 
 def decorrelated(features: npt.NDArray[np.floating]) -> Float32:
-    """Features (H, W, C) scaled to [0, 1], whitened, rotated back, scaled again and halved.
+    """Scale features (H, W, C) to [0, 1], whiten, rotate back, scale again and halve them.
 
     Axes along which the photo does not vary, as the colours of a grey photo, become 0.
     """
@@ -64,14 +65,14 @@ def decorrelated(features: npt.NDArray[np.floating]) -> Float32:
 
 
 def _rotated(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """Rows of ``values`` along their principal axes, centred."""
+    """Turn the rows of ``values`` to their principal axes, centred."""
     centred = values - values.mean(0)
     _, axes = np.linalg.eigh(centred.T @ centred)
     return centred @ axes
 
 
 def _scaled(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """Each column to [0, 1]; a column that is constant but for rounding becomes 0."""
+    """Scale each column to [0, 1]; a column that is constant but for rounding becomes 0."""
     low = values.min(0)
     spread = values.max(0) - low
     rounding = _ROUNDING * max(np.abs(values).max(), 1e-6)

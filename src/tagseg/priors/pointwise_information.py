@@ -28,7 +28,7 @@ _REASSOCIATE = {"reassoc", "contract", "nsz"}  # lets sums run in vector lanes; 
 def sample_pairs(
     features: Float32, n_pairs: int, sigma: float, rng: np.random.Generator
 ) -> Float32:
-    """Features of random pairs of neighbouring pixels: float32 (n_pairs, 6), ordered.
+    """Draw random pairs of neighbouring pixels: their features, float32 (n_pairs, 6), ordered.
 
     Pairs lie at p + r and p - r, p uniform, r a unit vector plus Gaussian noise of variance
     ``sigma``, its length cut at 4 sigma + 1; rounded to pixels. In photos that are smaller than
@@ -55,7 +55,7 @@ def sample_pairs(
 
 
 def ordered_pairs(one: Float32, two: Float32) -> Float32:
-    """Pairs of features (N, 3) in one order, (N, 6): smaller first channel first.
+    """Put pairs of features (N, 3) in one order, (N, 6): smaller first channel first.
 
     The other channels decide where the first ones are equal, so that a pair has the same features
     from either side.
@@ -70,7 +70,7 @@ def ordered_pairs(one: Float32, two: Float32) -> Float32:
 def pair_information(
     pairs: Float32, kernels: Float32, *, bandwidth: float, rho: float, regulariser: float
 ) -> Float32:
-    """PMI of feature pairs under the density of sampled pairs: float32 (N,).
+    """Compute the PMI of feature pairs under the density of sampled pairs: float32 (N,).
 
     PMI = log( J^rho / (M_A M_B + regulariser) ), with J = regulariser + P(A, B) / 2, halved because
     ordered pairs cover half of the space, and M the density of both ends of the sampled pairs.
@@ -93,7 +93,9 @@ def pair_information(
 
 
 def epanechnikov_density(points: Float32, kernels: Float32, bandwidth: float) -> Float32:
-    """Density at ``points`` (N, D) of Epanechnikov kernels at ``kernels`` (M, D), D = 3 or 6.
+    """Compute the density at ``points`` (N, D) of kernels at ``kernels`` (M, D), D = 3 or 6.
+
+    The kernels are Epanechnikov's:
 
     1/M sum_m prod_d 3 / (4 h) max(0, 1 - ((x_d - k_md) / h)^2). Kernels are sorted by their first
     coordinate, so that each point meets only those within one bandwidth of it.
@@ -106,7 +108,7 @@ def epanechnikov_density(points: Float32, kernels: Float32, bandwidth: float) ->
     last = np.searchsorted(centres[0], queries[:, 0] + 1)
     sums = np.empty(len(points), np.float32)
     add_up: Any = _sum_products_3 if points.shape[1] == _N_FEATURES else _sum_products_6
-    add_up(queries, *centres, first, last, sums)
+    add_up(queries, tuple(centres), first, last, sums)
     return sums * np.float32((0.75 / bandwidth) ** points.shape[1] / len(kernels))
 
 
@@ -118,7 +120,8 @@ def _bump(distance):  # type: ignore[no-untyped-def]
 
 # One array a coordinate, sliced to the window: LLVM turns the inner loops into vector code.
 @njit(nogil=True, cache=True, fastmath=_REASSOCIATE, error_model="numpy")
-def _sum_products_3(queries, k0, k1, k2, first, last, sums):  # type: ignore[no-untyped-def]
+def _sum_products_3(queries, centres, first, last, sums):  # type: ignore[no-untyped-def]
+    k0, k1, k2 = centres
     for i in range(len(queries)):
         a, b, c = queries[i]
         start, stop = first[i], last[i]
@@ -130,7 +133,8 @@ def _sum_products_3(queries, k0, k1, k2, first, last, sums):  # type: ignore[no-
 
 
 @njit(nogil=True, cache=True, fastmath=_REASSOCIATE, error_model="numpy")
-def _sum_products_6(queries, k0, k1, k2, k3, k4, k5, first, last, sums):  # type: ignore[no-untyped-def]
+def _sum_products_6(queries, centres, first, last, sums):  # type: ignore[no-untyped-def]
+    k0, k1, k2, k3, k4, k5 = centres
     for i in range(len(queries)):
         a, b, c, d, e, f = queries[i]
         start, stop = first[i], last[i]

@@ -20,9 +20,10 @@ _BLOCKS_A_THREAD = 4  # so that a thread that is held up leaves work to the othe
 
 
 class RowBlocks:
-    """Runs work over blocks of rows; a context manager that ends its threads.
+    """A runner of work over blocks of rows; a context manager that ends its threads.
 
-    Raises ConfigError unless ``threads`` is a whole number, 1 or more.
+    Raises:
+        ConfigError: ``threads`` is no whole number, 1 or more.
     """
 
     def __init__(self, threads: int) -> None:
@@ -57,7 +58,7 @@ class RowBlocks:
             job.result()
 
     def map(self, function: Callable[..., Any], *arguments: Any) -> list[Any]:
-        """Results of ``function`` for each of its arguments, computed side by side."""
+        """Return the results of ``function`` for each of its arguments, computed side by side."""
         if self._pool is None:
             return list(map(function, *arguments))
         return list(self._pool.map(function, *arguments))

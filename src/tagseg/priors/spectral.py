@@ -43,7 +43,7 @@ _DENSE = 300  # nodes up to which all eigenvectors are as quick as some
 
 
 def disk_offsets(radius: int) -> Integers:
-    """Offsets (N, 2), row and column, of the pixels within ``radius``, the centre among them."""
+    """List the offsets (N, 2), row and column, of pixels within ``radius``, itself among them."""
     steps = range(-radius, radius + 1)
     disk = [(y, x) for y in steps for x in steps if y * y + x * x <= radius * radius]
     return np.array(disk, np.int32)
@@ -58,7 +58,7 @@ def cut_eigenvectors(
     n_coarsenings: int,
     blocks: RowBlocks,
 ) -> tuple[Float64, Float32]:
-    """Smallest eigenvalues and eigenvectors of the normalised cut: (K,) and (H, W, K).
+    """Find the smallest eigenvalues and eigenvectors of the normalised cut: (K,), (H, W, K).
 
     Args:
         kept: float32 (H // 2, W // 2, N), stencil rows of the kept pixels.
@@ -88,7 +88,7 @@ def cut_eigenvectors(
 def coarsen(
     kept: Float32, shape: tuple[int, int], offsets: Integers, blocks: RowBlocks
 ) -> tuple[Float32, Float32]:
-    """Affinity A_k B^T between kept pixels, and B: both (H // 2, W // 2, N).
+    """Compute the affinity A_k B^T between kept pixels, and B: both (H // 2, W // 2, N).
 
     Args:
         kept: A_k, stencil rows (H // 2, W // 2, N).
@@ -109,14 +109,14 @@ def upsample(
     offsets: Integers,
     blocks: RowBlocks,
 ) -> Float32:
-    """Values (h, w, K) of kept pixels, brought to all pixels (H, W, K) by B^T."""
+    """Bring values (h, w, K) of kept pixels to all pixels (H, W, K) by B^T."""
     fine = np.empty((*shape, coarse.shape[2]), np.float32)
     blocks.run(_gather, shape[0], coarse, weights, offsets, fine)
     return fine
 
 
 def generalised_eigenvectors(affinity: sp.csr_array, n_vectors: int) -> tuple[Float64, Float64]:
-    """Smallest solutions of (D - A + 1e-10 I) v = lambda D v without the constant: (K,), (n, K).
+    """Solve (D - A + 1e-10 I) v = lambda D v: values (K,), vectors (n, K), the constant left out.
 
     They are the largest of D^-1/2 A D^-1/2, which Lanczos' method finds without a factorisation.
     """
@@ -144,7 +144,7 @@ def _largest(matrix: sp.csr_array, n_vectors: int) -> tuple[Float64, Float64]:
 
 
 def whitened(vectors: Float32) -> Float32:
-    """Columns of ``vectors`` (n, K) centred, with unit covariance, as little turned as possible."""
+    """Centre columns (n, K), and give them unit covariance, as little turned as possible."""
     centred = vectors - vectors.mean(0)
     covariance = (centred.T @ centred / len(centred)).astype(np.float64)
     variances, axes = np.linalg.eigh(covariance)
@@ -154,7 +154,7 @@ def whitened(vectors: Float32) -> Float32:
 
 
 def _sparse(affinity: Float32, offsets: Integers) -> sp.csr_array:
-    """Stencil (h, w, N) as a symmetric matrix (h w, h w)."""
+    """Write a stencil (h, w, N) as a symmetric matrix (h w, h w)."""
     height, width, _ = affinity.shape
     y, x, o = np.nonzero(affinity)
     here = y * width + x
@@ -165,7 +165,7 @@ def _sparse(affinity: Float32, offsets: Integers) -> sp.csr_array:
 
 
 def _products(offsets: Integers) -> tuple[Integers, Integers, Integers]:
-    """Which stencil entries meet: a kept pixel's step u and another's step v end at one pixel.
+    """List the stencil entries that meet: kept pixels' steps u and v that end at one pixel.
 
     For offset o between the kept pixels, u = v + 2 o. Lists of u and v, where each o's begin.
     """

@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from tagseg.errors import ConfigError, ShapeError, WeightsError
 from tagseg.maps import Image, SaliencyMap, check_image
 from tagseg.nets.student import GRID, INPUT_SIDE, StudentNet
+from tagseg.priors.float_arrays import float_array
 from tagseg.run.files import atomic_write
 from tagseg.training import Batch, Execution, Sample, Schedule, train
 
@@ -44,6 +45,8 @@ __all__ = [
     "student_schedule",
 ]
 
+Floats = npt.NDArray[np.floating]
+
 SHIPPED = Path(__file__).parent / "student_small.safetensors"
 
 _LESSON_SIDE = 160  # pixels; a random 128 x 128 of it is an input
@@ -55,23 +58,45 @@ _BATCH = 16  # photos through the network at a time
 
 
 class Lesson(NamedTuple):
-    """A frame and the teacher's soft mask of it, both of 160 x 160 pixels.
+    """What the student is taught by: a frame and the teacher's soft mask, of 160 x 160 pixels.
 
     Attributes:
-        image: uint8 (160, 160, 3).
+        image: uint8 (160, 160, 3), RGB.
         mask: uint8 (160, 160), 255 times the soft mask.
+
+    Examples:
+        >>> import numpy as np
+        >>> from tagseg.priors import Lesson
+        >>> one = Lesson(np.zeros((160, 160, 3), np.uint8), np.full((160, 160), 255, np.uint8))
+        >>> one.image.shape, one.mask.shape
+        ((160, 160, 3), (160, 160))
     """
 
     image: Image
     mask: npt.NDArray[np.uint8]
 
 
-def lesson(image: Image, mask: SaliencyMap) -> Lesson:
-    """A frame (H, W, 3) and its soft mask float32 (H, W) in [0, 1], squeezed to 160 x 160.
+def lesson(image: Image, mask: Floats) -> Lesson:
+    """Make a lesson for the student: squeeze a frame and its soft mask to 160 x 160 pixels.
 
-    Raises ShapeError if they are no such arrays.
+    Args:
+        image: uint8 (H, W, 3) RGB; floats are refused.
+        mask: float (H, W) in [0, 1], such as the teacher's, :func:`tagseg.priors.videopca_masks`.
+
+    Raises:
+        ShapeError: image or mask is no such array, or they differ in size.
+
+    Examples:
+        >>> import numpy as np
+        >>> from tagseg.priors import lesson
+        >>> frame = np.zeros((240, 320, 3), np.uint8)
+        >>> mask = np.zeros((240, 320))
+        >>> mask[:, 160:] = 0.6  # the right half
+        >>> one = lesson(frame, mask)
+        >>> one.image.shape, one.mask[0, ::40].tolist()
+        ((160, 160, 3), [0, 0, 153, 153])
     """
-    _check_mask(mask)
+    mask = _checked_mask(mask)
     if mask.shape != check_image(image).shape[:2]:
         raise ShapeError(
             f"mask has shape {mask.shape}, the frame {image.shape}", do="give both at one size"
@@ -80,40 +105,84 @@ def lesson(image: Image, mask: SaliencyMap) -> Lesson:
     return Lesson(_squeezed(image, _LESSON_SIDE), np.rint(255 * small).astype(np.uint8))
 
 
-def mask_quality(mask: SaliencyMap) -> float:
-    """Mean of the pixels of a soft mask that are not zero: how sure the teacher was (0 if none)."""
-    _check_mask(mask)
+def mask_quality(mask: Floats) -> float:
+    """Measure how sure the teacher was: the mean of a soft mask's pixels that are not zero.
+
+    Croitoru et al. 2017. A mask of zeros has quality 0.
+
+    Args:
+        mask: float (H, W) in [0, 1].
+
+    Raises:
+        ShapeError: mask is no such array.
+
+    Examples:
+        >>> import numpy as np
+        >>> from tagseg.priors import mask_quality
+        >>> mask_quality(np.array([[0.0, 0.0], [0.5, 1.0]]))
+        0.75
+    """
+    mask = _checked_mask(mask)
     positive = mask[mask > 0]
     return float(positive.mean(dtype=np.float64)) if positive.size else 0.0
 
 
-def number_of_best(frames: int, part: float) -> int:
-    """How many of so many frames are the best ``part`` (above 0 to 1), but 1 if there is one."""
-    if not 0 < part <= 1:
-        raise ConfigError(f"part is {part}", do="give a share above 0, up to 1")
-    return min(frames, max(1, round(part * frames)))
+def number_of_best(frames: int, fraction: float) -> int:
+    """Return how many frames the best ``fraction`` (above 0 to 1) of ``frames`` is, 1 or more.
+
+    Without frames it is 0. Raises ConfigError if ``fraction`` is out of range.
+    """
+    if not 0 < fraction <= 1:
+        raise ConfigError(f"fraction is {fraction}", do="give a share above 0, up to 1")
+    return min(frames, max(1, round(fraction * frames)))
 
 
-def best_frames(masks: Iterable[SaliencyMap], part: float = 0.15) -> npt.NDArray[np.intp]:
-    """Indices, rising, of the best of the teacher's masks by :func:`mask_quality`.
+def best_frames(masks: Iterable[Floats], fraction: float = 0.15) -> npt.NDArray[np.intp]:
+    """Choose the frames whose soft masks by the teacher are best, by :func:`mask_quality`.
 
     Masks of zeros are never among them; of equally good ones the first are.
 
     Args:
-        masks: float32 (H, W) in [0, 1], gone through once.
-        part: share of all masks; the paper's is 0.1 to 0.2.
+        masks: float (H, W) in [0, 1], one for each frame, gone through once.
+        fraction: how many of all masks to choose, above 0 to 1; the paper's is 0.1 to 0.2.
+
+    Returns:
+        The indices of the chosen frames, rising.
 
     Raises:
-        ConfigError: part is no share.
+        ConfigError: fraction is out of range.
         ShapeError: a mask is no such array.
+
+    Examples:
+        >>> import numpy as np
+        >>> from tagseg.priors import best_frames
+        >>> masks = [np.full((2, 2), level) for level in (0.2, 0.9, 0.0, 0.8)]
+        >>> best_frames(masks, fraction=0.5).tolist()
+        [1, 3]
     """
     qualities = np.array([mask_quality(mask) for mask in masks])
-    best = np.argsort(-qualities, kind="stable")[: number_of_best(len(qualities), part)]
+    best = np.argsort(-qualities, kind="stable")[: number_of_best(len(qualities), fraction)]
     return np.sort(best[qualities[best] > 0])
 
 
 def student_schedule(iterations: int, batch_size: int = 32) -> Schedule:
-    """Adam at 1e-3, 32 photos an update (Croitoru et al.); that the rate falls is assumed."""
+    """Plan the student's training: Adam at 1e-3, 32 photos an update (Croitoru et al. 2017).
+
+    That the learning rate falls to 0 is assumed.
+
+    Args:
+        iterations: updates.
+        batch_size: crops for each update.
+
+    Raises:
+        ConfigError: a number is below 1.
+
+    Examples:
+        >>> from tagseg.priors import student_schedule
+        >>> schedule = student_schedule(1500)
+        >>> schedule.iterations, schedule.batch_size, schedule.optimizer
+        (1500, 32, 'adam')
+    """
     return Schedule(iterations, batch_size, 1e-3, optimizer="adam", weight_decay=0.0)
 
 
@@ -127,18 +196,39 @@ def fit_student(
 ) -> StudentNet:
     """Train ``net`` in place on random 128 x 128 crops of the lessons, mirrored half of the time.
 
-    The loss of a crop is the squared L2 norm of the difference to the teacher's soft mask at
-    32 x 32, a sum over positions: beside a mean the decay would press the masks into few shapes.
-    Weights of the full connection decay by 0.004, as a penalty in the loss does; nothing else.
+    Croitoru et al. 2017. The loss of a crop is the squared L2 norm of the difference to the
+    teacher's soft mask at 32 x 32, a sum over positions: beside a mean the decay would press the
+    masks into few shapes. Weights of the full connection decay by 0.004, as a penalty in the loss
+    does; nothing else.
 
     Args:
+        net: the network to train, such as ``tagseg.nets.student.student_net("small")``.
         lessons: as :func:`lesson` makes them.
         schedule: see :func:`student_schedule`.
+        execution: the device to train on, its precision, and the seed of the crops.
         hooks: checkpoint, log and ticks of :func:`tagseg.training.train`.
+
+    Returns:
+        ``net``.
 
     Raises:
         ConfigError: there are no lessons.
         TrainingError: the loss is not finite.
+
+    Examples:
+        One update of a student with a single channel:
+
+        >>> import numpy as np
+        >>> from tagseg.nets.student import StudentNet
+        >>> from tagseg.priors import fit_student, lesson, student_saliency, student_schedule
+        >>> from tagseg.training import Execution
+        >>> frame, mask = np.full((32, 48, 3), 120, np.uint8), np.zeros((32, 48))
+        >>> mask[8:24, 16:32] = 1.0
+        >>> lessons = [lesson(frame, mask)]
+        >>> net = StudentNet(width=1, last=1, rank=1)
+        >>> net = fit_student(net, lessons, student_schedule(1, 1), execution=Execution())
+        >>> student_saliency(net, frame).shape
+        (32, 48)
     """
     if not lessons:
         raise ConfigError("there are no lessons", do="give frames with masks that are not zero")
@@ -159,28 +249,59 @@ def fit_student(
 
 
 def student_saliency(net: StudentNet, image: Image) -> SaliencyMap:
-    """What stands out in one photo: float32 (H, W) in [0, 1], for uint8 (H, W, 3) RGB.
+    """Map what stands out in one photo, by a student network.
 
-    See :func:`student_saliencies`.
+    It is what :func:`student_saliencies` gives for a single photo.
+
+    Args:
+        net: a student, such as :func:`shipped_student`.
+        image: uint8 (H, W, 3) RGB; floats are refused.
+
+    Returns:
+        The saliency map, float32 (H, W) in [0, 1].
+
+    Raises:
+        ShapeError: image is not uint8 (H, W, 3).
+
+    Examples:
+        >>> import numpy as np
+        >>> from tagseg.priors import shipped_student, student_saliency
+        >>> image = np.full((96, 128, 3), 120, np.uint8)
+        >>> image[30:70, 40:90] = (200, 60, 40)
+        >>> saliency = student_saliency(shipped_student(), image)
+        >>> inside, outside = saliency[35:65, 45:85].mean(), saliency[:20].mean()
+        >>> saliency.shape, bool(inside > 10 * outside)
+        ((96, 128), True)
     """
     return next(student_saliencies(net, [image]))
 
 
 def student_saliencies(net: StudentNet, images: Iterable[Image]) -> Iterator[SaliencyMap]:
-    """What stands out in each of many photos, 16 of which go through the network at a time.
+    """Map what stands out in each of many photos, by a student network.
 
-    The whole photo is squeezed to 128 x 128, whatever its aspect ratio: how the authors bring
-    photos to the network is not published. The soft mask is clipped to [0, 1] and resized
-    bilinearly. Computed where the network's weights are.
+    16 photos go through the network at a time, and are taken as they are needed. The whole photo is
+    squeezed to 128 x 128, whatever its aspect ratio: how the authors bring photos to the network is
+    not published. The soft mask is clipped to [0, 1] and resized bilinearly. Computed where the
+    network's weights are.
 
     Args:
-        images: uint8 (H, W, 3) RGB, of any sizes.
+        net: a student, such as :func:`shipped_student`; it is put into evaluation mode.
+        images: uint8 (H, W, 3) RGB, of any sizes; floats are refused.
 
     Yields:
-        saliency_map float32 (H, W) in [0, 1] of each photo, in order.
+        The saliency map of each photo, float32 (H, W) in [0, 1], in order.
 
     Raises:
-        ShapeError: an image is no such array.
+        ShapeError: an image is not uint8 (H, W, 3).
+
+    Examples:
+        >>> import numpy as np
+        >>> from tagseg.priors import shipped_student, student_saliencies
+        >>> photos = [np.zeros((30, 40, 3), np.uint8), np.zeros((50, 20, 3), np.uint8)]
+        >>> for saliency in student_saliencies(shipped_student(), photos):
+        ...     print(saliency.shape)
+        (30, 40)
+        (50, 20)
     """
     device = next(net.parameters()).device
     net.eval()
@@ -197,13 +318,26 @@ def student_saliencies(net: StudentNet, images: Iterable[Image]) -> Iterator[Sal
 
 
 def save_student(net: StudentNet, path: Path, about: Mapping[str, str] | None = None) -> None:
-    """Write a safetensors file, whole or not at all, of weights rounded to float16.
+    """Write a student to a safetensors file, whole or not at all, its weights rounded to float16.
 
     Args:
+        net: the student; it is not changed.
+        path: the file, by custom ``.safetensors``.
         about: what it was trained on, for the record.
 
     Raises:
         WorkspaceError: the file cannot be written.
+
+    Examples:
+        >>> import tempfile
+        >>> from pathlib import Path
+        >>> from tagseg.priors import load_student, save_student, shipped_student
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     path = Path(folder) / "student.safetensors"
+        ...     save_student(shipped_student(), path, {"trained_on": "generated clips"})
+        ...     copy = load_student(path)
+        >>> copy.configuration == shipped_student().configuration
+        True
     """
     notes = {
         "format": _FORMAT,
@@ -220,9 +354,20 @@ def save_student(net: StudentNet, path: Path, about: Mapping[str, str] | None = 
 
 
 def load_student(path: Path) -> StudentNet:
-    """The student in a file of :func:`save_student`, on the CPU.
+    """Read a student from a file of :func:`save_student`, to the CPU, in evaluation mode.
 
-    Raises WeightsError if there is none, it is damaged, or it is no student.
+    Args:
+        path: the file.
+
+    Raises:
+        WeightsError: there is no such file, it is damaged, or it holds no student.
+
+    Examples:
+        >>> from pathlib import Path
+        >>> from tagseg.priors import load_student
+        >>> load_student(Path("no_such.safetensors"))
+        Traceback (most recent call last):
+        tagseg.errors.WeightsError: no_such.safetensors: no such student file; train one: ...
     """
     path = Path(path)
     tensors, notes = _read(path)
@@ -247,9 +392,18 @@ def load_student(path: Path) -> StudentNet:
 
 @cache
 def shipped_student() -> StudentNet:
-    """The small student that comes with the package, trained on generated clips; one for all.
+    """Load the small student that comes with the package, trained on generated clips.
 
-    Raises WeightsError if its file is missing.
+    All calls give the same network: do not train it.
+
+    Raises:
+        WeightsError: its file is missing.
+
+    Examples:
+        >>> from tagseg.priors import shipped_student
+        >>> net = shipped_student()
+        >>> sum(values.numel() for values in net.parameters())  # weights
+        650404
     """
     if not SHIPPED.is_file():
         raise WeightsError(
@@ -259,12 +413,12 @@ def shipped_student() -> StudentNet:
 
 
 def _crops(lessons: Sequence[Lesson]) -> Sample:
-    """Cut samples of lessons."""
+    """Return a function that cuts the crop of a lesson that training asks for."""
 
     def sample(i: int, rng: np.random.Generator) -> Mapping[str, npt.NDArray[Any]]:
         top, left = rng.integers(0, _LESSON_SIDE - INPUT_SIDE + 1, 2)
         window = slice(top, top + INPUT_SIDE), slice(left, left + INPUT_SIDE)
-        image, mask = (part[window] for part in lessons[i])
+        image, mask = (whole[window] for whole in lessons[i])
         if rng.random() < 0.5:
             image, mask = image[:, ::-1], mask[:, ::-1]
         exact = mask.astype(np.float32) / 255
@@ -277,21 +431,24 @@ def _crops(lessons: Sequence[Lesson]) -> Sample:
 
 
 def _squeezed(image: npt.NDArray[Any], side: int) -> npt.NDArray[Any]:
-    """Photo or mask at ``side`` x ``side``; each axis averages where it shrinks."""
+    """Resize a photo or mask to ``side`` x ``side``; each axis averages where it shrinks."""
     height, width = image.shape[:2]
     shrunk = cv2.resize(image, (min(width, side), min(height, side)), interpolation=cv2.INTER_AREA)
     return cv2.resize(shrunk, (side, side), interpolation=cv2.INTER_LINEAR)
 
 
-def _check_mask(mask: Any) -> None:
-    if not isinstance(mask, np.ndarray) or mask.dtype != np.float32 or mask.ndim != 2:
-        raise ShapeError("a mask is no float32 array (H, W)", do="give the teacher's soft masks")
+def _checked_mask(values: Any) -> SaliencyMap:
+    """Return the mask as float32; ShapeError unless it is float (H, W) in [0, 1]."""
+    mask = float_array(values, "a mask", "(H, W), the teacher's soft mask")
+    if mask.ndim != 2:
+        raise ShapeError(f"a mask has shape {mask.shape}", do="give a float array (H, W)")
     if not mask.size or not ((mask >= 0) & (mask <= 1)).all():
         raise ShapeError("a mask is empty or holds values outside 0..1", do="scale it to 0..1")
+    return mask
 
 
 def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """The tensors of a file and the notes beside them."""
+    """Read the tensors of a file and the notes beside them."""
     if not path.is_file():
         raise WeightsError("no such student file", where=path, do="train one: tagseg train-student")
     try:

@@ -25,6 +25,7 @@ __all__ = [
     "Superpixels",
     "neighbours",
     "superpixel_levels",
+    "superpixel_neighbours",
     "superpixels",
 ]
 
@@ -36,19 +37,29 @@ Float32 = npt.NDArray[np.float32]
 Float64 = npt.NDArray[np.float64]
 
 _TRUNCATE = 4.0  # standard deviations at which the blur ends, as in scipy
-_MOST_BLUR = 100.0  # pixels; beyond it the blur's kernel is larger than photos are
+_MAX_BLUR = 100.0  # pixels; beyond it the blur's kernel is larger than photos are
 _DIGIT = 16  # bits that one pass of the radix sort puts in order
 _DIRECTION = np.uint32(2)  # bits of an edge's number that tell the neighbour; the others: pixel
 
 
 @dataclass(frozen=True)
 class SuperpixelSettings:
-    """Numbers of Felzenszwalb & Huttenlocher 2004. Raises ConfigError at a value out of range.
+    """Numbers of Felzenszwalb & Huttenlocher 2004.
 
     Attributes:
-        scale: k, above 0: colour difference (of 255) times pixels; more makes larger regions.
+        scale: k, above 0: colour difference (of 255) times pixels; more makes larger superpixels.
         sigma: standard deviation in pixels of the blur before, 0 to 100.
-        min_size: pixels below which a region is absorbed, 1 or more.
+        min_size: pixels below which a superpixel is absorbed by a neighbour, 1 or more.
+
+    Raises:
+        ConfigError: a number is out of range.
+
+    Examples:
+        Few, large superpixels:
+
+        >>> from tagseg.priors import SuperpixelSettings
+        >>> SuperpixelSettings(scale=400.0, min_size=300)
+        SuperpixelSettings(scale=400.0, sigma=0.8, min_size=300)
     """
 
     scale: float = 100.0
@@ -58,14 +69,14 @@ class SuperpixelSettings:
     def __post_init__(self) -> None:
         if not 0 < self.scale < np.inf:
             raise ConfigError(f"scale is {self.scale}", do="give a value above 0")
-        if not 0 <= self.sigma <= _MOST_BLUR:
-            raise ConfigError(f"sigma is {self.sigma}", do=f"give pixels, 0 to {_MOST_BLUR:g}")
+        if not 0 <= self.sigma <= _MAX_BLUR:
+            raise ConfigError(f"sigma is {self.sigma}", do=f"give pixels, 0 to {_MAX_BLUR:g}")
         if not isinstance(self.min_size, int) or self.min_size < 1:
             raise ConfigError(f"min_size is {self.min_size}", do="give whole pixels, 1 or more")
 
 
 class _Growth(NamedTuple):
-    """Regions as a forest over pixels, and the edges that may still join them.
+    """Regions that grow, as a forest over pixels, and the edges that may still join them.
 
     ``parent`` of a root is itself and of any other pixel an earlier one, so that a root is the
     first pixel of its region. ``size`` and ``inner`` (Int(C) in the paper: the longest edge of
@@ -84,10 +95,13 @@ def superpixels(
     *,
     reference_side: int | None = None,
 ) -> Superpixels:
-    """Regions of alike colour: Felzenszwalb & Huttenlocher 2004, Algorithm 1.
+    """Divide a photo into superpixels, regions of alike colour.
+
+    Felzenszwalb & Huttenlocher 2004, Algorithm 1; the same superpixels as scikit-image's
+    ``felzenszwalb`` gives, but for edges that are equally long to seven digits.
 
     Args:
-        image: uint8 (H, W, 3) RGB.
+        image: uint8 (H, W, 3) RGB; floats are refused.
         settings: by default MCOF's starting point.
         reference_side: longer side in pixels of the photos that the settings are for. In a photo
             of f times that side, ``min_size`` and ``scale``, which is divided by a region's area,
@@ -97,12 +111,21 @@ def superpixels(
             None: the settings as given.
 
     Returns:
-        superpixels int32 (H, W), ids 0..n-1 in the order of the regions' first pixels; each
-        region is connected in 8-neighbours.
+        int32 (H, W), ids 0..n-1 in the order of the superpixels' first pixels; each superpixel is
+        connected in 8-neighbours.
 
     Raises:
-        ShapeError: image is no such array.
+        ShapeError: image is not uint8 (H, W, 3).
         ConfigError: reference_side is below 1.
+
+    Examples:
+        >>> import numpy as np
+        >>> from tagseg.priors import SuperpixelSettings, superpixels
+        >>> image = np.full((40, 60, 3), 90, np.uint8)
+        >>> image[10:30, 20:40] = (200, 40, 40)
+        >>> ids = superpixels(image, SuperpixelSettings(sigma=0.0))
+        >>> np.bincount(ids.ravel()).tolist()  # the ground's and the square's pixels
+        [2000, 400]
     """
     levels = [settings or SuperpixelSettings()]
     return superpixel_levels(image, levels, reference_side=reference_side)[0]
@@ -111,7 +134,7 @@ def superpixels(
 def superpixel_levels(
     image: Image, levels: Sequence[SuperpixelSettings], *, reference_side: int | None = None
 ) -> list[Superpixels]:
-    """What :func:`superpixels` gives for each of ``levels``, in less time than one by one.
+    """Divide a photo into superpixels by each of several settings, quicker than one by one.
 
     Levels of one ``sigma`` share the blur, the sorted edges and what all their scales agree on.
 
@@ -121,11 +144,21 @@ def superpixel_levels(
         reference_side: as in :func:`superpixels`.
 
     Returns:
-        superpixels int32 (H, W), one for each of ``levels``.
+        Superpixels int32 (H, W) for each of ``levels``, as :func:`superpixels` gives them.
 
     Raises:
-        ShapeError: image is no such array.
+        ShapeError: image is not uint8 (H, W, 3).
         ConfigError: reference_side is below 1.
+
+    Examples:
+        >>> import numpy as np
+        >>> from tagseg.priors import SuperpixelSettings, superpixel_levels
+        >>> noise = np.random.default_rng(0).integers(0, 60, (40, 60, 3))
+        >>> image = noise.astype(np.uint8)
+        >>> levels = [SuperpixelSettings(scale=scale, min_size=20) for scale in (10.0, 1e5)]
+        >>> fine, coarse = superpixel_levels(image, levels)
+        >>> bool(fine.max() > 10), int(coarse.max()) + 1
+        (True, 1)
     """
     check_image(image)
     factor = _area_factor(image, reference_side)
@@ -141,8 +174,8 @@ def superpixel_levels(
     return maps
 
 
-def neighbours(superpixels: Superpixels) -> npt.NDArray[np.int32]:
-    """Pairs of regions that touch, by 4-neighbours.
+def superpixel_neighbours(superpixels: Superpixels) -> npt.NDArray[np.int32]:
+    """List the pairs of superpixels that touch, by 4-neighbours.
 
     Args:
         superpixels: int32 (H, W), ids 0..n-1.
@@ -151,7 +184,15 @@ def neighbours(superpixels: Superpixels) -> npt.NDArray[np.int32]:
         int32 (E, 2), in each row ids i < j, each pair once, sorted by i, then j.
 
     Raises:
-        ShapeError: superpixels is no such array.
+        ShapeError: superpixels is not int32 (H, W), is empty, or holds a negative id.
+
+    Examples:
+        Superpixels 1 and 2 touch at a corner only:
+
+        >>> import numpy as np
+        >>> from tagseg.priors import superpixel_neighbours
+        >>> superpixel_neighbours(np.array([[0, 1], [2, 3]], np.int32)).tolist()
+        [[0, 1], [0, 2], [1, 3], [2, 3]]
     """
     if not isinstance(superpixels, np.ndarray) or superpixels.dtype != np.int32:
         raise ShapeError("superpixels is no int32 array", do="give what superpixels() returns")
@@ -169,8 +210,11 @@ def neighbours(superpixels: Superpixels) -> npt.NDArray[np.int32]:
     return np.stack((pairs // count, pairs % count), axis=1).astype(np.int32)
 
 
+neighbours = superpixel_neighbours  # the short name, within this module
+
+
 def _area_factor(image: Image, reference_side: int | None) -> float:
-    """How many pixels of the photo stand for one of a photo of the reference size."""
+    """Return how many pixels of the photo stand for one of a photo of the reference size."""
     if reference_side is None:
         return 1.0
     if reference_side < 1:
@@ -179,7 +223,7 @@ def _area_factor(image: Image, reference_side: int | None) -> float:
 
 
 def _common_growth(image: Image, sigma: float, scales: set[float]) -> _Growth:
-    """Regions as far as all scales agree, with the edges on which they might not.
+    """Grow regions as far as all scales agree, and keep the edges on which they might not.
 
     While two regions join at the least scale, they join at all. Where the least scale refuses,
     both are held from there on, and so is what later edges would join to them; their edges
@@ -195,7 +239,7 @@ def _common_growth(image: Image, sigma: float, scales: set[float]) -> _Growth:
 
 
 def _finished(common: _Growth, shape: tuple[int, ...], scale: float, min_size: int) -> Superpixels:
-    """One level's regions, small ones absorbed."""
+    """Finish one level's regions; small ones are absorbed."""
     parent, size, inner = common.parent.copy(), common.size.copy(), common.inner.copy()
     # Edges refused at this very scale are refused again: one of the regions never changed.
     left = _grow(*_columns(common.edges), shape[1], parent, size, inner, scale, False)
@@ -204,7 +248,7 @@ def _finished(common: _Growth, shape: tuple[int, ...], scale: float, min_size: i
 
 
 def _blurred(image: Image, sigma: float) -> Float64:
-    """The photo after scipy's Gaussian filter, its border reflected, in 0..255.
+    """Blur the photo (0..255) as scipy's Gaussian filter does, its border reflected.
 
     In double precision, because the order of the least differences decides the regions: in
     single, one photo and level in 60 falls below a mutual information of 0.99 with scikit-image.
@@ -216,7 +260,7 @@ def _blurred(image: Image, sigma: float) -> Float64:
 
 
 def _edges(colours: Float64) -> UInt64:
-    """All edges between 8-neighbours of (H, W, 3), with the distances of their colours."""
+    """List all edges between 8-neighbours of (H, W, 3), with the distances of their colours."""
     height, width, _ = colours.shape
     count = height * (width - 1) + (height - 1) * width + 2 * (height - 1) * (width - 1)
     edges = np.empty(count, np.uint64)
@@ -225,7 +269,7 @@ def _edges(colours: Float64) -> UInt64:
 
 
 def _columns(edges: UInt64) -> tuple[UInt32, Float32]:
-    """The two halves of each edge: its number, and above it its length as a float32.
+    """View the two halves of each edge: its number, and above it its length as a float32.
 
     The number is four times that of a pixel, plus 0 to 3 for its neighbour to the right, below,
     below to the right and below to the left. In one word, both move together through the caches.
@@ -234,7 +278,7 @@ def _columns(edges: UInt64) -> tuple[UInt32, Float32]:
 
 
 def _sorted(edges: UInt64) -> UInt64:
-    """Edges, shortest first, by a radix sort: floats >= 0 are in the order of their bits."""
+    """Sort edges, shortest first, by radix: floats >= 0 are in the order of their bits."""
     for shift in range(32, 64, _DIGIT):
         edges = _sort_by_digit(edges, np.uint64(shift))
     return edges
@@ -260,7 +304,7 @@ def _connect(colours, numbers, lengths):  # type: ignore[no-untyped-def]
 
 @njit(nogil=True, cache=True, error_model="numpy")
 def _sort_by_digit(edges, shift):  # type: ignore[no-untyped-def]
-    """Edges in the order of one digit; where it is the same, as they were."""
+    """Sort edges by one digit; where it is the same, they stay as they were."""
     mask, step = np.uint64((1 << _DIGIT) - 1), np.uint32(1)
     place = np.zeros((1 << _DIGIT) + 1, np.uint32)
     for edge in edges:
@@ -277,7 +321,7 @@ def _sort_by_digit(edges, shift):  # type: ignore[no-untyped-def]
 
 @njit(nogil=True, inline="always")
 def _root(parent, pixel):  # type: ignore[no-untyped-def]
-    """First pixel of the region; halves the path to it on the way."""
+    """Find the first pixel of the region; halve the path to it on the way."""
     while parent[pixel] != pixel:
         parent[pixel] = parent[parent[pixel]]
         pixel = parent[pixel]
@@ -286,13 +330,13 @@ def _root(parent, pixel):  # type: ignore[no-untyped-def]
 
 @njit(nogil=True, inline="always")
 def _offsets(width):  # type: ignore[no-untyped-def]
-    """How much larger the neighbour's number is than the pixel's, for each direction."""
+    """Return how much larger the neighbour's number is than the pixel's, by direction."""
     return np.array([1, width, width + 1, width - 1], np.uint32)
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
 def _grow(numbers, lengths, width, parent, size, inner, scale, hold):  # type: ignore[no-untyped-def]
-    """Join regions along edges up to Int(C) + k / |C| (Eq. 3 and 4); what edges are left over.
+    """Join regions along edges up to Int(C) + k / |C| (Eq. 3 and 4); return the edges left over.
 
     Those are the positions of the edges between regions that did not join. With ``hold``, no
     such region joins any other afterwards. Pixels' numbers are unsigned throughout, because numba
@@ -325,7 +369,7 @@ def _grow(numbers, lengths, width, parent, size, inner, scale, hold):  # type: i
 
 @njit(nogil=True, cache=True, error_model="numpy")
 def _absorb(numbers, width, parent, size, min_size):  # type: ignore[no-untyped-def]
-    """Join regions below the least size to the neighbour at their shortest edge."""
+    """Join regions below the minimum size to the neighbour at their shortest edge."""
     offsets, direction = _offsets(width), np.uint32((1 << _DIRECTION) - 1)
     for number in numbers:
         pixel = number >> _DIRECTION
@@ -339,7 +383,7 @@ def _absorb(numbers, width, parent, size, min_size):  # type: ignore[no-untyped-
 
 @njit(nogil=True, cache=True, error_model="numpy")
 def _numbered(parent):  # type: ignore[no-untyped-def]
-    """Ids 0..n-1 of the pixels' regions; one pass does, as parents come before children."""
+    """Number the pixels' regions 0..n-1; one pass does, as parents come before children."""
     ids = np.empty(parent.size, np.int32)
     count = 0
     for pixel in range(parent.size):

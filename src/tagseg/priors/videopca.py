@@ -58,15 +58,15 @@ _BLOCK = 2**24  # numbers of a block of frames: 64 MB as float32
 
 @dataclass(frozen=True)
 class VideoPcaSettings:
-    """Numbers of VideoPCA. Raises ConfigError at a value out of range.
+    """Numbers of VideoPCA (Stretcu & Leordeanu 2015).
 
     Attributes:
         components: principal components that show the background; the paper has 3 to 8.
         side: longer side in pixels, 8 or more, at which all is computed, masks being brought back
             to the frames' size; smaller frames stay as they are, None takes the frames' size.
             Assumed.
-        blur: sigma of the errors' Gaussian blur, as a share of the shorter side. Assumed.
-        centre: sigma of the centre Gaussian, as a share of the shorter side.
+        blur: sigma of the errors' Gaussian blur, as a fraction of the shorter side. Assumed.
+        centre: sigma of the centre Gaussian, as a fraction of the shorter side.
         relative: divide the blurred and centred errors by their maximum over the shot before
             ``foreground``, or take them as they are. Assumed: see :func:`foreground_maps`.
         foreground: blurred and centred errors above it are the object's, above 0 to below 1.
@@ -74,11 +74,22 @@ class VideoPcaSettings:
             has grey in the middle of a bin, not at the corner of four. Assumed.
         strong: centred colour shares above it are masked.
         weak: so are those above it that join, through 4-neighbours above it, one above ``strong``.
-        least_error: a shot whose largest error (grey levels, over RGB) is not above it stands
+        min_error: a shot whose largest error (grey levels, over RGB) is not above it stands
             still, and its masks are empty. Assumed: half a level, which rounding explains.
         oversampling: directions that the search for components keeps beyond them.
         iterations: of the subspace iteration for the components, 1 or more.
         seed: of the subspace that it starts from.
+
+    Raises:
+        ConfigError: a number is out of range.
+
+    Examples:
+        Frames at their own size, and fewer components, for short shots:
+
+        >>> from tagseg.priors import VideoPcaSettings
+        >>> settings = VideoPcaSettings(components=3, side=None)
+        >>> settings.strong, settings.weak
+        (0.8, 0.5)
     """
 
     components: int = 5
@@ -90,20 +101,20 @@ class VideoPcaSettings:
     bins: int = 15
     strong: float = 0.8
     weak: float = 0.5
-    least_error: float = 0.5
+    min_error: float = 0.5
     oversampling: int = 10
     iterations: int = 6
     seed: int = 0
 
     def __post_init__(self) -> None:
         lowest = {"components": 1, "oversampling": 0, "iterations": 1, "seed": 0, "bins": 2}
-        for name, least in lowest.items():
-            _check_whole(name, getattr(self, name), least)
+        for name, minimum in lowest.items():
+            _check_whole(name, getattr(self, name), minimum)
         if self.side is not None:
             _check_whole("side", self.side, 8)
         if self.bins > 64:
             raise ConfigError(f"bins is {self.bins}", where="VideoPCA", do="give 64 or fewer")
-        for name in ("blur", "least_error"):
+        for name in ("blur", "min_error"):
             if not 0 <= getattr(self, name) < np.inf:
                 raise _wrong(name, getattr(self, name), "give 0 or more")
         if not 0 < self.centre < np.inf:
@@ -120,11 +131,11 @@ class VideoPcaSettings:
 
 @dataclass(frozen=True)
 class Components:
-    """What a shot's background is made of.
+    """A shot's principal components, which show its background, and their weights.
 
     Attributes:
         basis: float32 (h * w * 3, K), orthonormal columns, the strongest first.
-        weights: float32 (T, K), of each frame.
+        weights: float32 (T, K), how much of each component is in each frame.
     """
 
     basis: Float32
@@ -146,7 +157,7 @@ class SmallShot:
 
     Raises:
         DataError: the shot has no frames, or the file cannot be written.
-        ShapeError: a frame is no uint8 (H, W, 3), or they differ in size.
+        ShapeError: a frame is not uint8 (H, W, 3), or they differ in size.
     """
 
     size: tuple[int, int]
@@ -168,7 +179,7 @@ class SmallShot:
         self._file.close()
 
     def blocks(self) -> Iterator[tuple[slice, Image]]:
-        """Each block of frames: which of them, and uint8 (B, h, w, 3)."""
+        """Yield block after block: which frames they are, and uint8 (B, h, w, 3)."""
         values = int(np.prod(self.shape))
         step = max(1, _BLOCK // values)
         for start in range(0, self.count, step):
@@ -178,7 +189,7 @@ class SmallShot:
             yield slice(start, stop), block.reshape(-1, *self.shape)
 
     def centred_blocks(self) -> Iterator[tuple[slice, Float32]]:
-        """Each block of frames: which of them, and float32 (B, h * w * 3) less the mean."""
+        """Yield block after block: which frames, and float32 (B, h * w * 3) less the mean."""
         for which, block in self.blocks():
             yield which, np.subtract(block.reshape(len(block), -1), self.mean, dtype=np.float32)
 
@@ -220,23 +231,39 @@ class SmallShot:
 def videopca_masks(
     frames: Callable[[], Iterator[Image]], settings: VideoPcaSettings | None = None
 ) -> Iterator[SaliencyMap]:
-    """Soft mask of the objects in each frame of a shot: VideoPCA (Stretcu & Leordeanu 2015).
+    """Find a soft mask of what moves in each frame of a shot: VideoPCA.
 
-    The shot is read once, whatever its length, and never held as a whole: see :class:`SmallShot`.
-    All is found out when the first mask is asked for.
+    Stretcu & Leordeanu 2015. The shot is read once, whatever its length, and never held as a whole:
+    frames at working size go to a temporary file if they are many. All is found out, and every
+    error raised, when the first mask is asked for.
 
     Args:
-        frames: gives the shot's frames from the first to the last, uint8 (H, W, 3) RGB.
+        frames: a function that gives the shot's frames from the first to the last, uint8 (H, W, 3)
+            RGB.
         settings: by default the paper's.
 
     Yields:
-        saliency_map float32 (H, W) in [0, 1] for each frame: the share of the foreground in a
+        For each frame a saliency map, float32 (H, W) in [0, 1]: the share of the foreground in a
         pixel's colour, above ``weak``, or 0 outside of the mask; all zeros in a shot that stands
         still or has no foreground.
 
     Raises:
         DataError: the shot has fewer frames than components and one more.
-        ShapeError: a frame is no such array, or they differ in size.
+        ShapeError: a frame is not uint8 (H, W, 3), or they differ in size.
+
+    Examples:
+        A red square moves over grey noise, three pixels a frame:
+
+        >>> import numpy as np
+        >>> from tagseg.priors import VideoPcaSettings, videopca_masks
+        >>> ground = np.random.default_rng(0).integers(90, 130, (40, 60, 1))
+        >>> shot = np.repeat(ground, 3, 2)[None].repeat(10, 0).astype(np.uint8)
+        >>> for t, frame in enumerate(shot):
+        ...     frame[15:25, 10 + 3 * t : 20 + 3 * t] = (220, 30, 30)
+        >>> masks = list(videopca_masks(lambda: iter(shot), VideoPcaSettings(components=3)))
+        >>> mask = masks[5] > 0.5
+        >>> mask[15:25, 25:35].mean().item(), int(mask.sum())
+        (1.0, 100)
     """
     settings = settings or VideoPcaSettings()
     with SmallShot(frames(), settings.side) as shot:
@@ -256,7 +283,7 @@ def videopca_masks(
 
 
 def principal_components(shot: SmallShot, settings: VideoPcaSettings) -> Components:
-    """The shot's strongest principal components, by subspace iteration from a random start.
+    """Find the shot's strongest principal components, by subspace iteration from a random start.
 
     Halko, Martinsson, Tropp, "Finding structure with randomness" (SIAM Review 2011), algorithms
     4.4 and 5.1: one pass over the shot an iteration, two besides. Exact, but for rounding, where
@@ -275,10 +302,10 @@ def principal_components(shot: SmallShot, settings: VideoPcaSettings) -> Compone
 
 
 def error_maps(shot: SmallShot, components: Components) -> Iterator[Float32]:
-    """What the components leave over of each frame: ||f - reconstruction|| over RGB.
+    """Measure what the components leave over of each frame: ||f - reconstruction|| over RGB.
 
     Yields:
-        float32 (h, w), grey levels, 0 to sqrt(3) * 255 or little more.
+        For each frame float32 (h, w), grey levels, 0 to sqrt(3) * 255 or little more.
     """
     for which, block in shot.centred_blocks():
         block -= components.weights[which] @ components.basis.T
@@ -289,14 +316,15 @@ def error_maps(shot: SmallShot, components: Components) -> Iterator[Float32]:
 def evidence_maps(
     shot: SmallShot, components: Components, settings: VideoPcaSettings
 ) -> Callable[[], Iterator[Float32]]:
-    """How much of the components' errors speaks for an object: float32 (h, w), again at each call.
+    """Weigh how much the components' errors speak for an object: float32 (h, w) for each frame.
 
-    Errors are brought from between the least and the largest of the whole shot to 0 to 1, blurred,
-    and multiplied by the centre Gaussian. All zeros where the shot stands still.
+    What is returned gives the maps of all frames again at each call. Errors are brought from
+    between the least and the largest of the whole shot to 0 to 1, blurred, and multiplied by the
+    centre Gaussian. All zeros where the shot stands still.
     """
     ranges = [(float(one.min()), float(one.max())) for one in error_maps(shot, components)]
     low, high = min(one[0] for one in ranges), max(one[1] for one in ranges)
-    if high <= settings.least_error:
+    if high <= settings.min_error:
         return lambda: (np.zeros(shot.shape[:2], np.float32) for _ in range(shot.count))
     centre = centre_map(*shot.shape[:2], settings.centre)
 
@@ -310,7 +338,7 @@ def evidence_maps(
 def foreground_maps(
     evidence: Callable[[], Iterator[Float32]], settings: VideoPcaSettings
 ) -> Iterator[Mask]:
-    """Where the evidence is above ``foreground``: bool (h, w) for each frame.
+    """Find where the evidence is above ``foreground``: bool (h, w) for each frame.
 
     ``relative`` makes that a share of the shot's strongest evidence. The text has 0.5 of the errors
     after min-max; but the largest error is that of a single pixel, which the blur takes away: the
@@ -326,7 +354,7 @@ def foreground_shares(
     foreground: Iterator[Mask],
     settings: VideoPcaSettings,
 ) -> Float32:
-    """Share of the foreground in each colour, p = h_f / (h_f + h_b).
+    """Count the share of the foreground in each colour, p = h_f / (h_f + h_b).
 
     h_f and h_b are the histograms of all frames' pixels in and outside of the foreground, each
     summing to 1, so that a small object weighs as much as a large background.
@@ -348,7 +376,7 @@ def foreground_shares(
 
 
 def soft_mask(shares: Float32, centre: Float32, settings: VideoPcaSettings) -> Float32:
-    """Pixels whose centred shares are high, or join such pixels, with their shares (h, w).
+    """Keep the shares (h, w) of pixels whose centred shares are high, or that join such pixels.
 
     Thresholds with hysteresis on ``shares * centre``; the mask holds the shares themselves.
     """
@@ -357,7 +385,10 @@ def soft_mask(shares: Float32, centre: Float32, settings: VideoPcaSettings) -> F
 
 
 def centre_map(height: int, width: int, sigma: float) -> Float32:
-    """Gaussian of the distance to the middle, 1 there; ``sigma`` is a share of the shorter side."""
+    """Draw a Gaussian of the distance to the middle, 1 there, as float32 (height, width).
+
+    ``sigma`` is a fraction of the shorter side.
+    """
     y = np.arange(height) - (height - 1) / 2
     x = np.arange(width) - (width - 1) / 2
     square = (y[:, None] ** 2 + x**2) / (sigma * min(height, width)) ** 2
@@ -365,7 +396,7 @@ def centre_map(height: int, width: int, sigma: float) -> Float32:
 
 
 def colour_bins(image: Image, bins: int) -> Bins:
-    """Bin (H, W) of each pixel's colour on ((s cos h + 1) / 2, (s sin h + 1) / 2, v).
+    """Find each pixel's bin (H, W) by its colour ((s cos h + 1) / 2, (s sin h + 1) / 2, v).
 
     Hue, saturation and value are taken to 8 bits; each axis is 0 to 1 in ``bins`` equal bins.
     """
@@ -376,7 +407,7 @@ def colour_bins(image: Image, bins: int) -> Bins:
 
 @cache
 def _bin_tables(bins: int) -> tuple[Bins, Bins]:
-    """What 8-bit hue and saturation (256, 256), and value (256,), add to the bin's number."""
+    """Tabulate what 8-bit hue and saturation (256, 256), and value (256,), add to the bin."""
     levels = np.arange(256)
     hue, saturation = 2 * np.pi * levels[:, None] / 256, levels / 255
     across, up = (
@@ -387,12 +418,12 @@ def _bin_tables(bins: int) -> tuple[Bins, Bins]:
 
 
 def _bin(values: Float64, bins: int) -> Bins:
-    """Of values in [0, 1]; 1 is in the last bin."""
+    """Find the bin of values in [0, 1]; 1 is in the last one."""
     return np.clip((values * bins).astype(np.intp), 0, bins - 1)
 
 
 def _spanned(shot: SmallShot, weights: Callable[[slice, Float32], Float32]) -> Float32:
-    """Sums (h * w * 3, N) of the centred frames, by the ``weights`` (B, N) of each block."""
+    """Sum the centred frames by the ``weights`` (B, N) of each block: (h * w * 3, N)."""
     parts = (block.T @ weights(which, block) for which, block in shot.centred_blocks())
     return reduce(np.add, parts)
 
@@ -412,8 +443,8 @@ def _small(frame: Image, side: int | None) -> Image:
     return cv2.resize(frame, size, interpolation=cv2.INTER_AREA).astype(np.uint8, copy=False)
 
 
-def _blurred(error: Float32, share: float) -> Float32:
-    sigma = share * min(error.shape)
+def _blurred(error: Float32, fraction: float) -> Float32:
+    sigma = fraction * min(error.shape)
     return np.asarray(cv2.GaussianBlur(error, (0, 0), sigma)) if sigma else error
 
 
@@ -422,9 +453,9 @@ def _resized(mask: Float32, size: tuple[int, int]) -> SaliencyMap:
     return np.asarray(resized, np.float32)
 
 
-def _check_whole(name: str, value: object, least: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise _wrong(name, value, f"give a whole number, {least} or more")
+def _check_whole(name: str, value: object, minimum: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or value < minimum:
+        raise _wrong(name, value, f"give a whole number, {minimum} or more")
 
 
 def _wrong(name: str, value: object, do: str) -> ConfigError:

@@ -176,7 +176,8 @@ class _Best:
 
 
 def _check_request(out: Path, part: float, max_frames: int) -> None:
-    number_of_best(1, part)
+    if not 0 < part <= 1:
+        raise ConfigError(f"part is {part}", do="give a share above 0, up to 1")
     if max_frames < 1:
         raise ConfigError(f"max_frames is {max_frames}", do="give 1 or more")
     if out.is_dir():

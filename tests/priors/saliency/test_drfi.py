@@ -18,8 +18,8 @@ from tagseg.priors.saliency.drfi import (
     DRFI_LEVELS,
     DrfiSettings,
     drfi_saliency,
+    drfi_training_rows,
     shipped_forest,
-    training_rows,
 )
 from tagseg.priors.saliency.forest import RegionForest
 from tagseg.priors.saliency.minimum_barrier import minimum_barrier_saliency
@@ -28,7 +28,7 @@ from tagseg.priors.saliency.region_features import (
     pixel_channels,
     region_features,
 )
-from tagseg.priors.superpixels import neighbours, superpixel_levels
+from tagseg.priors.superpixels import superpixel_levels, superpixel_neighbours
 
 Float32 = npt.NDArray[np.float32]
 
@@ -52,7 +52,7 @@ def slow_saliency(image: Any, forest: RegionForest, settings: DrfiSettings) -> F
     channels = pixel_channels(image)
     total = np.zeros(image.shape[:2])
     for superpixels in levels:
-        features = region_features(channels, superpixels, neighbours(superpixels))
+        features = region_features(channels, superpixels, superpixel_neighbours(superpixels))
         p = np.array([forest.predict(row[None])[0] for row in features], np.float64)
         values = stretched(np.exp(settings.sharpness * stretched(p)))
         for y in range(image.shape[0]):
@@ -128,7 +128,7 @@ def test_the_photo_is_not_written_to() -> None:
     image, mask = scene()
     before = image.copy(), mask.copy()
     drfi_saliency(image, shipped_forest(), FEW)
-    training_rows(image, mask, FEW)
+    drfi_training_rows(image, mask, FEW)
     np.testing.assert_array_equal(image, before[0])
     np.testing.assert_array_equal(mask, before[1])
 
@@ -139,7 +139,7 @@ def test_default_settings_are_the_papers() -> None:
     np.testing.assert_array_equal(
         drfi_saliency(image, forest), drfi_saliency(image, forest, DrfiSettings())
     )
-    assert len(training_rows(image, mask)[0]) > len(training_rows(image, mask, FEW)[0])
+    assert len(drfi_training_rows(image, mask)[0]) > len(drfi_training_rows(image, mask, FEW)[0])
 
 
 @pytest.mark.parametrize(
@@ -165,9 +165,9 @@ def test_arguments_of_another_form() -> None:
     calls: list[tuple[Callable[..., Any], tuple[Any, ...]]] = [
         (drfi_saliency, (image[..., 0], shipped_forest())),
         (drfi_saliency, (image.astype(np.float32), shipped_forest())),
-        (training_rows, (image[:0], mask)),
-        (training_rows, (image, mask[:-1])),
-        (training_rows, (image, mask > 0)),
+        (drfi_training_rows, (image[:0], mask)),
+        (drfi_training_rows, (image, mask[:-1])),
+        (drfi_training_rows, (image, mask > 0)),
     ]
     for function, arguments in calls:
         with pytest.raises(ShapeError):
@@ -209,7 +209,7 @@ def slow_rows(image: Any, mask: Any, settings: DrfiSettings) -> tuple[Float32, F
     for superpixels in superpixel_levels(
         image, settings.levels, reference_side=settings.reference_side
     ):
-        rows = region_features(channels, superpixels, neighbours(superpixels))
+        rows = region_features(channels, superpixels, superpixel_neighbours(superpixels))
         for region in range(superpixels.max() + 1):
             inside = mask[superpixels == region]
             objects = sum(value not in (0, IGNORE) for value in inside) / len(inside)
@@ -226,7 +226,7 @@ def test_rows_are_those_that_the_mask_decides_on(agreement: float) -> None:
     mask = mask * 7
     mask[:, 50:70] = IGNORE
     settings = replace(FEW, agreement=agreement)
-    features, targets = training_rows(image, mask, settings)
+    features, targets = drfi_training_rows(image, mask, settings)
     expected = slow_rows(image, mask, settings)
     assert features.shape == (len(targets), N_FEATURES)
     assert features.dtype == targets.dtype == np.float32
@@ -244,17 +244,19 @@ def test_exactly_three_quarters_agree(monkeypatch: pytest.MonkeyPatch) -> None:
     mask[2, :2] = 1
     mask[3, :3] = IGNORE
     image = np.random.default_rng(0).integers(0, 256, (4, 8, 3), np.uint8)
-    features, targets = training_rows(image, mask)
+    features, targets = drfi_training_rows(image, mask)
     assert targets.tolist() == [1, 0]
     np.testing.assert_array_equal(
         features,
-        region_features(pixel_channels(image), superpixels, neighbours(superpixels))[[0, 2]],
+        region_features(pixel_channels(image), superpixels, superpixel_neighbours(superpixels))[
+            [0, 2]
+        ],
     )
 
 
 def test_a_mask_of_nothing_known_gives_no_rows() -> None:
     image, mask = scene()
-    features, targets = training_rows(image, np.full_like(mask, IGNORE), FEW)
+    features, targets = drfi_training_rows(image, np.full_like(mask, IGNORE), FEW)
     assert features.shape == (0, N_FEATURES)
     assert targets.shape == (0,)
 
@@ -267,7 +269,7 @@ def test_a_forest_learns_what_its_masks_say() -> None:
         image, mask = scene(index)
         left = np.zeros_like(mask)
         left[:, :64] = 1
-        rows.append(training_rows(image, left, settings))
+        rows.append(drfi_training_rows(image, left, settings))
     features, targets = (np.concatenate(part) for part in zip(*rows, strict=True))
     forest = RegionForest.fit(features, targets, trees=20)
     found = drfi_saliency(scene(9)[0], forest, settings)

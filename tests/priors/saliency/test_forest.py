@@ -143,7 +143,7 @@ def broken_features() -> dict[str, npt.NDArray]:
     with_nan = good.copy()
     with_nan[3, 4] = np.nan
     return {
-        "of type float64": good.astype(np.float64),
+        "a int64 array": good.astype(np.int64),
         "NaN or infinity": with_nan,
         "has shape (10, 92)": good[:, :-1],
         "has shape (93,)": good[0],

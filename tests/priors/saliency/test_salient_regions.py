@@ -11,7 +11,7 @@ from tagseg.priors.saliency.salient_regions import salient_mask
 def test_salient_is_what_reaches_half_of_the_maximum() -> None:
     found = salient_mask(np.array([[0.0, 0.3, 0.39], [0.4, 0.41, 0.8]], np.float32))
     assert found.tolist() == [[False, False, False], [True, True, True]]
-    found = salient_mask(np.array([[0.1, 0.3, 0.4]], np.float32), part=0.75)
+    found = salient_mask(np.array([[0.1, 0.3, 0.4]], np.float32), fraction=0.75)
     assert found.tolist() == [[False, True, True]]
 
 

@@ -1,4 +1,4 @@
-"""A random forest over the features of regions, kept as plain arrays.
+"""A random forest over the features of DRFI's regions (superpixels), kept as plain arrays.
 
 scikit-learn fits the trees; a kernel walks them, so that a forest's file holds numbers only and no
 Python objects, and photos can be mapped over threads.
@@ -21,12 +21,14 @@ from numba import njit
 from safetensors import SafetensorError, safe_open
 
 from tagseg.errors import ConfigError, ShapeError, WeightsError
+from tagseg.priors.float_arrays import float_array
 from tagseg.priors.saliency.region_features import FEATURE_NAMES, N_FEATURES
 from tagseg.run.files import atomic_write
 
 __all__ = ["RegionForest"]
 
 Float32: TypeAlias = npt.NDArray[np.float32]
+Floats: TypeAlias = npt.NDArray[np.floating]
 Integers: TypeAlias = npt.NDArray[np.int32]
 
 _NOTES = "tagseg"
@@ -38,10 +40,15 @@ _TENSORS = {"feature": np.int16, "number": np.float32, "roots": np.int32}
 
 @dataclass(frozen=True)
 class RegionForest:
-    """Trees in flat arrays; the mean of what the trees say is the forest's answer.
+    """DRFI's random forest: how salient a region (a superpixel) with given features is.
 
-    A tree's nodes stand level by level, both children of a node side by side. So the children's
-    places follow from the order, and no file can describe a tree that never ends.
+    :meth:`fit` makes one, :meth:`load` and :meth:`save` use a file, :meth:`predict` asks it; see
+    also :func:`shipped_forest` and :func:`drfi_training_rows`. Features are the 93 of Jiang et al.
+    2013, named in :data:`tagseg.priors.saliency.region_features.FEATURE_NAMES`.
+
+    Trees are kept in flat arrays; the mean of what they say is the forest's answer. A tree's nodes
+    stand level by level, both children of a node side by side. So the children's places follow from
+    the order, and no file can describe a tree that never ends.
 
     Attributes:
         feature: int16 (n,), the feature that a node asks for; -1 in a leaf.
@@ -50,6 +57,17 @@ class RegionForest:
         left: int32 (n,), the node for x <= threshold; the one after it is for x > threshold.
         roots: int32 (trees,), rising, from 0.
         about: what it was trained on, for the record.
+
+    Examples:
+        Regions are salient, in this example, where their first feature is large:
+
+        >>> import numpy as np
+        >>> from tagseg.priors import RegionForest
+        >>> features = np.random.default_rng(0).random((60, 93))
+        >>> targets = (features[:, 0] > 0.5).astype(np.float64)
+        >>> forest = RegionForest.fit(features, targets, trees=20, features_per_split=93)
+        >>> (forest.predict(np.array([[0.1] * 93, [0.9] * 93])) > 0.5).tolist()
+        [False, True]
     """
 
     feature: npt.NDArray[np.int16]
@@ -60,7 +78,7 @@ class RegionForest:
 
     @cached_property
     def digest(self) -> str:
-        """Hash of the trees."""
+        """A hash of the trees, which tells one forest from another."""
         total = hashlib.blake2b(digest_size=16)
         for array in (self.feature, self.number, self.roots):
             total.update(array.tobytes())
@@ -69,8 +87,8 @@ class RegionForest:
     @classmethod
     def fit(
         cls,
-        features: Float32,
-        targets: Float32,
+        features: Floats,
+        targets: Floats,
         *,
         trees: int = 200,
         features_per_split: int = 15,
@@ -80,22 +98,24 @@ class RegionForest:
         jobs: int = 1,
         about: Mapping[str, str] | None = None,
     ) -> Self:
-        """Random-forest regression (Breiman 2001) with the numbers of DRFI.
+        """Fit a forest by random-forest regression (Breiman 2001) with the numbers of DRFI.
 
         Args:
-            features: float32 (N, 93) of regions.
-            targets: float32 (N,), what the forest shall say of each.
-            trees, features_per_split: 200 and 15 by Jiang et al. 2013.
-            min_leaf: fewest rows of a leaf.
-            max_leaves: most leaves of a tree, the best first; None for no limit.
-            seed, jobs: of the draws; threads to fit with. The same forest for any ``jobs``.
-            about: for the record.
+            features: float (N, 93) of regions, such as :func:`drfi_training_rows` gives.
+            targets: float (N,), what the forest shall say of each.
+            trees: how many; 200 by Jiang et al. 2013.
+            features_per_split: features drawn for each node, 15 by Jiang et al. 2013.
+            min_leaf: smallest number of rows in a leaf.
+            max_leaves: largest number of leaves in a tree, the best first; None for no limit.
+            seed: where the draws start.
+            jobs: threads to fit with; the forest does not depend on it.
+            about: what it was trained on, for the record.
 
         Raises:
             ShapeError: features or targets are no such arrays, or not finite.
             ConfigError: a number is out of range.
         """
-        _check_features(features)
+        features, targets = _checked_features(features), float_array(targets, "targets", "(n,)")
         if targets.shape != features.shape[:1] or not len(targets):
             raise ShapeError(
                 f"targets has shape {targets.shape}, features {features.shape}",
@@ -120,9 +140,10 @@ class RegionForest:
 
     @classmethod
     def load(cls, path: Path) -> Self:
-        """The forest in a file of :meth:`save`.
+        """Read the forest in a file of :meth:`save`.
 
-        Raises WeightsError if there is none, it is damaged, or it is no forest on these features.
+        Raises:
+            WeightsError: there is none, it is damaged, or it is no forest on these features.
         """
         path = Path(path)
         tensors, notes = _read(path)
@@ -136,7 +157,11 @@ class RegionForest:
         return cls(parts["feature"], parts["number"], left, parts["roots"], about)
 
     def save(self, path: Path) -> None:
-        """Write a safetensors file, whole or not at all; WorkspaceError if it cannot be written."""
+        """Write the forest to a safetensors file, whole or not at all.
+
+        Raises:
+            WorkspaceError: the file cannot be written.
+        """
         notes = {
             "format": _FORMAT,
             "version": _VERSION,
@@ -149,14 +174,20 @@ class RegionForest:
         with atomic_write(Path(path)) as file:
             file.write(safetensors.numpy.save(tensors, metadata))
 
-    def predict(self, features: Float32) -> Float32:
-        """The mean of the trees' answers, float32 (n,), for features float32 (n, 93).
+    def predict(self, features: Floats) -> Float32:
+        """Ask the trees about regions, and return the mean of their answers.
 
-        Raises ShapeError for NaN, infinity or another form.
+        Args:
+            features: float (n, 93) of regions.
+
+        Returns:
+            float32 (n,), in the range of the targets that the forest was fitted to.
+
+        Raises:
+            ShapeError: features is no such array, or holds NaN or infinity.
         """
-        _check_features(features)
-        answers = np.zeros(len(features))
-        rows = np.ascontiguousarray(features)
+        rows = np.ascontiguousarray(_checked_features(features))
+        answers = np.zeros(len(rows))
         _add_answers(rows, self.feature, self.number, self.left, self.roots, answers)
         return (answers / len(self.roots)).astype(np.float32)
 
@@ -170,7 +201,7 @@ class RegionForest:
 
 
 def _level_order(tree: Any) -> tuple[npt.NDArray[np.int16], Float32]:
-    """Feature and number of one of scikit-learn's trees, level by level."""
+    """List feature and number of one of scikit-learn's trees, level by level."""
     levels = [np.zeros(1, np.intp)]
     while levels[-1].size:
         inner = levels[-1][tree.children_left[levels[-1]] >= 0]
@@ -187,7 +218,7 @@ def _level_order(tree: Any) -> tuple[npt.NDArray[np.int16], Float32]:
 
 
 def _checked_left(feature: npt.NDArray[np.int16], number: Float32, roots: Integers) -> Integers:
-    """Left child of each node (its own place for a leaf); ValueError if these are no trees."""
+    """Find each node's left child (for a leaf itself); ValueError if these are no trees."""
     arrays: tuple[npt.NDArray[Any], ...] = (feature, number, roots)
     for values, kind in zip(arrays, _TENSORS.values(), strict=True):
         if values.dtype != kind or values.ndim != 1:
@@ -220,14 +251,14 @@ def _add_answers(rows, feature, number, left, roots, answers):  # type: ignore[n
             answers[row] += number[node]
 
 
-def _check_features(features: Any) -> None:
-    if not isinstance(features, np.ndarray) or features.dtype != np.float32:
-        kind = getattr(features, "dtype", type(features).__name__)
-        raise ShapeError(f"features is of type {kind}", do=f"give float32 (n, {N_FEATURES})")
-    if features.ndim != 2 or features.shape[1] != N_FEATURES:
-        raise ShapeError(f"features has shape {features.shape}", do=f"give (n, {N_FEATURES})")
-    if not np.isfinite(features).all():
+def _checked_features(features: Any) -> Float32:
+    """Return features as float32; ShapeError unless they are finite and (n, 93)."""
+    rows = float_array(features, "features", f"(n, {N_FEATURES})")
+    if rows.ndim != 2 or rows.shape[1] != N_FEATURES:
+        raise ShapeError(f"features has shape {rows.shape}", do=f"give (n, {N_FEATURES})")
+    if not np.isfinite(rows).all():
         raise ShapeError("features holds NaN or infinity", do="check what produced it")
+    return rows
 
 
 def _check_numbers(**numbers: int) -> None:
@@ -241,7 +272,7 @@ def _digest_of_features() -> str:
 
 
 def _read(path: Path) -> tuple[dict[str, npt.NDArray[Any]], dict[str, Any]]:
-    """The tensors of a forest, as far as they are there, and the notes beside them."""
+    """Read the tensors of a forest, as far as they are there, and the notes beside them."""
     if not path.is_file():
         raise WeightsError("no such forest file", where=path, do="train one: tagseg train-saliency")
     try:

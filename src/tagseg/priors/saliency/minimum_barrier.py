@@ -15,8 +15,9 @@ import numpy.typing as npt
 from numba import njit
 from skimage.morphology import reconstruction
 
-from tagseg.errors import ConfigError
+from tagseg.errors import ConfigError, ShapeError
 from tagseg.maps import Image, SaliencyMap, check_image
+from tagseg.priors.float_arrays import float_array
 
 __all__ = [
     "MinimumBarrierSettings",
@@ -34,19 +35,30 @@ _MIN_WIDTH = 3  # pixels of the smoothing's square: one pixel would change nothi
 
 @dataclass(frozen=True)
 class MinimumBarrierSettings:
-    """Numbers of Zhang et al. 2015. Raises ConfigError at a value out of range.
+    """Numbers of Zhang et al. 2015.
 
     Attributes:
         side: longest side in pixels that the map is computed at; smaller photos stay as they are.
         passes: raster scans K of Algorithm 1, forward and backward by turns; 1 or more.
         border_contrast: add the contrast to the four borders' colours (MB+), or go without (MB).
-        margin: width of a border, as a share of the longer side, above 0 to 0.5.
+        margin: width of a border, as a fraction of the longer side, above 0 to 0.5.
         regularisation: added to the diagonal of a border's colour covariance, above 0; colours
             are Lab in 0..255.
         centred: weigh pixels down towards the corners, where photographers put few objects.
         smoothing: alpha of Eq. 9, 0 or more; the smoothing's square is alpha * sqrt(mean of the
             map) pixels wide in a photo of ``side`` pixels. 0 goes without.
         contrast: slope b of Eq. 11, above 0.
+
+    Raises:
+        ConfigError: a number is out of range.
+
+    Examples:
+        MB instead of MB+, for photos whose objects may be anywhere:
+
+        >>> from tagseg.priors import MinimumBarrierSettings
+        >>> settings = MinimumBarrierSettings(border_contrast=False, centred=False)
+        >>> settings.side, settings.passes
+        (300, 3)
     """
 
     side: int = 300
@@ -75,18 +87,30 @@ class MinimumBarrierSettings:
 def minimum_barrier_saliency(
     image: Image, settings: MinimumBarrierSettings | None = None
 ) -> SaliencyMap:
-    """Where any object is, from the photo alone: MB+ of Zhang et al. 2015.
+    """Map what stands out in a photo, from the photo alone: MB+ of Zhang et al. 2015.
+
+    A pixel is salient if every path from it to the photo's border crosses a change of colour, and
+    the more so, the more its colour differs from those of the borders.
 
     Args:
-        image: uint8 (H, W, 3) RGB.
+        image: uint8 (H, W, 3) RGB; floats are refused.
         settings: by default the paper's.
 
     Returns:
-        saliency_map float32 (H, W) in [0, 1], from 0 to 1 unless the photo says nothing (one
-        colour), which gives zeros.
+        The saliency map, float32 (H, W), from 0 to 1 unless the photo says nothing (one colour),
+        which gives zeros.
 
     Raises:
-        ShapeError: image is no such array.
+        ShapeError: image is not uint8 (H, W, 3).
+
+    Examples:
+        >>> import numpy as np
+        >>> from tagseg.priors import minimum_barrier_saliency
+        >>> image = np.full((60, 80, 3), 120, np.uint8)
+        >>> image[20:40, 25:55] = (200, 60, 40)
+        >>> saliency = minimum_barrier_saliency(image)
+        >>> saliency[30, 40].item(), saliency[5, 5].item()
+        (1.0, 0.0)
     """
     check_image(image)
     settings = settings or MinimumBarrierSettings()
@@ -104,21 +128,41 @@ def minimum_barrier_saliency(
     return _stretched(_resized(saliency, image.shape[:2])).astype(np.float32)
 
 
-def barrier_distance(channel: Float32, passes: int) -> Float32:
-    """Minimum barrier distance of each pixel to the border, approximated by raster scans.
+def barrier_distance(channel: npt.NDArray[np.floating], passes: int = 3) -> Float32:
+    """Approximate the minimum barrier distance of each pixel to the border by raster scans.
 
-    The barrier of a path is the difference of its largest and its smallest value, both ends
-    counted; a pixel's distance is the least barrier of the paths in 4-neighbours from it to any
-    pixel of the border. Algorithm 1 (FastMBD) keeps one path a pixel, so that what it
-    finds is never below the distance.
+    Zhang et al. 2015, Algorithm 1. The barrier of a path is the difference of its largest and its
+    smallest value, both ends counted; a pixel's distance is the least barrier of the paths in
+    4-neighbours from it to any pixel of the border. Algorithm 1 (FastMBD) keeps one path a pixel,
+    so that what it finds is never below the distance.
 
     Args:
-        channel: float32 (H, W), finite.
-        passes: scans, forward (rows down, columns right) and backward by turns.
+        channel: float (H, W), finite, of any unit.
+        passes: scans, forward (rows down, columns right) and backward by turns, 1 or more.
 
     Returns:
-        float32 (H, W), not negative, 0 at the border; infinite nowhere after the first scan.
+        float32 (H, W) in the unit of ``channel``, finite, not negative, 0 at the border.
+
+    Raises:
+        ConfigError: passes is below 1.
+        ShapeError: channel is no such array, is empty, or holds NaN or infinity.
+
+    Examples:
+        A pixel of 9 in a ground of 1 to 3 is 9 - 2 away from the border:
+
+        >>> import numpy as np
+        >>> from tagseg.priors import barrier_distance
+        >>> channel = np.array([[1.0, 1.0, 3.0], [1.0, 9.0, 2.0], [1.0, 1.0, 1.0]])
+        >>> barrier_distance(channel).tolist()
+        [[0.0, 0.0, 0.0], [0.0, 7.0, 0.0], [0.0, 0.0, 0.0]]
     """
+    if passes < 1:
+        raise ConfigError(f"passes is {passes}", do="give 1 or more")
+    channel = float_array(channel, "channel", "(H, W)")
+    if channel.ndim != 2 or channel.size == 0 or not np.isfinite(channel).all():
+        raise ShapeError(
+            f"channel of shape {channel.shape} is no finite map", do="give a float array (H, W)"
+        )
     distance = np.zeros_like(channel)
     distance[1:-1, 1:-1] = np.inf
     highest, lowest = channel.copy(), channel.copy()
@@ -128,15 +172,15 @@ def barrier_distance(channel: Float32, passes: int) -> Float32:
 
 
 def border_contrast(lab: Lab, margin: float, regularisation: float) -> Float64:
-    """How far colours are from those of the photo's borders, the farthest border left out.
+    """Measure how far colours are from those of the photo's borders, the farthest left out.
 
     What makes MB into MB+: the Mahalanobis distance to each of the four borders'
     mean colour, by the border's own covariance, over its maximum; the sum of the four less the
     largest, because one border may be the object's.
 
     Args:
-        lab: uint8 (H, W, 3).
-        margin: width of a border, share of the longer side.
+        lab: uint8 (H, W, 3), CIE Lab as OpenCV scales it to 0..255.
+        margin: width of a border, as a fraction of the longer side.
         regularisation: added to the covariance's diagonal.
 
     Returns:
@@ -155,7 +199,7 @@ def border_contrast(lab: Lab, margin: float, regularisation: float) -> Float64:
 
 
 def _small_lab(image: Image, side: int) -> Lab:
-    """The photo, at most ``side`` long, in Lab with all three channels in 0..255."""
+    """Convert the photo, at most ``side`` long, to Lab with all three channels in 0..255."""
     height, width = image.shape[:2]
     if max(height, width) > side:
         scale = side / max(height, width)
@@ -165,7 +209,7 @@ def _small_lab(image: Image, side: int) -> Lab:
 
 
 def _distance_of_colours(lab: Lab, passes: int) -> Float64:
-    """Barrier distances of the three channels added up, over their maximum."""
+    """Add up the barrier distances of the three channels, over their maximum."""
     channels = (np.ascontiguousarray(lab[..., channel], np.float32) for channel in range(3))
     distances = [barrier_distance(channel, passes) for channel in channels]
     return _over_maximum(np.sum(distances, axis=0, dtype=np.float64))
@@ -198,7 +242,7 @@ def _scan(channel, distance, highest, lowest, step):  # type: ignore[no-untyped-
 
 
 def _colour_distance(colours: Float64, border: Float64, regularisation: float) -> Float64:
-    """Mahalanobis distance of colours (3, H, W) to those of the border, over its maximum."""
+    """Measure colours' (3, H, W) Mahalanobis distance to the border's, over its maximum."""
     known = border.reshape(3, -1)
     mean = known.mean(1, keepdims=True)
     covariance = np.cov(known, bias=True) + regularisation * np.eye(3)
@@ -210,7 +254,7 @@ def _colour_distance(colours: Float64, border: Float64, regularisation: float) -
 
 
 def _nearness_to_centre(height: int, width: int) -> Float64:
-    """1 in the middle, falling evenly to 0 at the corners, whatever the photo's aspect ratio."""
+    """Draw a map that falls evenly from 1 in the middle to 0 at the corners, for any shape."""
     y = (np.arange(height) - (height - 1) / 2) / height
     x = (np.arange(width) - (width - 1) / 2) / width
     distance = np.hypot(y[:, None], x)
@@ -218,7 +262,7 @@ def _nearness_to_centre(height: int, width: int) -> Float64:
 
 
 def _smoothed(saliency: Float64, width: int) -> Float64:
-    """Opening, then closing by reconstruction with a square: no bumps or dents that are smaller.
+    """Open, then close by reconstruction with a square: bumps and dents that are smaller go.
 
     The width is made odd, so that the square has a middle.
     """
@@ -229,7 +273,7 @@ def _smoothed(saliency: Float64, width: int) -> Float64:
 
 
 def _contrasted(saliency: Float64, slope: float) -> Float64:
-    """Eq. 11, 1 / (1 + exp(-b (s - m))): the middle m lies between the means of both halves."""
+    """Apply Eq. 11, 1 / (1 + exp(-b (s - m))); m lies between the means of both halves."""
     upper = saliency >= saliency.max() / 2
     if upper.all():
         return saliency
@@ -238,12 +282,12 @@ def _contrasted(saliency: Float64, slope: float) -> Float64:
 
 
 def _over_maximum(values: Float64) -> Float64:
-    """Values that are not negative, divided by their maximum; zeros stay."""
+    """Divide values that are not negative by their maximum; zeros stay."""
     highest = values.max()
     return values / highest if highest > 0 else values
 
 
 def _stretched(values: Float64) -> Float64:
-    """Values between their minimum and maximum; zeros if there is no difference."""
+    """Bring values to 0..1, or to zeros if they are all alike."""
     low, high = values.min(), values.max()
     return (values - low) / (high - low) if high > low else np.zeros_like(values)

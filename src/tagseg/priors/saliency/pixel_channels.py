@@ -1,4 +1,4 @@
-"""What DRFI measures of every pixel, once a photo: colours, texture, and the bins of histograms.
+"""Measures that DRFI takes of every pixel, once a photo: colours, texture, bins of histograms.
 
 Jiang, Wang, Yuan, Wu, Zheng, Li: "Salient Object Detection: A Discriminative Regional Feature
 Integration Approach" (CVPR 2013). The blur, the sizes of the histograms and the 15 filters of
@@ -63,7 +63,7 @@ _RING = ((0, 0), (0, 1), (0, 2), (1, 2), (2, 2), (2, 1), (2, 0), (1, 0))
 
 @dataclass(frozen=True)
 class PixelChannels:
-    """Everything of a photo that region features need and that no region changes.
+    """Everything that region features need to know of a photo, whatever its regions.
 
     Attributes:
         values: float32 (H, W, 25), by CHANNEL_NAMES: RGB, Lab and HSV, each scaled to [0, 1],
@@ -79,7 +79,7 @@ class PixelChannels:
 
 
 def pixel_channels(image: Image) -> PixelChannels:
-    """Colours, texture and histogram bins of a photo's pixels, after a blur of 5 x 5.
+    """Measure colours, texture and histogram bins of a photo's pixels, after a blur of 5 x 5.
 
     A pixel's texton is the filter of the strongest response; its local binary pattern has a bit
     for each of its 8 neighbours that is not darker. Outside, the photo goes on mirrored.
@@ -88,10 +88,10 @@ def pixel_channels(image: Image) -> PixelChannels:
         image: uint8 (H, W, 3) RGB.
 
     Returns:
-        the pixel channels.
+        The pixel channels.
 
     Raises:
-        ShapeError: image is no such array.
+        ShapeError: image is not uint8 (H, W, 3).
     """
     check_image(image)
     blurred = cv2.GaussianBlur(image, (_BLUR, _BLUR), 0).astype(np.uint8)
@@ -110,7 +110,7 @@ def pixel_channels(image: Image) -> PixelChannels:
 
 @cache
 def leung_malik_filters() -> Float32:
-    """Filters of Leung and Malik's bank at one scale: 6 bars, 6 edges, a Gaussian, two spots.
+    """Draw the filters of Leung and Malik's bank at one scale: 6 bars, 6 edges, a blob, 2 spots.
 
     Bars and edges are the second and the first derivative of a Gaussian that is three times as
     long as wide, every 30 degrees; spots are Laplacians of Gaussians. Each has a mean of 0 and
@@ -136,7 +136,7 @@ def leung_malik_filters() -> Float32:
 
 
 def _texture(grey: UInt8) -> Float32:
-    """Absolute responses (H, W, 15) of the filters to grey in [0, 1], by Fourier transforms."""
+    """Compute the filters' absolute responses (H, W, 15) to grey in [0, 1], by Fourier."""
     height, width = grey.shape
     light = grey.astype(np.float32) / np.float32(255)
     padded = cv2.copyMakeBorder(light, *4 * (_REACH,), cv2.BORDER_REFLECT_101)
@@ -154,7 +154,7 @@ def _texture(grey: UInt8) -> Float32:
 
 
 def _binary_patterns(grey: UInt8) -> UInt8:
-    """Bit b of a pixel says that its neighbour b, clockwise from the upper left, is not darker."""
+    """Set bit b of a pixel where its neighbour b, clockwise from the upper left, is not darker."""
     height, width = grey.shape
     padded = cv2.copyMakeBorder(grey, 1, 1, 1, 1, cv2.BORDER_REFLECT_101)
     patterns = np.zeros_like(grey)
@@ -165,6 +165,6 @@ def _binary_patterns(grey: UInt8) -> UInt8:
 
 
 def _colour_bins(colours: Float32) -> npt.NDArray[np.int16]:
-    """Bin (H, W) of colours (H, W, 3) in [0, 1]; channels have 8 even bins, the last slowest."""
+    """Find the bin (H, W) of colours (H, W, 3) in [0, 1]: 8 a channel, the last one slowest."""
     levels = np.clip((colours * _LEVELS).astype(np.int16), 0, _LEVELS - 1)
     return levels @ np.array([1, _LEVELS, _LEVELS**2], np.int16)

@@ -3,6 +3,8 @@
 Jiang, Wang, Yuan, Wu, Zheng, Li: "Salient Object Detection: A Discriminative Regional Feature
 Integration Approach" (CVPR 2013), Tables 1 and 2: how a region differs from the others
 (29), how it differs from the photo's border (the same 29), and what it is like (35).
+
+A region is a superpixel here: one segment of a photo at one of DRFI's levels.
 """
 
 from __future__ import annotations
@@ -55,7 +57,7 @@ _BORDER = 15 / 400  # width of the pseudo-background, in longer sides of the pho
 
 @dataclass(frozen=True)
 class _Pixels:
-    """Pixels by the region that they are in, each region's in the order of the photo's rows.
+    """Pixels sorted by the region that they are in, each region's in the order of the rows.
 
     Attributes:
         order: indices of the flattened photo.
@@ -72,7 +74,7 @@ class _Pixels:
 
 @dataclass(frozen=True)
 class _Appearance:
-    """What regions look like: moments of each channel, histograms without their empty bins.
+    """Regions' looks: the moments of each channel, and histograms without their empty bins.
 
     Attributes:
         means, variances: float32 (n, 25), by CHANNEL_NAMES.
@@ -91,7 +93,7 @@ class _Appearance:
 def region_features(
     channels: PixelChannels, superpixels: Int32, neighbours: npt.NDArray[np.integer]
 ) -> Float32:
-    """What a region is like and how it differs from all others and from the photo's border.
+    """Describe regions: what each is like, how it differs from the others and from the border.
 
     Columns are named by FEATURE_NAMES. Differences are those of two regions' mean colours and
     texture responses, absolute, and the chi-square distance of histograms. Contrast is their mean
@@ -104,7 +106,7 @@ def region_features(
     but texture, whose filters have a fixed size, stay as they are if a photo is enlarged.
 
     Args:
-        channels: of the photo (H, W).
+        channels: what :func:`pixel_channels` gives for the photo (H, W).
         superpixels: int32 (H, W), region ids 0..n-1, all of which occur.
         neighbours: int (E, 2), each pair of regions in touch once.
 
@@ -134,7 +136,7 @@ def region_features(
 
 
 def _checked_pixels(superpixels: Int32, shape: tuple[int, int]) -> _Pixels:
-    """Pixels by region; ShapeError unless superpixels are ids 0..n-1 of a photo of ``shape``."""
+    """Sort pixels by region; ShapeError unless superpixels are ids 0..n-1 of such a photo."""
     if superpixels.dtype != np.int32 or superpixels.shape != shape:
         raise ShapeError(
             f"superpixels are {superpixels.dtype} {superpixels.shape}, the photo is {shape}",
@@ -167,7 +169,7 @@ def _check_neighbours(neighbours: npt.NDArray[np.integer], count: int) -> None:
 
 
 def _border_pixels(shape: tuple[int, int]) -> _Pixels:
-    """The pseudo-background: pixels near the photo's rim, as one region."""
+    """List the pixels near the photo's rim, the pseudo-background, as one region."""
     width = max(1, round(_BORDER * max(shape)))
     near = np.ones(shape, bool)
     near[width:-width, width:-width] = False
@@ -185,21 +187,21 @@ def _appearance(channels: PixelChannels, regions: _Pixels) -> _Appearance:
 
 
 def _contrasts(looks: _Appearance, centroids: Float64, counts: Int64) -> Float64:
-    """Mean differences (n, 29) of each region to all others, the large and near ones foremost."""
+    """Average each region's differences (n, 29) to all others, large and near ones foremost."""
     return _weighted_differences(
         looks.means, looks.bins, looks.shares, looks.starts, centroids, counts
     )
 
 
 def _backgroundness(looks: _Appearance, border: _Appearance) -> Float32:
-    """Differences (n, 29) of each region to the border."""
+    """Compute the differences (n, 29) of each region to the border."""
     known = np.zeros(_N_BINS, np.float32)
     known[border.bins] = border.shares
     return _differences(looks.means, looks.bins, looks.shares, looks.starts, border.means[0], known)
 
 
 def _places(extents: Float64, outlines: Int64, shape: tuple[int, int]) -> Float64:
-    """Mean x and y, percentiles, perimeter and aspect ratio (n, 8)."""
+    """Compute mean x and y, percentiles, perimeter and aspect ratio of each region (n, 8)."""
     height, width = shape
     middles = extents[:, :6] + 0.5
     box_width, box_height = extents[:, 6], extents[:, 7]
@@ -213,7 +215,7 @@ def _places(extents: Float64, outlines: Int64, shape: tuple[int, int]) -> Float6
 
 
 def _areas(counts: Int64, neighbours: npt.NDArray[np.integer]) -> Float64:
-    """Each region's area and its neighbours' (n, 2), as shares of the photo."""
+    """Compute each region's area and its neighbours' (n, 2), as shares of the photo."""
     one, other = neighbours.T
     beside = np.bincount(one, counts[other], len(counts))
     beside += np.bincount(other, counts[one], len(counts))
@@ -222,7 +224,7 @@ def _areas(counts: Int64, neighbours: npt.NDArray[np.integer]) -> Float64:
 
 @njit(nogil=True, cache=True)
 def _sorted_pixels(ids, count):  # type: ignore[no-untyped-def]
-    """Counting sort: pixels by region, and where each region's pixels start."""
+    """Sort pixels by region, by counting; return also where each region's pixels start."""
     starts = np.zeros(count + 1, np.int64)
     for region in ids:
         starts[region + 1] += 1
@@ -237,7 +239,7 @@ def _sorted_pixels(ids, count):  # type: ignore[no-untyped-def]
 
 @njit(nogil=True, cache=True)
 def _moments(values, order, starts):  # type: ignore[no-untyped-def]
-    """Mean and variance of each channel in each region, float32 (n, channels)."""
+    """Compute mean and variance of each channel in each region, float32 (n, channels)."""
     n, width = starts.size - 1, values.shape[1]
     means, variances = np.empty((n, width), np.float32), np.empty((n, width), np.float32)
     total, squares = np.empty(width), np.empty(width)
@@ -259,7 +261,7 @@ def _moments(values, order, starts):  # type: ignore[no-untyped-def]
 
 @njit(nogil=True, cache=True)
 def _histograms(pixel_bins, order, starts):  # type: ignore[no-untyped-def]
-    """Bins that each region fills, what share of it they hold, and where its histograms start."""
+    """List the bins that each region fills, their shares of it, and where histograms start."""
     n = starts.size - 1
     bins = np.empty(pixel_bins.size, np.int32)
     shares = np.empty(pixel_bins.size, np.float32)
@@ -290,7 +292,7 @@ _FAST = {"reassoc", "contract", "arcp", "nsz"}
 
 @njit(nogil=True, cache=True, fastmath=_FAST, error_model="numpy")
 def _difference(mean, bins, shares, begins, other_mean, other_shares, out):  # type: ignore[no-untyped-def]
-    """Absolute differences of means, then chi-square distances of histograms, into ``out``.
+    """Write absolute differences of means, then chi-square distances of histograms, to ``out``.
 
     As both histograms sum to 1, the distance is 1 - 2 sum ab / (a + b): only bins that both
     fill count.
@@ -307,7 +309,7 @@ def _difference(mean, bins, shares, begins, other_mean, other_shares, out):  # t
 
 @njit(nogil=True, cache=True)
 def _differences(means, bins, shares, begins, other_mean, other_shares):  # type: ignore[no-untyped-def]
-    """Differences (n, 29) of regions to one other, whose histograms are given with all bins."""
+    """Compute regions' differences (n, 29) to one other, its histograms given with all bins."""
     out = np.empty((len(means), _N_DIFFERENCES), np.float32)
     for i in range(len(means)):
         _difference(means[i], bins, shares, begins[i], other_mean, other_shares, out[i])
@@ -316,7 +318,7 @@ def _differences(means, bins, shares, begins, other_mean, other_shares):  # type
 
 @njit(nogil=True, cache=True)
 def _weighted_differences(means, bins, shares, begins, centroids, counts):  # type: ignore[no-untyped-def]
-    """Weighted means (n, 29) of the differences to all other regions; a pair is compared once."""
+    """Average the differences (n, 29) to all other regions; a pair is compared once."""
     n = len(means)
     sums, weights = np.zeros((n, _N_DIFFERENCES)), np.zeros(n)
     one, known = np.empty(_N_DIFFERENCES, np.float32), np.zeros(_N_BINS, np.float32)
@@ -344,7 +346,7 @@ def _weighted_differences(means, bins, shares, begins, centroids, counts):  # ty
 
 @njit(nogil=True, cache=True)
 def _extents(order, starts, width):  # type: ignore[no-untyped-def]
-    """Of each region in pixels: mean x, mean y, low x, high x, low y, high y, box width, height.
+    """Measure regions in pixels: mean x and y, low and high x, low and high y, box width, height.
 
     Low and high are the smallest values that at least 10 % and 90 % of the pixels do not exceed.
     """
@@ -379,7 +381,7 @@ def _extents(order, starts, width):  # type: ignore[no-untyped-def]
 
 
 def _outlines(superpixels: Int32) -> Int64:
-    """How many sides of its pixels each region shares with others and with the photo's rim."""
+    """Count the sides of its pixels that each region shares with others or the photo's rim."""
     padded = np.pad(superpixels, 1, constant_values=-1)
     sides = np.zeros(int(superpixels.max()) + 2, np.int64)
     for one, other in ((padded[1:], padded[:-1]), (padded[:, 1:], padded[:, :-1])):

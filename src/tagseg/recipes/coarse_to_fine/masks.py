@@ -104,7 +104,7 @@ def first_masks(
     settings = config.only(CoarseSettings)
 
     def coarse(index: int) -> Labels:
-        foreground = salient_mask(soft(index), part=settings.coarse_fraction)
+        foreground = salient_mask(soft(index), fraction=settings.coarse_fraction)
         return target.pseudo_label(index, foreground)
 
     def enhanced(index: int) -> Labels:

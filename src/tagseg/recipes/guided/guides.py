@@ -97,7 +97,7 @@ class Saliency:
 
     def mask(self, index: int) -> Mask:
         """Where the map is over the threshold."""
-        return salient_mask(self.maps(index), part=self.settings.saliency_threshold)
+        return salient_mask(self.maps(index), fraction=self.settings.saliency_threshold)
 
     def labels(self, index: int) -> Labels:
         """The mask as labels, to be scored."""
