@@ -14,7 +14,7 @@ import re
 from pathlib import Path
 
 from tagseg.recipes.catalog import find_recipe
-from tagseg.stages.config import where_from
+from tagseg.stages.settings import where_from
 
 TABLE = re.compile(r"<!-- config-table: (\w+) -->\n(.*?)<!-- /config-table -->", re.DOTALL)
 
@@ -22,7 +22,7 @@ TABLE = re.compile(r"<!-- config-table: (\w+) -->\n(.*?)<!-- /config-table -->",
 def config_table(recipe: str) -> str:
     """The Markdown table of ``recipe``'s fields: default, where it comes from, meaning."""
     lines = ["| field | default | where from | meaning |", "|---|---|---|---|"]
-    for name, value, where, meaning in where_from(find_recipe(recipe).Config):
+    for name, value, where, meaning in where_from(find_recipe(recipe).config):
         cells = (f"`{name}`", f"`{as_typed(value)}`", where, meaning)
         lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
     return "\n".join(lines) + "\n"

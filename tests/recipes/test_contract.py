@@ -48,7 +48,7 @@ CASES |= {
     f"builtin_priors, {masks}": ("builtin_priors", {"masks": masks})
     for masks in ("none", "foreground", "localization")
 }
-CASES["builtin_priors, no CRF"] = ("builtin_priors", {"segmenter_crf": False, "mask_crf": False})
+CASES["builtin_priors, no CRF"] = ("builtin_priors", {"refiner": "none", "mask_crf": False})
 CASES["builtin_priors, any label, no regions"] = (
     "builtin_priors",
     {"masks_by_tags": False, "mask_regions": "none"},

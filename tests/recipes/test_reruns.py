@@ -25,7 +25,7 @@ FIELDS: list[tuple[dict[str, Any], set[str]]] = [
     ({"crf_iterations": 3}, AFTER_MASKS),
     ({"crf_bilateral": (10.0, 60.0, 13.0)}, AFTER_MASKS),
     ({"crf_reference_side": None}, AFTER_MASKS),
-    ({"segmenter_crf": False}, {"masks", "predictions", "findings", "export"}),
+    ({"refiner": "none"}, {"masks", "predictions", "findings", "export"}),
     ({"masks_by_tags": False}, {"masks", "findings"}),
     ({"mask_crf": False}, AFTER_MASKS),
     ({"mask_regions": "none"}, AFTER_MASKS),

@@ -18,10 +18,10 @@ from tagseg.run.progress import Progress
 from tagseg.run.workspace import Workspace
 from tagseg.session import scoring
 from tagseg.session.report import render_report, write_about
-from tagseg.session.scoring import examine, key_of_truth, score_foreground, score_product
-from tagseg.stages.config import TrainingConfig
+from tagseg.session.scoring import examine, key_of_truth, score_foreground, score_prediction
 from tagseg.stages.context import Run
-from tagseg.stages.outcome import Outcome, Product, Progression, RoundProducts
+from tagseg.stages.outcome import Outcome, Prediction, Progression, RoundPredictions
+from tagseg.stages.settings import WorkSettings
 
 CLASSES = ("a", "b")
 N = 9
@@ -49,7 +49,7 @@ def truth_of(run: Run, label: int = 1) -> GroundTruth:
 
 
 def outcome_of(labels_of, **more) -> Outcome:
-    return Outcome(None, (Product("guess", "train", labels_of, (), **more),))  # type: ignore[arg-type]
+    return Outcome(None, (Prediction("guess", "train", labels_of, (), **more),))  # type: ignore[arg-type]
 
 
 def right(index: int) -> np.ndarray:
@@ -123,7 +123,7 @@ def test_classes_are_not_scored_as_foreground(run):
     (score,) = examine(run, outcome_of(right), truth_of(run), "t").scores()
     assert score.foreground == ()
     assert score.foreground_average is None
-    assert score_foreground(run, outcome_of(right).products[0], None) is None
+    assert score_foreground(run, outcome_of(right).predictions[0], None) is None
 
 
 def test_a_class_without_photos_has_no_foreground(run):
@@ -141,8 +141,8 @@ def test_photos_of_noise_alone_have_no_foreground(run):
 
 
 def test_photos_of_foreground_masks_are_ranked_by_their_foreground(run):
-    product = outcome_of(by_photo, by_class=False).products[0]
-    scored = score_product(run, product, truth_of(run))
+    product = outcome_of(by_photo, by_class=False).predictions[0]
+    scored = score_prediction(run, product, truth_of(run))
     assert list(scored.photos.values()) == pytest.approx([(i + 1) / 12 for i in range(N)])
     items = examine(run, outcome_of(by_photo, by_class=False), truth_of(run), "t").gallery()
     assert [item.name for item in items if item.rank == "best"] == list(run.photos.names[:5:-1])
@@ -151,7 +151,7 @@ def test_photos_of_foreground_masks_are_ranked_by_their_foreground(run):
 
 
 def two_products(*by_class: bool) -> Outcome:
-    products = [Product(f"by class: {kind}", "train", right, (), kind) for kind in by_class]
+    products = [Prediction(f"by class: {kind}", "train", right, (), kind) for kind in by_class]
     return Outcome(None, tuple(products))  # type: ignore[arg-type]
 
 
@@ -205,17 +205,17 @@ def test_findings_of_older_runs_can_be_read(run):
 
 @pytest.mark.parametrize("rounds", [0, 3])
 def test_the_report_of_a_run_without_classes(run, rounds):
-    products = [Product("coarse masks", "train", right, (), by_class=False)]
+    products = [Prediction("coarse masks", "train", right, (), by_class=False)]
     entries = []
     for number in range(1, rounds + 1):
         title = f"masks of the photos, round {number}"
-        product = Product(title, "train", by_photo, (), by_class=False)
-        entries.append(RoundProducts(number, 0.8 if number > 1 else None, (product,)))
+        product = Prediction(title, "train", by_photo, (), by_class=False)
+        entries.append(RoundPredictions(number, 0.8 if number > 1 else None, (product,)))
         products.append(product)
     progression = Progression(tuple(entries), "That was asked for.") if rounds else None
     outcome = Outcome(None, tuple(products), progression=progression)  # type: ignore[arg-type]
     scores = examine(run, outcome, truth_of(run), "t").scores()
-    write_about(run, "", TrainingConfig(), audit(run.photos.dataset), outcome, "tagseg train")
+    write_about(run, "", WorkSettings(), audit(run.photos.dataset), outcome, "tagseg train")
     page = render_report(run.workspace.folder).read_text()
     for section in ("quality", "foreground", "gallery", "run"):
         assert f'<section id="{section}"' in page

@@ -16,7 +16,7 @@ from tagseg.recipes import builtin_priors
 from tagseg.recipes.catalog import RECIPES, find_recipe
 from tagseg.session.settings import check_settings, parse_settings
 from tagseg.session.train import make_config
-from tagseg.stages.config import number, where_from
+from tagseg.stages.settings import number, where_from
 
 Config = builtin_priors.Config
 
@@ -39,7 +39,7 @@ def test_every_field_tells_its_section_and_meaning(recipe: ModuleType):
         assert where, name
         assert meaning, name
         assert value == getattr(recipe.Config(), name)
-    assert recipe.PAPER
+    assert recipe.paper
     hints = get_type_hints(recipe.Config)
     own = {name for name, kind in hints.items() if get_origin(kind) is not ClassVar}
     assert own == {item.name for item in fields(recipe.Config)}

@@ -24,7 +24,7 @@ from tagseg.run.workspace import Workspace
 from tagseg.session.export import load_segmenter
 from tagseg.session.report import render_report
 from tagseg.session.train import check_data, train
-from tagseg.stages.config import TrainingConfig
+from tagseg.stages.settings import WorkSettings
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +32,7 @@ def scenes() -> tuple[Dataset, dict[str, np.ndarray]]:
     return scene_dataset(SCENES, 12, height=64, width=80)
 
 
-SMALL = TrainingConfig(photo_side=64)
+SMALL = WorkSettings(photo_side=64)
 
 
 def quick(dataset: Dataset, recipe: str = "cam_baseline", **more: object) -> tagseg.Result:

@@ -72,7 +72,7 @@ def test_refinement_is_the_dense_crf_of_equation_7_or_of_minus_log_p(unary):
 
 
 def test_no_refinement_without_the_crf():
-    assert crf_settings(config_of(segmenter_crf=False, segmenter_regions="crisp"), 0) is None
+    assert crf_settings(config_of(refiner="none", segmenter_regions="crisp"), 0) is None
 
 
 def test_no_regions_unless_asked_for(given):

@@ -23,10 +23,10 @@ from tagseg.nets.tiny import Tiny
 from tagseg.refine.dense_crf import CrfParameters, refine
 from tagseg.stages.distinct_segmenter import (
     DISTINCT_FORMAT,
+    DistinctRefiner,
     DistinctSegmenter,
     SeederSettings,
     distinct_probabilities,
-    distinct_refinement,
     pack_distinct,
     unpack_distinct,
 )
@@ -114,7 +114,7 @@ def test_the_crf_is_over_the_labels_that_a_photo_has():
     maps[2] = 0
     maps[3, :5] = 0
     probs = distinct_probabilities(maps)
-    smooth = distinct_refinement(json.loads(json.dumps(CRF)))(image, probs)
+    smooth = DistinctRefiner(json.loads(json.dumps(CRF)))(image, probs)
     here = [0, 1, 2, 4]
     every = np.concatenate((1 - maps.max(0, keepdims=True), maps))[here]
     costs = -np.log(np.maximum(every, 1e-20))
@@ -130,12 +130,12 @@ def test_the_crf_is_over_the_labels_that_a_photo_has():
 def test_background_alone_needs_no_crf(monkeypatch):
     monkeypatch.setattr("tagseg.stages.distinct_segmenter.refine", None)
     probs = distinct_probabilities(np.zeros((2, 5, 6), np.float32))
-    assert np.array_equal(distinct_refinement(CRF)(photo(5, 6), probs), probs)
+    assert np.array_equal(DistinctRefiner(CRF)(photo(5, 6), probs), probs)
 
 
 def test_regions_have_no_place_in_it():
     with pytest.raises(ConfigError, match="the CRF of distinct maps has no regions; leave them"):
-        distinct_refinement({**CRF, "regions": {"threshold": 0.1}})
+        DistinctRefiner({**CRF, "regions": {"threshold": 0.1}})
 
 
 # The file

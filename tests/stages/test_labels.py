@@ -18,12 +18,12 @@ from tagseg.recipes.builtin_priors.config import Config
 from tagseg.run.progress import Progress
 from tagseg.run.workspace import Workspace
 from tagseg.session.train import make_config, make_setup
-from tagseg.stages import labels as stages
+from tagseg.stages import stage as stages
 from tagseg.stages.classifier import classifier_scores, location_maps, tag_classifier
 from tagseg.stages.context import Run, Setup
-from tagseg.stages.labels import LabelMaps
 from tagseg.stages.priors import activation_prior, photo_regions
 from tagseg.stages.segmenter import predictions, refined_by_tags, segmenter_of
+from tagseg.stages.stage import LabelMaps
 from tagseg.training import Execution
 
 CONFIG = make_config(Config, QUICK)

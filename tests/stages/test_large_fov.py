@@ -19,10 +19,10 @@ from tagseg.recipes.sec.config import Config as SecConfig
 from tagseg.segment.fit import GridBatch
 from tagseg.session.train import make_config
 from tagseg.stages import large_fov as module
-from tagseg.stages.config import LargeFovConfig
 from tagseg.stages.context import Setup
 from tagseg.stages.large_fov import grid_crop, grid_cross_entropy, large_fov_segmenter, loss_stride
 from tagseg.stages.schedules import large_fov_schedule
+from tagseg.stages.settings import DeepLabSettings
 from tagseg.stages.shapes import some_shapes, view_scale
 from tagseg.training import Execution
 
@@ -38,7 +38,7 @@ def run(photos, tmp_path):
 
 
 def test_the_papers_numbers():
-    config = LargeFovConfig()
+    config = DeepLabSettings()
     assert (config.crf_bilateral, config.crf_smoothness) == ((4.0, 121.0, 5.0), (3.0, 3.0))
     assert (config.crf_iterations, config.crf_filter) == (10, "lattice")
     assert (config.segmenter_unary, config.segmenter_crop) == ("log", 321)

@@ -22,10 +22,10 @@ from tagseg.segment.predict import Segmenter
 from tagseg.session.train import make_config
 from tagseg.stages import rounds as module
 from tagseg.stages.context import Run
-from tagseg.stages.labels import training_labels
 from tagseg.stages.large_fov import large_fov_segmenter
-from tagseg.stages.rounds import agreement_of, network_masks, validation_products, working_masks
+from tagseg.stages.rounds import agreement_of, network_masks, round_predictions, working_masks
 from tagseg.stages.segmenter import segmenter_of
+from tagseg.stages.stage import training_labels
 
 NEGATIVE_AT, UNKNOWN_AT = 6, 7  # of guided_runs.few_photos
 
@@ -95,7 +95,7 @@ def test_masks_are_made_once(trained, monkeypatch):
     monkeypatch.setattr(Segmenter, "forward", None)
     again = working_masks(run, config, segmenter, after, name="masks-once")
     np.testing.assert_array_equal(again(1), masks(1))
-    for other in (config_of(masks_by_tags=False), config_of(segmenter_crf=False)):
+    for other in (config_of(masks_by_tags=False), config_of(refiner="none")):
         changed = segmenter_of(run, other, segmenter.net)
         with pytest.raises(WorkspaceError, match="asked for twice, made from different things"):
             working_masks(run, other, changed, after, name="masks-once")
@@ -196,7 +196,7 @@ def test_what_a_rounds_network_makes_of_photos_unseen(trained, photos, tmp_path,
         segmenter = segmenter_of(own, config_of(segmenter_crf=crf), segmenter.net)
         with own.stage("net", {}, []) as after:
             pass
-        (product,) = validation_products(own, segmenter, after, 3, "Net")
+        (product,) = round_predictions(own, segmenter, after, 3, "Net")
         assert (product.title, product.split) == (title, "val")
         assert [stage.name for stage in product.stages] == ["predictions-3"]
         val = own.part("val").photos
@@ -207,9 +207,9 @@ def test_what_a_rounds_network_makes_of_photos_unseen(trained, photos, tmp_path,
             assert (product.labels(index) == best).mean() > 0.97
             raw = own.workspace.finished("predictions-3").maps("raw")
             assert decode_mask(raw.get_bytes(val.names[index])).shape == image.shape[:2]
-        (other,) = validation_products(own, segmenter, after, 3, "Net", False)
+        (other,) = round_predictions(own, segmenter, after, 3, "Net", False)
         assert (product.by_class, other.by_class) == (True, False)
-        assert validation_products(replace(own, val=None), segmenter, after, 3, "Net") == []
+        assert round_predictions(replace(own, val=None), segmenter, after, 3, "Net") == []
     assert set(finished_stages(folder)) == {"net", "predictions-3"}
 
 
@@ -227,4 +227,4 @@ def test_what_a_rounds_network_makes_of_photos_unseen(trained, photos, tmp_path,
 )
 def test_how_long_the_last_network_has_learned(kind, config, part):
     """In all rounds where they go on from each other, else in the last."""
-    assert kind(**config).part_of_all() == pytest.approx(part)
+    assert kind(**config).fraction_of_all() == pytest.approx(part)

@@ -13,7 +13,6 @@ from tagseg.recipes.guided.config import Config as GuidedConfig
 from tagseg.recipes.mcof.config import Config as MiningConfig
 from tagseg.recipes.mcof.regions import region_schedule
 from tagseg.stages import schedules
-from tagseg.stages.config import TrainingConfig
 from tagseg.stages.context import Setup
 from tagseg.stages.saliency import saliency_schedule
 from tagseg.stages.schedules import (
@@ -26,10 +25,11 @@ from tagseg.stages.schedules import (
     shortened,
     uses_paper_schedule,
 )
+from tagseg.stages.settings import WorkSettings
 from tagseg.training import Execution, learning_rate_factor
 
 VGG, TINY = (Setup(name, None, Execution()) for name in ("vgg16", "tiny"))
-CONFIG = TrainingConfig()
+CONFIG = WorkSettings()
 
 
 @pytest.mark.parametrize(

@@ -41,7 +41,7 @@ def test_rows_change_what_their_labels_say():
         higher = config.mask_crf and config.mask_regions == "crisp"
         kinds.append((config.masks, higher, field_of_view(config)))
         assert higher == ("Higher Order" in row.label)
-        assert config.segmenter_crf
+        assert config.refiner
     assert kinds == [
         ("none", False, "small"),
         ("foreground", False, "small"),

@@ -335,7 +335,7 @@ def test_without_ground_truth_of_all_training_photos(made, result, photos, tmp_p
 
 def test_a_run_without_crf_and_with_one_round(photos, tmp_path):
     """Figures of the network itself; the run's rounds are the tables'."""
-    run = run_of(photos, tmp_path / "run", rounds=1, segmenter_crf=False, start="cold")
+    run = run_of(photos, tmp_path / "run", rounds=1, refiner="none", start="cold")
     rows = tabulate(photos, run.folder, "fig5").tables[0].rows
     expected = scores_of(run)["segmenter, round 1", "val"]
     assert list(rows) == [("1", expected, expected, expected)]

@@ -227,7 +227,7 @@ def test_a_run_with_deeplab_that_had_settled(photos, tmp_path):
 
 def test_a_run_of_one_round_without_crf(photos, tmp_path):
     """First and last are the same: a row for each network, of what the network itself answers."""
-    run = run_of(photos, tmp_path / "run", rounds=1, segmenter_crf=False)
+    run = run_of(photos, tmp_path / "run", rounds=1, refiner="none")
     found = tabulate(photos, run.folder)
     assert found.measured() == [f"{FPN}, round 1", f"{DEEPLAB}, round 1"]
     assert found.trained == ["AsppNet"]

@@ -316,4 +316,4 @@ def test_they_need_validation_photos_and_their_ground_truth(run, photos):
     with pytest.raises(ConfigError, match="dcsm has no table '6'; choose of 1, 2, 3, 4, 5"):
         tabulate(photos, run, "6")
     assert contents(run) == before
-    assert dcsm.PAPER.endswith("ECCV 2016")
+    assert dcsm.paper.endswith("ECCV 2016")

@@ -226,7 +226,7 @@ def test_an_interrupted_call_goes_on(made, result, photos, tmp_path, stop_at):
 
 def test_a_run_without_crf_and_with_one_round(photos, tmp_path):
     """Figures of PixelNet itself; the run's rounds are the tables'."""
-    config = {**QUICK, **MINING, "seeder_side": 64, "rounds": 1, "segmenter_crf": False}
+    config = {**QUICK, **MINING, "seeder_side": 64, "rounds": 1, "refiner": "none"}
     config["supplement"] = False
     dataset = photos.dataset.select((*photos.train[:6], *photos.val[:2]))
     run = train(

@@ -104,5 +104,5 @@ def test_photos_of_background_alone_need_no_crf(photos, go, monkeypatch):
         return real(self, image, costs, maps, regions)
 
     monkeypatch.setattr(builtin_masks.Smoothing, "__call__", count)
-    go("builtin_priors", {"segmenter_crf": False}, ground_truth=None)
+    go("builtin_priors", {"refiner": "none"}, ground_truth=None)
     assert min(calls) > 1

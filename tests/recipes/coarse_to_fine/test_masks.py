@@ -43,7 +43,7 @@ def test_the_papers_numbers():
     assert config.masks_by_tags is False
     assert config.grabcut() == GrabCutSettings()
     assert config.resize_range == (1.0, 1.0)
-    assert [config.part_of(number) for number in (1, 2, 5)] == [1.0, 0.5, 0.5]
+    assert [config.fraction_of(number) for number in (1, 2, 5)] == [1.0, 0.5, 0.5]
 
 
 def test_numbers_as_given():
@@ -67,7 +67,7 @@ def test_numbers_as_given():
     )
     assert config.foreground_limits == (0.02, 0.5)
     assert config.stop_rule() == StopRule(1, 0.9)
-    assert config.part_of(2) == 1.0
+    assert config.fraction_of(2) == 1.0
     assert config.saliency_source() == "folder"
 
 
@@ -241,13 +241,13 @@ def test_no_more_is_made_than_asked_for(few, photos, tmp_path, initial, made, pr
         found = masks_of(run, config)
         names = {"enhanced": found.enhanced, "coarse": found.coarse, "boxes": found.boxes}
         assert found.chosen(config) is names[initial]
-        shown = found.products(target_of())
+        shown = found.predictions(target_of())
     assert set(finished_stages(tmp_path / "run")) == {"saliency", *made}
     assert [(product.title, product.split, product.by_class) for product in shown] == [
         (title, "train", True) for title in products
     ]
     without = target_of()._replace(by_class=False)
-    assert {product.by_class for product in found.products(without)} == {False}
+    assert {product.by_class for product in found.predictions(without)} == {False}
     assert [product.stages[0].name for product in shown] == sorted(
         made, key=["coarse-masks", "enhanced-masks", "box-masks"].index
     )

@@ -282,7 +282,7 @@ def test_rules_between_rounds(done, few, photos, folder, between):
 
 
 def test_without_crf_and_validation_photos(done, folder):
-    made = done.go({"segmenter_crf": False, "rounds": 1}, folder)
+    made = done.go({"refiner": "none", "rounds": 1}, folder)
     titles = [score.stage for score in made.scores if score.split == "val"]
     assert titles == ["segmenter, round 1", "segmenter"]
     made = done.go({"rounds": 1}, folder, val=())
@@ -400,7 +400,7 @@ FIELDS: list[tuple[dict[str, Any], set[str]]] = [
     # No photo is left out in the first round, whose network stays.
     ({"between": "nothing"}, AFTER_ONE - PHOTOS_2),
     ({"foreground_limits": (0.0, 1.0)}, PHOTOS_1 | TWO),
-    ({"segmenter_crf": False}, {"predictions-1", "predictions-2", *END}),
+    ({"refiner": "none"}, {"predictions-1", "predictions-2", *END}),
     ({"grabcut_iterations": 7}, {"enhanced-masks", *AFTER_MASKS}),
     ({"coarse_fraction": 0.4}, {"coarse-masks", "findings"}),
     ({"segmenter_iterations": 3}, AFTER_MASKS - PHOTOS_1),

@@ -37,7 +37,7 @@ from tagseg.run.workspace import Stage
 from tagseg.segment.predict import Segmenter
 from tagseg.session.train import make_config
 from tagseg.stages.context import Run
-from tagseg.stages.labels import LabelMaps, training_labels
+from tagseg.stages.stage import LabelMaps, training_labels
 
 
 def config_of(**changed: Any) -> Any:
@@ -385,7 +385,9 @@ def test_rounds(run, begun, start):
     assert [stage.name for stage in curves] == ["deeplab-1", "deeplab-2", "deeplab-3"]
     assert [entry.number for entry in progression.rounds] == [1, 2, 3]
     assert [
-        (product.title, product.split) for entry in progression.rounds for product in entry.products
+        (product.title, product.split)
+        for entry in progression.rounds
+        for product in entry.predictions
     ] == [
         (title.format(number), split)
         for number in (1, 2, 3)
@@ -431,12 +433,12 @@ def test_foreground_of_any_class(run):
     last, progression, _ = run_rounds(run, target, rounds=1)
     assert last.segmenter.classes == ("thing",)
     assert last.segmenter.forward(run.photos.image(1)[None]).shape[1] == 2
-    assert {p.by_class for entry in progression.rounds for p in entry.products} == {False}
+    assert {p.by_class for entry in progression.rounds for p in entry.predictions} == {False}
 
 
 def test_without_validation_photos(run):
     _, progression, _ = run_rounds(replace(run, val=None), rounds=1)
-    assert [product.split for product in progression.rounds[0].products] == ["train"]
+    assert [product.split for product in progression.rounds[0].predictions] == ["train"]
     assert not any(name.startswith("predictions") for name in finished_stages(run.workspace.folder))
 
 

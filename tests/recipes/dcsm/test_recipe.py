@@ -237,7 +237,7 @@ FIELDS: list[tuple[dict[str, Any], set[str]]] = [
     ({"variant": "code"}, AFTER_MAPS),
     ({"map_bilateral": (1.0, 20.0, 10.0)}, AFTER_MASKS),
     ({"crf_iterations": 3}, AFTER_MASKS),
-    ({"segmenter_crf": False}, AFTER_MASKS - {"training-masks"}),
+    ({"refiner": "none"}, AFTER_MASKS - {"training-masks"}),
     ({"masks_by_tags": False}, {"masks", "findings"}),
     ({"classifier_iterations": 5}, AFTER_CLASSIFIER),
     ({"upper_iterations": 4}, ALL),

@@ -111,7 +111,7 @@ def test_seeds(run, config_of, crf):
     assert not guides.labels(NEGATIVE_AT).any()
     assert not guides.labels(UNKNOWN_AT).any()
     assert set(finished_stages(run.workspace.folder)) == {"seeder", "location-maps", "guide-labels"}
-    assert [product.title for product in guides.products] == ["seeds"]
+    assert [product.title for product in guides.predictions] == ["seeds"]
     assert [stage.name for stage in guides.curves] == ["seeder"]
 
 
@@ -136,8 +136,8 @@ def test_g0_draws_one_tag_for_all_that_is_salient(run, config_of):
     assert made == {"saliency", "guide-labels"}
     assert guides.seeds == ()
     assert guides.tag_scores is None
-    assert [p.title for p in guides.products] == ["salient regions", "guide labels (G0)"]
-    assert not guides.products[0].by_class
+    assert [p.title for p in guides.predictions] == ["salient regions", "guide labels (G0)"]
+    assert not guides.predictions[0].by_class
 
 
 def test_g0_draws_evenly_and_anew_for_another_seed(photos, tmp_path):
@@ -249,11 +249,13 @@ def test_g2_spreads_seeds_over_components(run, config_of, changed):
         *("saliency", "seeder", "location-maps", "guide-labels")
     }
     titles = ["seeds", "salient regions", "guide labels (G2)"]
-    assert [product.title for product in guides.products] == titles
-    for product, labels in zip(guides.products, (seeding.labels, None, guides.labels), strict=True):
+    assert [product.title for product in guides.predictions] == titles
+    for product, labels in zip(
+        guides.predictions, (seeding.labels, None, guides.labels), strict=True
+    ):
         if labels is not None:
             np.testing.assert_array_equal(product.labels(1), labels(1))
-    np.testing.assert_array_equal(guides.products[1].labels(1), masks[1].astype(np.uint8))
+    np.testing.assert_array_equal(guides.predictions[1].labels(1), masks[1].astype(np.uint8))
 
 
 @pytest.mark.parametrize(

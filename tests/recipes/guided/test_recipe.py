@@ -71,7 +71,7 @@ def test_the_papers_numbers():
     assert (config.crf_bilateral, config.crf_smoothness) == ((4.0, 121.0, 5.0), (3.0, 3.0))
     crf = CrfParameters((4.0, 121.0, 5.0), (3.0, 3.0), 10, 500, "lattice")
     assert config.component_crf() == ComponentCrf(crf, sigma=10.0)
-    assert (config.segmenter_unary, config.segmenter_crf) == ("log", True)
+    assert (config.segmenter_unary, config.refiner) == ("log", True)
 
 
 @pytest.mark.parametrize(

@@ -82,7 +82,7 @@ def test_the_papers_numbers():
     assert (config.crf_bilateral, config.crf_smoothness) == ((4.0, 121.0, 5.0), (3.0, 3.0))
     assert config.stop_rule() == StopRule(5, 0.97)
     assert config.superpixel_settings() == SuperpixelSettings(100.0, 0.8, 100)
-    assert [config.part_of(number) for number in (1, 2, 5)] == [1.0, 0.5, 0.5]
+    assert [config.fraction_of(number) for number in (1, 2, 5)] == [1.0, 0.5, 0.5]
 
 
 def test_numbers_as_given():
@@ -103,7 +103,7 @@ def test_numbers_as_given():
     )
     assert config.superpixel_settings() == SuperpixelSettings(50.0, 0.0, 1)
     assert config.stop_rule() == StopRule(1, 2.0)
-    assert config.part_of(2) == 1.0
+    assert config.fraction_of(2) == 1.0
 
 
 THRESHOLDS = "background_threshold is {}, seed_threshold {}; use over 0, up to 1, the background's"
@@ -277,7 +277,7 @@ def test_stages_and_products(few, folder, name):
 
 
 def test_without_crf_and_validation_photos(few, folder):
-    made = few({"segmenter_crf": False}, folder)
+    made = few({"refiner": "none"}, folder)
     titles = [score.stage for score in made.scores if score.split == "val"]
     assert titles == ["PixelNet, round 1", "PixelNet, round 2", "PixelNet"]
     made = few({"rounds": 1}, folder, val=())

@@ -37,9 +37,9 @@ from tagseg.segment.regions import describe_regions, predict_regions
 from tagseg.session.train import make_config
 from tagseg.stages.context import Run
 from tagseg.stages.crf import Smoothing
-from tagseg.stages.labels import LabelMaps, training_labels
 from tagseg.stages.saliency import PhotoSaliency
 from tagseg.stages.seeder import SeederMaps
+from tagseg.stages.stage import LabelMaps, training_labels
 
 LINE_AT, GREY_AT, NEGATIVE_AT, UNKNOWN_AT = 0, 4, 6, 7  # of guided_runs.few_photos
 

@@ -265,7 +265,7 @@ AFTER_SEEDER = {"location-maps", "val-location-maps", "background-maps"} | AFTER
         ({"cam_flip": True}, AFTER_CUES | {"location-maps", "val-location-maps"}),
         ({"seeder_side": 48}, AFTER_SEEDER | {"seeder"}),
         ({"crf_bilateral": (10.0, 60.0, 13.0)}, AFTER_SEGMENTER),
-        ({"segmenter_crf": False}, AFTER_SEGMENTER - {"segmenter"}),
+        ({"refiner": "none"}, AFTER_SEGMENTER - {"segmenter"}),
         ({"classifier_size": 48, "classifier_hidden_layers": 1}, set()),
     ],
     ids=lambda value: str(sorted(value)) if isinstance(value, set) else str(value),
