@@ -24,6 +24,7 @@ from tagseg.data.ground_truth import GroundTruth
 from tagseg.data.scenes import SCENES, draw_scene
 from tagseg.maps import IGNORE, Labels
 from tagseg.priors.crisp import CrispSettings
+from tagseg.recipes.catalog import find_recipe
 from tagseg.session.train import Options, Result
 
 QUICK: dict[str, Any] = {
@@ -105,6 +106,12 @@ def resized(picture: Any, mask: Labels, size: tuple[int, int]) -> tuple[Any, Lab
     return picture, mask
 
 
+def fields_of(recipe: str, values: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of the values for which the recipe has a field."""
+    config = find_recipe(recipe).config
+    return {name: value for name, value in values.items() if config.named(name)}
+
+
 def weights_of(result: Result) -> dict[str, torch.Tensor]:
     return {k: v.clone() for k, v in result.segmenter.net.state_dict().items()}
 
@@ -174,10 +181,19 @@ class Said:
     err: str
 
 
-QUICK_FLAGS = (
-    *("--backbone", "tiny", "--device", "cpu", "--precision", "fp32", "--threads", "1"),
-    *(part for name, value in QUICK.items() for part in ("--set", f"{name}={value}")),
-)
+OPTION_FLAGS = ("--backbone", "tiny", "--device", "cpu", "--precision", "fp32", "--threads", "1")
+
+
+def quick_flags(recipe: str) -> tuple[str, ...]:
+    """Options and QUICK fields of a recipe, for the command line."""
+    values = fields_of(recipe, QUICK)
+    return (
+        *OPTION_FLAGS,
+        *(part for name, value in values.items() for part in ("--set", f"{name}={value}")),
+    )
+
+
+QUICK_FLAGS = quick_flags("builtin_priors")  # and of every other recipe with a classifier
 
 
 def tagseg(*words: object) -> Said:

@@ -60,7 +60,7 @@ def parse(words: list[str]) -> None:
     group: Any = typer.main.get_command(app)
     given = group.commands[words[0]].make_context(words[0], words[1:]).params
     recipe = find_recipe(given.get("recipe", "builtin_priors"))
-    recipe.Config(**parse_settings(recipe.Config, given.get("settings") or []))
+    recipe.config(**parse_settings(recipe.config, given.get("settings") or []))
 
 
 @pytest.mark.parametrize("words", [["train", "x", "--out", "y", "--speed", "3"], ["learn"]])
@@ -74,7 +74,7 @@ def test_the_readmes_python_lines_run(monkeypatch: pytest.MonkeyPatch) -> None:
     # As they stand, but with fewer scenes, and so with fewer iterations.
     whole = scenes.scene_dataset
     monkeypatch.setattr(scenes, "scene_dataset", lambda kind, count: whole(kind, 64))
-    monkeypatch.setattr(schedules, "_LEAST", 2)
+    monkeypatch.setattr(schedules, "MIN_ITERATIONS", 2)
     monkeypatch.setattr(session, "usable_cores", lambda: 1)
     (block,) = blocks(ROOT / "README.md", "python")
     assert len([line for line in block.splitlines() if line]) <= 10

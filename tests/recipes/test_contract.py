@@ -8,7 +8,6 @@ import shutil
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
-from types import ModuleType
 from typing import Any, ClassVar, Literal, get_args, get_origin, get_type_hints
 
 import numpy as np
@@ -41,6 +40,7 @@ from tagseg.segment.predict import Segmenter
 from tagseg.session.export import load_segmenter
 from tagseg.session.train import Result
 from tagseg.stages.distinct_segmenter import DistinctSegmenter
+from tagseg.stages.recipe import Recipe
 from tagseg.training import Checkpoint
 
 CASES: dict[str, tuple[str, dict[str, Any]]] = {name: (name, {}) for name in RECIPES}
@@ -92,20 +92,20 @@ CASES["coarse_to_fine_foreground, deeplab, maps"] = (
 
 
 @pytest.mark.parametrize("recipe", RECIPES.values(), ids=RECIPES)
-def test_a_choice_is_one_of_a_few_words(recipe: ModuleType):
+def test_a_choice_is_one_of_a_few_words(recipe: Recipe):
     """Of every field that is one; what a word asks for beside it may be missing."""
-    hints = get_type_hints(recipe.Config)
+    hints = get_type_hints(recipe.config)
     choices = {name: get_args(kind) for name, kind in hints.items() if get_origin(kind) is Literal}
     assert len(choices) > 3
     for name, words in choices.items():
         said = f"; use {', '.join(words[:-1])} or {words[-1]}"
         for wrong in ("teapot", "", words[0].upper(), None, 0):
             with pytest.raises(ConfigError) as caught:
-                recipe.Config(**{name: wrong})
+                recipe.config(**{name: wrong})
             assert str(caught.value) == f"{name} is {wrong!r}{said}"
         for word in words:
             try:
-                found, told = getattr(recipe.Config(**{name: word}), name), ""
+                found, told = getattr(recipe.config(**{name: word}), name), ""
             except ConfigError as error:
                 found, told = word, str(error)
             assert found == word
@@ -153,7 +153,7 @@ class Finished:
     @property
     def by_tags(self) -> bool:
         """Whether masks hold known tags only."""
-        default = RECIPES[self.recipe].Config.masks_by_tags
+        default = RECIPES[self.recipe].config.masks_by_tags
         return bool(self.config.get("masks_by_tags", default))
 
     @property
@@ -235,7 +235,7 @@ def test_both_splits_are_scored(run):
     assert {score.photos for score in by_split["train"]} == {N_TRAIN}
     assert {score.photos for score in by_split["val"]} == {N_VAL}
     last = [score for score in by_split["val"] if ", round " not in score.stage]
-    assert len(last) == (1 if run.config.get("segmenter_crf") is False else 2)
+    assert len(last) == (1 if run.config.get("refiner") == "none" else 2)
     assert len(by_split["val"]) - len(last) == run.config.get("rounds", 0)
     for score in run.result.scores:
         assert 0 <= score.miou <= 1

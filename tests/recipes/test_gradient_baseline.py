@@ -116,9 +116,9 @@ def test_the_papers_numbers():
         ({"blocks": ()}, "blocks is (); use some of 0, 1, 2, 3, 4, 5"),
         ({"seed_sigma": -1.0}, "seed_sigma is -1.0; use 0 or more"),
         ({"seed_contrast": 0.0}, "seed_contrast is 0.0; use a value over 0"),
-        ({"seed_threshold": 0.0}, "seed_threshold is 0.0; use 0 to 1"),
-        ({"seed_threshold": 1.5}, "seed_threshold is 1.5; use 0 to 1"),
-        ({"seed_bilateral": (4.0, -1.0, 5.0)}, "dense CRF: bilateral is (4.0, -1.0, 5.0); give"),
+        ({"seed_threshold": 0.0}, "seed_threshold is 0.0; use over 0, up to 1"),
+        ({"seed_threshold": 1.5}, "seed_threshold is 1.5; use over 0, up to 1"),
+        ({"seed_bilateral": (4.0, -1.0, 5.0)}, "seed_bilateral is 4,-1,5; use"),
     ],
 )
 def test_numbers_that_make_no_sense(values, line):

@@ -122,7 +122,7 @@ def test_ablations_share_the_regions(folder, go):
 
 def test_what_is_said_of_changed_regions(folder, go):
     _, said = rerun(folder, go, {"crisp_threshold": 0.2})
-    assert "stage regions runs again: threshold 0.1 -> 0.2\n" in said
+    assert "stage regions runs again: crisp_threshold 0.1 -> 0.2\n" in said
     assert "stage training-masks runs again: input regions " in said
 
 

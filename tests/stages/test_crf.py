@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -18,9 +19,9 @@ from tagseg.refine.higher_order import HigherOrder
 from tagseg.session.train import make_config
 from tagseg.stages import crf as smoothing
 from tagseg.stages.crf import (
+    CrfRefiner,
     RegionFinder,
     Smoothing,
-    crf_refinement,
     crf_settings,
     from_json,
     smoothed_scores,
@@ -61,7 +62,7 @@ def test_refinement_is_the_dense_crf_of_equation_7_or_of_minus_log_p(unary):
     image = np.random.default_rng(1).integers(0, 256, (12, 16, 3), np.uint8)
     probs = probs_of(12, 16)
     config = config_of(segmenter_unary=unary)
-    smooth = crf_refinement(stored(config))(image, probs)
+    smooth = CrfRefiner(stored(config)).refine(image, probs)
     exact = probs.astype(np.float64)
     costs = -np.log(np.maximum(exact, 1e-8))
     if unary == "softmax":
@@ -71,14 +72,10 @@ def test_refinement_is_the_dense_crf_of_equation_7_or_of_minus_log_p(unary):
     assert np.isfinite(smooth).all()
 
 
-def test_no_refinement_without_the_crf():
-    assert crf_settings(config_of(refiner="none", segmenter_regions="crisp"), 0) is None
-
-
 def test_no_regions_unless_asked_for(given):
     settings = stored(config_of())
     assert settings["regions"] is None
-    crf_refinement(settings)(np.zeros((4, 5, 3), np.uint8), probs_of(4, 5))
+    CrfRefiner(settings).refine(np.zeros((4, 5, 3), np.uint8), probs_of(4, 5))
     assert given[0][3]["regions"] is None
 
 
@@ -92,7 +89,7 @@ def test_regions_after_the_segmenter_cost_what_its_probabilities_say(given):
         crisp_area_weight=0.001,
         crf_reference_side=None,
     )
-    crf_refinement(stored(config, seed=7))(image, probs)
+    CrfRefiner(stored(config, seed=7)).refine(image, probs)
     ((_, _, parameters, terms),) = given
     assert parameters == Smoothing.of(config).parameters
     expected = crisp.regions(image, 0.2, settings=QUICK_CRISP, seed=7)
@@ -104,9 +101,9 @@ def test_regions_after_the_segmenter_cost_what_its_probabilities_say(given):
 def test_a_model_file_keeps_what_decides_on_regions(given, monkeypatch):
     """Later defaults of the package do not change the predictions of a trained segmenter."""
     image = draw_scene(SCENES, 0, 1).image
-    refinement = crf_refinement(stored(config_of(segmenter_regions="crisp")))
+    refiner = CrfRefiner(stored(config_of(segmenter_regions="crisp")))
     monkeypatch.setattr(smoothing, "CRISP", crisp.CrispSettings(n_vectors=2))
-    refinement(image, probs_of(96, 128))
+    refiner.refine(image, probs_of(96, 128))
     expected = crisp.regions(image, 0.1, settings=QUICK_CRISP, seed=0)
     assert np.array_equal(given[0][3]["regions"], expected)
 
@@ -114,8 +111,8 @@ def test_a_model_file_keeps_what_decides_on_regions(given, monkeypatch):
 def test_regions_that_are_known_are_not_looked_for(given, monkeypatch):
     monkeypatch.setattr(crisp, "regions", None)
     known = np.zeros((4, 5), np.int32)
-    refinement = crf_refinement(stored(config_of(segmenter_regions="crisp")))
-    refinement(np.zeros((4, 5, 3), np.uint8), probs_of(4, 5), known)
+    refiner = CrfRefiner(stored(config_of(segmenter_regions="crisp")))
+    refiner.refine(np.zeros((4, 5, 3), np.uint8), probs_of(4, 5), regions=known)
     assert given[0][3]["regions"] is known
 
 
@@ -144,14 +141,10 @@ def test_regions_reach_the_result():
     probs[:, 3, 7] = (0.45, 0.55)
     config = config_of(segmenter_regions="crisp", crf_bilateral=(0, 1, 1), crf_smoothness=(0, 1))
     regions = np.repeat(np.int32([[0, 1]]), 5, axis=1).repeat(8, axis=0)
-    smooth = crf_refinement(stored(config))
-    assert smooth(image, probs, regions).argmax(0)[3, 7] == 0
-    assert (
-        crf_refinement(stored(config_of(crf_bilateral=(0, 1, 1), crf_smoothness=(0, 1))))(
-            image, probs
-        ).argmax(0)[3, 7]
-        == 1
-    )
+    with_regions = CrfRefiner(stored(config))
+    without = CrfRefiner(stored(replace(config, segmenter_regions="none")))
+    assert with_regions.refine(image, probs, regions=regions).argmax(0)[3, 7] == 0
+    assert without.refine(image, probs).argmax(0)[3, 7] == 1
 
 
 @pytest.mark.parametrize(
@@ -160,6 +153,7 @@ def test_regions_reach_the_result():
         ({"crisp_threshold": 1.5}, "crisp_threshold is 1.5; use 0 to 1"),
         ({"crisp_threshold": float("nan")}, "crisp_threshold is nan; "),
         ({"crisp_weight": -1.0}, "crisp_weight is -1.0; use 0 or more"),
+        ({"crisp_weight": float("inf")}, "crisp_weight is inf; use 0 or more"),
         ({"crisp_gamma_max": -1.0}, "crisp_gamma_max is -1.0; use 0 or more"),
         ({"crisp_area_weight": -0.1}, "crisp_area_weight is -0.1; use 0 or more"),
         ({"segmenter_regions": "slic"}, "segmenter_regions is 'slic'; use none or crisp"),
@@ -170,11 +164,6 @@ def test_numbers_that_make_no_sense(changed, line):
     with pytest.raises(ConfigError) as caught:
         Config(**changed)
     assert str(caught.value).startswith(line)
-
-
-def test_strengths_that_the_terms_refuse_show_before_long_work():
-    with pytest.raises(ConfigError, match="higher-order terms: weight is inf; give 0 or more"):
-        make_config(Config, Config(crisp_weight=float("inf")))
 
 
 # Seeds

@@ -10,13 +10,16 @@ import pytest
 import torch
 from torch import Tensor
 
+from guided_runs import few_photos, open_run
 from tagseg.maps import IGNORE
 from tagseg.recipes.guided.config import Config as GuidedConfig
 from tagseg.recipes.sec.config import Config as SecConfig
 from tagseg.refine.dense_crf import CrfParameters
+from tagseg.run.workspace import Workspace
 from tagseg.segment.fit import GridBatch
 from tagseg.stages import crf_loss
 from tagseg.stages.crf_loss import constrain_to_boundaries, grid_crf, guide_objective
+from tagseg.stages.stage import Declared, opened
 
 
 def batch(photos: int = 2, height: int = 6, width: int = 8, classes: int = 3) -> GridBatch:
@@ -152,14 +155,13 @@ def test_the_divergence_from_the_crf_equals_the_loops(reference):
 @pytest.mark.parametrize("constrained", [False, True])
 def test_the_objective_is_cross_entropy_and_the_divergence(constrained, monkeypatch):
     monkeypatch.setattr(crf_loss, "grid_crf", lambda config: CRF)
-    objective, name = guide_objective(GuidedConfig(), constrained=constrained)
+    objective = guide_objective(GuidedConfig(), constrained=constrained)
     on_grid, values = batch(), scores()
     exact = values.double().numpy()
     expected = slow_cross_entropy(exact, on_grid.labels.numpy())
     if constrained:
         expected += slow_boundaries(exact, on_grid, CRF)
     assert objective(values, on_grid).item() == pytest.approx(expected, rel=1e-3)
-    assert ("121" in name or "bilateral" in name) == constrained
 
 
 def test_the_crfs_output_is_a_constant():
@@ -181,19 +183,26 @@ def test_the_crfs_output_is_a_constant():
         np.testing.assert_allclose(probs.grad[b].numpy(), expected, rtol=2e-2, atol=1e-4)
 
 
-def test_names_tell_the_numbers_apart():
-    """The segmenter's stage is keyed by the name: other numbers must give another one."""
+def test_keys_tell_the_numbers_apart(photos, tmp_path):
+    """The segmenter's stage is keyed by the objective: other numbers must give another one."""
     configs = [
         GuidedConfig(),
         GuidedConfig(crf_bilateral=(10.0, 80.0, 13.0)),
         GuidedConfig(crf_smoothness=(3.0, 1.0)),
         GuidedConfig(crf_iterations=3),
     ]
-    names = [guide_objective(config, constrained=True)[1] for config in configs]
-    names += [guide_objective(config, constrained=False)[1] for config in configs[:1]]
-    assert len(set(names)) == 5
-    plain = {guide_objective(config, constrained=False)[1] for config in configs}
-    assert len(plain) == 1
+
+    def keys(constrained: bool) -> set[str]:
+        return {key_of(guide_objective(config, constrained=constrained)) for config in configs}
+
+    def key_of(objective: object) -> str:
+        with Workspace.open(None, recipe="toy", settings={}) as work:
+            return opened(replace(run, workspace=work), Declared("net"), [objective]).key
+
+    with open_run(few_photos(photos), tmp_path / "run") as run:
+        constrained, plain = keys(True), keys(False)
+    assert (len(constrained), len(plain)) == (4, 1)
+    assert not constrained & plain
 
 
 def test_nothing_labelled_and_nothing_inside():
@@ -202,7 +211,7 @@ def test_nothing_labelled_and_nothing_inside():
     nothing = on_grid._replace(
         labels=torch.full_like(on_grid.labels, IGNORE), inside=torch.zeros_like(on_grid.inside)
     )
-    objective, _ = guide_objective(GuidedConfig(crf_iterations=1), constrained=True)
+    objective = guide_objective(GuidedConfig(crf_iterations=1), constrained=True)
     values = scores().requires_grad_()
     loss = objective(values, nothing)
     loss.backward()
@@ -213,7 +222,7 @@ def test_nothing_labelled_and_nothing_inside():
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_half_precision_scores(dtype):
     """Under autocast scores come in half precision; the CRF takes single."""
-    objective, _ = guide_objective(GuidedConfig(crf_iterations=2), constrained=True)
+    objective = guide_objective(GuidedConfig(crf_iterations=2), constrained=True)
     on_grid = batch()
     low = objective(scores().to(dtype), on_grid)
     assert low.dtype == torch.float32
@@ -221,7 +230,7 @@ def test_half_precision_scores(dtype):
 
 
 def test_extreme_scores_stay_finite():
-    objective, _ = guide_objective(GuidedConfig(crf_iterations=2), constrained=True)
+    objective = guide_objective(GuidedConfig(crf_iterations=2), constrained=True)
     values = (1e4 * scores().sign()).requires_grad_()
     loss = objective(values, batch())
     loss.backward()

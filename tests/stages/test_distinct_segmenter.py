@@ -114,7 +114,7 @@ def test_the_crf_is_over_the_labels_that_a_photo_has():
     maps[2] = 0
     maps[3, :5] = 0
     probs = distinct_probabilities(maps)
-    smooth = DistinctRefiner(json.loads(json.dumps(CRF)))(image, probs)
+    smooth = DistinctRefiner(json.loads(json.dumps(CRF))).refine(image, probs)
     here = [0, 1, 2, 4]
     every = np.concatenate((1 - maps.max(0, keepdims=True), maps))[here]
     costs = -np.log(np.maximum(every, 1e-20))
@@ -130,7 +130,7 @@ def test_the_crf_is_over_the_labels_that_a_photo_has():
 def test_background_alone_needs_no_crf(monkeypatch):
     monkeypatch.setattr("tagseg.stages.distinct_segmenter.refine", None)
     probs = distinct_probabilities(np.zeros((2, 5, 6), np.float32))
-    assert np.array_equal(DistinctRefiner(CRF)(photo(5, 6), probs), probs)
+    assert np.array_equal(DistinctRefiner(CRF).refine(photo(5, 6), probs), probs)
 
 
 def test_regions_have_no_place_in_it():
@@ -176,7 +176,7 @@ def test_without_a_crf():
     ours = segmenter()
     plain = DistinctSegmenter(ours.net, ours.classes, ours.settings, side=48, execution=Execution())
     after = unpacked(pack_distinct(plain))
-    assert (after.refine, after.refinement) == (None, None)
+    assert (after.refiner, after.refinement) == (None, None)
     assert np.array_equal(after.predict(photo()), ours.predict(photo(), refine=False))
 
 

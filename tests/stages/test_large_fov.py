@@ -19,11 +19,12 @@ from tagseg.recipes.sec.config import Config as SecConfig
 from tagseg.segment.fit import GridBatch
 from tagseg.session.train import make_config
 from tagseg.stages import large_fov as module
-from tagseg.stages.context import Setup
+from tagseg.stages.context import Run, Setup
 from tagseg.stages.large_fov import grid_crop, grid_cross_entropy, large_fov_segmenter, loss_stride
 from tagseg.stages.schedules import large_fov_schedule
 from tagseg.stages.settings import DeepLabSettings
 from tagseg.stages.shapes import some_shapes, view_scale
+from tagseg.stages.stage import Declared, LabelMaps, label_maps
 from tagseg.training import Execution
 
 
@@ -116,7 +117,7 @@ def test_samples_are_crops_or_whole_photos_and_flips_alone(run, monkeypatch, who
 
     monkeypatch.setattr(module, "fit_on_grid", fit)
     config = config_of()
-    segmenter, stage = large_fov_segmenter(run, config, lambda i: None, [], whole=whole)
+    segmenter = large_fov_segmenter(run, config, targets_of(run), whole=whole)
     shapes = some_shapes(run.photos)
     size = crop_size(shapes, 321)
     assert given["how"] == Augmentation(size, stretch=whole)
@@ -125,31 +126,33 @@ def test_samples_are_crops_or_whole_photos_and_flips_alone(run, monkeypatch, who
     assert given["loss_stride"] == min(loss_stride(size), 8)
     assert given["frozen_batch_norm"]
     assert given["net"].view_scale == view_scale(config, shapes)
-    assert segmenter.net is given["net"]
-    assert stage.name == "segmenter"
+    assert segmenter.model.net is given["net"]
+    assert segmenter.stage.name == "segmenter"
 
 
-def targets_of(run: Any) -> Any:
-    def targets(index: int) -> Any:
+def targets_of(run: Run) -> LabelMaps:
+    """Diagonal stripes of three labels."""
+
+    def stripes(index: int) -> Any:
         height, width = run.photos.image(index).shape[:2]
         return (np.indices((height, width)).sum(0) // 16 % 3).astype(np.uint8)
 
-    return targets
+    return label_maps(run, Declared("targets"), stripes)
 
 
 def test_it_trains_on_photos_of_all_sizes_and_is_kept(run, monkeypatch):
     before = module._network(run, config_of(), 1.0)
-    segmenter, stage = large_fov_segmenter(run, config_of(), targets_of(run), [])
-    trained = segmenter.net.state_dict()
+    segmenter = large_fov_segmenter(run, config_of(), targets_of(run))
+    trained = segmenter.model.net.state_dict()
     assert not torch.equal(trained["score.weight"], before.score.weight)
     assert torch.equal(trained["upsample.weight"], before.upsample.weight)
-    assert [line["iteration"] for line in stage.read_log()] == [2]
+    assert [line["iteration"] for line in segmenter.stage.read_log()] == [2]
     monkeypatch.setattr(module, "fit_on_grid", must_not)
-    again, same = large_fov_segmenter(run, config_of(), targets_of(run), [])
-    assert same is stage
-    assert all(torch.equal(again.net.state_dict()[name], t) for name, t in trained.items())
+    again = large_fov_segmenter(run, config_of(), targets_of(run))
+    assert again.stage is segmenter.stage
+    assert all(torch.equal(again.model.net.state_dict()[name], t) for name, t in trained.items())
     for shape in ((1, 1), (1, 40), (90, 7)):
-        assert again.predict(np.full((*shape, 3), 77, np.uint8)).shape == shape
+        assert again.model.predict(np.full((*shape, 3), 77, np.uint8)).shape == shape
 
 
 def must_not(*args: Any, **kwargs: Any) -> None:
@@ -159,7 +162,7 @@ def must_not(*args: Any, **kwargs: Any) -> None:
 def test_random_weights(photos, tmp_path):
     """Without weights batch norm learns, too."""
     with open_run(few_photos(photos), tmp_path / "r", options=options(weights="none")) as run:
-        segmenter, _ = large_fov_segmenter(run, config_of(), targets_of(run), [])
+        segmenter = large_fov_segmenter(run, config_of(), targets_of(run)).model
         assert np.isfinite(segmenter.forward(run.photos.image(1)[None])).all()
 
 

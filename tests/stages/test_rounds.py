@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -17,7 +17,6 @@ from tagseg.iterate import agreement
 from tagseg.maps import labels_of_tags
 from tagseg.recipes import coarse_to_fine, mcof
 from tagseg.recipes.mcof.config import Config
-from tagseg.run.workspace import Stage
 from tagseg.segment.predict import Segmenter
 from tagseg.session.train import make_config
 from tagseg.stages import rounds as module
@@ -25,7 +24,7 @@ from tagseg.stages.context import Run
 from tagseg.stages.large_fov import large_fov_segmenter
 from tagseg.stages.rounds import agreement_of, network_masks, round_predictions, working_masks
 from tagseg.stages.segmenter import segmenter_of
-from tagseg.stages.stage import training_labels
+from tagseg.stages.stage import BATCH, Declared, Plain, Trained, label_maps
 
 NEGATIVE_AT, UNKNOWN_AT = 6, 7  # of guided_runs.few_photos
 
@@ -34,11 +33,17 @@ def config_of(**changed: Any) -> Any:
     return make_config(Config, {**FEW, **MINING, **changed})
 
 
-Trained = tuple[Run, Segmenter, Stage]
+Segmenting = tuple[Run, Trained[Segmenter]]
+
+
+def refining(trained: Segmenting, config: Any) -> Trained[Segmenter]:
+    """The same network with the refiner of ``config``."""
+    run, segmenter = trained
+    return replace(segmenter, model=segmenter_of(run, config, segmenter.model.net))
 
 
 @pytest.fixture(scope="module")
-def trained(photos, tmp_path_factory) -> Iterator[Trained]:
+def trained(photos, tmp_path_factory) -> Iterator[Segmenting]:
     """A segmenter of few odd photos that finds several labels in them."""
     folder = tmp_path_factory.mktemp("runs") / "run"
     with open_run(few_photos(photos), folder, val=photos.val[:2], recipe="mcof") as run:
@@ -48,8 +53,8 @@ def trained(photos, tmp_path_factory) -> Iterator[Trained]:
             shape = run.photos.image(index).shape[:2]
             return rng.integers(0, len(run.photos.classes) + 1, shape).astype(np.uint8)
 
-        targets = training_labels(run, "targets", labels, {}, [])
-        yield run, *large_fov_segmenter(run, config, targets, [targets.stage], name="pixelnet-1")
+        targets = label_maps(run, Declared("targets"), labels)
+        yield run, large_fov_segmenter(run, config, targets, declared=Declared("pixelnet-1"))
 
 
 def expected_mask(run: Run, segmenter: Segmenter, index: int, by_tags: bool) -> Any:
@@ -60,24 +65,26 @@ def expected_mask(run: Run, segmenter: Segmenter, index: int, by_tags: bool) -> 
     if by_tags and run.photos.dataset.known[index]:
         allowed = labels_of_tags(run.photos.tags[index])
     probs = probs[allowed] / probs[allowed].sum(0)
-    if segmenter.refine is not None:
-        probs = segmenter.refine(image, probs)
+    if segmenter.refiner is not None:
+        probs = segmenter.refiner.refine(image, probs)
     return allowed[probs.argmax(0)]
 
 
-@pytest.mark.parametrize("crf", [True, False])
+@pytest.mark.parametrize("refiner", ["crf", "none"])
 @pytest.mark.parametrize("by_tags", [True, False])
-def test_masks_of_the_training_photos(trained, crf, by_tags):
-    run, segmenter, after = trained
-    config = config_of(segmenter_crf=crf, masks_by_tags=by_tags)
-    segmenter = segmenter_of(run, config, segmenter.net)
-    assert (segmenter.refine is not None) == crf
-    masks = working_masks(run, config, segmenter, after, name=f"masks-{crf}-{by_tags}".lower())
+def test_masks_of_the_training_photos(trained, refiner, by_tags):
+    run, _ = trained
+    config = config_of(refiner=refiner, masks_by_tags=by_tags)
+    segmenter = refining(trained, config)
+    assert (segmenter.model.refiner is None) == (refiner == "none")
+    number = 10 + 2 * by_tags + (refiner == "none")
+    masks = working_masks(run, config, segmenter, number)
+    assert masks.stage.name == f"masks-{number}"
     outside = 0
     for index in range(len(run.photos)):
         found = masks(index)
         assert (found.dtype, found.shape) == (np.uint8, run.photos.image(index).shape[:2])
-        expected = expected_mask(run, segmenter, index, by_tags)
+        expected = expected_mask(run, segmenter.model, index, by_tags)
         assert (found == expected).mean() > 0.97  # batches round differently
         allowed = set(labels_of_tags(run.photos.tags[index]).tolist())
         if index != UNKNOWN_AT:
@@ -88,68 +95,70 @@ def test_masks_of_the_training_photos(trained, crf, by_tags):
 
 
 def test_masks_are_made_once(trained, monkeypatch):
-    run, segmenter, after = trained
+    run, segmenter = trained
     config, before = config_of(), finished_stages(run.workspace.folder)
-    masks = working_masks(run, config, segmenter, after, name="masks-once")
-    assert changed_stages(before, run.workspace.folder) == {"masks-once"}
+    masks = working_masks(run, config, segmenter, 20)
+    assert changed_stages(before, run.workspace.folder) == {"masks-20"}
     monkeypatch.setattr(Segmenter, "forward", None)
-    again = working_masks(run, config, segmenter, after, name="masks-once")
+    again = working_masks(run, config, segmenter, 20)
     np.testing.assert_array_equal(again(1), masks(1))
     for other in (config_of(masks_by_tags=False), config_of(refiner="none")):
-        changed = segmenter_of(run, other, segmenter.net)
+        changed = refining(trained, other)
         with pytest.raises(WorkspaceError, match="asked for twice, made from different things"):
-            working_masks(run, other, changed, after, name="masks-once")
+            working_masks(run, other, changed, 20)
 
 
-def test_masks_from_what_a_network_says(trained, monkeypatch):
+@dataclass(frozen=True)
+class From(Plain):
+    """What masks are made from."""
+
+    source: str
+
+
+def test_masks_from_what_a_network_says(trained):
     """Each photo's own answers, and the photo itself, reach the function; once a photo."""
-    run, segmenter, after = trained
-    monkeypatch.setattr(module, "_BATCH", 2)
+    run, segmenter = trained
     asked: list[int] = []
 
     def mask_of(index: int, image: Any, probs: Any) -> Any:
         asked.append(index)
         np.testing.assert_array_equal(image, run.photos.image(index))
-        np.testing.assert_allclose(probs, segmenter.forward(image[None])[0], atol=1e-4)
+        np.testing.assert_allclose(probs, segmenter.model.forward(image[None])[0], atol=1e-4)
         return np.full(image.shape[:2], index, np.uint8)
 
-    made_from = {"from": "indices"}
-    masks = network_masks(run, segmenter, after, mask_of, made_from, name="masks-own")
+    masks = network_masks(run, segmenter, mask_of, [From("indices")], 30)
     assert sorted(asked) == list(range(len(run.photos)))
     for index in range(len(run.photos)):
         assert (masks(index) == index).all()
         assert masks(index).shape == run.photos.image(index).shape[:2]
-    network_masks(run, segmenter, after, mask_of, made_from, name="masks-own")
+    network_masks(run, segmenter, mask_of, [From("indices")], 30)
     assert len(asked) == len(run.photos), "it is finished"
     with pytest.raises(WorkspaceError, match="made from different things"):
-        network_masks(run, segmenter, after, mask_of, {"from": "else"}, name="masks-own")
+        network_masks(run, segmenter, mask_of, [From("else")], 30)
 
 
-def test_masks_go_on_where_they_were_cut_short(trained, monkeypatch):
+def test_masks_go_on_where_they_were_cut_short(trained):
     """Batches that are there as a whole are not asked for again."""
-    run, segmenter, after = trained
-    monkeypatch.setattr(module, "_BATCH", 1)
+    run, segmenter = trained
+    batches = [indices for indices, _ in run.photos.batches(BATCH)]
     asked: list[int] = []
-
-    def cut(index: int, image: Any, probs: Any) -> Any:
-        if len(asked) == 3:
-            raise KeyboardInterrupt
-        asked.append(index)
-        return probs.argmax(0).astype(np.uint8)
-
-    with pytest.raises(KeyboardInterrupt):
-        network_masks(run, segmenter, after, cut, {}, name="masks-cut")
-    first = list(asked)
-    asked.clear()
 
     def whole(index: int, image: Any, probs: Any) -> Any:
         asked.append(index)
         return probs.argmax(0).astype(np.uint8)
 
-    masks = network_masks(run, segmenter, after, whole, {}, name="masks-cut")
-    assert sorted({*first, *asked}) == list(range(len(run.photos)))
-    assert not set(first) & set(asked)
-    assert masks(first[0]).shape == run.photos.image(first[0]).shape[:2]
+    def cut(index: int, image: Any, probs: Any) -> Any:
+        if index in batches[3]:
+            raise KeyboardInterrupt
+        return whole(index, image, probs)
+
+    with pytest.raises(KeyboardInterrupt):
+        network_masks(run, segmenter, cut, [], 40)
+    assert asked == [index for batch in batches[:3] for index in batch]
+    asked.clear()
+    masks = network_masks(run, segmenter, whole, [], 40)
+    assert asked == [index for batch in batches[3:] for index in batch]
+    assert masks(0).shape == run.photos.image(0).shape[:2]
 
 
 def test_agreement_is_of_all_stored_masks(trained):
@@ -161,7 +170,7 @@ def test_agreement_is_of_all_stored_masks(trained):
             rng = np.random.default_rng((min(seed, index), index))  # photo 0 does not change
             return rng.integers(0, 3, run.photos.image(index).shape[:2]).astype(np.uint8)
 
-        return training_labels(run, f"some-{seed}", make, {}, [])
+        return label_maps(run, Declared(f"some-{seed}"), make)
 
     before, after = some(0), some(5)
     found = agreement_of(run, 7, before, after)
@@ -177,39 +186,43 @@ def test_agreement_is_of_all_stored_masks(trained):
     pairs = [(before(i), after(i)) for i in range(len(run.photos))]
     assert found == agreement(pairs, len(run.photos.classes) + 1)
     stage = run.workspace.finished("agreement-7")
-    assert stage.load_json("agreement") == found
+    assert stage.load_json("found") == found
 
 
 def test_agreement_is_read_back(trained, monkeypatch):
-    run, segmenter, after = trained
-    masks = working_masks(run, config_of(), segmenter, after, name="masks-read")
+    run, segmenter = trained
+    masks = working_masks(run, config_of(), segmenter, 50)
     assert agreement_of(run, 8, masks, masks) == 1.0
     monkeypatch.setattr(module, "agreement", None)
     assert agreement_of(run, 8, masks, masks) == 1.0
 
 
-@pytest.mark.parametrize(("crf", "title"), [(True, "Net + CRF, round 3"), (False, "Net, round 3")])
-def test_what_a_rounds_network_makes_of_photos_unseen(trained, photos, tmp_path, crf, title):
+@pytest.mark.parametrize(
+    ("refiner", "title"), [("crf", "Net + CRF, round 3"), ("none", "Net, round 3")]
+)
+def test_what_a_rounds_network_makes_of_photos_unseen(trained, photos, tmp_path, refiner, title):
     """Without their tags; as the network of the last round will be scored."""
-    segmenter, folder = trained[1], tmp_path / "run"
+    net, folder = trained[1].model.net, tmp_path / "run"
     with open_run(few_photos(photos), folder, val=photos.val[:2], recipe="mcof") as own:
-        segmenter = segmenter_of(own, config_of(segmenter_crf=crf), segmenter.net)
-        with own.stage("net", {}, []) as after:
+        segmenter = segmenter_of(own, config_of(refiner=refiner), net)
+        with own.stage("net", {}, []) as stage:
             pass
-        (product,) = round_predictions(own, segmenter, after, 3, "Net")
-        assert (product.title, product.split) == (title, "val")
-        assert [stage.name for stage in product.stages] == ["predictions-3"]
+        after = Trained(segmenter, stage)
+        (found,) = round_predictions(own, after, 3, "Net")
+        assert (found.id, found.title, found.split, found.number) == ("segmenter", title, "val", 3)
+        assert found.stage.name == "predictions-3"
         val = own.part("val").photos
         for index in range(len(val)):
             image = val.image(index)
             probs = segmenter.forward(image[None])[0]
-            best = (segmenter.refine(image, probs) if segmenter.refine else probs).argmax(0)
-            assert (product.labels(index) == best).mean() > 0.97
+            if segmenter.refiner is not None:
+                probs = segmenter.refiner.refine(image, probs)
+            assert (found.labels(index) == probs.argmax(0)).mean() > 0.97
             raw = own.workspace.finished("predictions-3").maps("raw")
             assert decode_mask(raw.get_bytes(val.names[index])).shape == image.shape[:2]
-        (other,) = round_predictions(own, segmenter, after, 3, "Net", False)
-        assert (product.by_class, other.by_class) == (True, False)
-        assert round_predictions(replace(own, val=None), segmenter, after, 3, "Net") == []
+        (other,) = round_predictions(own, after, 3, "Net", by_class=False)
+        assert (found.by_class, other.by_class) == (True, False)
+        assert round_predictions(replace(own, val=None), after, 3, "Net") == []
     assert set(finished_stages(folder)) == {"net", "predictions-3"}
 
 

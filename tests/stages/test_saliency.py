@@ -15,7 +15,7 @@ from PIL import Image as PilImage
 from rich.console import Console
 
 from guided_runs import FEW, LINE, few_photos, open_run, write_boxes, write_maps
-from small_runs import finished_stages
+from small_runs import fields_of, finished_stages
 from tagseg.data.boxes import read_boxes
 from tagseg.data.images import decode_mask
 from tagseg.data.saliency_maps import SaliencyFolder
@@ -35,12 +35,17 @@ from tagseg.session.train import make_config
 from tagseg.stages import saliency as photo_saliency
 from tagseg.stages.priors import activation_prior
 from tagseg.stages.saliency import PhotoSaliency
+from tagseg.stages.stage import BATCH
 
 LEVEL = 0.5 / 255 + 1e-6  # what stored maps may be off by
 
 
 def config_of(**changed: Any) -> Any:
     return make_config(Config, {**FEW, "saliency_iterations": 3, **changed})
+
+
+def recursion_config(**changed: Any) -> Any:
+    return make_config(RecursionConfig, {**fields_of("coarse_to_fine", FEW), **changed})
 
 
 @pytest.fixture(scope="module")
@@ -158,9 +163,9 @@ def test_seeds_alone_need_no_saliency_whatever_is_given():
 
 @pytest.mark.parametrize("split", ["train", "val"])
 def test_minimum_barrier(run, split):
-    read, stage = PhotoSaliency(run, config_of()).maps(split)
+    read = PhotoSaliency(run, config_of()).maps(split)
     photos, _, prefix = run.part(split)
-    assert stage.name == f"{prefix}saliency"
+    assert read.stage.name == f"{prefix}saliency"
     for index in range(len(photos)):
         expected = minimum_barrier_saliency(photos.image(index))
         found = read(index)
@@ -169,9 +174,9 @@ def test_minimum_barrier(run, split):
 
 
 def test_activations(run):
-    read, stage = PhotoSaliency(run, config_of(saliency="activations")).maps()
-    expected, same = activation_prior(run, config_of())
-    assert stage is same
+    read = PhotoSaliency(run, config_of(saliency="activations")).maps()
+    expected = activation_prior(run, config_of())
+    assert read.stage is expected.stage
     for index in range(len(run.photos)):
         np.testing.assert_array_equal(read(index), expected(index))
 
@@ -196,9 +201,9 @@ def forest(few, photos, tmp_path_factory) -> Path:
 def test_maps_of_a_forest(run, forest, split):
     """DRFI (Jiang et al. 2013) at working size, of odd photos, too."""
     saliency = PhotoSaliency(run, config_of(saliency_forest=str(forest)))
-    read, stage = saliency.maps(split)
+    read = saliency.maps(split)
     photos, _, prefix = run.part(split)
-    assert stage.name == f"{prefix}saliency"
+    assert read.stage.name == f"{prefix}saliency"
     loaded, spread = RegionForest.load(forest), 0.0
     for index in range(len(photos)):
         expected = drfi_saliency(photos.image(index), loaded)
@@ -292,9 +297,9 @@ def student(tmp_path_factory) -> Path:
 def test_maps_of_a_student(run, student, split):
     """Jing et al. 2018, III-B, at working size, of odd photos, too."""
     saliency = PhotoSaliency(run, config_of(student=str(student)))
-    read, stage = saliency.maps(split)
+    read = saliency.maps(split)
     photos, _, prefix = run.part(split)
-    assert stage.name == f"{prefix}saliency"
+    assert read.stage.name == f"{prefix}saliency"
     net, spread = load_student(student), 0.0
     for index in range(len(photos)):
         expected = student_saliency(net, photos.image(index))
@@ -310,35 +315,41 @@ def test_what_the_maps_of_a_student_depend_on(few, student, tmp_path):
     """On its weights, and not on where their file lies."""
     out = tmp_path / "run"
 
-    def remade(path: Path, kind: Any = RecursionConfig) -> bool:
+    def remade(path: Path, make: Any = recursion_config) -> bool:
         before = finished_stages(out).get("saliency")
         with open_run(few, out) as run:
-            PhotoSaliency(run, make_config(kind, {**FEW, "student": str(path)})).maps()
+            PhotoSaliency(run, make(student=str(path))).maps()
         return finished_stages(out)["saliency"] != before
 
     assert remade(student)
     assert not remade(student)
     moved = Path(shutil.copy(student, tmp_path / "s.safetensors"))
     assert not remade(moved)
-    assert not remade(moved, Config)
+    assert not remade(moved, config_of)
     assert remade(save_small(moved, seed=1))
 
 
 def test_students_maps_are_made_in_batches(run, student, monkeypatch):
     """Every photo has its own map, also where a run was cut short."""
-    monkeypatch.setattr(photo_saliency, "_BATCH", 2)
-    real, calls = photo_saliency.student_saliencies, iter(range(1000))
+    real, seen = photo_saliency.student_saliencies, []
 
     def cut(net: Any, images: Any) -> Any:
-        if next(calls) == 2:
+        if len(seen) == 2:
             raise KeyboardInterrupt
+        return whole(net, images)
+
+    def whole(net: Any, images: Any) -> Any:
+        seen.append(len(images))
         return real(net, images)
 
-    monkeypatch.setattr(photo_saliency, "student_saliencies", cut)
     config = config_of(student=str(student))
+    monkeypatch.setattr(photo_saliency, "student_saliencies", cut)
     with pytest.raises(KeyboardInterrupt):
         PhotoSaliency(run, config).maps("train")
-    read, _ = PhotoSaliency(run, config).maps("train")
+    monkeypatch.setattr(photo_saliency, "student_saliencies", whole)
+    read = PhotoSaliency(run, config).maps("train")
+    assert seen == [len(indices) for indices, _ in run.photos.batches(BATCH)]
+    assert max(seen) > 1
     net = load_student(student)
     for index in range(len(run.photos)):
         expected = student_saliency(net, run.photos.image(index))
@@ -352,7 +363,7 @@ def test_a_student_that_cannot_be_read_shows_at_once(run, student, tmp_path, con
         content = student.read_bytes()[: student.stat().st_size // 2]
     if content is not None:
         path.write_bytes(content)
-    config = make_config(RecursionConfig, {**FEW, "student": str(path)})
+    config = recursion_config(student=str(path))
     with pytest.raises(WeightsError) as caught:
         PhotoSaliency(run, config)
     assert str(caught.value).startswith(f"{path}: ")
@@ -370,7 +381,7 @@ def test_a_forest_is_no_student_and_the_other_way_round(run, student, forest):
 def test_the_student_that_comes_with_tagseg(run, student, monkeypatch):
     """Where none is given."""
     monkeypatch.setattr(photo_saliency, "shipped_student", lambda: load_student(student))
-    for config in (make_config(RecursionConfig, FEW), config_of(saliency="student")):
+    for config in (recursion_config(), config_of(saliency="student")):
         saliency = PhotoSaliency(run, config)
         assert saliency.source == "student"
         assert saliency.student is not None
@@ -382,7 +393,7 @@ def test_the_student_that_comes_with_tagseg(run, student, monkeypatch):
 
 def test_maps_of_a_folder_at_working_size(run, maps):
     saliency = PhotoSaliency(run, config_of(saliency_maps=str(maps)))
-    read, stage = saliency.maps()
+    read = saliency.maps()
     folder, seen = SaliencyFolder(maps), 0.0
     for index, name in enumerate(run.photos.names):
         shape = run.photos.image(index).shape[:2]
@@ -392,7 +403,7 @@ def test_maps_of_a_folder_at_working_size(run, maps):
         seen = max(seen, float(np.ptp(found)))
     assert seen > 0.3
     assert saliency.curves == []
-    assert "saliency" in stage.name
+    assert "saliency" in read.stage.name
 
 
 def remade(few: Any, out: Path, folder: Path, **changed: Any) -> bool:
@@ -434,7 +445,7 @@ def test_a_network_learns_from_boxes(run, boxes):
     """GrabCut masks of the average boxes; the maps are the softmax of the network that is kept."""
     config = config_of(boxes=str(boxes))
     saliency = PhotoSaliency(run, config)
-    read, _ = saliency.maps()
+    read = saliency.maps()
     work = run.workspace
     masks, trained = (work.finished(name) for name in ("box-masks", "saliency-net"))
     assert saliency.curves == [trained]
@@ -458,7 +469,7 @@ def test_a_network_learns_from_boxes(run, boxes):
             expected = net(image).softmax(1)[0, 1].numpy()
         assert read(index).shape == expected.shape
         np.testing.assert_allclose(read(index), expected, atol=LEVEL + 1e-3)
-    again, _ = saliency.maps("val")
+    again = saliency.maps("val")
     assert again(0).shape == run.part("val").photos.image(0).shape[:2]
     assert saliency.curves == [trained]
 

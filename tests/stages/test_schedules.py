@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 
+from tagseg.recipes.cam_baseline import Config as CamConfig
 from tagseg.recipes.coarse_to_fine.recipe import Config as RecursionConfig
 from tagseg.recipes.dcsm.classifier import two_phase_schedules
 from tagseg.recipes.dcsm.config import Config as TwoPhaseConfig
@@ -25,11 +26,10 @@ from tagseg.stages.schedules import (
     shortened,
     uses_paper_schedule,
 )
-from tagseg.stages.settings import WorkSettings
 from tagseg.training import Execution, learning_rate_factor
 
 VGG, TINY = (Setup(name, None, Execution()) for name in ("vgg16", "tiny"))
-CONFIG = WorkSettings()
+CONFIG = CamConfig()  # a classifier's numbers and a segmenter's
 
 
 @pytest.mark.parametrize(
@@ -68,7 +68,7 @@ def test_the_short_one(make, name):
     epochs = getattr(CONFIG, f"{name}_epochs")
     schedule = make(CONFIG, TINY, 2000)
     assert schedule.iterations == -(-int(epochs * 2000) // schedule.batch_size)
-    assert make(CONFIG, TINY, 3).iterations == schedules._LEAST
+    assert make(CONFIG, TINY, 3).iterations == schedules.MIN_ITERATIONS
     assert learning_rate_factor(schedule, schedule.iterations - 1) < 0.01
     for paper in ("paper", "short"):
         own = {f"{name}_iterations": 7, f"{name}_batch_size": 3, f"{name}_learning_rate": 0.5}
@@ -101,7 +101,8 @@ def test_two_short_ones():
     assert upper.iterations < whole.iterations
     assert replace(upper, iterations=whole.iterations) == whole
     assert whole == classifier_schedule(config, TINY, 2000)
-    assert [s.iterations for s in two_phase_schedules(config, TINY, 3)] == [schedules._LEAST] * 2
+    of_few = [schedule.iterations for schedule in two_phase_schedules(config, TINY, 3)]
+    assert of_few == [schedules.MIN_ITERATIONS] * 2
 
 
 @pytest.mark.parametrize("schedule", ["paper", "short"])
@@ -168,7 +169,7 @@ def test_short_ones_of_guided_segmentation():
         )
         saliency = saliency_schedule(GUIDED, setup, photos)
         wanted = -(-int(GUIDED.saliency_epochs * photos) // saliency.batch_size)
-        assert saliency.iterations == max(wanted, schedules._LEAST)
+        assert saliency.iterations == max(wanted, schedules.MIN_ITERATIONS)
         assert saliency.optimizer == "adamw"
         assert saliency.multipliers == {"backbone": GUIDED.segmenter_backbone_factor}
 
@@ -227,7 +228,7 @@ def test_a_short_one_of_regionnet(setup, photos):
     schedule = region_schedule(MINING, setup, photos)
     wanted = -(-int(MINING.regionnet_epochs * photos) // schedule.batch_size)
     assert schedule.batch_size == 4
-    assert schedule.iterations == max(wanted, schedules._LEAST)
+    assert schedule.iterations == max(wanted, schedules.MIN_ITERATIONS)
     assert schedule.optimizer == "adamw"
     factor = MINING.classifier_backbone_factor
     assert schedule.multipliers == {"backbone": factor, "head": 0.1}
@@ -281,8 +282,9 @@ def test_coarse_to_fine_as_configured(schedule):
     config = replace(RECURSION, schedule=schedule, **named)
     found = aspp_schedule(config, TINY, 2000)
     assert {name: getattr(found, name) for name in own} == own
-    other = replace(config, classifier_iterations=9, saliency_iterations=9)
+    other = replace(config, saliency_iterations=9)
     assert aspp_schedule(other, TINY, 2000) == found
+    assert not RecursionConfig.named("classifier_iterations"), "there is no classifier"
 
 
 @pytest.mark.parametrize(

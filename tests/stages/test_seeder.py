@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
@@ -18,6 +18,8 @@ from tagseg.stages import seeder as gap_seeds
 from tagseg.stages.classifier import classifier_scores, location_maps
 from tagseg.stages.schedules import gap_schedule
 from tagseg.stages.seeder import SeederMaps, seeder_side, trained_seeder
+from tagseg.stages.shapes import view_scale
+from tagseg.stages.stage import Trained
 
 
 def config_of(**changed: Any) -> Any:
@@ -35,11 +37,22 @@ def given(monkeypatch) -> list[dict[str, Any]]:
     """What would be trained, and no training."""
     calls: list[dict[str, Any]] = []
 
-    def remember(run, config, net, form, how, schedule, **names):
-        calls.append({"net": net, "form": form, "how": how, "schedule": schedule, **names})
-        return net, None
+    def remember(run, declared, net, fit, schedule, *, settings, title, tensors):
+        form, how = settings
+        calls.append(
+            {
+                "net": net,
+                "fit": fit,
+                "schedule": schedule,
+                "form": asdict(form),
+                "how": how,
+                "name": declared.name,
+                "title": title,
+            }
+        )
+        return Trained(net, None)
 
-    monkeypatch.setattr(gap_seeds, "trained_classifier", remember)
+    monkeypatch.setattr(gap_seeds, "trained", remember)
     return calls
 
 
@@ -52,7 +65,13 @@ def test_each_seeder_is_trained_as_the_authors_do(run, given, seeder):
     assert call["how"] == Augmentation((321, 321), letterbox="reflect", edges=0.1)
     assert call["schedule"] == gap_schedule(config, run.setup, len(run.photos))
     assert (call["name"], call["title"]) == ("seeder", f"the seeder ({seeder})")
-    assert call["form"] == {"seeder": seeder, "width": 256, "view_scale": 1.0}
+    assert call["form"] == {
+        "seeder": seeder,
+        "classifier_width": None,
+        "scale_field_of_view": True,
+    }
+    assert call["net"].scores.in_features == 256
+    assert call["fit"].args == (call["net"], run.photos, call["how"], call["schedule"])
     assert call["net"].backbone.output_stride == SEEDERS[seeder].output_stride
     assert call["net"].scores.out_features == len(run.photos.classes)
 
@@ -68,9 +87,12 @@ def test_each_seeder_is_trained_as_the_authors_do(run, given, seeder):
     ],
 )
 def test_dilations_are_for_photos_of_321_pixels(run, given, config, scale, dilation):
-    trained_seeder(run, config_of(**config), "deeplab")
+    made = config_of(**config)
+    trained_seeder(run, made, "deeplab")
     (call,) = given
-    assert call["form"]["view_scale"] == scale
+    side = made.seeder_side
+    assert view_scale(made, [(side, side)], reference=321) == scale
+    assert call["form"]["scale_field_of_view"] == config.get("scale_field_of_view", True)
     assert call["net"].hidden[0].dilation == (dilation, dilation)
 
 
@@ -92,9 +114,9 @@ def test_photos_are_enlarged_to_at_most_the_papers_321(
 def test_it_learns_from_odd_photos_and_gives_maps_of_them(run, seeder):
     """One row of pixels, a grey one, one without tags, an unknown one."""
     config = config_of(classifier_iterations=2)
-    net, stage = trained_seeder(run, config, seeder)
-    assert not net.training
-    maps_of, _ = location_maps(run, config, net, stage, side=config.seeder_side)
+    trained = trained_seeder(run, config, seeder)
+    assert not trained.model.training
+    maps_of = location_maps(run, config, trained, side=config.seeder_side)
     for index in range(len(run.photos)):
         maps = maps_of(index)
         assert maps.shape[1:] == run.photos.image(index).shape[:2]
@@ -107,13 +129,13 @@ def must_not(*args: Any, **kwargs: Any) -> None:
 
 
 def test_finished_weights_are_read_back(run, monkeypatch):
-    first, stage = trained_seeder(run, config_of(), "highres")
-    monkeypatch.setattr("tagseg.stages.classifier.train_tag_classifier", must_not)
-    again, same = trained_seeder(run, config_of(), "highres")
-    assert same is stage
-    assert all(
-        torch.equal(tensor, again.state_dict()[name]) for name, tensor in first.state_dict().items()
-    )
+    first = trained_seeder(run, config_of(), "highres")
+    kept = first.model.state_dict()
+    monkeypatch.setattr(gap_seeds, "train_tag_classifier", must_not)
+    again = trained_seeder(run, config_of(), "highres")
+    assert again.stage is first.stage
+    assert again.model is not first.model
+    assert all(torch.equal(tensor, again.model.state_dict()[name]) for name, tensor in kept.items())
 
 
 def test_a_seeder_with_its_maps(photos, tmp_path):
@@ -121,21 +143,22 @@ def test_a_seeder_with_its_maps(photos, tmp_path):
     config = config_of(seeder_side=48)
     with open_run(few_photos(photos), tmp_path / "run", val=photos.val[:2]) as run:
         found = SeederMaps(run, config, "roi", 0.4)
-        net, stage = trained_seeder(run, config, "roi")
-        assert (found.side, found.curve) == (48, stage)
-        expected, same = location_maps(run, config, net, stage, side=48)
-        assert found.stage is same
+        trained = trained_seeder(run, config, "roi")
+        assert (found.side, found.seeder.stage) == (48, trained.stage)
+        expected = location_maps(run, config, trained, side=48)
+        assert found.maps.stage is expected.stage
         for index in range(len(run.photos)):
-            np.testing.assert_array_equal(found.scores_of(index), expected(index))
+            np.testing.assert_array_equal(found.maps(index), expected(index))
         title, show = found.view
         assert title == "seeder's class maps"
         assert show(1).shape == run.photos.image(1).shape
         (seeds,) = found.seeds
-        assert (seeds.method, seeds.threshold) == ("seeder (roi)", 0.4)
-        of_val, stage = seeds.maps_of("val")
+        assert (seeds.id, seeds.method, seeds.threshold) == ("seeder", "seeder (roi)", 0.4)
+        of_val = seeds.maps_of("val")
         val = run.part("val").photos
-        assert stage.name == "val-location-maps"
+        assert of_val.stage.name == "val-location-maps"
         assert of_val(0).shape == (len(val.classes), *val.image(0).shape[:2])
         assert found.tag_scores is not None
-        np.testing.assert_array_equal(found.tag_scores(), classifier_scores(run, net, val, side=48))
+        scores = classifier_scores(run, trained.model, val, side=48)
+        np.testing.assert_array_equal(found.tag_scores(), scores)
         assert SeederMaps(replace(run, val=None), config, "roi", 0.4).tag_scores is None

@@ -15,7 +15,7 @@ from tagseg.data.images import decode_mask
 from tagseg.data.working import labels_at
 from tagseg.errors import ConfigError
 from tagseg.evaluate.boundary import TrimapAccuracy
-from tagseg.recipes.builtin_priors.config import Config, field_of_view
+from tagseg.recipes.builtin_priors.config import Config
 from tagseg.run.workspace import Workspace
 from tagseg.session.train import Result, train
 from tagseg.tables.base import Table
@@ -39,9 +39,9 @@ def test_rows_change_what_their_labels_say():
     for row in TABLE_6:
         config = replace(Config(), **row.changes)
         higher = config.mask_crf and config.mask_regions == "crisp"
-        kinds.append((config.masks, higher, field_of_view(config)))
+        kinds.append((config.masks, higher, config.view()))
         assert higher == ("Higher Order" in row.label)
-        assert config.refiner
+        assert config.refiner == "crf"
     assert kinds == [
         ("none", False, "small"),
         ("foreground", False, "small"),

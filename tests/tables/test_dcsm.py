@@ -22,6 +22,7 @@ from tagseg.localize.backprop import ClassSaliency
 from tagseg.maps import IGNORE, Labels
 from tagseg.recipes.dcsm import classifier as saliency_stages
 from tagseg.recipes.dcsm.config import Config
+from tagseg.recipes.dcsm.recipe import RECIPE
 from tagseg.session.train import Result, make_config
 from tagseg.stages.crf import from_json
 from tagseg.stages.distinct_segmenter import (
@@ -29,7 +30,7 @@ from tagseg.stages.distinct_segmenter import (
     SeederSettings,
     distinct_probabilities,
 )
-from tagseg.tables import dcsm, distinct_sweep
+from tagseg.tables import distinct_sweep
 from tagseg.tables.base import Row
 from tagseg.tables.dcsm import TABLE_1, TABLE_2, TABLE_3, TABLE_4, TABLE_5, TABLES
 from tagseg.tables.making import Tables, make_tables
@@ -193,7 +194,7 @@ def test_rows_are_what_the_segmenter_finds_with_their_settings(made, result, pho
             masks = (
                 segmenter.predict(image, refine=False),
                 segmenter.predict(image),
-                argmax_at(segmenter.refine(small, tagged), truth.shape),
+                argmax_at(segmenter.refiner.refine(small, tagged), truth.shape),
             )
             for kind, mask in enumerate(masks):
                 pairs[kind].append((mask, truth))
@@ -220,7 +221,9 @@ def test_what_is_said_of_them(made):
     text = made.tables.markdown.read_text()
     assert text.count("\n## Table ") == 5
     assert "| DCSM, alpha 2.5 " in text
-    assert json.loads(made.tables.json.read_text())["recipe"] == "dcsm"
+    about = json.loads(made.tables.json.read_text())
+    assert (about["recipe"], about["paper"]) == ("dcsm", RECIPE.paper)
+    assert RECIPE.paper.endswith("ECCV 2016")
 
 
 # Shared work
@@ -316,4 +319,3 @@ def test_they_need_validation_photos_and_their_ground_truth(run, photos):
     with pytest.raises(ConfigError, match="dcsm has no table '6'; choose of 1, 2, 3, 4, 5"):
         tabulate(photos, run, "6")
     assert contents(run) == before
-    assert dcsm.paper.endswith("ECCV 2016")

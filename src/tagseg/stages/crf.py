@@ -14,7 +14,7 @@ from tagseg.priors import crisp
 from tagseg.refine.dense_crf import CrfParameters, refine, softmax_unary
 from tagseg.refine.higher_order import HigherOrder
 from tagseg.stages.refiners import Refining, register_refiner
-from tagseg.stages.settings import CrispSettings, RefinementSettings
+from tagseg.stages.settings import CrispForm, RefinementSettings
 
 __all__ = [
     "CRISP",
@@ -48,7 +48,7 @@ class RegionFinder:
     settings: crisp.CrispSettings
 
     @classmethod
-    def of(cls, settings: CrispSettings, seed: int) -> RegionFinder:
+    def of(cls, settings: CrispForm, seed: int) -> RegionFinder:
         """As configured."""
         return cls(settings.crisp_threshold, seed % _SEEDS, CRISP)
 

@@ -12,9 +12,10 @@ from tagseg.maps import SaliencyMap
 from tagseg.priors.activations import channel_means, foreground_probability
 from tagseg.stages.context import Run, Split
 from tagseg.stages.crf import RegionFinder, Regions
-from tagseg.stages.settings import BackboneSettings, CrispSettings
+from tagseg.stages.settings import BackboneSettings, CrispForm
 from tagseg.stages.stage import (
     Declared,
+    Drawn,
     Images,
     PhotoMaps,
     SaliencyMaps,
@@ -78,7 +79,7 @@ def activation_prior(
     return SaliencyMaps(stage, read)
 
 
-def photo_regions(run: Run, settings: CrispSettings, *, split: Split = "train") -> PhotoRegions:
+def photo_regions(run: Run, settings: CrispForm, *, split: Split = "train") -> PhotoRegions:
     """Crisp regions of the photos at working size (Saleh et al. 3.1.3)."""
     photos = run.part(split).photos
     find = RegionFinder.of(settings, run.setup.execution.seed)
@@ -87,7 +88,7 @@ def photo_regions(run: Run, settings: CrispSettings, *, split: Split = "train") 
         _REGIONS,
         ["regions"],
         lambda index: {"regions": {"regions": find(photos.image(index))}},
-        settings=[find],
+        settings=[settings.only(CrispForm), Drawn(find.seed), find.settings],
         split=split,
         title="crisp regions",
     )

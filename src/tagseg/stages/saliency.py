@@ -34,6 +34,7 @@ from tagseg.stages.shapes import some_shapes, view_scale
 from tagseg.stages.stage import (
     Declared,
     Images,
+    Plain,
     SaliencyMaps,
     Trained,
     label_maps,
@@ -243,7 +244,7 @@ class PhotoSaliency:
 
 
 @dataclass(frozen=True)
-class _Source:
+class _Source(Plain):
     """Where saliency comes from."""
 
     saliency: str

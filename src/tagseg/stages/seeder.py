@@ -17,7 +17,7 @@ from tagseg.stages.predictions import classifier_outcome, show_maps
 from tagseg.stages.schedules import gap_schedule
 from tagseg.stages.settings import CamSettings, SeederSettings
 from tagseg.stages.shapes import some_shapes, view_scale
-from tagseg.stages.stage import Declared, ScoreMaps, Trained, trained
+from tagseg.stages.stage import Declared, Plain, ScoreMaps, Trained, trained
 
 __all__ = ["SeederMaps", "SeedingSettings", "seeder_side", "trained_seeder"]
 
@@ -119,9 +119,9 @@ def trained_seeder(
 
 
 @dataclass(frozen=True)
-class _Form:
+class _Form(Plain):
     """What decides on a seeder's network."""
 
     seeder: SeederName
-    width: int | None
+    classifier_width: int | None
     scale_field_of_view: bool

@@ -33,6 +33,7 @@ from tagseg.stages.stage import (
     Input,
     LabelMaps,
     PhotoMaps,
+    Plain,
     Trained,
     per_batch,
     trained,
@@ -48,7 +49,7 @@ __all__ = [
 ]
 
 _SEGMENTER = Declared("segmenter")
-_PREDICTIONS = Declared("predictions")
+_PREDICTIONS = Declared("predictions", val_alone=True)
 _MASKS = Declared("masks")
 
 
@@ -94,7 +95,7 @@ def trained_segmenter(
 
 
 @dataclass(frozen=True)
-class _View:
+class _View(Plain):
     """What decides on the segmenter's field of view, beside the settings."""
 
     field_of_view: FieldOfView
@@ -116,7 +117,7 @@ def segmenter_of(
 
 
 @dataclass(frozen=True)
-class Refinement:
+class Refinement(Plain):
     """The refiner of a segmenter as JSON data; None for none."""
 
     refinement: Any

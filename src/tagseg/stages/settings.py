@@ -24,7 +24,9 @@ __all__ = [
     "ClassifierSettings",
     "CrfIterations",
     "CrfSettings",
+    "CrispForm",
     "CrispSettings",
+    "CrispStrengths",
     "DeepLabSettings",
     "GapForm",
     "GapSettings",
@@ -337,8 +339,8 @@ class CrfSettings(CrfIterations):
 
 
 @dataclass(frozen=True)
-class CrispSettings(Settings):
-    """Crisp regions, and how strongly the CRF's higher-order terms hold to them (3.1.3)."""
+class CrispForm(Settings):
+    """Which crisp regions a photo has (3.1.3)."""
 
     crisp_threshold: float = number(
         0.1,
@@ -347,6 +349,12 @@ class CrispSettings(Settings):
         at_least=0,
         at_most=1,
     )
+
+
+@dataclass(frozen=True)
+class CrispStrengths(Settings):
+    """How strongly the CRF's higher-order terms hold to crisp regions (3.1.3)."""
+
     crisp_weight: float = number(1.0, "other code", "of the P^n-Potts terms", at_least=0)
     crisp_gamma_max: float = number(
         5.0, "assumed", "cost of a region of several labels, and the most of Eq. 8", at_least=0
@@ -357,6 +365,11 @@ class CrispSettings(Settings):
         "fraction of Eq. 8 that each pixel pays too, times the region's pixels",
         at_least=0,
     )
+
+
+@dataclass(frozen=True)
+class CrispSettings(CrispForm, CrispStrengths):
+    """Crisp regions, and how strongly the CRF holds to them."""
 
 
 @dataclass(frozen=True)

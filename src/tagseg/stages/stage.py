@@ -32,9 +32,11 @@ from tagseg.training import Execution, Schedule
 
 __all__ = [
     "Declared",
+    "Drawn",
     "Input",
     "LabelMaps",
     "PhotoMaps",
+    "Plain",
     "SaliencyMaps",
     "ScoreMaps",
     "Trained",
@@ -69,18 +71,24 @@ class Made(Protocol):
 Input = Made | Stage | str  # a result, its stage, or the key of what is no stage
 
 
+class Plain:
+    """A dataclass whose fields stand in the key by their own names, as those of settings do."""
+
+
 @dataclass(frozen=True)
 class Declared:
     """A stage as it is declared, once, beside the function that does its work.
 
     Attributes:
         name: unique in a run, with "val-" before it for validation photos.
+        val_alone: for a stage of validation photos alone, whose name says so.
         version: raised when equal settings begin to give another result; runs that were made with
             the version before say so, and do the stage again.
     """
 
     name: str
     version: int = 1
+    val_alone: bool = False
 
     def round(self, number: int) -> Declared:
         """The same in a round of a recipe that repeats it."""
@@ -114,7 +122,8 @@ def opened(
         return run.stage(declared.name, config, keys)
     part = run.part(split)
     config["photo_side"] = part.photos.side
-    return run.stage(f"{part.prefix}{declared.name}", config, [part.key, *keys])
+    prefix = "" if declared.val_alone else part.prefix
+    return run.stage(f"{prefix}{declared.name}", config, [part.key, *keys])
 
 
 def _described(item: object) -> dict[str, Any]:
@@ -127,8 +136,17 @@ def _described(item: object) -> dict[str, Any]:
     if isinstance(item, Settings):
         return item.acting()
     values = {field.name: getattr(item, field.name) for field in fields(item)}  # type: ignore[arg-type]
+    if isinstance(item, Plain):
+        return values
     kind = type(item).__name__.lstrip("_")
     return {re.sub(r"(?<=[a-z])(?=[A-Z])", "_", kind).lower(): values}
+
+
+@dataclass(frozen=True)
+class Drawn(Plain):
+    """What a stage without networks draws its random numbers from."""
+
+    seed: int
 
 
 class PhotoMaps(Generic[V]):

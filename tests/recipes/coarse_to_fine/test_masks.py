@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from tagseg.refine.box_masks import boxed
 from tagseg.refine.grabcut import GrabCutSettings, enhanced_mask
 from tagseg.session.train import make_config
 from tagseg.stages.context import Run
+from tagseg.stages.rounds import stop_rule
 from tagseg.stages.saliency import PhotoSaliency
 
 
@@ -39,7 +41,7 @@ def test_the_papers_numbers():
     assert (config.initial, config.between, config.start) == ("enhanced", "grabcut", "warm")
     assert config.foreground_limits == (0.01, 0.8)
     assert (config.resize, config.segmenter_crop) == (321, 256)
-    assert config.stop_rule() == StopRule(5, 2.0)
+    assert stop_rule(config) == StopRule(5, 2.0)
     assert config.masks_by_tags is False
     assert config.grabcut() == GrabCutSettings()
     assert config.resize_range == (1.0, 1.0)
@@ -66,7 +68,7 @@ def test_numbers_as_given():
         iterations=5, side=300, start_iterations=3, start_side=90
     )
     assert config.foreground_limits == (0.02, 0.5)
-    assert config.stop_rule() == StopRule(1, 0.9)
+    assert stop_rule(config) == StopRule(1, 0.9)
     assert config.fraction_of(2) == 1.0
     assert config.saliency_source() == "folder"
 
@@ -91,14 +93,14 @@ LIMITS = "; use two shares, 0 to 1, the lesser first"
         ({"foreground_limits": (0.8, 0.01)}, f"foreground_limits is 0.8,0.01{LIMITS}"),
         ({"foreground_limits": (-0.1, 0.8)}, f"foreground_limits is -0.1,0.8{LIMITS}"),
         ({"foreground_limits": (0.0, 80.0)}, f"foreground_limits is 0,80{LIMITS}"),
-        ({"resize_range": (0.0, 1.0)}, f"resize_range is 0,1{RANGE}"),
+        ({"resize_range": (0.0, 1.0)}, "resize_range is 0,1; use values over 0"),
         ({"resize_range": (1.5, 0.5)}, f"resize_range is 1.5,0.5{RANGE}"),
         ({"grabcut_iterations": 0}, "grabcut_iterations is 0; use 1 or more"),
         ({"grabcut_side": -1}, "grabcut_side is -1; use 1 or more"),
         ({"grabcut_start_iterations": 0}, "grabcut_start_iterations is 0; use 1 or more"),
         ({"grabcut_start_side": 0}, "grabcut_start_side is 0; use 1 or more"),
         ({"rounds": 0}, "rounds is 0; use 1 or more"),
-        ({"converged": 0.0}, "converged is 0.0; use over 0"),
+        ({"converged": 0.0}, "converged is 0.0; use a value over 0"),
         ({"resize": 255}, "resize is 255, segmenter_crop 256; use crops no larger than"),
         ({"segmenter_crop": 8}, "segmenter_crop is 8; use 16 or more"),
         ({"saliency": "boxes"}, "saliency=boxes has nothing to read; give --boxes FILE"),
@@ -116,9 +118,16 @@ def test_numbers_that_make_no_sense(values, line):
         assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("name", ["coarse_fraction", "later_fraction", "converged"])
-def test_what_is_no_number(name):
-    with pytest.raises(ConfigError, match=f"^{name} is nan; use over 0"):
+@pytest.mark.parametrize(
+    ("name", "advice"),
+    [
+        ("coarse_fraction", "use over 0, up to 1"),
+        ("later_fraction", "use over 0, up to 1"),
+        ("converged", "use a value over 0"),
+    ],
+)
+def test_what_is_no_number(name, advice):
+    with pytest.raises(ConfigError, match=f"^{name} is nan; {advice}$"):
         RecursionConfig(**{name: math.nan})
 
 
@@ -138,8 +147,9 @@ def test_what_is_of_another_kind(values):
 LABELS = [1, 1, 0, 3, 9, 2, 0, 0]  # of one_label_photos, as if tagged so
 
 
-def target_of(labels: list[int] = LABELS) -> Target:
-    return Target(np.array(labels, np.intp), ("a", "b"), lambda scale: None, "form")  # type: ignore[arg-type,return-value]
+def target_of(labels: list[int] = LABELS, *, by_class: bool = True) -> Target:
+    network: Any = lambda scale: None  # noqa: E731
+    return Target(np.array(labels, np.intp), ("a", "b"), network, "form", by_class)
 
 
 @pytest.fixture(scope="module")
@@ -159,8 +169,7 @@ def run(few, photos, tmp_path_factory) -> Iterator[Run]:
 
 
 def masks_of(run: Run, config: Any, target: Target | None = None) -> FirstMasks:
-    coarse_of, after = PhotoSaliency(run, config).maps()
-    return first_masks(run, config, target or target_of(), coarse_of, after)
+    return first_masks(run, config, target or target_of(), PhotoSaliency(run, config).maps())
 
 
 def stored_map(image: Any) -> Any:
@@ -224,7 +233,7 @@ def test_settings_reach_both(few, photos, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("initial", "made", "products"),
+    ("initial", "made", "titles"),
     [
         ("coarse", {"coarse-masks"}, ["coarse masks"]),
         ("enhanced", {"coarse-masks", "enhanced-masks"}, ["coarse masks", "enhanced masks"]),
@@ -235,7 +244,7 @@ def test_settings_reach_both(few, photos, tmp_path, monkeypatch):
         ),
     ],
 )
-def test_no_more_is_made_than_asked_for(few, photos, tmp_path, initial, made, products):
+def test_no_more_is_made_than_asked_for(few, photos, tmp_path, initial, made, titles):
     with begin(few, photos, tmp_path / "run") as run:
         config = config_of(initial=initial)
         found = masks_of(run, config)
@@ -243,24 +252,25 @@ def test_no_more_is_made_than_asked_for(few, photos, tmp_path, initial, made, pr
         assert found.chosen(config) is names[initial]
         shown = found.predictions(target_of())
     assert set(finished_stages(tmp_path / "run")) == {"saliency", *made}
-    assert [(product.title, product.split, product.by_class) for product in shown] == [
-        (title, "train", True) for title in products
+    assert [(masks.title, masks.split, masks.by_class) for masks in shown] == [
+        (title, "train", True) for title in titles
     ]
-    without = target_of()._replace(by_class=False)
-    assert {product.by_class for product in found.predictions(without)} == {False}
-    assert [product.stages[0].name for product in shown] == sorted(
-        made, key=["coarse-masks", "enhanced-masks", "box-masks"].index
-    )
+    without = target_of(by_class=False)
+    assert {masks.by_class for masks in found.predictions(without)} == {False}
+    order = {"coarse": "coarse-masks", "enhanced": "enhanced-masks", "boxes": "box-masks"}
+    assert [(masks.id, masks.stage.name) for masks in shown] == [
+        (id, stage) for id, stage in order.items() if stage in made
+    ]
 
 
-FIELDS: list[tuple[dict[str, Any], list[int], set[str]]] = [
-    ({}, LABELS, set()),
-    ({"between": "nothing", "foreground_limits": (0.1, 0.9), "start": "cold"}, LABELS, set()),
-    ({"initial": "enhanced"}, LABELS, set()),
-    ({"grabcut_iterations": 7}, LABELS, {"enhanced-masks", "box-masks"}),
-    ({"grabcut_side": 50}, LABELS, {"enhanced-masks", "box-masks"}),
-    ({"coarse_fraction": 0.4}, LABELS, {"coarse-masks"}),
-    ({}, [*LABELS[:-1], 5], {"coarse-masks", "enhanced-masks", "box-masks"}),
+FIELDS: list[tuple[dict[str, Any], bool, set[str]]] = [  # the second: labels are of classes
+    ({}, True, set()),
+    ({"between": "nothing", "foreground_limits": (0.1, 0.9), "start": "cold"}, True, set()),
+    ({"initial": "enhanced"}, True, set()),
+    ({"grabcut_iterations": 7}, True, {"enhanced-masks", "box-masks"}),
+    ({"grabcut_side": 50}, True, {"enhanced-masks", "box-masks"}),
+    ({"coarse_fraction": 0.4}, True, {"coarse-masks"}),
+    ({}, False, {"coarse-masks", "enhanced-masks", "box-masks"}),
 ]
 
 
@@ -273,13 +283,27 @@ def finished(few, photos, tmp_path_factory) -> Path:
 
 
 @pytest.mark.parametrize(
-    ("changed", "labels", "expected"),
+    ("changed", "by_class", "expected"),
     FIELDS,
     ids=lambda value: str(sorted(value) if isinstance(value, set) else value),
 )
-def test_what_depends_on_what(few, photos, finished, tmp_path, changed, labels, expected):
+def test_what_depends_on_what(few, photos, finished, tmp_path, changed, by_class, expected):
     folder = Path(shutil.copytree(finished, tmp_path / "run"))
     before = finished_stages(folder)
     with begin(few, photos, folder) as run:
-        masks_of(run, config_of(**{"initial": "boxes", **changed}), target_of(labels))
+        masks_of(run, config_of(**{"initial": "boxes", **changed}), target_of(by_class=by_class))
     assert changed_stages(before, folder) == expected
+
+
+def test_labels_are_made_anew_from_other_tags(few, photos, finished, tmp_path):
+    """Which are those of the photos' key: a target's labels say nothing that tags do not."""
+    folder = Path(shutil.copytree(finished, tmp_path / "run"))
+    before = finished_stages(folder)
+    tags = few.tags.copy()
+    tags[0] = np.roll(tags[0], 1)
+    labels = [2, *LABELS[1:]]
+    with begin(replace(few, tags=tags), photos, folder) as run:
+        found = masks_of(run, config_of(initial="boxes"), target_of(labels))
+        assert set(np.unique(found.coarse(0)).tolist()) == {0, 2}
+    made = {"saliency", "coarse-masks", "enhanced-masks", "box-masks"}
+    assert changed_stages(before, folder) == made

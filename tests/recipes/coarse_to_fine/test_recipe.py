@@ -109,7 +109,7 @@ def labels_in(folder: Path, stage: str) -> dict[str, Labels]:
 
 
 def chosen_in(folder: Path, stage: str) -> list[int]:
-    return Workspace.read(folder).finished(stage).load_json("photos")
+    return Workspace.read(folder).finished(stage).load_json("found")
 
 
 # Numbers
@@ -179,7 +179,7 @@ VARIANTS: dict[str, tuple[dict[str, Any], list[str], list[str]]] = {
 
 
 @pytest.mark.parametrize("name", VARIANTS)
-def test_stages_and_products(done, folder, name):
+def test_stages_and_predictions(done, folder, name):
     """Of the present settings: what the run had before is none of them."""
     config, first, titles = VARIANTS[name]
     made = done.go(config, folder)
@@ -206,6 +206,8 @@ def test_stages_and_products(done, folder, name):
     assert by_title["segmenter + CRF", "val"] == by_title["segmenter + CRF, round 2", "val"]
     assert told["curves"] == [f"{done.form}-{number}" for number in (1, 2)]
     assert [entry["round"] for entry in told["progression"]["rounds"]] == [1, 2]
+    of_round = [["round-masks", "train"], ["segmenter", "val"]]
+    assert [entry["predictions"] for entry in told["progression"]["rounds"]] == [of_round] * 2
     assert told["progression"]["reason"] == "Stopped after 2 rounds, as configured."
 
 

@@ -33,11 +33,10 @@ from tagseg.recipes.coarse_to_fine.masks import Target
 from tagseg.recipes.coarse_to_fine.recipe import Config, single_target
 from tagseg.recipes.coarse_to_fine.rounds import recursion, refined_segmenter, updated_masks
 from tagseg.refine.grabcut import enhanced_mask
-from tagseg.run.workspace import Stage
 from tagseg.segment.predict import Segmenter
 from tagseg.session.train import make_config
 from tagseg.stages.context import Run
-from tagseg.stages.stage import LabelMaps, training_labels
+from tagseg.stages.stage import Declared, LabelMaps, Trained, label_maps
 
 
 def config_of(**changed: Any) -> Any:
@@ -58,7 +57,7 @@ def drawn_masks(run: Run, target: Target, name: str = "drawn") -> LabelMaps:
         foreground.ravel()[: round(shares_of(index) * foreground.size)] = True
         return target.pseudo_label(index, foreground)
 
-    return training_labels(run, name, draw, {}, [])
+    return label_maps(run, Declared(name), draw)
 
 
 @pytest.fixture(scope="module")
@@ -107,7 +106,7 @@ def test_only_photos_of_one_known_tag_are_learned_from(run, few, begun):
     assert taking == [0, 1, 4]
     assert set(asked) == set(taking)
     assert begun[0].named["chosen"].tolist() == taking
-    assert run.workspace.finished("segmenter-photos").load_json("photos") == taking
+    assert run.workspace.finished("segmenter-photos").load_json("found") == taking
 
 
 @pytest.mark.parametrize(
@@ -131,14 +130,16 @@ def test_masks_none_of_which_may_take_part(run, begun):
     target = single_target(run, config_of())
     config = config_of(foreground_limits=(0.91, 0.95))
     with pytest.raises(TrainingError) as caught:
-        refined_segmenter(run, config, target, drawn_masks(run, target), name="deeplab-1")
+        refined_segmenter(
+            run, config, target, drawn_masks(run, target), declared=Declared("deeplab-1")
+        )
     assert str(caught.value) == (
         "of 5 masks for the segmenter none has 91 % to 95 % foreground; look at the masks before, "
         "or widen foreground_limits"
     )
     assert begun == []
     wider = config_of(foreground_limits=(0.5, 0.95))
-    refined_segmenter(run, wider, target, drawn_masks(run, target), name="deeplab-2")
+    refined_segmenter(run, wider, target, drawn_masks(run, target), declared=Declared("deeplab-2"))
     assert begun[0].named["chosen"].tolist() == [1, 4, 5]
 
 
@@ -218,11 +219,11 @@ def test_the_median_photo_decides(run, begun):
         sizes_seen(begun[0], *shape)
 
 
-@pytest.mark.parametrize(("part", "iterations"), [(1.0, 10), (0.5, 5), (0.01, 1)])
-def test_a_part_of_the_schedule(run, begun, part, iterations):
+@pytest.mark.parametrize(("fraction", "iterations"), [(1.0, 10), (0.5, 5), (0.01, 1)])
+def test_a_fraction_of_the_schedule(run, begun, fraction, iterations):
     target = single_target(run, config_of())
     config = config_of(segmenter_iterations=10)
-    refined_segmenter(run, config, target, drawn_masks(run, target), part=part)
+    refined_segmenter(run, config, target, drawn_masks(run, target), fraction=fraction)
     assert begun[0].schedule.iterations == iterations
 
 
@@ -230,14 +231,14 @@ def test_it_goes_on_from_another_network(run, begun):
     config = config_of()
     target = single_target(run, config)
     masks = drawn_masks(run, target)
-    first = refined_segmenter(run, config, target, masks, name="one")
-    weights = {name: tensor.clone() for name, tensor in first[0].net.state_dict().items()}
-    refined_segmenter(run, config, target, masks, name="two", start=first)
-    refined_segmenter(run, config, target, masks, name="three")
+    first = refined_segmenter(run, config, target, masks, declared=Declared("one"))
+    weights = {name: tensor.clone() for name, tensor in first.model.net.state_dict().items()}
+    refined_segmenter(run, config, target, masks, declared=Declared("two"), start=first)
+    refined_segmenter(run, config, target, masks, declared=Declared("three"))
     assert not same_weights(begun[0].weights, weights)
     assert same_weights(begun[1].weights, weights)
     assert same_weights(begun[2].weights, begun[0].weights)
-    assert same_weights(first[0].net.state_dict(), weights), "which itself stays as it was"
+    assert same_weights(first.model.net.state_dict(), weights), "which itself stays as it was"
 
 
 @pytest.mark.parametrize("form", ["deeplab", "fpn"])
@@ -251,12 +252,13 @@ def test_the_loss_is_on_a_grid_as_fine_as_the_papers(run, begun, form):
 
     if form == "fpn":
         target = target._replace(network=pyramid, form=form)
-    segmenter, stage = refined_segmenter(run, config, target, drawn_masks(run, target))
+    found = refined_segmenter(run, config, target, drawn_masks(run, target))
+    segmenter = found.model
     assert isinstance(segmenter.net, FpnNet if form == "fpn" else AsppNet)
     assert begun[0].how.size == (38, 51)
     assert begun[0].named["loss_stride"] == 1
     assert segmenter.classes == run.photos.classes
-    trained = stage.load_tensors("segmenter")[0]
+    trained = found.stage.load_tensors("segmenter")[0]
     assert same_weights(segmenter.net.state_dict(), dict(trained))
 
 
@@ -268,7 +270,7 @@ class Known(Segmenter):
 
     def __init__(self, run: Run, n_labels: int) -> None:
         self.run, self.n_labels = run, n_labels
-        self.classes, self.refine, self.refinement = run.photos.classes, None, None
+        self.classes, self.refiner, self.refinement = run.photos.classes, None, None
 
     def forward(self, images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
         answers = []
@@ -300,18 +302,18 @@ def slow_own(probs: Probs, label: int) -> npt.NDArray[np.bool_]:
 
 
 @pytest.fixture
-def answered(run) -> tuple[Run, Segmenter, Stage]:
+def answered(run) -> tuple[Run, Trained[Segmenter]]:
     with run.stage("net", {}, []) as stage:
         pass
-    return run, Known(run, len(run.photos.classes) + 1), stage
+    return run, Trained(Known(run, len(run.photos.classes) + 1), stage)
 
 
 @pytest.mark.parametrize("between", ["grabcut", "rules", "nothing"])
 def test_what_the_next_round_learns_from(answered, between):
     """Rules b and c; without rules whatever was predicted; 255 for photos that take no part."""
-    run, segmenter, stage = answered
+    run, network = answered
     config = config_of(between=between, grabcut_iterations=2, grabcut_side=50)
-    masks = updated_masks(run, config, known_target(run), segmenter, stage, name="masks-1")
+    masks = updated_masks(run, config, known_target(run), network, 1)
     others = cut = 0
     for index, label in enumerate(LABELS.tolist()):
         image = run.photos.image(index)
@@ -320,7 +322,7 @@ def test_what_the_next_round_learns_from(answered, between):
         if label == 0:
             assert (found == IGNORE).all()
             continue
-        probs = segmenter.forward(image[None])[0]
+        probs = network.model.forward(image[None])[0]
         best = probs.argmax(0)
         own = slow_own(probs, label)
         others += len(set(np.unique(best).tolist()) - {0, label}) > 0
@@ -337,23 +339,23 @@ def test_what_the_next_round_learns_from(answered, between):
 
 
 def test_grabcuts_numbers_count_where_it_is_used(answered):
-    run, segmenter, stage = answered
+    run, network = answered
     target = known_target(run)
 
-    def made(name: str, **changed: Any) -> bool:
-        """Whether masks could be made under this name without asking for others than before."""
+    def made(number: int, **changed: Any) -> bool:
+        """Whether masks could be made in this round without asking for others than before."""
         try:
-            updated_masks(run, config_of(**changed), target, segmenter, stage, name=name)
+            updated_masks(run, config_of(**changed), target, network, number)
         except WorkspaceError:
             return False
         return True
 
-    assert made("masks-1", between="rules")
-    assert made("masks-1", between="rules", grabcut_iterations=7, foreground_limits=(0.2, 0.4))
-    assert not made("masks-1", between="nothing")
-    assert made("masks-2", between="grabcut")
-    assert not made("masks-2", between="grabcut", grabcut_iterations=7)
-    assert not made("masks-2", between="grabcut", grabcut_side=30)
+    assert made(1, between="rules")
+    assert made(1, between="rules", grabcut_iterations=7, foreground_limits=(0.2, 0.4))
+    assert not made(1, between="nothing")
+    assert made(2, between="grabcut")
+    assert not made(2, between="grabcut", grabcut_iterations=7)
+    assert not made(2, between="grabcut", grabcut_side=30)
 
 
 # Rounds
@@ -380,20 +382,20 @@ def test_rounds(run, begun, start):
     else:
         assert same_weights(begun[1].weights, begun[0].weights)
         assert same_weights(begun[2].weights, begun[0].weights)
-    assert same_weights(last.segmenter.net.state_dict(), networks[2])
+    assert same_weights(last.segmenter.model.net.state_dict(), networks[2])
     assert last.masks.stage.name == "masks-3"
     assert [stage.name for stage in curves] == ["deeplab-1", "deeplab-2", "deeplab-3"]
     assert [entry.number for entry in progression.rounds] == [1, 2, 3]
     assert [
-        (product.title, product.split)
+        (found.id, found.title, found.split, found.number)
         for entry in progression.rounds
-        for product in entry.predictions
+        for found in entry.predictions
     ] == [
-        (title.format(number), split)
+        (id, title.format(number), split, number)
         for number in (1, 2, 3)
-        for title, split in (
-            ("masks of the photos, round {}", "train"),
-            ("segmenter + CRF, round {}", "val"),
+        for id, title, split in (
+            ("round-masks", "masks of the photos, round {}", "train"),
+            ("segmenter", "segmenter + CRF, round {}", "val"),
         )
     ]
 
@@ -422,7 +424,7 @@ def test_agreement_is_with_the_masks_before(run):
 
 
 def test_foreground_of_any_class(run):
-    """Products say that they tell no classes apart, and the segmenter has the target's classes."""
+    """Predictions tell no classes apart and say so; the segmenter has the target's classes."""
     labels = np.ones(len(run.photos), np.intp)
     config = config_of()
 
@@ -431,14 +433,14 @@ def test_foreground_of_any_class(run):
 
     target = Target(labels, ("thing",), network, "deeplab", by_class=False)
     last, progression, _ = run_rounds(run, target, rounds=1)
-    assert last.segmenter.classes == ("thing",)
-    assert last.segmenter.forward(run.photos.image(1)[None]).shape[1] == 2
+    assert last.segmenter.model.classes == ("thing",)
+    assert last.segmenter.model.forward(run.photos.image(1)[None]).shape[1] == 2
     assert {p.by_class for entry in progression.rounds for p in entry.predictions} == {False}
 
 
 def test_without_validation_photos(run):
     _, progression, _ = run_rounds(replace(run, val=None), rounds=1)
-    assert [product.split for product in progression.rounds[0].predictions] == ["train"]
+    assert [found.split for found in progression.rounds[0].predictions] == ["train"]
     assert not any(name.startswith("predictions") for name in finished_stages(run.workspace.folder))
 
 

@@ -24,8 +24,9 @@ from tagseg.recipes.dcsm.config import Config
 from tagseg.run.progress import Progress
 from tagseg.run.workspace import Workspace
 from tagseg.session.train import make_config, make_setup
-from tagseg.stages.context import Run, Setup
+from tagseg.stages.context import Run, Setup, Split
 from tagseg.stages.score_maps import photo_score_maps
+from tagseg.stages.stage import Declared, ScoreMaps
 from tagseg.training import Execution
 
 SIDE = 64
@@ -94,9 +95,10 @@ def test_what_the_classifier_is_trained_with(run_of, monkeypatch):
         given.append({"how": how, "schedule": schedule, **named})
 
     monkeypatch.setattr(saliency_stages, "train_tag_classifier", remember)
-    net, stage = fully_convolutional_classifier(run_of(make_setup(OPTIONS)), config_of(**DISTINCT))
+    found = fully_convolutional_classifier(run_of(make_setup(OPTIONS)), config_of(**DISTINCT))
+    net = found.model
     assert isinstance(net, FullyConvolutionalClassifier)
-    assert stage.name == "classifier"
+    assert found.stage.name == "classifier"
     assert not net.training
     assert [named["train_backbone"] for named in given] == [False, True]
     assert [named["schedule"].iterations for named in given] == [10, 30]
@@ -118,14 +120,19 @@ def test_score_maps_are_kept_and_read_as_they_were_made(run_of):
 
     with run.stage("before", {}, []) as before:
         pass
-    read, stage = photo_score_maps(run, "toys", seeder, {"a": 1}, before)
-    assert stage.name == "toys"
+
+    def maps_of(split: Split = "train") -> ScoreMaps:
+        toys, numbers = Declared("toys"), config_of().equations()
+        return photo_score_maps(run, toys, seeder, settings=[numbers], inputs=[before], split=split)
+
+    first = maps_of()
+    assert first.stage.name == "toys"
     expected = [row.tolist() for row in run.photos.tags]
     expected[UNKNOWN] = None
     assert asked == expected
     rng = np.random.default_rng(0)
     for index in range(len(run.photos)):
-        maps = read(index)
+        maps = first(index)
         shape = run.photos.image(index).shape[:2]
         made = rng.random(shape, np.float32)
         present = maps.any((1, 2))
@@ -135,10 +142,9 @@ def test_score_maps_are_kept_and_read_as_they_were_made(run_of):
         for one in maps[present]:
             np.testing.assert_allclose(one, made, atol=5e-4)
     del asked[:]
-    again, same = photo_score_maps(run, "toys", seeder, {"a": 1}, before)
-    assert same is stage
-    assert np.array_equal(again(0), read(0))
+    again = maps_of()
+    assert again.stage is first.stage
+    assert np.array_equal(again(0), first(0))
     assert asked == []
-    _, other = photo_score_maps(run, "toys", seeder, {"a": 1}, before, split="val")
-    assert other.name == "val-toys"
+    assert maps_of("val").stage.name == "val-toys"
     assert len(asked) == len(run.photos)

@@ -57,7 +57,7 @@ def run(few, photos, tmp_path):
 
 def masks_of(run: Any, config: Any) -> list[Any]:
     """Where each map reaches the part of its maximum; nowhere if it is 0."""
-    read, _ = PhotoSaliency(run, config).maps()
+    read = PhotoSaliency(run, config).maps()
     masks = []
     for index in range(len(run.photos)):
         values = read(index)
@@ -101,7 +101,7 @@ def test_seeds(run, config_of, crf):
     for index in range(len(run.photos)):
         found = guides.labels(index)
         tags = run.photos.tags[index]
-        expected = slow_seeds(seeding.scores_of(index), tags, 0.3)
+        expected = slow_seeds(seeding.maps(index), tags, 0.3)
         if crf:
             expected = smoothing.labels(run.photos.image(index), expected)
         np.testing.assert_array_equal(found, expected)
@@ -111,7 +111,7 @@ def test_seeds(run, config_of, crf):
     assert not guides.labels(NEGATIVE_AT).any()
     assert not guides.labels(UNKNOWN_AT).any()
     assert set(finished_stages(run.workspace.folder)) == {"seeder", "location-maps", "guide-labels"}
-    assert [product.title for product in guides.predictions] == ["seeds"]
+    assert [(found.id, found.title) for found in guides.predictions] == [("seeds", "seeds")]
     assert [stage.name for stage in guides.curves] == ["seeder"]
 
 
@@ -248,13 +248,16 @@ def test_g2_spreads_seeds_over_components(run, config_of, changed):
     assert set(finished_stages(run.workspace.folder)) == {
         *("saliency", "seeder", "location-maps", "guide-labels")
     }
-    titles = ["seeds", "salient regions", "guide labels (G2)"]
-    assert [product.title for product in guides.predictions] == titles
-    for product, labels in zip(
+    assert [(found.id, found.title) for found in guides.predictions] == [
+        ("seeds", "seeds"),
+        ("salient", "salient regions"),
+        ("guide-labels", "guide labels (G2)"),
+    ]
+    for prediction, labels in zip(
         guides.predictions, (seeding.labels, None, guides.labels), strict=True
     ):
         if labels is not None:
-            np.testing.assert_array_equal(product.labels(1), labels(1))
+            np.testing.assert_array_equal(prediction.labels(1), labels(1))
     np.testing.assert_array_equal(guides.predictions[1].labels(1), masks[1].astype(np.uint8))
 
 

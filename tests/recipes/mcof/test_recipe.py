@@ -41,6 +41,7 @@ from tagseg.session.report import render_report
 from tagseg.session.train import Result, make_config, train
 from tagseg.stages import large_fov
 from tagseg.stages.large_fov import grid_cross_entropy
+from tagseg.stages.rounds import stop_rule
 
 Few = Callable[..., Result]
 
@@ -80,7 +81,7 @@ def test_the_papers_numbers():
     assert (config.saliency_source(), config.supplement, config.mining) == ("drfi", True, True)
     assert config.rounds == 5
     assert (config.crf_bilateral, config.crf_smoothness) == ((4.0, 121.0, 5.0), (3.0, 3.0))
-    assert config.stop_rule() == StopRule(5, 0.97)
+    assert stop_rule(config) == StopRule(5, 0.97)
     assert config.superpixel_settings() == SuperpixelSettings(100.0, 0.8, 100)
     assert [config.fraction_of(number) for number in (1, 2, 5)] == [1.0, 0.5, 0.5]
 
@@ -102,7 +103,7 @@ def test_numbers_as_given():
         },
     )
     assert config.superpixel_settings() == SuperpixelSettings(50.0, 0.0, 1)
-    assert config.stop_rule() == StopRule(1, 2.0)
+    assert stop_rule(config) == StopRule(1, 2.0)
     assert config.fraction_of(2) == 1.0
 
 
@@ -118,14 +119,15 @@ THRESHOLDS = "background_threshold is {}, seed_threshold {}; use over 0, up to 1
         ({"bayes_feature": "depth"}, "bayes_feature is 'depth'; "),
         ({"regionnet_start": "random"}, "regionnet_start is 'random'; "),
         ({"rounds": 0}, "rounds is 0; use 1 or more"),
-        ({"converged": 0.0}, "converged is 0.0; use over 0"),
+        ({"converged": 0.0}, "converged is 0.0; use a value over 0"),
         ({"converged": math.nan}, "converged is "),
-        ({"superpixel_scale": 0.0}, "scale is 0.0; give a value above 0"),
-        ({"superpixel_sigma": -1.0}, "sigma is -1.0; give pixels, 0 to 100"),
-        ({"superpixel_min": 0}, "min_size is 0; give whole pixels"),
-        ({"background_threshold": 0.0}, THRESHOLDS.format(0.0, 0.7)),
-        ({"background_threshold": -0.1}, THRESHOLDS.format(-0.1, 0.7)),
-        ({"seed_threshold": 1.1}, THRESHOLDS.format(0.2, 1.1)),
+        ({"superpixel_scale": 0.0}, "superpixel_scale is 0.0; use a value over 0"),
+        ({"superpixel_sigma": -1.0}, "superpixel_sigma is -1.0; use 0 "),
+        ({"superpixel_sigma": 101.0}, "superpixel_sigma is 101.0; use 0 to 100"),
+        ({"superpixel_min": 0}, "superpixel_min is 0; use a value over 0"),
+        ({"background_threshold": 0.0}, "background_threshold is 0.0; use over 0, up to 1"),
+        ({"background_threshold": -0.1}, "background_threshold is -0.1; use over 0, up to 1"),
+        ({"seed_threshold": 1.1}, "seed_threshold is 1.1; use over 0, up to 1"),
         ({"seed_threshold": 0.1}, THRESHOLDS.format(0.2, 0.1)),
         ({"seed_fraction": 0.0}, "seed_fraction is 0.0; use over 0, up to 1"),
         ({"seed_fraction": 1.5}, "seed_fraction is 1.5; use over 0, up to 1"),
@@ -138,7 +140,7 @@ THRESHOLDS = "background_threshold is {}, seed_threshold {}; use over 0, up to 1
         ({"regionnet_batch_size": 0}, "regionnet_batch_size is 0; use a value over 0"),
         ({"regionnet_learning_rate": -1.0}, "regionnet_learning_rate is -1.0; use a value over"),
         ({"regionnet_epochs": 0.0}, "regionnet_epochs is 0.0; use a value over 0"),
-        ({"bayes_bandwidth": 0.0}, "bayes_bandwidth is 0.0; use over 0"),
+        ({"bayes_bandwidth": 0.0}, "bayes_bandwidth is 0.0; use a value over 0"),
         ({"bayes_bandwidth": math.nan}, "bayes_bandwidth is "),
         ({"saliency_iterations": 0}, "saliency_iterations is 0; use a value over 0"),
         ({"seeder_side": 8}, "seeder_side is 8; use 16 or more"),
@@ -156,9 +158,9 @@ def test_numbers_that_make_no_sense(values, line):
 @pytest.mark.parametrize(
     ("values", "line"),
     [
-        ({"bayes_bandwidth": math.inf}, "bayes_bandwidth is inf; use over 0"),
-        ({"seed_threshold": math.nan}, THRESHOLDS.format(0.2, math.nan)),
-        ({"background_threshold": math.nan}, THRESHOLDS.format(math.nan, 0.7)),
+        ({"bayes_bandwidth": math.inf}, "bayes_bandwidth is inf; use a value over 0"),
+        ({"seed_threshold": math.nan}, "seed_threshold is nan; use over 0, up to 1"),
+        ({"background_threshold": math.nan}, "background_threshold is nan; use over 0, up to 1"),
         ({"seed_fraction": math.nan}, "seed_fraction is nan; use over 0"),
     ],
 )
@@ -212,6 +214,7 @@ def round_of(number: int, *, mining: bool = True, supplement: bool = False) -> l
 SEEDING = ["seeder", "location-maps", "seeds"]
 FIRST = round_of(1, supplement=True)
 LAST = ["masks", "predictions", "val-location-maps", "findings", "export"]
+IDS = {"RegionNet": "regions", "saliency supplement": "supplement", "PixelNet": "round-masks"}
 VARIANTS: dict[str, tuple[dict[str, Any], list[str], list[str]]] = {
     "plain": (
         {},
@@ -242,17 +245,19 @@ VARIANTS: dict[str, tuple[dict[str, Any], list[str], list[str]]] = {
 
 
 @pytest.mark.parametrize("name", VARIANTS)
-def test_stages_and_products(few, folder, name):
+def test_stages_and_predictions(few, folder, name):
     """Of the present settings: what the run had before is none of them."""
     config, stages, rounds = VARIANTS[name]
     made = few(config, folder)
     numbers = range(1, 3 if name != "one round" else 2)
     assert [stage["name"] for stage in about(folder)["stages"]] == [*stages, *LAST]
     by_round: list[tuple[str, str]] = []
+    ids: list[list[tuple[str, str]]] = []
     for number in numbers:
         of_round = [title[:-2] for title in rounds if title.endswith(str(number))]
         by_round += [(f"{title}, round {number}", "train") for title in of_round]
         by_round.append((f"PixelNet + CRF, round {number}", "val"))
+        ids.append([*((IDS[title], "train") for title in of_round), ("segmenter", "val")])
     assert [(score.stage, score.split) for score in made.scores] == [
         ("seeds", "train"),
         *by_round,
@@ -268,10 +273,12 @@ def test_stages_and_products(few, folder, name):
     assert told["curves"] == ["seeder", *trainings]
     assert [entry["round"] for entry in told["progression"]["rounds"]] == list(numbers)
     assert [
-        (title, split)
+        [(id, split) for id, split in entry["predictions"]]
         for entry in told["progression"]["rounds"]
-        for title, split in entry["products"]
-    ] == by_round
+    ] == ids
+    assert [
+        (score.id, score.split, score.number) for score in made.scores if score.number is not None
+    ] == [(*entry, number) for number, found in zip(numbers, ids, strict=True) for entry in found]
     seeds = Workspace.read(folder).finished("findings").load_json("seeds")
     assert [row["method"] for row in seeds] == ["seeder (highres)", "centre mean shape"]
 
@@ -282,10 +289,8 @@ def test_without_crf_and_validation_photos(few, folder):
     assert titles == ["PixelNet, round 1", "PixelNet, round 2", "PixelNet"]
     made = few({"rounds": 1}, folder, val=())
     assert {score.split for score in made.scores} == {"train"}
-    assert about(folder)["progression"]["rounds"][0]["products"][-1] == [
-        "PixelNet, round 1",
-        "train",
-    ]
+    (first,) = about(folder)["progression"]["rounds"]
+    assert first["predictions"][-1] == ["round-masks", "train"]
 
 
 def test_the_answer_is_the_last_rounds_network(result):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
-from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -19,7 +18,7 @@ from tagseg.fuse.bayes import colour_histograms, object_probability
 from tagseg.fuse.region_seeds import object_regions, paint, region_seeds
 from tagseg.maps import BACKGROUND, IGNORE, labels_of_tags
 from tagseg.nets.catalog import build_backbone
-from tagseg.nets.gap import gap_seeder
+from tagseg.nets.gap import GapClassifier, gap_seeder
 from tagseg.nets.weights import LoadedWeights, resolve
 from tagseg.priors.superpixels import neighbours, superpixels
 from tagseg.recipes.mcof import regions as region_mining
@@ -39,7 +38,7 @@ from tagseg.stages.context import Run
 from tagseg.stages.crf import Smoothing
 from tagseg.stages.saliency import PhotoSaliency
 from tagseg.stages.seeder import SeederMaps
-from tagseg.stages.stage import LabelMaps, training_labels
+from tagseg.stages.stage import Declared, LabelMaps, Trained, label_maps
 
 LINE_AT, GREY_AT, NEGATIVE_AT, UNKNOWN_AT = 0, 4, 6, 7  # of guided_runs.few_photos
 
@@ -67,9 +66,9 @@ def first(photos, tmp_path_factory) -> Iterator[Round]:
     with open_run(few_photos(photos), folder, val=photos.val[:2], recipe="mcof") as run:
         miner = RegionMiner(run, config)
         seeding = SeederMaps(run, config, config.seeder, config.background_threshold)
-        seeds = initial_seeds(run, config, seeding.scores_of, seeding.stage, miner)
-        mined = miner.mine(1, seeds, seeding)
-        refined = supplemented(run, config, mined, *PhotoSaliency(run, config).maps(), miner)
+        seeds = initial_seeds(run, config, seeding.maps, miner.superpixels)
+        mined = miner.mine(1, seeds, seeding.seeder)
+        refined = supplemented(run, config, mined, PhotoSaliency(run, config).maps(), miner)
         yield Round(run, config, miner, seeding, seeds, mined, refined)
 
 
@@ -98,8 +97,8 @@ def test_superpixels_are_found_once_and_kept(first, monkeypatch):
     config, photos = first.config, first.run.photos
     found = [first.miner.superpixels(index) for index in range(len(photos))]
     monkeypatch.setattr(region_mining, "superpixels", None)
-    again, same = photo_superpixels(first.run, config)
-    assert same is first.miner.stage
+    again = photo_superpixels(first.run, config)
+    assert again.stage is first.miner.superpixels.stage
     for index, regions in enumerate(found):
         image = photos.image(index)
         expected = superpixels(image, config.superpixel_settings(), reference_side=500)
@@ -112,7 +111,7 @@ def test_superpixels_are_found_once_and_kept(first, monkeypatch):
 def test_numbers_of_superpixels_are_for_photos_of_500_pixels_or_as_they_are(run):
     """Fixed ones are fewer: their least area does not shrink with the photo."""
     settings = config_of().superpixel_settings()
-    found, _ = photo_superpixels(run, config_of(crf_reference_side=None))
+    found = photo_superpixels(run, config_of(crf_reference_side=None))
     fixed, scaled = (
         superpixels(run.photos.image(1), settings, reference_side=side) for side in (None, 500)
     )
@@ -126,7 +125,7 @@ def test_photos_of_more_regions_than_16_bits_hold(photos, tmp_path, monkeypatch)
     monkeypatch.setattr(region_mining, "superpixels", lambda image, *rest, **named: many)
     one = few_photos(photos).subset([1])
     with open_run(one, tmp_path / "run", recipe="mcof") as run:
-        read, _ = photo_superpixels(run, config_of())
+        read = photo_superpixels(run, config_of())
         assert read(0).dtype == np.int32
         np.testing.assert_array_equal(read(0), many)
 
@@ -138,7 +137,7 @@ def test_seeds_are_those_of_the_seeders_maps(first):
     photos, seen = first.run.photos, set()
     for index in range(len(photos)):
         regions, tags = first.miner.superpixels(index), photos.tags[index]
-        scores = first.seeding.scores_of(index)
+        scores = first.seeding.maps(index)
         expected = region_seeds(
             scores, regions, neighbours(regions), tags, threshold=0.6, background_threshold=0.3
         )[regions]
@@ -159,7 +158,7 @@ def test_seeds_are_those_of_the_seeders_maps(first):
 
 def test_regions_of_all_photos_get_the_best_of_all_labels_or_background(first):
     """As Fast R-CNN's enlarged photos say; of photos without known tags, too."""
-    run, photos, net = first.run, first.run.photos, first.mined.net
+    run, photos, net = first.run, first.run.photos, first.mined.net.model
     for index in range(len(photos)):
         regions, tags = first.miner.superpixels(index), photos.tags[index]
         (probs,) = predict_regions(
@@ -181,7 +180,7 @@ def test_regions_hold_a_class(first):
 
 def test_regionnets_form(first):
     """Not dilated, at stride 8 for small photos; the width and labels as configured."""
-    net, stage = first.mined.net, first.mined.training
+    net, stage = first.mined.net.model, first.mined.net.stage
     assert (net.fc6.out_features, net.fc7.out_features) == (16, 16)
     assert net.score.out_features == len(first.run.photos.classes) + 1
     assert net.backbone.output_stride == 8
@@ -195,20 +194,23 @@ def test_regionnets_form(first):
 def nothing_in(run: Run) -> LabelMaps:
     """Seeds that are background."""
     photos = run.photos
-    return training_labels(
-        run, "nothing", lambda index: np.zeros(photos.image(index).shape[:2], np.uint8), {}, []
+    return label_maps(
+        run, Declared("nothing"), lambda index: np.zeros(photos.image(index).shape[:2], np.uint8)
     )
 
 
 def given(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
-    """What RegionNet would be trained with, and no training."""
+    """What RegionNet would be trained with, and no training; regions are as good as any."""
     calls: list[dict[str, Any]] = []
 
     def remember(net, photos, superpixels_of, labels_of, how, schedule, **named):
         calls.append({"net": net, "how": how, "schedule": schedule, **named})
 
+    def guess(net, images, regions, **named):
+        return [np.ones((m.max() + 1, net.score.out_features), np.float32) for m in regions]
+
     monkeypatch.setattr(region_mining, "fit_regions", remember)
-    monkeypatch.setattr(RegionMiner, "_predicted", lambda *_: [])
+    monkeypatch.setattr(region_mining, "predict_regions", guess)
     return calls
 
 
@@ -283,7 +285,7 @@ def test_later_rounds_are_shorter(run, monkeypatch):
     config = config_of(regionnet_iterations=40, regionnet_start="imagenet")
     miner = RegionMiner(run, config)
     miner.mine(1, nothing_in(run), None)
-    miner.mine(2, nothing_in(run), None, part=0.25)
+    miner.mine(2, nothing_in(run), None, fraction=0.25)
     whole = region_schedule(config, run.setup, len(run.photos))
     assert [call["schedule"] for call in calls] == [whole, replace(whole, iterations=10)]
 
@@ -309,13 +311,13 @@ def test_the_width_of_fc6_and_fc7(run, monkeypatch, backbone, width, expected):
     assert made == [expected]
 
 
-def random_seeder(run: Run, seed: int) -> Any:
+def random_seeder(run: Run, seed: int) -> Trained[GapClassifier]:
     """A network, and the stage that stands for its training."""
     torch.manual_seed(seed)
     net = gap_seeder("highres", "tiny", None, len(run.photos.classes), width=16)
     with run.stage("seeder", {"seed": seed}, []) as stage:
         pass
-    return SimpleNamespace(seeder=net, curve=stage)
+    return Trained(net, stage)
 
 
 @pytest.mark.parametrize(
@@ -335,33 +337,33 @@ def test_the_backbone_starts_from_the_seeders(photos, tmp_path, monkeypatch, con
     made: list[MinedRegions] = []
     for seed in (0, 1):
         with open_run(few_photos(photos), tmp_path / str(seed), recipe="mcof") as run:
-            seeding = random_seeder(run, seed)
-            made.append(RegionMiner(run, config_of(**config)).mine(1, nothing_in(run), seeding))
+            seeder = random_seeder(run, seed)
+            made.append(RegionMiner(run, config_of(**config)).mine(1, nothing_in(run), seeder))
             first = calls[-1]["net"].backbone.state_dict()
-            expected = seeding.seeder.backbone.state_dict() if follows else imagenet
+            expected = seeder.model.backbone.state_dict() if follows else imagenet
             assert same_weights(first, expected)
-            assert made[-1].net.backbone is not seeding.seeder.backbone
+            assert made[-1].net.model.backbone is not seeder.model.backbone
     one, other = made
-    assert (one.training.key != other.training.key) == follows
+    assert (one.net.stage.key != other.net.stage.key) == follows
     assert (one.labels.stage.key != other.labels.stage.key) == follows
     for layer in ("fc6", "fc7", "score"):
-        ours, theirs = (getattr(mined.net, layer).state_dict() for mined in made)
+        ours, theirs = (getattr(mined.net.model, layer).state_dict() for mined in made)
         assert same_weights(ours, theirs)
 
 
 def test_a_later_round_goes_on_from_the_one_before(run, monkeypatch):
     """From all of it, whatever the seeder."""
     calls = given(monkeypatch)
-    miner, seeding, seeds = RegionMiner(run, config_of()), random_seeder(run, 0), nothing_in(run)
-    before = miner.mine(1, seeds, seeding)
+    miner, seeder, seeds = RegionMiner(run, config_of()), random_seeder(run, 0), nothing_in(run)
+    before = miner.mine(1, seeds, seeder)
     with torch.no_grad():
-        for tensor in before.net.parameters():
+        for tensor in before.net.model.parameters():
             tensor.add_(0.01)
-    after = miner.mine(2, seeds, seeding, start=before)
-    assert same_weights(calls[-1]["net"].state_dict(), before.net.state_dict())
-    assert after.net is not before.net
-    anew = miner.mine(3, seeds, seeding)
-    assert same_weights(anew.net.backbone.state_dict(), seeding.seeder.backbone.state_dict())
+    after = miner.mine(2, seeds, seeder, start=before)
+    assert same_weights(calls[-1]["net"].state_dict(), before.net.model.state_dict())
+    assert after.net.model is not before.net.model
+    anew = miner.mine(3, seeds, seeder)
+    assert same_weights(anew.net.model.backbone.state_dict(), seeder.model.backbone.state_dict())
     inputs = {
         name: [label for label, _ in record["inputs"]]
         for name in ("regionnet-1", "regionnet-2", "regionnet-3")
@@ -403,7 +405,7 @@ def test_a_network_that_there_is_not_costs_no_superpixels(run, config, line):
 
 def test_single_class_photos_are_supplemented_by_eq_2(first):
     run, photos = first.run, first.run.photos
-    saliency_of, _ = PhotoSaliency(run, first.config).maps()
+    saliency_of = PhotoSaliency(run, first.config).maps()
     smoothing, changed = Smoothing.of(first.config), 0
     for index in range(len(photos)):
         found, regions = first.mined.labels(index), first.miner.superpixels(index)
@@ -436,7 +438,7 @@ def test_single_class_photos_are_supplemented_by_eq_2(first):
 def test_features_of_regionnet_may_take_the_place_of_colours(first, photos, tmp_path):
     """fc7 of each region, by cosine distance."""
     (expected,) = describe_regions(
-        first.mined.net,
+        first.mined.net.model,
         first.run.photos.image(1)[None],
         [first.miner.superpixels(1)],
         execution=first.run.setup.execution,
@@ -448,10 +450,10 @@ def test_features_of_regionnet_may_take_the_place_of_colours(first, photos, tmp_
     with open_run(few_photos(photos), where, val=photos.val[:2], recipe="mcof") as run:
         miner = RegionMiner(run, config)
         seeding = SeederMaps(run, config, config.seeder, 0.3)
-        seeds = initial_seeds(run, config, seeding.scores_of, seeding.stage, miner)
-        mined = miner.mine(1, seeds, seeding)
-        saliency_of, stage = PhotoSaliency(run, config).maps()
-        refined = supplemented(run, config, mined, saliency_of, stage, miner)
+        seeds = initial_seeds(run, config, seeding.maps, miner.superpixels)
+        mined = miner.mine(1, seeds, seeding.seeder)
+        saliency_of = PhotoSaliency(run, config).maps()
+        refined = supplemented(run, config, mined, saliency_of, miner)
         smoothing, single = Smoothing.of(config), np.flatnonzero(run.photos.tags.sum(1) == 1)
         for index in single:
             regions, image = miner.superpixels(int(index)), run.photos.image(int(index))

@@ -17,6 +17,7 @@ from tagseg.nets.gap import GapClassifier
 from tagseg.nets.tiny import Tiny
 from tagseg.recipes.sec import background_maps as module
 from tagseg.recipes.sec.background_maps import background_maps, sure_pixels
+from tagseg.stages.stage import Trained
 
 
 @pytest.fixture
@@ -32,24 +33,25 @@ def classifier(n_classes: int) -> GapClassifier:
     return net
 
 
-def finished_stage(run, name: str = "seeder"):
-    with run.stage(name, {}, [run.photos_key]) as stage:
+def trained(run) -> Trained[GapClassifier]:
+    """A classifier, and a finished stage that stands for its training."""
+    with run.stage("seeder", {}, [run.photos_key]) as stage:
         pass
-    return stage
+    return Trained(classifier(len(run.photos.classes)), stage)
 
 
 @pytest.mark.parametrize("side", [64, 100])
 def test_maps_are_the_gradients_of_all_photos_on_the_classifiers_grid(run, side):
     """Of the one without tags, the unknown one and the one of a single row, too."""
-    net = classifier(len(run.photos.classes))
-    read, stage = background_maps(run, net, finished_stage(run), side=side)
-    assert stage.name == "background-maps"
+    seeder = trained(run)
+    net, maps = seeder.model, background_maps(run, seeder, side=side)
+    assert maps.stage.name == "background-maps"
     for index in range(len(run.photos)):
         image = torch.from_numpy(run.photos.image(index)).permute(2, 0, 1)[None].float() / 255
         image = resize_batch(image, side / max(image.shape[2:]))
         assert max(image.shape[2:]) == side
         expected = background_saliency(net, image)[0].numpy()
-        found = read(index)
+        found = maps(index)
         assert found.dtype == np.float32
         assert found.shape == tuple(-(-length // 8) for length in image.shape[2:])
         np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-4 * expected.max())
@@ -57,20 +59,18 @@ def test_maps_are_the_gradients_of_all_photos_on_the_classifiers_grid(run, side)
 
 
 def test_finished_maps_are_read_and_not_made_again(run, monkeypatch):
-    net, after = classifier(len(run.photos.classes)), finished_stage(run)
-    first = background_maps(run, net, after, side=64)[0](1)
+    seeder = trained(run)
+    first = background_maps(run, seeder, side=64)(1)
     monkeypatch.setattr(module, "background_saliency", None)
-    read, _ = background_maps(run, net, after, side=64)
-    np.testing.assert_array_equal(read(1), first)
+    np.testing.assert_array_equal(background_maps(run, seeder, side=64)(1), first)
 
 
 def test_low_precision(photos, tmp_path):
     """bfloat16 is asked for inside; the loop's own autocast must be off."""
     with open_run(few_photos(photos), tmp_path / "low", options=options(precision="bf16")) as run:
-        net = classifier(len(run.photos.classes))
-        low = background_maps(run, net, finished_stage(run), side=64)[0](1)
+        low = background_maps(run, trained(run), side=64)(1)
     with open_run(few_photos(photos), tmp_path / "full") as run:
-        full = background_maps(run, net, finished_stage(run), side=64)[0](1)
+        full = background_maps(run, trained(run), side=64)(1)
     assert low.dtype == np.float32
     assert np.abs(low - full).max() < 0.2 * full.max()
     assert not np.array_equal(low, full)

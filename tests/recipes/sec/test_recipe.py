@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from guided_runs import FEW, few_photos
+from guided_runs import FEW, few_photos, open_run
 from small_runs import OPTIONS, finished_stages
 from tagseg.data.images import decode_mask
 from tagseg.data.working import WorkingPhotos
@@ -24,7 +25,8 @@ from tagseg.maps import IGNORE, labels_of_tags
 from tagseg.recipes.sec import recipe as module
 from tagseg.recipes.sec.background_maps import sure_pixels
 from tagseg.recipes.sec.config import Config
-from tagseg.recipes.sec.recipe import seed_expand_constrain
+from tagseg.recipes.sec.recipe import SeedExpandConstrain
+from tagseg.run.plan import Plan
 from tagseg.run.workspace import Workspace
 from tagseg.segment.fit import GridBatch
 from tagseg.session.train import make_config, train
@@ -72,7 +74,7 @@ def test_the_papers_numbers():
         ({"background_decay": 1.1}, "background_decay is 1.1; use over 0, up to 1"),
         ({"foreground_decay": float("nan")}, "foreground_decay is "),
         ({"seeder_side": 0}, "seeder_side is 0; use 16 or more"),
-        ({"crf_bilateral": (10.0, 0.0, 13.0)}, "dense CRF: bilateral is (10.0, 0.0, 13.0); give"),
+        ({"crf_bilateral": (10.0, 0.0, 13.0)}, "crf_bilateral is 10,0,13; use values over 0"),
     ],
 )
 def test_numbers_that_make_no_sense(values, line):
@@ -82,6 +84,10 @@ def test_numbers_that_make_no_sense(values, line):
 
 
 # The objective
+
+
+def objective_of(config: Config) -> SeedExpandConstrain:
+    return SeedExpandConstrain(config.foreground_decay, config.background_decay, grid_crf(config))
 
 
 def batch(height: int, width: int) -> tuple[torch.Tensor, GridBatch]:
@@ -129,7 +135,7 @@ def test_the_objective_is_the_sum_of_three_losses(grid):
     """Decays weigh the same share of the grid's positions as 0.996 and 0.999 of 41 x 41."""
     config = make_config(Config, {"crf_iterations": 3})
     scores, on_grid = batch(*grid)
-    objective, _ = seed_expand_constrain(config)
+    objective = objective_of(config)
     exact = np.exp(scores.double().numpy())
     probs = exact / exact.sum(1, keepdims=True) + 1e-4
     probs /= probs.sum(1, keepdims=True)
@@ -156,7 +162,7 @@ def test_decays_of_the_papers_grid_are_the_papers(monkeypatch):
         crf_loss, "dense_crf_batch", lambda images, unary, crf: torch.softmax(-unary, 1)
     )
     scores, on_grid = batch(41, 41)
-    objective, _ = seed_expand_constrain(Config())
+    objective = objective_of(Config())
     loss = objective(scores, on_grid).item()
     assert told["foreground_decay"] == pytest.approx(0.996)
     assert told["background_decay"] == pytest.approx(0.999)
@@ -167,7 +173,7 @@ def test_decays_of_the_papers_grid_are_the_papers(monkeypatch):
 
 def test_each_loss_moves_the_scores():
     scores, on_grid = batch(6, 8)
-    objective, _ = seed_expand_constrain(make_config(Config, {"crf_iterations": 2}))
+    objective = objective_of(make_config(Config, {"crf_iterations": 2}))
     values = scores.clone().requires_grad_()
     for _ in range(30):
         loss = objective(values, on_grid)
@@ -178,21 +184,30 @@ def test_each_loss_moves_the_scores():
     assert after < 0.5 * objective(scores, on_grid).item()
 
 
-def test_names_tell_the_numbers_apart():
-    changes = [
+def test_keys_tell_the_numbers_apart(photos, tmp_path):
+    """All numbers of the objective decide on the segmenter, and on no stage before."""
+    changes: list[dict[str, Any]] = [
         {},
         {"foreground_decay": 0.99},
         {"background_decay": 0.99},
         {"crf_bilateral": (10.0, 80.0, 5.0)},
         {"crf_iterations": 5},
     ]
-    assert len({seed_expand_constrain(Config(**change))[1] for change in changes}) == 5
+    plans = []
+    with open_run(few_photos(photos), tmp_path / "run", recipe="sec") as run:
+        for change in changes:
+            plans.append(Plan())
+            module.run(replace(run, workspace=plans[-1]), make_config(Config, {**FEW, **change}))
+    keys = [{name: record["key"] for name, record in plan.records.items()} for plan in plans]
+    assert len({of["segmenter"] for of in keys}) == 5
+    for name in ("seeder", "location-maps", "background-maps", "cues"):
+        assert len({of[name] for of in keys}) == 1
 
 
 # The run
 
 
-def test_stages_products_and_seeds(result):
+def test_stages_predictions_and_seeds(result):
     made = {"seeder", "location-maps", "background-maps", "cues", "segmenter", "masks"}
     assert set(finished_stages(result.folder)) == made | {
         *("predictions", "val-location-maps", "findings", "export")
@@ -266,7 +281,6 @@ AFTER_SEEDER = {"location-maps", "val-location-maps", "background-maps"} | AFTER
         ({"seeder_side": 48}, AFTER_SEEDER | {"seeder"}),
         ({"crf_bilateral": (10.0, 60.0, 13.0)}, AFTER_SEGMENTER),
         ({"refiner": "none"}, AFTER_SEGMENTER - {"segmenter"}),
-        ({"classifier_size": 48, "classifier_hidden_layers": 1}, set()),
     ],
     ids=lambda value: str(sorted(value)) if isinstance(value, set) else str(value),
 )
@@ -276,3 +290,10 @@ def test_a_changed_field(result, few, tmp_path, config, expected):
     few(config, folder)
     after = finished_stages(folder)
     assert {name for name in after if after[name] != before[name]} == expected
+
+
+@pytest.mark.parametrize("field", ["classifier_size", "classifier_hidden_layers", "localizer"])
+def test_fields_that_could_not_act_do_not_exist(field):
+    """Of the classifier of other recipes, whose place the seeder takes."""
+    with pytest.raises(ConfigError, match=f"the recipe has no field '{field}'"):
+        make_config(Config, {field: 48})

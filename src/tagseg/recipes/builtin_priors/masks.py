@@ -28,6 +28,7 @@ from tagseg.stages.crf import Smoothing
 from tagseg.stages.outcome import Prediction, Seeds, TagScores, View
 from tagseg.stages.predictions import cam_seeds, classifier_outcome, show_map, show_maps
 from tagseg.stages.priors import PhotoRegions, activation_prior, photo_regions
+from tagseg.stages.settings import CrfSettings, CrispStrengths
 from tagseg.stages.stage import Declared, Input, LabelMaps, SaliencyMaps, ScoreMaps, label_maps
 
 __all__ = ["OBJECT", "Evidence", "training_masks"]
@@ -110,11 +111,11 @@ def training_masks(
     regions_of: PhotoRegions | None = None
     decided_by: list[Any] = [config.only(EvidenceSettings)]
     if smoothing is not None:
-        decided_by.append(smoothing.parameters)
+        decided_by.append(config.only(CrfSettings))
         if config.mask_regions == "crisp":
             regions_of = photo_regions(run, config, split=split)
             inputs.append(regions_of)
-            decided_by.append(smoothing.strengths)
+            decided_by.append(config.only(CrispStrengths))
     masks = label_maps(
         run,
         _TRAINING_MASKS if split == "train" else _VAL_MASKS,

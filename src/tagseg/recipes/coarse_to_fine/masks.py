@@ -22,7 +22,7 @@ from tagseg.refine.box_masks import boxed
 from tagseg.refine.grabcut import enhanced_mask
 from tagseg.stages.context import Run
 from tagseg.stages.outcome import Prediction
-from tagseg.stages.stage import Declared, LabelMaps, SaliencyMaps, label_maps
+from tagseg.stages.stage import Declared, LabelMaps, Plain, SaliencyMaps, label_maps
 
 __all__ = ["FirstMasks", "Shown", "Target", "first_masks"]
 
@@ -34,7 +34,7 @@ Mask = npt.NDArray[np.bool_]  # (H, W)
 
 
 @dataclass(frozen=True)
-class Shown:
+class Shown(Plain):
     """Whether labels tell classes, by the photos' tags, or foreground alone."""
 
     by_class: bool

@@ -44,7 +44,8 @@ from tagseg.stages.predictions import classifier_outcome, show_map
 from tagseg.stages.saliency import PhotoSaliency
 from tagseg.stages.schedules import guide_classifier_schedule
 from tagseg.stages.seeder import SeederMaps
-from tagseg.stages.stage import Declared, Input, LabelMaps, Trained, label_maps
+from tagseg.stages.settings import CrfSettings
+from tagseg.stages.stage import Declared, Drawn, Input, LabelMaps, Plain, Trained, label_maps
 
 __all__ = ["Guides", "Saliency", "Seeding", "guide_labels", "oracle_labels"]
 
@@ -83,7 +84,7 @@ class Seeding(SeederMaps):
 
     def decided_by(self) -> list[object]:
         """What decides on the labels, beside the maps."""
-        crf = [self.smoothing.parameters] if self.config.crf_seed else []
+        crf = [self.config.only(CrfSettings)] if self.config.crf_seed else []
         return [self.config.only(SeedSettings), *crf]
 
 
@@ -139,7 +140,7 @@ def _seeds(run: Run, config: Config) -> Guides:
 def _random(run: Run, config: Config) -> Guides:
     """G0: each component gets one of the photo's tags by lot."""
     saliency, tags = Saliency(run, config), run.photos.tags
-    lot = _Lot(run.setup.execution.seed)
+    lot = Drawn(run.setup.execution.seed)
 
     def make(index: int) -> Labels:
         rng = np.random.default_rng([lot.seed, index])
@@ -187,21 +188,14 @@ def _spread(run: Run, config: Config) -> Guides:
 
 
 @dataclass(frozen=True)
-class _Labeller:
+class _Labeller(Plain):
     """Which guide labels."""
 
     guide: Guide | str
 
 
 @dataclass(frozen=True)
-class _Lot:
-    """What lots are drawn from."""
-
-    seed: int
-
-
-@dataclass(frozen=True)
-class _Rise:
+class _Rise(Plain):
     """What becomes of components that raise no tag's score."""
 
     without_rise: Any

@@ -36,7 +36,7 @@ from tagseg.segment.regions import describe_regions, fit_regions, predict_region
 from tagseg.stages.context import Run, Setup
 from tagseg.stages.crf import Smoothing
 from tagseg.stages.schedules import short_schedule, shortened, uses_paper_schedule
-from tagseg.stages.settings import ReferenceSide
+from tagseg.stages.settings import CrfSettings, ReferenceSide
 from tagseg.stages.shapes import Seen, some_shapes
 from tagseg.stages.stage import (
     Declared,
@@ -314,6 +314,6 @@ def supplemented(
         run,
         _SUPPLEMENT,
         make,
-        settings=[settings, smoothing.parameters],
+        settings=[settings, config.only(CrfSettings)],
         inputs=[objects.labels, saliency, miner.superpixels],
     )

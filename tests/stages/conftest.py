@@ -1,0 +1,23 @@
+"""A run on few odd photos, for tests of stages."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from small_runs import OPTIONS, UNKNOWN, Photos
+from tagseg.data.working import WorkingPhotos
+from tagseg.run.progress import Progress
+from tagseg.run.workspace import Workspace
+from tagseg.session.train import make_setup
+from tagseg.stages.context import Run
+
+
+@pytest.fixture
+def odd_run(photos: Photos, tmp_path: Path) -> Iterator[Run]:
+    """The first photos, up to the one of which nothing is known, to train on and to validate."""
+    few = WorkingPhotos(photos.dataset.subset(range(UNKNOWN + 1)), 64)
+    with Workspace.open(tmp_path / "run", recipe="toy", settings={}) as work:
+        yield Run(few, "photos", few, "val", make_setup(OPTIONS), work, Progress())
