@@ -139,7 +139,7 @@ def test_too_little_memory_is_one_line(monkeypatch):
     def no_memory(*_):
         raise MemoryError
 
-    monkeypatch.setattr("tagseg.refine.dense_crf.MeanField", no_memory)
+    monkeypatch.setattr("tagseg.refine.inference.MeanField", no_memory)
     with pytest.raises(ConfigError, match="no memory for a photo of 9 x 8 pixels") as caught:
         dense_crf(image, unary)
     assert "\n" not in str(caught.value)

@@ -22,7 +22,18 @@ from numba import njit
 
 from tagseg.errors import ConfigError
 from tagseg.refine.groups import GROUP, Splat, groups_of
-from tagseg.refine.lanes import Width, at, equal, floor, lanes, less, load, spread, store
+from tagseg.refine.lanes import (
+    Width,
+    add_scaled_pair,
+    at,
+    equal,
+    floor,
+    lanes,
+    less,
+    load,
+    spread,
+    store,
+)
 
 __all__ = ["FINE", "STANDARD", "Blur", "Lattice", "build_lattice"]
 
@@ -51,6 +62,15 @@ class Blur(NamedTuple):
     near: float
     far: float
     fill: bool
+
+
+class Space(NamedTuple):
+    """How features (d,) lie in the lattice, and how its vertices are numbered."""
+
+    basis: npt.NDArray[np.float32]  # (d + 1, d) of the hyperplane
+    moved: npt.NDArray[np.float32]  # (d + 1,) added to what the basis makes of the features
+    low: npt.NDArray[np.int64]  # (d,) smallest cells
+    strides: npt.NDArray[np.int64]  # (d,) of the keys
 
 
 STANDARD = Blur(scale=1.0, centre=1.0, near=0.5, far=0.0, fill=False)
@@ -107,9 +127,8 @@ def build_lattice(features: Float32, blur: Blur = STANDARD, *, shift: float = 0.
     axes = tuple(range(d + 1))
     most = GROUP * (d + 1) * (groups_of(*features.shape[1:]) + 1)
     vertices, weights = np.empty(most, np.int32), np.empty((most, GROUP), np.float32)
-    starts, keys, table = _embed(
-        features, basis, moved, low, strides, axes, vertices, weights, _WIDTH
-    )
+    space = Space(basis, moved, low, strides)
+    starts, keys, table = _embed(features, space, axes, vertices, weights, _WIDTH)
     steps_up = np.append(strides, 0) - 1
     if blur.fill:
         keys, table = _fill(keys, table, steps_up, strides.sum())
@@ -162,7 +181,7 @@ def _too_fine() -> ConfigError:
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
-def _embed(features, basis, moved, low, strides, axes, vertices, weights, block):  # type: ignore[no-untyped-def]
+def _embed(features, space, axes, vertices, weights, block):  # type: ignore[no-untyped-def]
     """Fill ``vertices`` and ``weights`` (see Lattice); return starts, keys and the hash table."""
     d, height, width = features.shape
     size = d + 1
@@ -181,10 +200,7 @@ def _embed(features, basis, moved, low, strides, axes, vertices, weights, block)
         for half in range(min(2, height - y)):
             _embed_row(
                 features[:, y + half],
-                basis,
-                moved,
-                low,
-                strides,
+                space,
                 axes,
                 block,
                 scratch,
@@ -252,7 +268,7 @@ def _number(entry_keys, first, entry, keys, table, count, vertices):  # type: ig
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
-def _embed_row(features, basis, moved, low, strides, axes, block, scratch, weights, keys):  # type: ignore[no-untyped-def]
+def _embed_row(features, space, axes, block, scratch, weights, keys):  # type: ignore[no-untyped-def]
     """Barycentric weights and keys (W, d + 1) of one row of pixels, a block at a time."""
     d, width = features.shape
     size, step = len(axes), lanes(block)
@@ -264,26 +280,24 @@ def _embed_row(features, basis, moved, low, strides, axes, block, scratch, weigh
         for x in range(width):
             scratch[j * padded + x] = features[j, x]
     for start in range(0, width, step):
-        _nearest_remainder_zero(
-            scratch, start, padded, basis, moved, offsets, ranks, cells, axes, block
-        )
+        _nearest_remainder_zero(scratch, start, padded, space, offsets, ranks, cells, axes, block)
         _barycentric(scratch, start, offsets, ranks, weights, axes, block)
-        _simplex_keys(scratch, start, ranks, cells, low, strides, keys, axes, block)
+        _simplex_keys(scratch, start, ranks, cells, space, keys, axes, block)
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
 def _nearest_remainder_zero(  # type: ignore[no-untyped-def]
-    scratch, start, padded, basis, moved, offsets, ranks, cells, axes, block
+    scratch, start, padded, space, offsets, ranks, cells, axes, block
 ):
     """Cells of the nearest vertices with remainder 0; offsets to them in cells; their ranks."""
     size, step = len(axes), lanes(block)
     inverse = np.float32(1 / size)
     excess = spread(np.float32(0), block)
     for i in axes:
-        elevated = spread(moved[i] * inverse, block)
+        elevated = spread(space.moved[i] * inverse, block)
         for j in range(max(i - 1, 0), size - 1):  # the basis is zero below its first subdiagonal
             feature = load(scratch, j * padded + start, block)
-            elevated = elevated + (basis[i, j] * inverse) * feature
+            elevated = elevated + (space.basis[i, j] * inverse) * feature
         nearest = floor(np.float32(0.5) + elevated)
         store(scratch, offsets + i * step, elevated - nearest)
         store(scratch, cells + i * step, nearest)
@@ -328,7 +342,7 @@ def _barycentric(scratch, start, offsets, ranks, weights, axes, block):  # type:
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
-def _simplex_keys(scratch, start, ranks, cells, low, strides, keys, axes, block):  # type: ignore[no-untyped-def]
+def _simplex_keys(scratch, start, ranks, cells, space, keys, axes, block):  # type: ignore[no-untyped-def]
     """Keys of each simplex: at vertex r, the coordinate of rank d + 1 - r drops a cell."""
     size, step = len(axes), lanes(block)
     drops = np.empty(len(axes), np.int64)
@@ -338,8 +352,8 @@ def _simplex_keys(scratch, start, ranks, cells, low, strides, keys, axes, block)
         for i in range(size):
             rank = np.int64(scratch[ranks + i * step + p])
             if i < size - 1:
-                key += (np.int64(scratch[cells + i * step + p]) - low[i]) * strides[i]
-                drops[rank] = strides[i]
+                key += (np.int64(scratch[cells + i * step + p]) - space.low[i]) * space.strides[i]
+                drops[rank] = space.strides[i]
         keys[start + p, 0] = key
         for r in range(1, size):
             key += 1 - drops[size - r]
@@ -465,11 +479,11 @@ def _blur(values, scratch, neighbours, taps, width):  # type: ignore[no-untyped-
             up = neighbours[direction, index, 0] * step
             down = neighbours[direction, index, 1] * step
             value = centre * load(values, index * step, width)
-            value = value + near * (load(values, up, width) + load(values, down, width))
+            value = add_scaled_pair(value, near, values, up, down, width)
             if reach == 4:
                 up = neighbours[direction, index, 2] * step
                 down = neighbours[direction, index, 3] * step
-                value = value + far * (load(values, up, width) + load(values, down, width))
+                value = add_scaled_pair(value, far, values, up, down, width)
             store(scratch, index * step, value)
         values, scratch = scratch, values
     return values, scratch
@@ -479,10 +493,8 @@ def _blur(values, scratch, neighbours, taps, width):  # type: ignore[no-untyped-
 def _respond(splat, values):  # type: ignore[no-untyped-def]
     """Splat ones: add each entry's weights to ``values`` (n_points,)."""
     for entry in range(splat.points.size):
-        w = entry * GROUP
-        ab = at(splat.weights, w) + at(splat.weights, w + 1)
-        cd = at(splat.weights, w + 2) + at(splat.weights, w + 3)
-        values[splat.points[entry]] += ab + cd
+        a, b, c, d = splat.weights[entry]
+        values[splat.points[entry]] += (a + b) + (c + d)
 
 
 @njit(nogil=True, cache=True, error_model="numpy")

@@ -17,7 +17,7 @@ import numpy.typing as npt
 from numba import njit
 
 from tagseg.refine.groups import GROUP, Splat
-from tagseg.refine.lanes import Width, at, lanes, load, spread, store
+from tagseg.refine.lanes import Width, add_scaled, at, lanes, spread, store
 
 __all__ = ["GridAxis", "SplineGrid", "convolve", "grid_axis"]
 
@@ -182,5 +182,6 @@ def convolve(source, target, kernel, outer, length, inner, width):  # type: igno
             for k in range(start, start + inner, lanes(width)):
                 value = spread(np.float32(0), width)
                 for j in range(first, last + 1):
-                    value = value + at(kernel, radius + j - i) * load(source, j * inner + k, width)
+                    factor = at(kernel, radius + j - i)
+                    value = add_scaled(value, factor, source, j * inner + k, width)
                 store(target, i * inner + k, value)
