@@ -297,7 +297,7 @@ GOOD_IMAGE, GOOD_UNARY = scene(4, 5, 2)
         (GOOD_IMAGE.astype(np.float32), GOOD_UNARY),
         (GOOD_IMAGE[..., 0], GOOD_UNARY),
         (GOOD_IMAGE[:3], GOOD_UNARY),
-        (GOOD_IMAGE, GOOD_UNARY.astype(np.float64)),
+        (GOOD_IMAGE, GOOD_UNARY.astype(np.float16)),
         (GOOD_IMAGE, GOOD_UNARY[0]),
         (GOOD_IMAGE, GOOD_UNARY[:0]),
         (GOOD_IMAGE, GOOD_UNARY * np.float32("nan")),

@@ -34,6 +34,7 @@ import numpy.typing as npt
 
 from tagseg.errors import ConfigError, ShapeError
 from tagseg.maps import Image, Probs, check_image, check_maps
+from tagseg.refine.arrays import narrowed
 from tagseg.refine.higher_order import HigherOrder, Layers, check_regions
 
 __all__ = ["CrfParameters", "FilterName", "dense_crf", "refine", "softmax_unary"]
@@ -54,7 +55,16 @@ class CrfParameters:
     ``reference_side`` pixels, or for every photo where it is None. ``filter`` is "fine" (closer to
     exact) or "lattice" (what pydensecrf computes, in less time).
 
-    Raises ConfigError for negative weights, sigmas that are not positive, negative iterations.
+    Raises:
+        ConfigError: A weight or the number of iterations is negative, or a sigma not positive.
+
+    Examples:
+        Sigmas follow the size of the photo where the side that they hold for is named:
+
+        >>> from tagseg.refine import CrfParameters
+        >>> parameters = CrfParameters(bilateral=(4, 121, 5), reference_side=500)
+        >>> parameters.at(height=150, width=250).bilateral
+        (4, 60.5, 5)
     """
 
     bilateral: tuple[float, float, float] | None = (10, 80, 13)
@@ -81,7 +91,7 @@ class CrfParameters:
             )
 
     def at(self, height: int, width: int) -> CrfParameters:
-        """Settings for a photo of ``height`` x ``width``, with its spatial sigmas in pixels."""
+        """Return the settings for a photo of this size, spatial sigmas in its pixels."""
         if self.reference_side is None:
             return self
         factor = max(height, width) / self.reference_side
@@ -103,12 +113,42 @@ def refine(
     maps: Float32 | None = None,
     threads: int = 1,
 ) -> Probs:
-    """Dense CRF of ``image`` (H, W, 3) and ``unary`` (L, H, W) with ``parameters`` at its size.
+    """Infer a dense CRF with the ``parameters`` at the size of ``image`` (Saleh et al. Eq. 6 to 8).
 
-    ``regions`` are integer ids (H, W), negative for no region, or a list of such layers, whose
-    pixels want one label with the strengths ``higher_order``; ``maps`` (L, H, W) >= 0 is P of Eq. 8
-    (default: softmax of -unary). Results depend on ``threads`` in their last bits. Returns
-    probabilities float32 (L, H, W). Raises ShapeError for arrays that do not fit.
+    The model and its inference, by Kraehenbuehl and Koltun (2011), are described in the module.
+    Results depend on ``threads`` in their last bits.
+
+    Args:
+        image: RGB photo (H, W, 3), uint8.
+        unary: -log p (L, H, W), float32 or float64, of 1 to 255 labels. It is read as float32.
+        parameters: weights, sigmas, iterations and filter.
+        regions: integer ids (H, W), negative for no region, or a list of such layers. The pixels
+            of a region want one label.
+        higher_order: how strongly they do; None for the defaults.
+        maps: P >= 0 of Eq. 8 (L, H, W), float32 or float64; None for softmax of -unary.
+        threads: threads that share the photo, 1 or more.
+
+    Returns:
+        Probabilities (L, H, W), float32, that sum to 1 over labels.
+
+    Raises:
+        ShapeError: An array does not fit.
+        ConfigError: There are less than 1 ``threads``, sigmas are too small for the photo, or its
+            memory does not suffice.
+
+    Examples:
+        The left half is dark, the right half bright. One pixel on the left has the wrong label:
+
+        >>> import numpy as np
+        >>> from tagseg.refine import CrfParameters, refine
+        >>> image = np.full((6, 8, 3), 40, np.uint8)
+        >>> image[:, 4:] = 200
+        >>> unary = np.zeros((2, 6, 8))
+        >>> unary[1, :, :4] = unary[0, :, 4:] = 1.0
+        >>> unary[:, 3, 1] = 1.0, 0.0
+        >>> probs = refine(image, unary, CrfParameters())
+        >>> unary.argmin(axis=0)[3].tolist(), probs.argmax(axis=0)[3].tolist()
+        ([0, 1, 0, 0, 1, 1, 1, 1], [0, 0, 0, 0, 1, 1, 1, 1])
     """
     image, unary = _check_arrays(image, unary)
     threads = _check_threads(threads, image)
@@ -140,17 +180,42 @@ def dense_crf(
     higher_order: HigherOrder | None = None,
     threads: int = 1,
 ) -> Probs:
-    """Mean-field marginals of a dense CRF (Kraehenbuehl and Koltun 2011; Saleh et al. Eq. 6).
+    """Compute the marginals of a dense CRF (Kraehenbuehl and Koltun 2011; Saleh et al. Eq. 6).
 
-    ``image`` is uint8 (H, W, 3), ``unary`` = -log p float32 (L, H, W); ``bilateral`` is (weight,
-    sigma in pixels, sigma in colour levels), ``smoothness`` (weight, sigma in pixels), None leaves
-    a kernel out. ``filter`` is "fine", closer to exact, or "lattice", as pydensecrf has it.
-    ``regions`` (H, W), or a list of such layers, adds P^n-Potts terms of strengths
-    ``higher_order``. Returns float32 (L, H, W) that sums to 1 over labels; with 0 iterations it is
-    softmax(-unary). Holds no lock: one photo may use several ``threads``, and several photos may
-    run in threads of yours.
+    This is :func:`refine` with its settings as arguments. It holds no lock: one photo may use
+    several ``threads``, and several photos may run in threads of yours.
 
-    Raises ShapeError for arrays that do not fit, ConfigError for settings that make no sense.
+    Args:
+        image: RGB photo (H, W, 3), uint8.
+        unary: -log p (L, H, W), float32 or float64, of 1 to 255 labels. It is read as float32.
+        bilateral: weight, sigma in pixels, sigma in colour levels; None leaves the kernel out.
+        smoothness: weight, sigma in pixels; None leaves the kernel out.
+        iterations: of the mean field; with 0 the result is softmax(-unary).
+        filter: "fine", closer to exact, or "lattice", as pydensecrf has it.
+        regions: integer ids (H, W), or a list of such layers, for P^n-Potts terms.
+        higher_order: the strengths of these terms; None for the defaults.
+        threads: threads that share the photo, 1 or more.
+
+    Returns:
+        Probabilities (L, H, W), float32, that sum to 1 over labels.
+
+    Raises:
+        ShapeError: An array does not fit.
+        ConfigError: A setting makes no sense.
+
+    Examples:
+        Noise on the unary of a grey photo goes, as every neighbour votes for label 1:
+
+        >>> import numpy as np
+        >>> from tagseg.refine import dense_crf
+        >>> image = np.full((6, 8, 3), 128, np.uint8)
+        >>> unary = np.zeros((2, 6, 8), np.float32)
+        >>> unary[0] = 0.5
+        >>> unary[:, 2, 3] = 0.3, 0.0
+        >>> unary[:, 4, 5] = 0.0, 0.3
+        >>> probs = dense_crf(image, unary)
+        >>> int((unary.argmin(axis=0) == 0).sum()), int((probs.argmax(axis=0) == 0).sum())
+        (1, 0)
     """
     parameters = CrfParameters(bilateral, smoothness, iterations, filter=filter)
     return refine(
@@ -159,11 +224,25 @@ def dense_crf(
 
 
 def softmax_unary(maps: Float32) -> Float32:
-    """Unary -log softmax of score maps (L, H, W) over labels (Saleh et al. Eq. 7).
+    """Turn score maps into the unary -log softmax over labels (Saleh et al. Eq. 7).
 
-    Raises ShapeError where ``maps`` is not a finite float32 (L, H, W).
+    Args:
+        maps: scores (L, H, W), float32 or float64, of any scale. They are read as float32.
+
+    Returns:
+        The unary (L, H, W), float32, 0 or above.
+
+    Raises:
+        ShapeError: ``maps`` is not a finite float array (L, H, W), or empty.
+
+    Examples:
+        >>> import numpy as np
+        >>> from tagseg.refine import softmax_unary
+        >>> scores = np.log([[[0.2]], [[0.8]]])  # of two labels, at one pixel
+        >>> [round(float(p), 3) for p in np.exp(-softmax_unary(scores)).ravel()]
+        [0.2, 0.8]
     """
-    maps = check_maps(maps, np.shape(maps)[1:], "maps")
+    maps = check_maps(narrowed(maps), np.shape(maps)[1:], "maps")
     if 0 in maps.shape:
         raise ShapeError(f"maps has shape {maps.shape}", do="give at least one label and pixel")
     shifted = maps - maps.max(axis=0)
@@ -195,14 +274,14 @@ def _is_whole(value: Any) -> bool:
 
 def _check_arrays(image: Any, unary: Any) -> tuple[Image, Float32]:
     image = check_image(image)
-    unary = check_maps(unary, image.shape[:2], "unary")
+    unary = check_maps(narrowed(unary), image.shape[:2], "unary")
     if not 1 <= unary.shape[0] <= _MAX_LABELS:
         raise ShapeError(f"unary has {unary.shape[0]} labels", do=f"give 1 to {_MAX_LABELS}")
     return image, unary
 
 
 def _check_threads(threads: Any, image: Image) -> int:
-    """Threads that are worth their start, at most ``threads``."""
+    """Return the threads that are worth their start, at most ``threads``."""
     if not _is_whole(threads) or threads < 1:
         raise ConfigError(f"threads is {threads!r}", where="dense CRF", do="give 1 or more")
     height, width = image.shape[:2]
@@ -210,7 +289,7 @@ def _check_threads(threads: Any, image: Image) -> int:
 
 
 def _check_region_maps(maps: Any, unary: Float32) -> Float32:
-    maps = check_maps(maps, unary.shape[1:], "maps")
+    maps = check_maps(narrowed(maps), unary.shape[1:], "maps")
     if len(maps) != len(unary):
         raise ShapeError(f"maps has {len(maps)} labels, unary {len(unary)}", do="give as many")
     return maps

@@ -52,7 +52,7 @@ def infer(
     maps: Float32 | None,
     threads: int,
 ) -> Probs:
-    """Probabilities (L, H, W) of a photo; ``maps`` are P of Eq. 8, None for softmax of -unary."""
+    """Return probabilities (L, H, W); ``maps`` are P of Eq. 8, None for softmax of -unary."""
     at_size = parameters.at(*image.shape[:2])
     width = Width(next(lanes for lanes in _WIDTHS if lanes >= len(unary)))
     pixels = _pixels(unary, width)
@@ -66,7 +66,7 @@ def infer(
 
 
 def _filters(image: Image, parameters: CrfParameters, threads: int) -> Filters:
-    """Filters of both kernels, in the order in which the iterations take their turns."""
+    """Build the filters of both kernels, in the order in which the iterations take their turns."""
     jobs = [*_bilateral_filters(image, parameters), _smoothness_filter(image, parameters)]
     if threads == 1:
         built = [job() for job in jobs]
@@ -78,7 +78,7 @@ def _filters(image: Image, parameters: CrfParameters, threads: int) -> Filters:
 
 
 def _bilateral_filters(image: Image, parameters: CrfParameters) -> list[Callable[[], Filter]]:
-    """What builds the lattices of the bilateral kernel: one, or two that take turns."""
+    """Return what builds the lattices of the bilateral kernel: one, or two that take turns."""
     if parameters.bilateral is None or parameters.bilateral[0] == 0:
         return [partial(NoFilter, *image.shape[:2])]
     weight, sigma_pixels, sigma_levels = parameters.bilateral
@@ -89,7 +89,7 @@ def _bilateral_filters(image: Image, parameters: CrfParameters) -> list[Callable
 
 
 def _smoothness_filter(image: Image, parameters: CrfParameters) -> Callable[[], Filter]:
-    """What builds the filter of the smoothness kernel."""
+    """Return what builds the filter of the smoothness kernel."""
     height, width = image.shape[:2]
     if parameters.smoothness is None or parameters.smoothness[0] == 0:
         return partial(NoFilter, height, width)
@@ -106,7 +106,7 @@ def _lattice_filter(features: Float32, blur: Blur, weight: float, shift: float =
 
 
 def _positions(height: int, width: int, sigma: float) -> Float32:
-    """Coordinates (2, H, W) in sigmas."""
+    """Return the coordinates (2, H, W) in sigmas."""
     features = np.empty((2, height, width), np.float32)
     with np.errstate(over="ignore"):  # sigmas that small are refused by the lattice
         features[0] = np.arange(width) / sigma
@@ -115,7 +115,7 @@ def _positions(height: int, width: int, sigma: float) -> Float32:
 
 
 def _bilateral_features(image: Image, sigma_pixels: float, sigma_levels: float) -> Float32:
-    """Coordinates and colours (5, H, W) in sigmas."""
+    """Return the coordinates and colours (5, H, W) in sigmas."""
     height, width = image.shape[:2]
     features = np.empty((5, height, width), np.float32)
     features[:2] = _positions(height, width, sigma_pixels)
@@ -135,7 +135,7 @@ def _pixels(unary: Float32, width: Width) -> Pixels:
 
 
 def _is_bounded(parameters: CrfParameters, regions: Regions) -> bool:
-    """Whether exp of the energies stays in float32, and the best label's does not vanish."""
+    """Return whether exp of the energies stays in float32, and the best label's does not vanish."""
     reach = sum(kernel[0] for kernel in (parameters.bilateral, parameters.smoothness) if kernel)
     layers = len(regions.ids)
     if layers:
@@ -152,7 +152,7 @@ def _regions(
     maps: Float32 | None,
     width: Width,
 ) -> Regions:
-    """The terms of all layers, their regions numbered through."""
+    """Build the terms of all layers, their regions numbered through."""
     if not layers:
         return _NO_REGIONS
     slots = groups_of(*layers[0].shape) * GROUP

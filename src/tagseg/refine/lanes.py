@@ -36,7 +36,7 @@ __all__ = [
 
 
 def _machine_vectors_compile() -> bool:
-    """Whether they do, with one warning where they do not."""
+    """Return whether they do; warn where they do not."""
     try:
         from tagseg.refine.machine_lanes import probe
 

@@ -112,7 +112,7 @@ class Lattice:
 
 
 def build_lattice(features: Float32, blur: Blur = STANDARD, *, shift: float = 0.0) -> Lattice:
-    """Lattice of ``features`` (d, H, W), in units of the Gaussian's sigma.
+    """Build the lattice of ``features`` (d, H, W), in units of the Gaussian's sigma.
 
     ``shift`` moves it against the features, by that share of a deep hole: at 1, the places that
     are farthest from any vertex become vertices.
@@ -138,7 +138,7 @@ def build_lattice(features: Float32, blur: Blur = STANDARD, *, shift: float = 0.
 
 
 def _hyperplane_basis(d: int) -> Float32:
-    """Orthogonal columns (d + 1, d) of the zero-sum hyperplane, scaled so that one sigma is 1.
+    """Return orthogonal columns (d + 1, d) of the zero-sum hyperplane, where one sigma is 1.
 
     The factor (d + 1) sqrt(2 / 3) makes splat, [1 2 1] and slice together a Gaussian of variance 1.
     """
@@ -150,7 +150,7 @@ def _hyperplane_basis(d: int) -> Float32:
 
 
 def _extent(features: Float32) -> npt.NDArray[np.float64]:
-    """Smallest and largest value (2, d) of each feature."""
+    """Return the smallest and largest value (2, d) of each feature."""
     flat = features.reshape(len(features), -1)
     return np.stack([flat.min(axis=1), flat.max(axis=1)]).astype(np.float64)
 
@@ -158,7 +158,7 @@ def _extent(features: Float32) -> npt.NDArray[np.float64]:
 def _packing(
     extent: npt.NDArray[np.float64], basis: Float32
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """Smallest cell (d,) and key stride (d,) of each packed coordinate."""
+    """Return the smallest cell (d,) and key stride (d,) of each packed coordinate."""
     d = extent.shape[1]
     if not np.isfinite(extent).all():
         raise _too_fine()
@@ -269,7 +269,7 @@ def _number(entry_keys, first, entry, keys, table, count, vertices):  # type: ig
 
 @njit(nogil=True, cache=True, error_model="numpy")
 def _embed_row(features, space, axes, block, scratch, weights, keys):  # type: ignore[no-untyped-def]
-    """Barycentric weights and keys (W, d + 1) of one row of pixels, a block at a time."""
+    """Find the barycentric weights and keys (W, d + 1) of one row of pixels, a block at a time."""
     d, width = features.shape
     size, step = len(axes), lanes(block)
     padded = weights.shape[0]
@@ -289,7 +289,7 @@ def _embed_row(features, space, axes, block, scratch, weights, keys):  # type: i
 def _nearest_remainder_zero(  # type: ignore[no-untyped-def]
     scratch, start, padded, space, offsets, ranks, cells, axes, block
 ):
-    """Cells of the nearest vertices with remainder 0; offsets to them in cells; their ranks."""
+    """Find the cells of the nearest vertices with remainder 0, offsets to them, and ranks."""
     size, step = len(axes), lanes(block)
     inverse = np.float32(1 / size)
     excess = spread(np.float32(0), block)
@@ -324,7 +324,7 @@ def _nearest_remainder_zero(  # type: ignore[no-untyped-def]
 
 @njit(nogil=True, cache=True, error_model="numpy")
 def _barycentric(scratch, start, offsets, ranks, weights, axes, block):  # type: ignore[no-untyped-def]
-    """Weights of the vertices with remainder 0..d: gaps between the sorted offsets."""
+    """Compute the weights of the vertices with remainder 0..d: gaps between the sorted offsets."""
     size, step = len(axes), lanes(block)
     column = np.empty(size * lanes(block), np.float32)  # the offsets, sorted
     for r in axes:
@@ -343,7 +343,7 @@ def _barycentric(scratch, start, offsets, ranks, weights, axes, block):  # type:
 
 @njit(nogil=True, cache=True, error_model="numpy")
 def _simplex_keys(scratch, start, ranks, cells, space, keys, axes, block):  # type: ignore[no-untyped-def]
-    """Keys of each simplex: at vertex r, the coordinate of rank d + 1 - r drops a cell."""
+    """Compute each simplex' keys: at vertex r, the coordinate of rank d + 1 - r drops a cell."""
     size, step = len(axes), lanes(block)
     drops = np.empty(len(axes), np.int64)
     for p in range(step):
@@ -362,7 +362,7 @@ def _simplex_keys(scratch, start, ranks, cells, space, keys, axes, block):  # ty
 
 @njit(nogil=True, cache=True)
 def _slot(keys, table, key):  # type: ignore[no-untyped-def]
-    """Place of ``key`` in the open-addressing table: where it stands, or the free slot for it."""
+    """Return where ``key`` stands in the open-addressing table, or the free slot for it."""
     mask = table.size - 1
     mixed = np.uint64(key) * np.uint64(0x9E3779B97F4A7C15)
     slot = np.int64(mixed >> np.uint64(32)) & mask
@@ -373,7 +373,7 @@ def _slot(keys, table, key):  # type: ignore[no-untyped-def]
 
 @njit(nogil=True, cache=True)
 def _grow(keys, count, wanted):  # type: ignore[no-untyped-def]
-    """Room for ``wanted`` keys in a table that they fill to a half at most."""
+    """Make room for ``wanted`` keys in a table that they fill to a half at most."""
     size = _table_size(wanted)
     grown_table = np.full(size, np.int32(_EMPTY))
     grown_keys = np.empty(size, np.int64)
@@ -393,7 +393,7 @@ def _table_size(wanted):  # type: ignore[no-untyped-def]
 
 @njit(nogil=True, cache=True)
 def _step_up(key, step, d, all_strides):  # type: ignore[no-untyped-def]
-    """Key one step up a direction.
+    """Return the key one step up a direction.
 
     A step up adds d to the direction's own coordinate and -1 to every other. The shared remainder
     falls by one; from 0 it goes round to d, and then every cell falls by one.
@@ -408,7 +408,7 @@ def _step_down(key, step, d, all_strides):  # type: ignore[no-untyped-def]
 
 @njit(nogil=True, cache=True)
 def _fill(keys, table, steps_up, all_strides):  # type: ignore[no-untyped-def]
-    """Keys and table with the vertices that two or more of the given ones are next to."""
+    """Return keys and table with the vertices that two or more of the given ones are next to."""
     n, d = keys.size, steps_up.size - 1
     keys, table = _grow(keys, n, 3 * n)
     count = n
@@ -445,7 +445,7 @@ def _fill(keys, table, steps_up, all_strides):  # type: ignore[no-untyped-def]
 
 @njit(nogil=True, cache=True)
 def _find_neighbours(keys, table, steps_up, all_strides, two_steps):  # type: ignore[no-untyped-def]
-    """Rows (d + 1, n, 2 or 4) one step up and down each direction, then two; n where missing."""
+    """Return the rows (d + 1, n, 2 or 4) one step up and down, then two; n where missing."""
     n, d = keys.size, steps_up.size - 1
     neighbours = np.full((d + 1, n, 4 if two_steps else 2), n, np.int32)
     for direction in range(d + 1):

@@ -105,7 +105,7 @@ def _vector(lanes: int) -> ir.VectorType:
 
 
 def _inline(function: Callable) -> Any:
-    """Numba's ``intrinsic``, with a type that says nothing of the first, hidden argument."""
+    """Make an intrinsic, with a type that says nothing of the first, hidden argument."""
     return intrinsic(function)
 
 
@@ -114,14 +114,14 @@ def _constant(like: Any, value: float) -> ir.Constant:
 
 
 def _place(context: Any, builder: Any, array_type: Any, array: Any, index: Any, vector: Any) -> Any:
-    """Pointer to the values from ``index`` of the flat array on."""
+    """Return the pointer to the values from ``index`` of the flat array on."""
     data = context.make_array(array_type)(context, builder, array).data
     return builder.bitcast(builder.gep(data, [index]), vector.as_pointer())
 
 
 @_inline
 def lanes(_typing, width):  # type: ignore[no-untyped-def]
-    """Number of values of a :class:`Width`, a constant to the compiler."""
+    """Return the number of values of a :class:`Width`, a constant to the compiler."""
 
     def lower(_context, _builder, _signature, _args):  # type: ignore[no-untyped-def]
         return ir.Constant(ir.IntType(64), width.lanes)
@@ -131,7 +131,7 @@ def lanes(_typing, width):  # type: ignore[no-untyped-def]
 
 @_inline
 def at(_typing, array, index):  # type: ignore[no-untyped-def]
-    """Element ``index`` of the flat array, as a scalar."""
+    """Return the element ``index`` of the flat array, as a scalar."""
 
     def lower(context, builder, signature, args):  # type: ignore[no-untyped-def]
         data = context.make_array(signature.args[0])(context, builder, args[0]).data
@@ -142,7 +142,7 @@ def at(_typing, array, index):  # type: ignore[no-untyped-def]
 
 @_inline
 def load(_typing, array, index, width):  # type: ignore[no-untyped-def]
-    """Values from ``index`` on of a contiguous float32 array."""
+    """Return the values from ``index`` on of a contiguous float32 array."""
 
     def lower(context, builder, signature, args):  # type: ignore[no-untyped-def]
         vector = _vector(width.lanes)
@@ -153,13 +153,13 @@ def load(_typing, array, index, width):  # type: ignore[no-untyped-def]
 
 
 def _of_pixels(builder: Any, vector: Any, lanes: list[int]) -> Any:
-    """The lanes of ``vector`` in a new order, some of them more than once."""
+    """Return the lanes of ``vector`` in a new order, some of them more than once."""
     order = ir.Constant(ir.VectorType(ir.IntType(32), len(lanes)), lanes)
     return builder.shuffle_vector(vector, ir.Constant(vector.type, ir.Undefined), order)
 
 
 def _join(builder: Any, parts: list[Any]) -> Any:
-    """Vectors of one length, one after the other; their number is a power of two."""
+    """Join vectors of one length, one after the other; their number is a power of two."""
     while len(parts) > 1:
         count = 2 * parts[0].type.count
         order = ir.Constant(ir.VectorType(ir.IntType(32), count), list(range(count)))
@@ -175,7 +175,7 @@ def _quarter(builder: Any, vector: Any, number: int) -> Any:
 
 @_inline
 def load_four(_typing, array, index, stride, width):  # type: ignore[no-untyped-def]
-    """Four vectors, ``stride`` values apart, as one of four times the lanes."""
+    """Return four vectors, ``stride`` values apart, as one of four times the lanes."""
 
     def lower(context, builder, signature, args):  # type: ignore[no-untyped-def]
         vector = _vector(width.lanes)
@@ -191,7 +191,7 @@ def load_four(_typing, array, index, stride, width):  # type: ignore[no-untyped-
 
 @_inline
 def repeat_four(_typing, value):  # type: ignore[no-untyped-def]
-    """A vector four times."""
+    """Return a vector four times."""
 
     def lower(_context, builder, _signature, args):  # type: ignore[no-untyped-def]
         return _of_pixels(builder, args[0], list(range(value.lanes)) * 4)
@@ -201,7 +201,7 @@ def repeat_four(_typing, value):  # type: ignore[no-untyped-def]
 
 @_inline
 def add_outer(_typing, four, weights, index, values, place, width):  # type: ignore[no-untyped-def]
-    """``four`` plus the vector at ``place`` of ``values``, times a weight in each quarter.
+    """Return ``four`` plus the vector at ``place`` of ``values``, times a weight in each quarter.
 
     The four weights stand from ``index`` of ``weights`` on. ``four`` is used up.
     """
@@ -239,7 +239,7 @@ def add_inner(_typing, values, place, weights, index, four):  # type: ignore[no-
 
 
 def _stretch_four(context: Any, builder: Any, array_type: Any, place: list[Any], lanes: int) -> Any:
-    """Four values of an array, each in a quarter of the lanes of four vectors."""
+    """Return four values of an array, each in a quarter of the lanes of four vectors."""
     array, index = place
     where = _place(context, builder, array_type, array, index, _vector(4))
     four = builder.load(where, align=4)
@@ -248,7 +248,7 @@ def _stretch_four(context: Any, builder: Any, array_type: Any, place: list[Any],
 
 @_inline
 def add_scaled(_typing, vector, number, array, index, width):  # type: ignore[no-untyped-def]
-    """``vector`` plus ``number`` times the values from ``index`` on. ``vector`` is used up."""
+    """Return ``vector``, which is used up, plus ``number`` times the values from ``index`` on."""
 
     def lower(context, builder, signature, args):  # type: ignore[no-untyped-def]
         vector, number, array, index, _ = args
@@ -262,7 +262,7 @@ def add_scaled(_typing, vector, number, array, index, width):  # type: ignore[no
 
 @_inline
 def add_scaled_pair(_typing, vector, number, array, first, second, width):  # type: ignore[no-untyped-def]
-    """``vector`` plus ``number`` times the sum of the values from two places on.
+    """Return ``vector`` plus ``number`` times the sum of the values from two places on.
 
     ``vector`` is used up.
     """
@@ -296,7 +296,7 @@ def store(_typing, array, index, value):  # type: ignore[no-untyped-def]
 
 @_inline
 def spread(_typing, value, width):  # type: ignore[no-untyped-def]
-    """The same number in every lane."""
+    """Return the same number in every lane."""
 
     def lower(_context, builder, _signature, args):  # type: ignore[no-untyped-def]
         return _spread(builder, args[0], width.lanes)
@@ -320,7 +320,7 @@ def _spread(builder: Any, scalar: Any, lanes: int) -> Any:
 
 
 def _elementwise(combine: Callable) -> Callable:
-    """Intrinsic that joins two vectors of one length lane by lane."""
+    """Return an intrinsic that joins two vectors of one length lane by lane."""
 
     @_inline
     def join(_typing, a, b):  # type: ignore[no-untyped-def]
@@ -358,7 +358,7 @@ def _larger(builder: Any, a: Any, b: Any) -> Any:
 
 
 def _compare(how: str) -> Callable:
-    """Comparison of two vectors: 1 where it holds, 0 elsewhere."""
+    """Return the comparison of two vectors: 1 where it holds, 0 elsewhere."""
 
     def lower(builder: Any, a: Any, b: Any) -> Any:
         holds = builder.fcmp_ordered(how, a, b)
@@ -373,7 +373,7 @@ equal = _elementwise(_compare("=="))
 
 
 def _machine(builder: Any, name: str, vector: Any) -> Any:
-    """Result of an LLVM intrinsic for one vector of float32."""
+    """Return the result of an LLVM intrinsic for one vector of float32."""
     kind = ir.FunctionType(vector.type, [vector.type])
     full = f"llvm.{name}.v{vector.type.count}f32"
     return builder.call(cgutils.get_or_insert_function(builder.module, kind, full), [vector])
@@ -381,7 +381,7 @@ def _machine(builder: Any, name: str, vector: Any) -> Any:
 
 @_inline
 def floor(_typing, value):  # type: ignore[no-untyped-def]
-    """Largest whole number up to each value."""
+    """Return the largest whole number up to each value."""
 
     def lower(_context, builder, _signature, args):  # type: ignore[no-untyped-def]
         return _machine(builder, "floor", args[0])
@@ -390,7 +390,7 @@ def floor(_typing, value):  # type: ignore[no-untyped-def]
 
 
 def _tree(builder: Any, vector: Any, join: Callable) -> Any:
-    """All lanes of a vector joined into a scalar."""
+    """Return all lanes of a vector joined into a scalar."""
     half = vector.type.count // 2
     while half:
         low, high = (
@@ -401,7 +401,7 @@ def _tree(builder: Any, vector: Any, join: Callable) -> Any:
 
 
 def _across(join: Callable) -> Callable:
-    """Intrinsic that joins the values of one vector."""
+    """Return an intrinsic that joins the values of one vector."""
 
     @_inline
     def reduce(_typing, value):  # type: ignore[no-untyped-def]
@@ -414,7 +414,7 @@ def _across(join: Callable) -> Callable:
 
 
 def _across_quarters(join: Callable) -> Callable:
-    """Intrinsic that joins the values of each quarter, and puts the result in all its lanes."""
+    """Return an intrinsic that puts the joined values of each quarter in all of its lanes."""
 
     @_inline
     def reduce(_typing, value):  # type: ignore[no-untyped-def]
@@ -457,7 +457,7 @@ _SMALLEST_EXPONENT = -96.0  # below 2^-96 the result is 0, so that products with
 
 @_inline
 def exp(_typing, value):  # type: ignore[no-untyped-def]
-    """Exponential of values up to 80; 0 below exp(-66)."""
+    """Return the exponential of values up to 80; 0 below exp(-66)."""
 
     def lower(_context, builder, _signature, args):  # type: ignore[no-untyped-def]
         def constant(number: float) -> ir.Constant:

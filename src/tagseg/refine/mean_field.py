@@ -91,7 +91,7 @@ class MeanField:
             raise
 
     def _before_any_message(self) -> tuple[Pair, Regions]:
-        """What leaves the first pass with the unary alone."""
+        """Return what leaves the first pass with the unary alone."""
         nothing = NoFilter(*self.probs.shape[1:])
         regions = self.regions
         if regions.ids.size:
@@ -146,7 +146,7 @@ def _grids(pair: Pair, values: list[Float32]) -> Grids:
 
 
 def _aligned(size: int) -> Float32:
-    """Zeros (size,) that begin with a cache line: a vector is then in one line, not in two."""
+    """Return zeros (size,) that begin with a cache line: no vector then lies in two lines."""
     room = np.zeros(size + _CACHE_LINE, np.float32)
     start = -(room.ctypes.data // 4) % _CACHE_LINE
     return room[start : start + size]

@@ -80,7 +80,7 @@ class Regions(NamedTuple):
 
 @njit(nogil=True, cache=True, error_model="numpy")
 def pixels_first(unary, moved, no_chance):  # type: ignore[no-untyped-def]
-    """Unary (L, H, W) into ``moved`` (groups * 4 * L,), the least of each pixel moved to 0."""
+    """Write ``unary`` (L, H, W) to ``moved`` (groups * 4 * L,), the least of each pixel at 0."""
     n_labels, height, width = unary.shape
     across = (width + 1) // 2
     least = np.empty(width, np.float32)
@@ -110,7 +110,7 @@ def add_up_regions(pixels, ids, sums, width):  # type: ignore[no-untyped-def]
 
 @njit(nogil=True, cache=True, error_model="numpy")
 def update(first, last, pixels, read, write, regions, rows, width):  # type: ignore[no-untyped-def]
-    """One iteration over groups ``first`` to ``last``, from one pair of grids into another."""
+    """Run one iteration over groups ``first`` to ``last``, from one pair of grids into another."""
     for start in range(first, last, BLOCK):
         end = min(start + BLOCK, last)
         _probabilities(start, end, pixels, read, regions, rows, width)
@@ -120,7 +120,7 @@ def update(first, last, pixels, read, write, regions, rows, width):  # type: ign
 
 @njit(nogil=True, cache=True, error_model="numpy")
 def write_probs(first, last, pixels, read, regions, rows, probs, width):  # type: ignore[no-untyped-def]
-    """The last iteration, over groups ``first`` to ``last``, into ``probs`` (L, H, W)."""
+    """Run the last iteration, over groups ``first`` to ``last``, into ``probs`` (L, H, W)."""
     step = lanes(width)
     n_labels, height, length = probs.shape
     across = (length + 1) // 2
@@ -140,7 +140,7 @@ def write_probs(first, last, pixels, read, regions, rows, probs, width):  # type
 
 @njit(nogil=True, cache=True, error_model="numpy")
 def _probabilities(start, end, pixels, read, regions, rows, width):  # type: ignore[no-untyped-def]
-    """Probabilities of the pixels of groups ``start`` to ``end``, into ``rows``."""
+    """Compute the probabilities of the pixels of groups ``start`` to ``end``, into ``rows``."""
     _energies(start, end, pixels, read.splats, read.values, rows, width)
     n = (end - start) * GROUP
     if regions.ids.size:
@@ -153,7 +153,7 @@ def _probabilities(start, end, pixels, read, regions, rows, width):  # type: ign
 
 @njit(nogil=True, cache=True, error_model="numpy")
 def _energies(start, end, pixels, splats, values, rows, width):  # type: ignore[no-untyped-def]
-    """Messages of both kernels minus the unary, of the pixels of some groups, into ``rows``."""
+    """Compute both kernels' messages minus the unary, for the pixels of some groups."""
     step, n_labels = lanes(width), pixels.n_labels
     bilateral, smooth = splats
     none = repeat_four(load(pixels.padding, 0, width))
@@ -188,7 +188,7 @@ def _add_regions(first, n, regions, rows, width):  # type: ignore[no-untyped-def
 
 @njit(nogil=True, cache=True, error_model="numpy")
 def _softmax(rows, groups, bounded, width):  # type: ignore[no-untyped-def]
-    """Softmax of the pixels of some groups; ``bounded`` energies cannot overflow as they are."""
+    """Take the softmax of some groups' pixels; ``bounded`` energies cannot overflow as they are."""
     step = lanes(width) * GROUP
     for k in range(0, groups * step, step):
         energy = load_four(rows, k, lanes(width), width)

@@ -55,19 +55,19 @@ def _kernel(function: Any) -> Any:
 
 @_kernel
 def _flat(array):  # type: ignore[no-untyped-def]
-    """All values of a contiguous array, a view."""
+    """Return all values of a contiguous array, a view."""
     return array.reshape(array.size)
 
 
 @_kernel
 def lanes(width):  # type: ignore[no-untyped-def]
-    """Number of values of a :class:`Width`."""
+    """Return the number of values of a :class:`Width`."""
     return width.lanes
 
 
 @_kernel
 def at(array, index):  # type: ignore[no-untyped-def]
-    """Element ``index`` of the flat array, as a scalar."""
+    """Return the element ``index`` of the flat array, as a scalar."""
     return _flat(array)[index]
 
 
@@ -81,7 +81,7 @@ def store(array, index, value):  # type: ignore[no-untyped-def]
 
 @_kernel
 def load(array, index, width):  # type: ignore[no-untyped-def]
-    """Values from ``index`` on of a contiguous float32 array."""
+    """Return the values from ``index`` on of a contiguous float32 array."""
     flat, vector = _flat(array), np.empty(width.lanes, np.float32)
     for lane in range(width.lanes):
         vector[lane] = flat[index + lane]
@@ -90,7 +90,7 @@ def load(array, index, width):  # type: ignore[no-untyped-def]
 
 @_kernel
 def load_four(array, index, stride, width):  # type: ignore[no-untyped-def]
-    """Four vectors, ``stride`` values apart, as one of four times the lanes."""
+    """Return four vectors, ``stride`` values apart, as one of four times the lanes."""
     flat, four = _flat(array), np.empty(4 * width.lanes, np.float32)
     for quarter in range(4):
         start, first = quarter * width.lanes, index + quarter * stride
@@ -101,7 +101,7 @@ def load_four(array, index, stride, width):  # type: ignore[no-untyped-def]
 
 @_kernel
 def repeat_four(value):  # type: ignore[no-untyped-def]
-    """A vector four times."""
+    """Return a vector four times."""
     four = np.empty(4 * value.size, np.float32)
     for quarter in range(4):
         store(four, quarter * value.size, value)
@@ -110,7 +110,7 @@ def repeat_four(value):  # type: ignore[no-untyped-def]
 
 @_kernel
 def add_outer(four, weights, index, values, place, width):  # type: ignore[no-untyped-def]
-    """``four`` plus the vector at ``place`` of ``values``, times a weight in each quarter.
+    """Return ``four`` plus the vector at ``place`` of ``values``, times a weight in each quarter.
 
     The four weights stand from ``index`` of ``weights`` on. ``four`` is used up.
     """
@@ -138,7 +138,7 @@ def add_inner(values, place, weights, index, four):  # type: ignore[no-untyped-d
 
 @_kernel
 def add_scaled(vector, number, array, index, width):  # type: ignore[no-untyped-def]
-    """``vector`` plus ``number`` times the values from ``index`` on. ``vector`` is used up."""
+    """Return ``vector``, which is used up, plus ``number`` times the values from ``index`` on."""
     for lane in range(width.lanes):
         vector[lane] += number * array[index + lane]
     return vector
@@ -146,7 +146,7 @@ def add_scaled(vector, number, array, index, width):  # type: ignore[no-untyped-
 
 @_kernel
 def add_scaled_pair(vector, number, array, first, second, width):  # type: ignore[no-untyped-def]
-    """``vector`` plus ``number`` times the sum of the values from two places on.
+    """Return ``vector`` plus ``number`` times the sum of the values from two places on.
 
     ``vector`` is used up.
     """
@@ -157,37 +157,37 @@ def add_scaled_pair(vector, number, array, first, second, width):  # type: ignor
 
 @_kernel
 def spread(value, width):  # type: ignore[no-untyped-def]
-    """The same number in every lane."""
+    """Return the same number in every lane."""
     return np.full(width.lanes, np.float32(value))
 
 
 @_kernel
 def maximum(a, b):  # type: ignore[no-untyped-def]
-    """The larger of two vectors, lane by lane."""
+    """Return the larger of two vectors, lane by lane."""
     return np.where(a > b, a, b)
 
 
 @_kernel
 def less(a, b):  # type: ignore[no-untyped-def]
-    """1 where ``a`` is below ``b``, 0 elsewhere."""
+    """Return 1 where ``a`` is below ``b``, 0 elsewhere."""
     return np.where(a < b, np.float32(1), np.float32(0))
 
 
 @_kernel
 def equal(a, b):  # type: ignore[no-untyped-def]
-    """1 where two vectors are equal, 0 elsewhere."""
+    """Return 1 where two vectors are equal, 0 elsewhere."""
     return np.where(a == b, np.float32(1), np.float32(0))
 
 
 @_kernel
 def floor(value):  # type: ignore[no-untyped-def]
-    """Largest whole number up to each value."""
+    """Return the largest whole number up to each value."""
     return np.floor(value)
 
 
 @_kernel
 def exp(value):  # type: ignore[no-untyped-def]
-    """Exponential of values up to 80; 0 below exp(-66)."""
+    """Return the exponential of values up to 80; 0 below exp(-66)."""
     vector = np.zeros(value.size, np.float32)
     for lane in range(value.size):
         if value[lane] > _LEAST_EXPONENT:
@@ -197,13 +197,13 @@ def exp(value):  # type: ignore[no-untyped-def]
 
 @_kernel
 def highest(value):  # type: ignore[no-untyped-def]
-    """The largest value."""
+    """Return the largest value."""
     return value.max()
 
 
 @_kernel
 def total(value):  # type: ignore[no-untyped-def]
-    """Sum of all values."""
+    """Return the sum of all values."""
     sum_ = np.float32(0)
     for lane in range(value.size):
         sum_ += value[lane]
@@ -212,7 +212,7 @@ def total(value):  # type: ignore[no-untyped-def]
 
 @_kernel
 def highest_of_four(value):  # type: ignore[no-untyped-def]
-    """The largest value of each quarter, in all of its lanes."""
+    """Return the largest value of each quarter, in all of its lanes."""
     vector, width = np.empty_like(value), value.size // 4
     for start in range(0, value.size, width):
         vector[start : start + width] = highest(value[start : start + width])
@@ -221,7 +221,7 @@ def highest_of_four(value):  # type: ignore[no-untyped-def]
 
 @_kernel
 def total_of_four(value):  # type: ignore[no-untyped-def]
-    """The sum of each quarter, in all of its lanes."""
+    """Return the sum of each quarter, in all of its lanes."""
     vector, width = np.empty_like(value), value.size // 4
     for start in range(0, value.size, width):
         vector[start : start + width] = total(value[start : start + width])
