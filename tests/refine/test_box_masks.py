@@ -137,10 +137,10 @@ def test_a_box_around_everything_leaves_its_core() -> None:
 
 def test_the_least_share_decides_when_grabcut_has_failed() -> None:
     image, inside = disc(radius=12)
-    share = object_mask(image, BOX, least=0.0).mean() / 0.36
+    share = object_mask(image, BOX, min_fraction=0.0).mean() / 0.36
     assert share == pytest.approx(inside.sum() / 3600, rel=0.1)
-    assert not (object_mask(image, BOX, least=share * 0.99) == 255).any()
-    assert (object_mask(image, BOX, least=share * 1.01) == 255).any()
+    assert not (object_mask(image, BOX, min_fraction=share * 0.99) == 255).any()
+    assert (object_mask(image, BOX, min_fraction=share * 1.01) == 255).any()
 
 
 def test_objects_win_over_the_doubtful_box_of_another() -> None:
@@ -222,13 +222,13 @@ def test_the_box_of_a_disc_touches_its_four_sides() -> None:
 def test_one_box_spans_the_larger_components() -> None:
     mask = drawn((5, 5, 15, 15), (30, 20, 40, 25))  # 100 and 50 pixels
     np.testing.assert_array_equal(boxed(mask), drawn((5, 5, 40, 25)))
-    np.testing.assert_array_equal(boxed(mask, least=0.51), drawn((5, 5, 15, 15)))
+    np.testing.assert_array_equal(boxed(mask, min_fraction=0.51), drawn((5, 5, 15, 15)))
 
 
 def test_specks_do_not_stretch_the_box() -> None:
     mask = drawn((5, 5, 15, 15), (58, 38, 60, 40))
     np.testing.assert_array_equal(boxed(mask), drawn((5, 5, 15, 15)))
-    np.testing.assert_array_equal(boxed(mask, least=0), drawn((5, 5, 60, 40)))
+    np.testing.assert_array_equal(boxed(mask, min_fraction=0), drawn((5, 5, 60, 40)))
 
 
 def test_pixels_that_touch_at_a_corner_are_one_component() -> None:
@@ -249,6 +249,6 @@ def test_wrong_masks_and_shares_are_refused() -> None:
         boxed(np.zeros((4, 5), np.uint8))
     with pytest.raises(ShapeError, match="mask"):
         boxed(np.zeros((4, 5, 1), bool))
-    for least in (-0.1, 1.1, float("nan")):
-        with pytest.raises(ConfigError, match="least"):
-            boxed(np.zeros((4, 5), bool), least=least)
+    for wrong in (-0.1, 1.1, float("nan")):
+        with pytest.raises(ConfigError, match="min_fraction"):
+            boxed(np.zeros((4, 5), bool), min_fraction=wrong)

@@ -54,7 +54,7 @@ def exact(image, component, seeds, classes, crf, normalise):
     ``normalise`` says which pixels count in the normalisation of the kernels.
     """
     p = [gaussian_filter((seeds == c).astype(float), crf.sigma, mode="nearest") for c in classes]
-    theta = -np.clip(p, crf.least, 1 - crf.least)[:, component]
+    theta = -np.clip(p, crf.min_belief, 1 - crf.min_belief)[:, component]
     position = np.argwhere(np.ones(component.shape)).astype(float)
     weight, sigma_pixels, sigma_levels = crf.parameters.bilateral
     colour = image.reshape(-1, 3) / sigma_levels
@@ -178,7 +178,7 @@ def test_unaries_are_of_the_whole_photos_seeds(asked, window):
     seeds = seeds.repeat(10, 0).repeat(10, 1)
     component = rng.random(image[window].shape[:2]) < 0.7
     classes = np.array([A, C], np.uint8)
-    ComponentCrf(sigma=25, least=0.05)(image, component, seeds, classes, window)
+    ComponentCrf(sigma=25, min_belief=0.05)(image, component, seeds, classes, window)
     ((seen, unary, parameters),) = asked
     np.testing.assert_array_equal(seen, image[window])
     assert unary.dtype == np.float32
@@ -209,7 +209,7 @@ def test_without_a_reference_sigmas_are_pixels(asked):
 
 def test_parameters_are_deeplabs():
     assert CrfParameters((4, 121, 5), (3, 3), iterations=10, reference_side=500) == DEEPLAB
-    assert ComponentCrf() == ComponentCrf(DEEPLAB, sigma=10, least=1e-3)
+    assert ComponentCrf() == ComponentCrf(DEEPLAB, sigma=10, min_belief=1e-3)
 
 
 def test_component_of_one_pixel():
@@ -233,7 +233,7 @@ def test_wrong_arguments_are_refused():
         ComponentCrf()(image / 255, component, seeds, classes, window)
 
 
-@pytest.mark.parametrize("settings", [{"sigma": 0}, {"sigma": np.nan}, {"least": 0.6}])
+@pytest.mark.parametrize("settings", [{"sigma": 0}, {"sigma": np.nan}, {"min_belief": 0.6}])
 def test_wrong_settings_are_refused(settings):
     with pytest.raises(ConfigError, match="give sigma > 0"):
         ComponentCrf(**settings)

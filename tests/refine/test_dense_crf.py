@@ -139,7 +139,7 @@ def test_too_little_memory_is_one_line(monkeypatch):
     def no_memory(*_):
         raise MemoryError
 
-    monkeypatch.setattr("tagseg.refine.dense_crf.MeanField", no_memory)
+    monkeypatch.setattr("tagseg.refine.inference.MeanField", no_memory)
     with pytest.raises(ConfigError, match="no memory for a photo of 9 x 8 pixels") as caught:
         dense_crf(image, unary)
     assert "\n" not in str(caught.value)
@@ -297,7 +297,7 @@ GOOD_IMAGE, GOOD_UNARY = scene(4, 5, 2)
         (GOOD_IMAGE.astype(np.float32), GOOD_UNARY),
         (GOOD_IMAGE[..., 0], GOOD_UNARY),
         (GOOD_IMAGE[:3], GOOD_UNARY),
-        (GOOD_IMAGE, GOOD_UNARY.astype(np.float64)),
+        (GOOD_IMAGE, GOOD_UNARY.astype(np.float16)),
         (GOOD_IMAGE, GOOD_UNARY[0]),
         (GOOD_IMAGE, GOOD_UNARY[:0]),
         (GOOD_IMAGE, GOOD_UNARY * np.float32("nan")),

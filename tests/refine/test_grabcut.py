@@ -300,7 +300,7 @@ def cut_off(monkeypatch: pytest.MonkeyPatch, found: Mask | None) -> list[int]:
 
 def test_a_mask_that_covers_almost_everything_stands(monkeypatch: pytest.MonkeyPatch) -> None:
     image, calls = painted(disc(25)), cut_off(monkeypatch, disc(25))
-    s = GrabCutSettings(most=0.8)
+    s = GrabCutSettings(max_fraction=0.8)
     for share, works in ((0.78, True), (0.82, False)):
         coarse = np.zeros((100, 120), np.float32)
         coarse[:, : round(120 * share)] = 1
@@ -313,7 +313,7 @@ def test_a_mask_that_covers_almost_everything_stands(monkeypatch: pytest.MonkeyP
 @pytest.mark.parametrize("few", ["foreground", "background"])
 def test_a_side_with_too_few_colours_stands(monkeypatch: pytest.MonkeyPatch, few: str) -> None:
     calls = cut_off(monkeypatch, np.ones((100, 120), bool))
-    s = GrabCutSettings(most=1.0)
+    s = GrabCutSettings(max_fraction=1.0)
     for count in (FEWEST - 1, FEWEST):
         mask = np.arange(100 * 120).reshape(100, 120) < count
         mask = mask if few == "foreground" else ~mask
@@ -328,7 +328,7 @@ def test_a_result_that_vanishes_leaves_the_coarse_mask(
     monkeypatch: pytest.MonkeyPatch, share: float
 ) -> None:
     coarse = soft(disc(30))
-    s = GrabCutSettings(least=0.2)
+    s = GrabCutSettings(min_fraction=0.2)
     stands = thresholded(coarse, s)
     small = np.arange(100 * 120).reshape(100, 120) < share * stands.sum()
     cut_off(monkeypatch, small)
@@ -341,7 +341,7 @@ def test_a_result_that_floods_leaves_the_coarse_mask(
     monkeypatch: pytest.MonkeyPatch, share: float
 ) -> None:
     coarse = soft(disc(30))
-    s = GrabCutSettings(most=0.9)
+    s = GrabCutSettings(max_fraction=0.9)
     large = np.arange(100 * 120).reshape(100, 120) < share * 100 * 120
     cut_off(monkeypatch, large)
     expected = large if share < 0.9 else thresholded(coarse, s)
@@ -429,13 +429,13 @@ def test_thin_photos_are_no_trouble(shape: tuple[int, int]) -> None:
         np.zeros((1, 100, 120), np.float32),
         np.full((100, 120), np.nan, np.float32),
         np.full((100, 120), np.inf, np.float32),
-        np.zeros((100, 120), np.float64),
+        np.zeros((100, 120), np.float16),
         np.zeros((100, 120), np.uint8),
         np.zeros((0, 120), np.float32),
         np.zeros((), np.float32),
         [[0.0]],
     ],
-    ids=["size", "axes", "nan", "infinite", "float64", "uint8", "empty", "scalar", "list"],
+    ids=["size", "axes", "nan", "infinite", "float16", "uint8", "empty", "scalar", "list"],
 )
 def test_wrong_maps_are_refused(coarse: object) -> None:
     with pytest.raises(ShapeError, match="coarse"):
@@ -465,8 +465,8 @@ def test_a_wrong_photo_is_refused() -> None:
         {"low": float("nan")},
         {"depth": -0.1},
         {"reach": float("inf")},
-        {"least": 1.1},
-        {"most": -0.1},
+        {"min_fraction": 1.1},
+        {"max_fraction": -0.1},
     ],
     ids=str,
 )

@@ -28,7 +28,8 @@ class ComponentCrf:
 
     Oh et al. 2017, supplement E: "Use dense CRF inference inside R_i^fg, with unaries set by the
     seed(s)". The rest is from the authors' code: the energy of a class is -p, not -log p, where p
-    is the mask of its seeds after a Gaussian of ``sigma``, clipped to ``least`` and 1 - ``least``.
+    is the mask of its seeds after a Gaussian of ``sigma``, clipped to
+    ``min_belief`` and 1 minus that.
 
     Pixels of the bounding box outside of the component take one further label, which those inside
     cannot take; so they send no messages for any class, and the colours beyond the component's rim
@@ -38,21 +39,39 @@ class ComponentCrf:
     Attributes:
         parameters: of the CRF; ``reference_side`` is a longer side of the whole photo.
         sigma: of the Gaussian, in pixels of a photo whose longer side is that ``reference_side``.
-        least: of a class's p, 0 to 0.5.
+        min_belief: smallest value of a class's p, 0 to 0.5; the largest is 1 minus it.
 
-    Raises ConfigError for a ``sigma`` that is not positive or a ``least`` outside of 0 to 0.5.
+    Raises:
+        ConfigError: ``sigma`` is not positive, or ``min_belief`` not from 0 to 0.5.
+
+    Examples:
+        A component of two colours, with a seed of class 1 on the left and one of class 5 on the
+        right; ``partial`` gives what :func:`tagseg.fuse.seed_guide` asks for.
+
+        >>> from functools import partial
+        >>> import numpy as np
+        >>> from tagseg.refine import ComponentCrf
+        >>> image = np.full((20, 32, 3), 60, np.uint8)
+        >>> image[:, 14:] = 180
+        >>> seeds = np.full((20, 32), 255, np.uint8)
+        >>> seeds[8:12, 4:8], seeds[8:12, 24:28] = 1, 5
+        >>> window = slice(4, 16), slice(2, 30)
+        >>> share = partial(ComponentCrf(), image)
+        >>> labels = share(np.ones((12, 28), bool), seeds, np.array([1, 5], np.uint8), window)
+        >>> labels[0].tolist().count(1), labels[0].tolist().count(5)
+        (12, 16)
     """
 
     parameters: CrfParameters = DEEPLAB
     sigma: float = 10
-    least: float = 1e-3
+    min_belief: float = 1e-3
 
     def __post_init__(self) -> None:
-        if not 0 < self.sigma < math.inf or not 0 <= self.least <= 0.5:
+        if not 0 < self.sigma < math.inf or not 0 <= self.min_belief <= 0.5:
             raise ConfigError(
-                f"sigma is {self.sigma}, least {self.least}",
+                f"sigma is {self.sigma}, min_belief {self.min_belief}",
                 where="component CRF",
-                do="give sigma > 0 and 0 <= least <= 0.5",
+                do="give sigma > 0 and 0 <= min_belief <= 0.5",
             )
 
     def __call__(
@@ -63,7 +82,7 @@ class ComponentCrf:
         classes: Labels,
         window: tuple[slice, slice],
     ) -> Labels:
-        """Labels of the component in ``window`` of a photo; with ``image`` bound, shares for G2.
+        """Label the component in ``window`` of a photo; with ``image`` bound, a ``share`` for G2.
 
         Args:
             image: (H, W, 3), the whole photo.
@@ -94,7 +113,7 @@ class ComponentCrf:
     def _beliefs(
         self, seeds: Labels, classes: Labels, window: tuple[slice, slice]
     ) -> npt.NDArray[np.float32]:
-        """p (k, h, w) in ``window``, of as much of the photo as the Gaussian reaches."""
+        """Return p (k, h, w) in ``window``, of as much of the photo as the Gaussian reaches."""
         reference = self.parameters.reference_side
         sigma = self.sigma * (max(seeds.shape) / reference if reference else 1)
         margin = math.ceil(_REACH * sigma) + 1
@@ -107,5 +126,5 @@ class ComponentCrf:
         for label, belief in zip(classes, beliefs, strict=True):
             mask = (near == label).astype(np.float32)
             blurred = cv2.GaussianBlur(mask, (0, 0), sigma, borderType=cv2.BORDER_REPLICATE)
-            np.clip(blurred[inner], self.least, 1 - self.least, out=belief)
+            np.clip(blurred[inner], self.min_belief, 1 - self.min_belief, out=belief)
         return beliefs

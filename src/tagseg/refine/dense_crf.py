@@ -26,10 +26,7 @@ pixel near a vertex, the other gets wrong the other way.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, Literal
 
 import numpy as np
@@ -37,41 +34,15 @@ import numpy.typing as npt
 
 from tagseg.errors import ConfigError, ShapeError
 from tagseg.maps import Image, Probs, check_image, check_maps
-from tagseg.refine.groups import GROUP, Filter, NoFilter, groups_of
-from tagseg.refine.higher_order import (
-    HigherOrder,
-    Layers,
-    check_regions,
-    costs_of_means,
-    number_regions,
-    region_costs,
-)
-from tagseg.refine.lanes import Width
-from tagseg.refine.lattice import FINE, STANDARD, Blur, Lattice, build_lattice
-from tagseg.refine.mean_field import Filters, MeanField
-from tagseg.refine.pixel_kernels import Pixels, Regions, add_up_regions, pixels_first
-from tagseg.refine.spatial_grid import SplineGrid
+from tagseg.refine.arrays import narrowed
+from tagseg.refine.higher_order import HigherOrder, Layers, check_regions
 
 __all__ = ["CrfParameters", "FilterName", "dense_crf", "refine", "softmax_unary"]
 
 _MAX_LABELS = 255
-_WIDTHS = (4, 8, 16, 32, 64, 128, 256)  # lanes that kernels are compiled for
-_NO_CHANCE = np.float32(1e30)  # energy of the labels that only fill a vector up
-_BOUNDED = 20.0  # sum of weights up to which no energy overflows exp
-_LARGEST_COST = 40.0  # of regions, up to which the best label's exp does not vanish
 _PIXELS_A_THREAD = 4096  # a thread with fewer costs more than it brings
 
 Float32 = npt.NDArray[np.float32]
-_NOTHING = np.zeros(0, np.float32)
-_NO_REGIONS = Regions(
-    ids=np.empty((0, 0), np.int32),
-    costs=_NOTHING,
-    gain=_NOTHING,
-    sums=_NOTHING,
-    agree=np.zeros(0, np.bool_),
-    sums_next=_NOTHING,
-    logs=_NOTHING,
-)
 FilterName = Literal["fine", "lattice"]
 
 
@@ -84,7 +55,16 @@ class CrfParameters:
     ``reference_side`` pixels, or for every photo where it is None. ``filter`` is "fine" (closer to
     exact) or "lattice" (what pydensecrf computes, in less time).
 
-    Raises ConfigError for negative weights, sigmas that are not positive, negative iterations.
+    Raises:
+        ConfigError: A weight or the number of iterations is negative, or a sigma not positive.
+
+    Examples:
+        Sigmas follow the size of the photo where the side that they hold for is named:
+
+        >>> from tagseg.refine import CrfParameters
+        >>> parameters = CrfParameters(bilateral=(4, 121, 5), reference_side=500)
+        >>> parameters.at(height=150, width=250).bilateral
+        (4, 60.5, 5)
     """
 
     bilateral: tuple[float, float, float] | None = (10, 80, 13)
@@ -111,7 +91,7 @@ class CrfParameters:
             )
 
     def at(self, height: int, width: int) -> CrfParameters:
-        """Settings for a photo of ``height`` x ``width``, with its spatial sigmas in pixels."""
+        """Return the settings for a photo of this size, spatial sigmas in its pixels."""
         if self.reference_side is None:
             return self
         factor = max(height, width) / self.reference_side
@@ -133,20 +113,52 @@ def refine(
     maps: Float32 | None = None,
     threads: int = 1,
 ) -> Probs:
-    """Dense CRF of ``image`` (H, W, 3) and ``unary`` (L, H, W) with ``parameters`` at its size.
+    """Infer a dense CRF with the ``parameters`` at the size of ``image`` (Saleh et al. Eq. 6 to 8).
 
-    ``regions`` are integer ids (H, W), negative for no region, or a list of such layers, whose
-    pixels want one label with the strengths ``higher_order``; ``maps`` (L, H, W) >= 0 is P of Eq. 8
-    (default: softmax of -unary). Results depend on ``threads`` in their last bits. Returns
-    probabilities float32 (L, H, W). Raises ShapeError for arrays that do not fit.
+    The model and its inference, by Kraehenbuehl and Koltun (2011), are described in the module.
+    Results depend on ``threads`` in their last bits.
+
+    Args:
+        image: RGB photo (H, W, 3), uint8.
+        unary: -log p (L, H, W), float32 or float64, of 1 to 255 labels. It is read as float32.
+        parameters: weights, sigmas, iterations and filter.
+        regions: integer ids (H, W), negative for no region, or a list of such layers. The pixels
+            of a region want one label.
+        higher_order: how strongly they do; None for the defaults.
+        maps: P >= 0 of Eq. 8 (L, H, W), float32 or float64; None for softmax of -unary.
+        threads: threads that share the photo, 1 or more.
+
+    Returns:
+        Probabilities (L, H, W), float32, that sum to 1 over labels.
+
+    Raises:
+        ShapeError: An array does not fit.
+        ConfigError: There are less than 1 ``threads``, sigmas are too small for the photo, or its
+            memory does not suffice.
+
+    Examples:
+        The left half is dark, the right half bright. One pixel on the left has the wrong label:
+
+        >>> import numpy as np
+        >>> from tagseg.refine import CrfParameters, refine
+        >>> image = np.full((6, 8, 3), 40, np.uint8)
+        >>> image[:, 4:] = 200
+        >>> unary = np.zeros((2, 6, 8))
+        >>> unary[1, :, :4] = unary[0, :, 4:] = 1.0
+        >>> unary[:, 3, 1] = 1.0, 0.0
+        >>> probs = refine(image, unary, CrfParameters())
+        >>> unary.argmin(axis=0)[3].tolist(), probs.argmax(axis=0)[3].tolist()
+        ([0, 1, 0, 0, 1, 1, 1, 1], [0, 0, 0, 0, 1, 1, 1, 1])
     """
     image, unary = _check_arrays(image, unary)
     threads = _check_threads(threads, image)
     layers = [] if regions is None else check_regions(regions, unary.shape[1:])
     if maps is not None:
         maps = _check_region_maps(maps, unary)
+    from tagseg.refine.inference import infer  # numba: settings alone should not wait for it
+
     try:
-        return _infer(image, unary, parameters, layers, higher_order, maps, threads)
+        return infer(image, unary, parameters, layers, higher_order, maps, threads)
     except MemoryError:
         n_labels, height, width = unary.shape
         raise ConfigError(
@@ -168,17 +180,42 @@ def dense_crf(
     higher_order: HigherOrder | None = None,
     threads: int = 1,
 ) -> Probs:
-    """Mean-field marginals of a dense CRF (Kraehenbuehl and Koltun 2011; Saleh et al. Eq. 6).
+    """Compute the marginals of a dense CRF (Kraehenbuehl and Koltun 2011; Saleh et al. Eq. 6).
 
-    ``image`` is uint8 (H, W, 3), ``unary`` = -log p float32 (L, H, W); ``bilateral`` is (weight,
-    sigma in pixels, sigma in colour levels), ``smoothness`` (weight, sigma in pixels), None leaves
-    a kernel out. ``filter`` is "fine", closer to exact, or "lattice", as pydensecrf has it.
-    ``regions`` (H, W), or a list of such layers, adds P^n-Potts terms of strengths
-    ``higher_order``. Returns float32 (L, H, W) that sums to 1 over labels; with 0 iterations it is
-    softmax(-unary). Holds no lock: one photo may use several ``threads``, and several photos may
-    run in threads of yours.
+    This is :func:`refine` with its settings as arguments. It holds no lock: one photo may use
+    several ``threads``, and several photos may run in threads of yours.
 
-    Raises ShapeError for arrays that do not fit, ConfigError for settings that make no sense.
+    Args:
+        image: RGB photo (H, W, 3), uint8.
+        unary: -log p (L, H, W), float32 or float64, of 1 to 255 labels. It is read as float32.
+        bilateral: weight, sigma in pixels, sigma in colour levels; None leaves the kernel out.
+        smoothness: weight, sigma in pixels; None leaves the kernel out.
+        iterations: of the mean field; with 0 the result is softmax(-unary).
+        filter: "fine", closer to exact, or "lattice", as pydensecrf has it.
+        regions: integer ids (H, W), or a list of such layers, for P^n-Potts terms.
+        higher_order: the strengths of these terms; None for the defaults.
+        threads: threads that share the photo, 1 or more.
+
+    Returns:
+        Probabilities (L, H, W), float32, that sum to 1 over labels.
+
+    Raises:
+        ShapeError: An array does not fit.
+        ConfigError: A setting makes no sense.
+
+    Examples:
+        Noise on the unary of a grey photo goes, as every neighbour votes for label 1:
+
+        >>> import numpy as np
+        >>> from tagseg.refine import dense_crf
+        >>> image = np.full((6, 8, 3), 128, np.uint8)
+        >>> unary = np.zeros((2, 6, 8), np.float32)
+        >>> unary[0] = 0.5
+        >>> unary[:, 2, 3] = 0.3, 0.0
+        >>> unary[:, 4, 5] = 0.0, 0.3
+        >>> probs = dense_crf(image, unary)
+        >>> int((unary.argmin(axis=0) == 0).sum()), int((probs.argmax(axis=0) == 0).sum())
+        (1, 0)
     """
     parameters = CrfParameters(bilateral, smoothness, iterations, filter=filter)
     return refine(
@@ -187,11 +224,25 @@ def dense_crf(
 
 
 def softmax_unary(maps: Float32) -> Float32:
-    """Unary -log softmax of score maps (L, H, W) over labels (Saleh et al. Eq. 7).
+    """Turn score maps into the unary -log softmax over labels (Saleh et al. Eq. 7).
 
-    Raises ShapeError where ``maps`` is not a finite float32 (L, H, W).
+    Args:
+        maps: scores (L, H, W), float32 or float64, of any scale. They are read as float32.
+
+    Returns:
+        The unary (L, H, W), float32, 0 or above.
+
+    Raises:
+        ShapeError: ``maps`` is not a finite float array (L, H, W), or empty.
+
+    Examples:
+        >>> import numpy as np
+        >>> from tagseg.refine import softmax_unary
+        >>> scores = np.log([[[0.2]], [[0.8]]])  # of two labels, at one pixel
+        >>> [round(float(p), 3) for p in np.exp(-softmax_unary(scores)).ravel()]
+        [0.2, 0.8]
     """
-    maps = check_maps(maps, np.shape(maps)[1:], "maps")
+    maps = check_maps(narrowed(maps), np.shape(maps)[1:], "maps")
     if 0 in maps.shape:
         raise ShapeError(f"maps has shape {maps.shape}", do="give at least one label and pixel")
     shifted = maps - maps.max(axis=0)
@@ -223,175 +274,22 @@ def _is_whole(value: Any) -> bool:
 
 def _check_arrays(image: Any, unary: Any) -> tuple[Image, Float32]:
     image = check_image(image)
-    unary = check_maps(unary, image.shape[:2], "unary")
+    unary = check_maps(narrowed(unary), image.shape[:2], "unary")
     if not 1 <= unary.shape[0] <= _MAX_LABELS:
         raise ShapeError(f"unary has {unary.shape[0]} labels", do=f"give 1 to {_MAX_LABELS}")
     return image, unary
 
 
-def _infer(
-    image: Image,
-    unary: Float32,
-    parameters: CrfParameters,
-    layers: list[npt.NDArray[np.integer]],
-    higher_order: HigherOrder | None,
-    maps: Float32 | None,
-    threads: int,
-) -> Probs:
-    at_size = parameters.at(*image.shape[:2])
-    width = Width(next(lanes for lanes in _WIDTHS if lanes >= len(unary)))
-    pixels = _pixels(unary, width)
-    terms = _regions(layers, higher_order or HigherOrder(), pixels, maps, width)
-    pixels = pixels._replace(bounded=_is_bounded(at_size, terms) and len(unary) > 1)
-    probs = np.empty_like(unary, order="C")
-    filters = _filters(image, at_size, threads)
-    field = MeanField(pixels, filters, terms, probs, width, threads)
-    field.run(at_size.iterations)
-    return probs
-
-
 def _check_threads(threads: Any, image: Image) -> int:
-    """Threads that are worth their start, at most ``threads``."""
+    """Return the threads that are worth their start, at most ``threads``."""
     if not _is_whole(threads) or threads < 1:
         raise ConfigError(f"threads is {threads!r}", where="dense CRF", do="give 1 or more")
     height, width = image.shape[:2]
     return int(min(threads, max(1, height * width // _PIXELS_A_THREAD)))
 
 
-def _filters(image: Image, parameters: CrfParameters, threads: int) -> Filters:
-    """Filters of both kernels, in the order in which the iterations take their turns."""
-    jobs = [*_bilateral_filters(image, parameters), _smoothness_filter(image, parameters)]
-    if threads == 1:
-        built = [job() for job in jobs]
-    else:
-        with ThreadPoolExecutor(threads) as pool:
-            built = [done.result() for done in [pool.submit(job) for job in jobs]]
-    *bilateral, smooth = built
-    return [(filter_, smooth) for filter_ in bilateral]
-
-
-def _bilateral_filters(image: Image, parameters: CrfParameters) -> list[Callable[[], Filter]]:
-    """What builds the lattices of the bilateral kernel: one, or two that take turns."""
-    if parameters.bilateral is None or parameters.bilateral[0] == 0:
-        return [partial(NoFilter, *image.shape[:2])]
-    weight, sigma_pixels, sigma_levels = parameters.bilateral
-    features = _bilateral_features(image, sigma_pixels, sigma_levels)
-    if parameters.filter == "lattice":
-        return [partial(_lattice_filter, features, STANDARD, weight)]
-    return [partial(_lattice_filter, features, FINE, weight, shift) for shift in (0.0, 1.0)]
-
-
-def _smoothness_filter(image: Image, parameters: CrfParameters) -> Callable[[], Filter]:
-    """What builds the filter of the smoothness kernel."""
-    height, width = image.shape[:2]
-    if parameters.smoothness is None or parameters.smoothness[0] == 0:
-        return partial(NoFilter, height, width)
-    weight, sigma = parameters.smoothness
-    if parameters.filter == "lattice":
-        return partial(_lattice_filter, _positions(height, width, sigma), STANDARD, weight)
-    return partial(SplineGrid, height, width, sigma, weight)
-
-
-def _lattice_filter(features: Float32, blur: Blur, weight: float, shift: float = 0.0) -> Lattice:
-    lattice = build_lattice(features, blur, shift=shift)
-    lattice.normalise(weight)
-    return lattice
-
-
-def _positions(height: int, width: int, sigma: float) -> Float32:
-    """Coordinates (2, H, W) in sigmas."""
-    features = np.empty((2, height, width), np.float32)
-    with np.errstate(over="ignore"):  # sigmas that small are refused by the lattice
-        features[0] = np.arange(width) / sigma
-        features[1] = (np.arange(height) / sigma)[:, None]
-    return features
-
-
-def _bilateral_features(image: Image, sigma_pixels: float, sigma_levels: float) -> Float32:
-    """Coordinates and colours (5, H, W) in sigmas."""
-    height, width = image.shape[:2]
-    features = np.empty((5, height, width), np.float32)
-    features[:2] = _positions(height, width, sigma_pixels)
-    with np.errstate(over="ignore"):
-        levels = (np.arange(256) / sigma_levels).astype(np.float32)
-    for channel in range(3):
-        np.take(levels, image[..., channel], out=features[2 + channel])
-    return features
-
-
-def _pixels(unary: Float32, width: Width) -> Pixels:
-    n_labels, height, length = unary.shape
-    moved = np.zeros(groups_of(height, length) * GROUP * n_labels + width.lanes, np.float32)
-    pixels_first(unary, moved, _NO_CHANCE)
-    padding = np.where(np.arange(width.lanes) < n_labels, 0, -_NO_CHANCE).astype(np.float32)
-    return Pixels(moved, n_labels, padding, False)
-
-
 def _check_region_maps(maps: Any, unary: Float32) -> Float32:
-    maps = check_maps(maps, unary.shape[1:], "maps")
+    maps = check_maps(narrowed(maps), unary.shape[1:], "maps")
     if len(maps) != len(unary):
         raise ShapeError(f"maps has {len(maps)} labels, unary {len(unary)}", do="give as many")
     return maps
-
-
-def _is_bounded(parameters: CrfParameters, regions: Regions) -> bool:
-    """Whether exp of the energies stays in float32, and the best label's does not vanish."""
-    reach = sum(kernel[0] for kernel in (parameters.bilateral, parameters.smoothness) if kernel)
-    layers = len(regions.ids)
-    if layers:
-        reach += layers * float(regions.gain.max())
-        if layers * float(regions.costs.max()) > _LARGEST_COST:
-            return False
-    return reach <= _BOUNDED
-
-
-def _regions(
-    layers: list[npt.NDArray[np.integer]],
-    strengths: HigherOrder,
-    pixels: Pixels,
-    maps: Float32 | None,
-    width: Width,
-) -> Regions:
-    """The terms of all layers, their regions numbered through."""
-    if not layers:
-        return _NO_REGIONS
-    slots = groups_of(*layers[0].shape) * GROUP
-    numbered = [number_regions(layer) for layer in layers]
-    total = sum(len(sizes) for _, sizes in numbered)
-    costs, gain = np.zeros((2, total + 1, width.lanes), np.float32)
-    ids = np.full((len(layers), slots // GROUP, GROUP), total, np.int32)
-    start = 0
-    for (layer, sizes), places in zip(numbered, ids, strict=True):
-        end = start + len(sizes)
-        _by_group(np.where(layer < len(sizes), layer + start, total), places)
-        if maps is None:
-            sums = np.zeros((total + 1) * width.lanes, np.float32)
-            add_up_regions(pixels, places.ravel(), sums, width)
-            means = sums.reshape(-1, width.lanes)[start:end, : pixels.n_labels] / sizes[:, None]
-            gamma = costs_of_means(means, strengths.gamma_max)
-        else:
-            gamma = region_costs(layer, sizes, maps, strengths.gamma_max)
-        paid = strengths.area_weight * sizes[:, None] * gamma
-        costs[start:end, : pixels.n_labels] = paid - paid.min(axis=1, keepdims=True)
-        gain[start:end, : pixels.n_labels] = strengths.weight * (strengths.gamma_max - gamma)
-        start = end
-    rows = total + 1 if gain.any() else 0
-    return Regions(
-        ids=ids.reshape(len(layers), -1),
-        costs=costs.ravel(),
-        gain=gain.ravel(),
-        sums=np.zeros(rows * width.lanes, np.float32),
-        agree=np.zeros(total + 1, np.bool_),
-        sums_next=np.zeros(rows * width.lanes, np.float32),
-        logs=np.zeros(slots * width.lanes if rows else 0, np.float32),
-    )
-
-
-def _by_group(ids: npt.NDArray[np.integer], places: npt.NDArray[np.int32]) -> None:
-    """Put ``ids`` (H, W) into ``places`` (groups, 4); what lies beside the photo stays."""
-    height, length = ids.shape
-    grid = places.reshape(-(-height // 2), -(-length // 2), 2, 2)
-    for dy in range(2):
-        for dx in range(2):
-            part = ids[dy::2, dx::2]
-            grid[: part.shape[0], : part.shape[1], dy, dx] = part

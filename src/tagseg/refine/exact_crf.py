@@ -71,16 +71,39 @@ def dense_crf_batch(
     regions: Regions | None = None,
     higher_order: HigherOrder | None = None,
 ) -> Tensor:
-    """Dense CRF of a batch, exact where that is quick, by filters elsewhere.
+    """Infer the dense CRFs of a batch: exactly where that is quick, by filters elsewhere.
 
-    The rule: :func:`exact_dense_crf` for photos of at most ``EXACT_PIXELS_CUDA`` pixels on cuda
-    and ``EXACT_PIXELS_CPU`` on the CPU. Larger photos go through
-    :func:`tagseg.refine.dense_crf.refine` on the CPU, one by one in ``torch.get_num_threads()``
-    threads, and so do photos on cuda if the sigmas are too small for the exact path's precision.
+    Photos of at most ``EXACT_PIXELS_CUDA`` pixels on cuda, and ``EXACT_PIXELS_CPU`` on the CPU, go
+    to :func:`exact_dense_crf`. Larger ones go through :func:`tagseg.refine.refine` on the CPU, one
+    by one in ``torch.get_num_threads()`` threads, and so do photos on cuda whose sigmas are too
+    small for the precision of the exact path.
 
-    Arguments, result and errors are those of :func:`exact_dense_crf`; the result is on the
-    device of the arguments.
+    Args:
+        images: RGB photos (B, H, W, 3), uint8.
+        unary: -log p (B, L, H, W), float32 or float64, on the device of ``images``.
+        parameters: weights, sigmas and iterations of the CRF.
+        regions: ids (B, H, W), int32, or several such layers; a negative id is no region.
+        higher_order: strengths of the terms over ``regions``; None for the defaults.
+
+    Returns:
+        Probabilities (B, L, H, W), float32, on the device of the arguments.
+
+    Raises:
+        ShapeError: Tensors do not fit, or ``unary`` holds NaN or infinity.
+
+    Examples:
+        Two grey photos, whose classes nothing tells apart but the unary:
+
+        >>> import torch
+        >>> from tagseg.refine import CrfParameters, dense_crf_batch
+        >>> images = torch.full((2, 4, 6, 3), 128, dtype=torch.uint8)
+        >>> unary = torch.zeros(2, 3, 4, 6)
+        >>> unary[0, 1], unary[1, 2] = -1, -1
+        >>> probs = dense_crf_batch(images, unary, CrfParameters(iterations=2))
+        >>> probs.shape, probs.argmax(dim=1)[:, 0, 0].tolist()
+        (torch.Size([2, 3, 4, 6]), [1, 2])
     """
+    unary = _narrowed(unary)
     layers = _check(images, unary, regions)
     height, width = images.shape[1:3]
     limit = EXACT_PIXELS_CUDA if images.is_cuda else EXACT_PIXELS_CPU
@@ -97,26 +120,42 @@ def exact_dense_crf(
     regions: Regions | None = None,
     higher_order: HigherOrder | None = None,
 ) -> Tensor:
-    """Exact mean field of the dense CRF (Saleh et al. Eq. 6 and 7, with ``regions`` Eq. 8).
+    """Run the exact mean field of dense CRFs (Saleh et al. Eq. 6 and 7, with ``regions`` Eq. 8).
 
     Time grows with the square of the pixels, memory with the pixels where PyTorch has a fused
     attention kernel. The CPU works in float64, cuda with float16 operands and float32 sums.
 
     Args:
-        images: (B, H, W, 3) uint8 RGB.
-        unary: (B, L, H, W) float32, -log p, on the device of ``images``; 1 to 255 labels.
+        images: RGB photos (B, H, W, 3), uint8.
+        unary: -log p (B, L, H, W), float32 or float64, on the device of ``images``; 1 to 255
+            labels. It is read as float32.
         parameters: weights, sigmas and iterations of the CRF.
-        regions: (B, H, W) int32 ids, or several such layers; a negative id is no region.
+        regions: ids (B, H, W), int32, or several such layers; a negative id is no region.
         higher_order: strengths of the terms over ``regions``; None for the defaults.
 
     Returns:
-        (B, L, H, W) float32 probabilities, summing to 1 over labels.
+        Probabilities (B, L, H, W), float32, that sum to 1 over labels.
 
     Raises:
-        ShapeError: tensors that do not fit, NaN or infinity in ``unary``.
-        ConfigError: on cuda, sigmas so small that |f|^2 / 2 passes 4096 in a corner of the photo
-            or of the colour cube.
+        ShapeError: Tensors do not fit, or ``unary`` holds NaN or infinity.
+        ConfigError: On cuda, sigmas are so small that |f|^2 / 2 passes 4096 in a corner of the
+            photo or of the colour cube.
+
+    Examples:
+        The left half is dark, the right half bright. One pixel on the left has the wrong label:
+
+        >>> import torch
+        >>> from tagseg.refine import CrfParameters, exact_dense_crf
+        >>> images = torch.full((1, 4, 8, 3), 40, dtype=torch.uint8)
+        >>> images[:, :, 4:] = 200
+        >>> unary = torch.zeros(1, 2, 4, 8)
+        >>> unary[:, 1, :, :4] = unary[:, 0, :, 4:] = 1.0
+        >>> unary[:, :, 2, 1] = torch.tensor([1.0, 0.0])
+        >>> probs = exact_dense_crf(images, unary, CrfParameters())
+        >>> unary.argmin(dim=1)[0, 2].tolist(), probs.argmax(dim=1)[0, 2].tolist()
+        ([0, 1, 0, 0, 1, 1, 1, 1], [0, 0, 0, 0, 1, 1, 1, 1])
     """
+    unary = _narrowed(unary)
     layers = _check(images, unary, regions)
     if not _is_precise(images, parameters):
         raise ConfigError(
@@ -125,6 +164,11 @@ def exact_dense_crf(
             do="give larger ones, or tensors on the CPU",
         )
     return _exact(images, unary, parameters, layers, higher_order, _precision(images))
+
+
+def _narrowed(unary: Any) -> Any:
+    """Return a float64 tensor as float32, and all else as it is."""
+    return unary.float() if isinstance(unary, Tensor) and unary.dtype == torch.float64 else unary
 
 
 def _check(images: Any, unary: Any, regions: Any) -> tuple[Tensor, ...]:
@@ -176,7 +220,7 @@ def _precision(images: Tensor) -> _Precision:
 
 
 def _is_precise(images: Tensor, parameters: CrfParameters) -> bool:
-    """Whether the attention's exponents fit their precision on the device of ``images``."""
+    """Return whether the attention's exponents fit their precision on the device of ``images``."""
     height, width = images.shape[1:3]
     bilateral = parameters.at(height, width).bilateral
     if bilateral is None or _precision(images) is _DOUBLE:
@@ -212,7 +256,7 @@ def _exact(
 def _kernel_messages(
     images: Tensor, parameters: CrfParameters, precision: _Precision
 ) -> list[Message]:
-    """Weighted messages of the Gaussian kernels, functions of log Q (B, L, H, W)."""
+    """Return the weighted messages of the Gaussian kernels, functions of log Q (B, L, H, W)."""
     at_size = parameters.at(*images.shape[1:3])
     messages = []
     if at_size.bilateral is not None and at_size.bilateral[0] > 0:
@@ -225,7 +269,7 @@ def _kernel_messages(
 def _bilateral_message(
     images: Tensor, bilateral: tuple[float, float, float], precision: _Precision
 ) -> Message:
-    """The bilateral kernel as attention. Values are scaled to stay in the range of float16."""
+    """Build the bilateral kernel as attention, its values scaled to the range of float16."""
     weight, sigma_pixels, sigma_levels = bilateral
     queries, keys = _operands(_features(images, sigma_pixels, sigma_levels), precision.operand)
     n = _normalisers(queries, keys, precision.state)
@@ -241,7 +285,7 @@ def _bilateral_message(
 
 
 def _features(images: Tensor, sigma_pixels: float, sigma_levels: float) -> Tensor:
-    """Positions and colours over their sigmas, around the middle of both, float64 (B, N, 5)."""
+    """Return positions and colours around their middles, in sigmas: float64 (B, N, 5)."""
     photos, height, width, _ = images.shape
     y = torch.arange(height, dtype=torch.float64, device=images.device) - (height - 1) / 2
     x = torch.arange(width, dtype=torch.float64, device=images.device) - (width - 1) / 2
@@ -252,7 +296,7 @@ def _features(images: Tensor, sigma_pixels: float, sigma_levels: float) -> Tenso
 
 
 def _operands(features: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """Queries (B, N, 24) and keys (B, N + 1, 24), the anchor last, in parts of ``dtype``.
+    """Return queries (B, N, 24) and keys (B, N + 1, 24), the anchor last, in parts of ``dtype``.
 
     The product of query i and key j is f_i . f_j - |f_j|^2 / 2, with the anchor it is
     |f_i|^2 / 2 + log 2. The product of two low parts is left out.
@@ -270,7 +314,7 @@ def _operands(features: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
 
 
 def _parts(values: Tensor, dtype: torch.dtype, count: int) -> list[Tensor]:
-    """``count`` tensors of ``dtype`` with the sum ``values``, each what the others left."""
+    """Split ``values`` into ``count`` tensors of ``dtype``, each what the others left."""
     parts = []
     for _ in range(count):
         parts.append(values.to(dtype))
@@ -283,13 +327,13 @@ def _widen(operand: Tensor, width: int) -> Tensor:
 
 
 def _attend(queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
-    """softmax(queries keys^T) values, (B, N, L), with as many labels at once as a head takes."""
+    """Return softmax(queries keys^T) values (B, N, L), as many labels at once as a head takes."""
     chunks = values.split(_LABELS_PER_HEAD, dim=-1)
     return torch.cat([_attend_chunk(queries, keys, chunk) for chunk in chunks], dim=-1)
 
 
 def _attend_chunk(queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
-    """One fused attention; all operands get the same width, a multiple of eight."""
+    """Run one fused attention; all operands get the same width, a multiple of eight."""
     width = max(_HEAD, -(-values.shape[-1] // 8) * 8)
     query, key, value = (_widen(part, width)[:, None] for part in (queries, keys, values))
     result = functional.scaled_dot_product_attention(query, key, value, scale=1.0)
@@ -297,7 +341,7 @@ def _attend_chunk(queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
 
 
 def _normalisers(queries: Tensor, keys: Tensor, state: torch.dtype) -> Tensor:
-    """n_i = sum_j k_ij (B, N, 1) from the anchor's share of the softmax.
+    """Return n_i = sum_j k_ij (B, N, 1) from the anchor's share of the softmax.
 
     The share is read at 24 scales within a factor of two: its mean loses most of the rounding
     that one half-precision result would have.
@@ -315,7 +359,7 @@ def _normalisers(queries: Tensor, keys: Tensor, state: torch.dtype) -> Tensor:
 def _smoothness_message(
     images: Tensor, smoothness: tuple[float, float], state: torch.dtype
 ) -> Message:
-    """The smoothness kernel: a matrix for each axis, normalised symmetrically."""
+    """Build the smoothness kernel: a matrix for each axis, normalised symmetrically."""
     weight, sigma = smoothness
     vertical, horizontal = (
         _gaussian(length, sigma).to(images.device, state) for length in images.shape[1:3]
@@ -324,7 +368,7 @@ def _smoothness_message(
 
 
 def _gaussian(length: int, sigma: float) -> Tensor:
-    """Symmetrically normalised Gaussian kernel of ``length`` pixels in a row, float64."""
+    """Return the symmetrically normalised Gaussian of ``length`` pixels in a row, float64."""
     position = torch.arange(length, dtype=torch.float64) / sigma
     kernel = torch.exp(-0.5 * (position[:, None] - position).square())
     root = kernel.sum(dim=1).sqrt()
@@ -332,7 +376,9 @@ def _gaussian(length: int, sigma: float) -> Tensor:
 
 
 def _region_message(theta: Tensor, layer: Tensor, higher_order: HigherOrder) -> Message:
-    """Negative energy of one layer of regions, up to a constant, a function of log Q (B, L, H, W).
+    """Return a function of log Q (B, L, H, W): minus the energy of one layer of regions.
+
+    It leaves a constant out.
 
     The product over the other pixels of a region is worked in logarithms.
     """
@@ -355,7 +401,7 @@ def _region_message(theta: Tensor, layer: Tensor, higher_order: HigherOrder) -> 
 
 
 def _members(layer: Tensor) -> tuple[Tensor, Tensor, int]:
-    """Flat pixels of a batch that are in a region, the region of each as 0..n-1, and n."""
+    """Return the flat pixels of a batch that are in regions, each pixel's as 0..n-1, and n."""
     ids = layer.flatten(1).long()
     photo = torch.arange(len(ids), device=ids.device)[:, None]
     pixels = (ids.flatten() >= 0).nonzero()[:, 0]
@@ -365,7 +411,7 @@ def _members(layer: Tensor) -> tuple[Tensor, Tensor, int]:
 
 
 def _pixels_first(maps: Tensor) -> Tensor:
-    """Maps (B, L, H, W) as (B * H * W, L)."""
+    """Return maps (B, L, H, W) as (B * H * W, L)."""
     return maps.movedim(1, -1).reshape(-1, maps.shape[1])
 
 

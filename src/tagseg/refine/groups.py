@@ -59,5 +59,5 @@ class NoFilter:
 
 
 def groups_of(height: int, width: int) -> int:
-    """Number of groups of a photo."""
+    """Return the number of groups of a photo."""
     return -(-height // 2) * -(-width // 2)

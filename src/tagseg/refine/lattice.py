@@ -22,7 +22,18 @@ from numba import njit
 
 from tagseg.errors import ConfigError
 from tagseg.refine.groups import GROUP, Splat, groups_of
-from tagseg.refine.lanes import Width, at, equal, floor, lanes, less, load, spread, store
+from tagseg.refine.lanes import (
+    Width,
+    add_scaled_pair,
+    at,
+    equal,
+    floor,
+    lanes,
+    less,
+    load,
+    spread,
+    store,
+)
 
 __all__ = ["FINE", "STANDARD", "Blur", "Lattice", "build_lattice"]
 
@@ -51,6 +62,15 @@ class Blur(NamedTuple):
     near: float
     far: float
     fill: bool
+
+
+class Space(NamedTuple):
+    """How features (d,) lie in the lattice, and how its vertices are numbered."""
+
+    basis: npt.NDArray[np.float32]  # (d + 1, d) of the hyperplane
+    moved: npt.NDArray[np.float32]  # (d + 1,) added to what the basis makes of the features
+    low: npt.NDArray[np.int64]  # (d,) smallest cells
+    strides: npt.NDArray[np.int64]  # (d,) of the keys
 
 
 STANDARD = Blur(scale=1.0, centre=1.0, near=0.5, far=0.0, fill=False)
@@ -92,7 +112,7 @@ class Lattice:
 
 
 def build_lattice(features: Float32, blur: Blur = STANDARD, *, shift: float = 0.0) -> Lattice:
-    """Lattice of ``features`` (d, H, W), in units of the Gaussian's sigma.
+    """Build the lattice of ``features`` (d, H, W), in units of the Gaussian's sigma.
 
     ``shift`` moves it against the features, by that share of a deep hole: at 1, the places that
     are farthest from any vertex become vertices.
@@ -107,9 +127,8 @@ def build_lattice(features: Float32, blur: Blur = STANDARD, *, shift: float = 0.
     axes = tuple(range(d + 1))
     most = GROUP * (d + 1) * (groups_of(*features.shape[1:]) + 1)
     vertices, weights = np.empty(most, np.int32), np.empty((most, GROUP), np.float32)
-    starts, keys, table = _embed(
-        features, basis, moved, low, strides, axes, vertices, weights, _WIDTH
-    )
+    space = Space(basis, moved, low, strides)
+    starts, keys, table = _embed(features, space, axes, vertices, weights, _WIDTH)
     steps_up = np.append(strides, 0) - 1
     if blur.fill:
         keys, table = _fill(keys, table, steps_up, strides.sum())
@@ -119,7 +138,7 @@ def build_lattice(features: Float32, blur: Blur = STANDARD, *, shift: float = 0.
 
 
 def _hyperplane_basis(d: int) -> Float32:
-    """Orthogonal columns (d + 1, d) of the zero-sum hyperplane, scaled so that one sigma is 1.
+    """Return orthogonal columns (d + 1, d) of the zero-sum hyperplane, where one sigma is 1.
 
     The factor (d + 1) sqrt(2 / 3) makes splat, [1 2 1] and slice together a Gaussian of variance 1.
     """
@@ -131,7 +150,7 @@ def _hyperplane_basis(d: int) -> Float32:
 
 
 def _extent(features: Float32) -> npt.NDArray[np.float64]:
-    """Smallest and largest value (2, d) of each feature."""
+    """Return the smallest and largest value (2, d) of each feature."""
     flat = features.reshape(len(features), -1)
     return np.stack([flat.min(axis=1), flat.max(axis=1)]).astype(np.float64)
 
@@ -139,7 +158,7 @@ def _extent(features: Float32) -> npt.NDArray[np.float64]:
 def _packing(
     extent: npt.NDArray[np.float64], basis: Float32
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """Smallest cell (d,) and key stride (d,) of each packed coordinate."""
+    """Return the smallest cell (d,) and key stride (d,) of each packed coordinate."""
     d = extent.shape[1]
     if not np.isfinite(extent).all():
         raise _too_fine()
@@ -162,7 +181,7 @@ def _too_fine() -> ConfigError:
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
-def _embed(features, basis, moved, low, strides, axes, vertices, weights, block):  # type: ignore[no-untyped-def]
+def _embed(features, space, axes, vertices, weights, block):  # type: ignore[no-untyped-def]
     """Fill ``vertices`` and ``weights`` (see Lattice); return starts, keys and the hash table."""
     d, height, width = features.shape
     size = d + 1
@@ -181,10 +200,7 @@ def _embed(features, basis, moved, low, strides, axes, vertices, weights, block)
         for half in range(min(2, height - y)):
             _embed_row(
                 features[:, y + half],
-                basis,
-                moved,
-                low,
-                strides,
+                space,
                 axes,
                 block,
                 scratch,
@@ -252,8 +268,8 @@ def _number(entry_keys, first, entry, keys, table, count, vertices):  # type: ig
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
-def _embed_row(features, basis, moved, low, strides, axes, block, scratch, weights, keys):  # type: ignore[no-untyped-def]
-    """Barycentric weights and keys (W, d + 1) of one row of pixels, a block at a time."""
+def _embed_row(features, space, axes, block, scratch, weights, keys):  # type: ignore[no-untyped-def]
+    """Find the barycentric weights and keys (W, d + 1) of one row of pixels, a block at a time."""
     d, width = features.shape
     size, step = len(axes), lanes(block)
     padded = weights.shape[0]
@@ -264,26 +280,24 @@ def _embed_row(features, basis, moved, low, strides, axes, block, scratch, weigh
         for x in range(width):
             scratch[j * padded + x] = features[j, x]
     for start in range(0, width, step):
-        _nearest_remainder_zero(
-            scratch, start, padded, basis, moved, offsets, ranks, cells, axes, block
-        )
+        _nearest_remainder_zero(scratch, start, padded, space, offsets, ranks, cells, axes, block)
         _barycentric(scratch, start, offsets, ranks, weights, axes, block)
-        _simplex_keys(scratch, start, ranks, cells, low, strides, keys, axes, block)
+        _simplex_keys(scratch, start, ranks, cells, space, keys, axes, block)
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
 def _nearest_remainder_zero(  # type: ignore[no-untyped-def]
-    scratch, start, padded, basis, moved, offsets, ranks, cells, axes, block
+    scratch, start, padded, space, offsets, ranks, cells, axes, block
 ):
-    """Cells of the nearest vertices with remainder 0; offsets to them in cells; their ranks."""
+    """Find the cells of the nearest vertices with remainder 0, offsets to them, and ranks."""
     size, step = len(axes), lanes(block)
     inverse = np.float32(1 / size)
     excess = spread(np.float32(0), block)
     for i in axes:
-        elevated = spread(moved[i] * inverse, block)
+        elevated = spread(space.moved[i] * inverse, block)
         for j in range(max(i - 1, 0), size - 1):  # the basis is zero below its first subdiagonal
             feature = load(scratch, j * padded + start, block)
-            elevated = elevated + (basis[i, j] * inverse) * feature
+            elevated = elevated + (space.basis[i, j] * inverse) * feature
         nearest = floor(np.float32(0.5) + elevated)
         store(scratch, offsets + i * step, elevated - nearest)
         store(scratch, cells + i * step, nearest)
@@ -310,7 +324,7 @@ def _nearest_remainder_zero(  # type: ignore[no-untyped-def]
 
 @njit(nogil=True, cache=True, error_model="numpy")
 def _barycentric(scratch, start, offsets, ranks, weights, axes, block):  # type: ignore[no-untyped-def]
-    """Weights of the vertices with remainder 0..d: gaps between the sorted offsets."""
+    """Compute the weights of the vertices with remainder 0..d: gaps between the sorted offsets."""
     size, step = len(axes), lanes(block)
     column = np.empty(size * lanes(block), np.float32)  # the offsets, sorted
     for r in axes:
@@ -328,8 +342,8 @@ def _barycentric(scratch, start, offsets, ranks, weights, axes, block):  # type:
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
-def _simplex_keys(scratch, start, ranks, cells, low, strides, keys, axes, block):  # type: ignore[no-untyped-def]
-    """Keys of each simplex: at vertex r, the coordinate of rank d + 1 - r drops a cell."""
+def _simplex_keys(scratch, start, ranks, cells, space, keys, axes, block):  # type: ignore[no-untyped-def]
+    """Compute each simplex' keys: at vertex r, the coordinate of rank d + 1 - r drops a cell."""
     size, step = len(axes), lanes(block)
     drops = np.empty(len(axes), np.int64)
     for p in range(step):
@@ -338,8 +352,8 @@ def _simplex_keys(scratch, start, ranks, cells, low, strides, keys, axes, block)
         for i in range(size):
             rank = np.int64(scratch[ranks + i * step + p])
             if i < size - 1:
-                key += (np.int64(scratch[cells + i * step + p]) - low[i]) * strides[i]
-                drops[rank] = strides[i]
+                key += (np.int64(scratch[cells + i * step + p]) - space.low[i]) * space.strides[i]
+                drops[rank] = space.strides[i]
         keys[start + p, 0] = key
         for r in range(1, size):
             key += 1 - drops[size - r]
@@ -348,7 +362,7 @@ def _simplex_keys(scratch, start, ranks, cells, low, strides, keys, axes, block)
 
 @njit(nogil=True, cache=True)
 def _slot(keys, table, key):  # type: ignore[no-untyped-def]
-    """Place of ``key`` in the open-addressing table: where it stands, or the free slot for it."""
+    """Return where ``key`` stands in the open-addressing table, or the free slot for it."""
     mask = table.size - 1
     mixed = np.uint64(key) * np.uint64(0x9E3779B97F4A7C15)
     slot = np.int64(mixed >> np.uint64(32)) & mask
@@ -359,7 +373,7 @@ def _slot(keys, table, key):  # type: ignore[no-untyped-def]
 
 @njit(nogil=True, cache=True)
 def _grow(keys, count, wanted):  # type: ignore[no-untyped-def]
-    """Room for ``wanted`` keys in a table that they fill to a half at most."""
+    """Make room for ``wanted`` keys in a table that they fill to a half at most."""
     size = _table_size(wanted)
     grown_table = np.full(size, np.int32(_EMPTY))
     grown_keys = np.empty(size, np.int64)
@@ -379,7 +393,7 @@ def _table_size(wanted):  # type: ignore[no-untyped-def]
 
 @njit(nogil=True, cache=True)
 def _step_up(key, step, d, all_strides):  # type: ignore[no-untyped-def]
-    """Key one step up a direction.
+    """Return the key one step up a direction.
 
     A step up adds d to the direction's own coordinate and -1 to every other. The shared remainder
     falls by one; from 0 it goes round to d, and then every cell falls by one.
@@ -394,7 +408,7 @@ def _step_down(key, step, d, all_strides):  # type: ignore[no-untyped-def]
 
 @njit(nogil=True, cache=True)
 def _fill(keys, table, steps_up, all_strides):  # type: ignore[no-untyped-def]
-    """Keys and table with the vertices that two or more of the given ones are next to."""
+    """Return keys and table with the vertices that two or more of the given ones are next to."""
     n, d = keys.size, steps_up.size - 1
     keys, table = _grow(keys, n, 3 * n)
     count = n
@@ -431,7 +445,7 @@ def _fill(keys, table, steps_up, all_strides):  # type: ignore[no-untyped-def]
 
 @njit(nogil=True, cache=True)
 def _find_neighbours(keys, table, steps_up, all_strides, two_steps):  # type: ignore[no-untyped-def]
-    """Rows (d + 1, n, 2 or 4) one step up and down each direction, then two; n where missing."""
+    """Return the rows (d + 1, n, 2 or 4) one step up and down, then two; n where missing."""
     n, d = keys.size, steps_up.size - 1
     neighbours = np.full((d + 1, n, 4 if two_steps else 2), n, np.int32)
     for direction in range(d + 1):
@@ -465,11 +479,11 @@ def _blur(values, scratch, neighbours, taps, width):  # type: ignore[no-untyped-
             up = neighbours[direction, index, 0] * step
             down = neighbours[direction, index, 1] * step
             value = centre * load(values, index * step, width)
-            value = value + near * (load(values, up, width) + load(values, down, width))
+            value = add_scaled_pair(value, near, values, up, down, width)
             if reach == 4:
                 up = neighbours[direction, index, 2] * step
                 down = neighbours[direction, index, 3] * step
-                value = value + far * (load(values, up, width) + load(values, down, width))
+                value = add_scaled_pair(value, far, values, up, down, width)
             store(scratch, index * step, value)
         values, scratch = scratch, values
     return values, scratch
@@ -479,10 +493,8 @@ def _blur(values, scratch, neighbours, taps, width):  # type: ignore[no-untyped-
 def _respond(splat, values):  # type: ignore[no-untyped-def]
     """Splat ones: add each entry's weights to ``values`` (n_points,)."""
     for entry in range(splat.points.size):
-        w = entry * GROUP
-        ab = at(splat.weights, w) + at(splat.weights, w + 1)
-        cd = at(splat.weights, w + 2) + at(splat.weights, w + 3)
-        values[splat.points[entry]] += ab + cd
+        a, b, c, d = splat.weights[entry]
+        values[splat.points[entry]] += (a + b) + (c + d)
 
 
 @njit(nogil=True, cache=True, error_model="numpy")

@@ -14,9 +14,9 @@ import numpy as np
 import numpy.typing as npt
 
 from tagseg.maps import Probs
-from tagseg.refine.groups import GROUP, Filter, NoFilter, Splat, groups_of
+from tagseg.refine.groups import GROUP, Filter, NoFilter, groups_of
 from tagseg.refine.lanes import Width
-from tagseg.refine.pixel_kernels import BLOCK, Pixels, Regions, update, write_probs
+from tagseg.refine.pixel_kernels import BLOCK, Grids, Pixels, Regions, update, write_probs
 
 __all__ = ["Filters", "MeanField"]
 
@@ -80,8 +80,7 @@ class MeanField:
             write_probs(
                 *self.shares[thread],
                 self.pixels,
-                _splats(filters),
-                (self.read[0], self.read[1]),
+                _grids(filters, self.read),
                 self._own(regions, thread),
                 self.rows[thread],
                 self.probs,
@@ -92,7 +91,7 @@ class MeanField:
             raise
 
     def _before_any_message(self) -> tuple[Pair, Regions]:
-        """What leaves the first pass with the unary alone."""
+        """Return what leaves the first pass with the unary alone."""
         nothing = NoFilter(*self.probs.shape[1:])
         regions = self.regions
         if regions.ids.size:
@@ -112,10 +111,8 @@ class MeanField:
         update(
             *self.shares[thread],
             self.pixels,
-            _splats(filters),
-            (self.read[0], self.read[1]),
-            _splats(turn),
-            (write[0], write[1]),
+            _grids(filters, self.read),
+            _grids(turn, write),
             self._own(regions, thread),
             self.rows[thread],
             self.width,
@@ -144,12 +141,12 @@ class MeanField:
             )
 
 
-def _splats(pair: Pair) -> tuple[Splat, Splat]:
-    return pair[0].splat, pair[1].splat
+def _grids(pair: Pair, values: list[Float32]) -> Grids:
+    return Grids((pair[0].splat, pair[1].splat), (values[0], values[1]))
 
 
 def _aligned(size: int) -> Float32:
-    """Zeros (size,) that begin with a cache line: a vector is then in one line, not in two."""
+    """Return zeros (size,) that begin with a cache line: no vector then lies in two lines."""
     room = np.zeros(size + _CACHE_LINE, np.float32)
     start = -(room.ctypes.data // 4) % _CACHE_LINE
     return room[start : start + size]

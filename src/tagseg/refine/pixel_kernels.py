@@ -14,8 +14,10 @@ import numpy as np
 import numpy.typing as npt
 from numba import njit
 
-from tagseg.refine.groups import GROUP
+from tagseg.refine.groups import GROUP, Splat
 from tagseg.refine.lanes import (
+    add_inner,
+    add_outer,
     at,
     exp,
     highest,
@@ -27,14 +29,13 @@ from tagseg.refine.lanes import (
     repeat_four,
     spread,
     store,
-    stretch_four,
-    sum_of_four,
     total,
     total_of_four,
 )
 
 __all__ = [
     "BLOCK",
+    "Grids",
     "Pixels",
     "Regions",
     "add_up_regions",
@@ -47,6 +48,13 @@ BLOCK = 128  # groups that go through the steps together: they fit the second ca
 _LEAST_LOG = -80.0  # log Q below which a label has no chance
 
 Float32 = npt.NDArray[np.float32]
+
+
+class Grids(NamedTuple):
+    """The points of the bilateral and of the smoothness kernel, and the values that they have."""
+
+    splats: tuple[Splat, Splat]
+    values: tuple[Float32, Float32]  # (n_points * lanes,) or more
 
 
 class Pixels(NamedTuple):
@@ -72,7 +80,7 @@ class Regions(NamedTuple):
 
 @njit(nogil=True, cache=True, error_model="numpy")
 def pixels_first(unary, moved, no_chance):  # type: ignore[no-untyped-def]
-    """Unary (L, H, W) into ``moved`` (groups * 4 * L,), the least of each pixel moved to 0."""
+    """Write ``unary`` (L, H, W) to ``moved`` (groups * 4 * L,), the least of each pixel at 0."""
     n_labels, height, width = unary.shape
     across = (width + 1) // 2
     least = np.empty(width, np.float32)
@@ -101,22 +109,18 @@ def add_up_regions(pixels, ids, sums, width):  # type: ignore[no-untyped-def]
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
-def update(first, last, pixels, splats, read, splats_next, write, regions, rows, width):  # type: ignore[no-untyped-def]
-    """One iteration over groups ``first`` to ``last``.
-
-    ``splats`` are those of the bilateral and the smoothness kernel that are read, with their
-    blurred values ``read``; ``splats_next`` those that are written, into ``write``.
-    """
+def update(first, last, pixels, read, write, regions, rows, width):  # type: ignore[no-untyped-def]
+    """Run one iteration over groups ``first`` to ``last``, from one pair of grids into another."""
     for start in range(first, last, BLOCK):
         end = min(start + BLOCK, last)
-        _probabilities(start, end, pixels, splats, read, regions, rows, width)
-        _splat(start, end, splats_next[0], write[0], rows, width)
-        _splat(start, end, splats_next[1], write[1], rows, width)
+        _probabilities(start, end, pixels, read, regions, rows, width)
+        _splat(start, end, write.splats[0], write.values[0], rows, width)
+        _splat(start, end, write.splats[1], write.values[1], rows, width)
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
-def write_probs(first, last, pixels, splats, read, regions, rows, probs, width):  # type: ignore[no-untyped-def]
-    """The last iteration, over groups ``first`` to ``last``, into ``probs`` (L, H, W)."""
+def write_probs(first, last, pixels, read, regions, rows, probs, width):  # type: ignore[no-untyped-def]
+    """Run the last iteration, over groups ``first`` to ``last``, into ``probs`` (L, H, W)."""
     step = lanes(width)
     n_labels, height, length = probs.shape
     across = (length + 1) // 2
@@ -124,7 +128,7 @@ def write_probs(first, last, pixels, splats, read, regions, rows, probs, width):
     while start < last:
         y, x0 = start // across * 2, start % across * 2
         end = min(start + BLOCK, (start // across + 1) * across, last)
-        _probabilities(start, end, pixels, splats, read, regions, rows, width)
+        _probabilities(start, end, pixels, read, regions, rows, width)
         x1 = min(length, x0 + 2 * (end - start))
         for half in range(min(2, height - y)):
             for k in range(n_labels):
@@ -135,9 +139,9 @@ def write_probs(first, last, pixels, splats, read, regions, rows, probs, width):
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
-def _probabilities(start, end, pixels, splats, read, regions, rows, width):  # type: ignore[no-untyped-def]
-    """Probabilities of the pixels of groups ``start`` to ``end``, into ``rows``."""
-    _energies(start, end, pixels, splats[0], splats[1], read[0], read[1], rows, width)
+def _probabilities(start, end, pixels, read, regions, rows, width):  # type: ignore[no-untyped-def]
+    """Compute the probabilities of the pixels of groups ``start`` to ``end``, into ``rows``."""
+    _energies(start, end, pixels, read.splats, read.values, rows, width)
     n = (end - start) * GROUP
     if regions.ids.size:
         _add_regions(start * GROUP, n, regions, rows, width)
@@ -148,20 +152,19 @@ def _probabilities(start, end, pixels, splats, read, regions, rows, width):  # t
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
-def _energies(start, end, pixels, bilateral, smooth, read, read_smooth, rows, width):  # type: ignore[no-untyped-def]
-    """Messages of both kernels minus the unary, of the pixels of some groups, into ``rows``."""
+def _energies(start, end, pixels, splats, values, rows, width):  # type: ignore[no-untyped-def]
+    """Compute both kernels' messages minus the unary, for the pixels of some groups."""
     step, n_labels = lanes(width), pixels.n_labels
+    bilateral, smooth = splats
     none = repeat_four(load(pixels.padding, 0, width))
     for group in range(start, end):
         energy = none - load_four(pixels.unary, group * GROUP * n_labels, n_labels, width)
         for entry in range(at(bilateral.starts, group), at(bilateral.starts, group + 1)):
-            value = load(read, np.int64(at(bilateral.points, entry)) * step, width)
-            weights = stretch_four(bilateral.weights, entry * GROUP, width)
-            energy = energy + weights * repeat_four(value)
+            place = np.int64(at(bilateral.points, entry)) * step
+            energy = add_outer(energy, bilateral.weights, entry * GROUP, values[0], place, width)
         for entry in range(at(smooth.starts, group), at(smooth.starts, group + 1)):
-            value = load(read_smooth, np.int64(at(smooth.points, entry)) * step, width)
-            weights = stretch_four(smooth.weights, entry * GROUP, width)
-            energy = energy + weights * repeat_four(value)
+            place = np.int64(at(smooth.points, entry)) * step
+            energy = add_outer(energy, smooth.weights, entry * GROUP, values[1], place, width)
         store(rows, (group - start) * GROUP * step, energy)
 
 
@@ -185,7 +188,7 @@ def _add_regions(first, n, regions, rows, width):  # type: ignore[no-untyped-def
 
 @njit(nogil=True, cache=True, error_model="numpy")
 def _softmax(rows, groups, bounded, width):  # type: ignore[no-untyped-def]
-    """Softmax of the pixels of some groups; ``bounded`` energies cannot overflow as they are."""
+    """Take the softmax of some groups' pixels; ``bounded`` energies cannot overflow as they are."""
     step = lanes(width) * GROUP
     for k in range(0, groups * step, step):
         energy = load_four(rows, k, lanes(width), width)
@@ -222,5 +225,4 @@ def _splat(start, end, splat, write, rows, width):  # type: ignore[no-untyped-de
         share = load_four(rows, (group - start) * GROUP * step, step, width)
         for entry in range(at(splat.starts, group), at(splat.starts, group + 1)):
             place = np.int64(at(splat.points, entry)) * step
-            added = sum_of_four(stretch_four(splat.weights, entry * GROUP, width) * share)
-            store(write, place, load(write, place, width) + added)
+            add_inner(write, place, splat.weights, entry * GROUP, share)

@@ -17,7 +17,7 @@ import numpy.typing as npt
 from numba import njit
 
 from tagseg.refine.groups import GROUP, Splat
-from tagseg.refine.lanes import Width, at, lanes, load, spread, store
+from tagseg.refine.lanes import Width, add_scaled, at, lanes, spread, store
 
 __all__ = ["GridAxis", "SplineGrid", "convolve", "grid_axis"]
 
@@ -74,7 +74,7 @@ class SplineGrid:
 
 
 def _pairs_of_pixels(axis: GridAxis) -> tuple[npt.NDArray[np.int64], Float32]:
-    """First point of each pair of pixels, and the pair's weights (pairs, T + 1, 2) from it on.
+    """Return each pair of pixels' first point, and its weights (pairs, T + 1, 2) from there on.
 
     The symmetric normalisation is in the weights. Pixels and points past the end have none.
     """
@@ -90,7 +90,7 @@ def _pairs_of_pixels(axis: GridAxis) -> tuple[npt.NDArray[np.int64], Float32]:
 
 
 def grid_axis(length: int, sigma: float) -> GridAxis:
-    """Filter with exp(-x^2 / (2 sigma^2)), sigma in pixels, along an axis of ``length`` pixels."""
+    """Return the filter with exp(-x^2 / (2 sigma^2)) along an axis of ``length`` pixels."""
     sigma = min(sigma, _FLAT * length)
     step = max(1, int(sigma / _SIGMAS_PER_STEP))
     if step == 1:
@@ -116,7 +116,7 @@ def _cubic_spline(x: Float64) -> Float64:
 
 
 def _least_squares_kernel(step: int, sigma: float) -> Float64:
-    """Kernel M between grid points that brings B M B^T closest to the Gaussian, B the splines.
+    """Return the kernel M between grid points that brings B M B^T closest to the Gaussian.
 
     M = (B^T B)^-1 B^T G B (B^T B)^-1 is a quotient of sums over aliases in the Fourier domain.
     """
@@ -137,7 +137,7 @@ def _least_squares_kernel(step: int, sigma: float) -> Float64:
 
 
 def _ones_filtered(length: int, size: int, taps: Float64, kernel: Float64) -> Float64:
-    """Response (length,) to a signal of ones, through the same splat, kernel and slice."""
+    """Return the response (length,) to ones, through the same splat, kernel and slice."""
     pixel, step = np.arange(length), taps.shape[0]
     points = (pixel // step)[:, None] + np.arange(taps.shape[1])
     weights = taps[pixel % step]
@@ -182,5 +182,6 @@ def convolve(source, target, kernel, outer, length, inner, width):  # type: igno
             for k in range(start, start + inner, lanes(width)):
                 value = spread(np.float32(0), width)
                 for j in range(first, last + 1):
-                    value = value + at(kernel, radius + j - i) * load(source, j * inner + k, width)
+                    factor = at(kernel, radius + j - i)
+                    value = add_scaled(value, factor, source, j * inner + k, width)
                 store(target, i * inner + k, value)
