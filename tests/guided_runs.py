@@ -38,6 +38,7 @@ __all__ = [
     "MINING",
     "RECURSION",
     "TWO_TAGS",
+    "WITHOUT_CLASSIFIER",
     "Begun",
     "begun_trainings",
     "counting",
@@ -54,6 +55,9 @@ FEW: dict[str, Any] = {
     "classifier_iterations": 4,
     "seeder_side": 64,
 }
+WITHOUT_CLASSIFIER: dict[str, Any] = {
+    name: value for name, value in FEW.items() if not name.startswith(("classifier", "seeder"))
+}  # for recipes that have none
 MINING: dict[str, Any] = {
     "rounds": 2,
     "regionnet_iterations": 2,
@@ -65,7 +69,7 @@ RECURSION: dict[str, Any] = {
     "rounds": 2,
     "saliency": "barrier",
     "segmenter_learning_rate": 0.0003,  # at which masks do not vanish in so few steps
-}  # for recipes coarse_to_fine and coarse_to_fine_foreground, beside QUICK or FEW
+}  # for recipes coarse_to_fine and coarse_to_fine_foreground, beside WITHOUT_CLASSIFIER
 LINE = "line"  # a photo one pixel high
 TWO_TAGS = "train_1"  # the one photo of one_label_photos that has two tags
 _CHOSEN = (0, 1, 2, GREY, 5, NEGATIVE, UNKNOWN)

@@ -16,12 +16,21 @@ from PIL import Image as PilImage
 
 import tagseg as package
 from guided_runs import MINING, RECURSION, write_boxes
-from small_runs import DISTINCT, QUICK_FLAGS, Said, contents, tagseg
+from small_runs import (
+    DISTINCT,
+    OPTION_FLAGS,
+    QUICK_FLAGS,
+    Said,
+    contents,
+    quick_flags,
+    tagseg,
+)
 from tagseg import cli
 from tagseg.data.images import read_mask, write_mask
 from tagseg.data.scenes import SCENES
 from tagseg.recipes.catalog import RECIPES
 
+QUICK_FIELDS = QUICK_FLAGS[len(OPTION_FLAGS) :]
 VERBS = (
     *("train", "check", "predict", "evaluate", "report", "tables", "recipes", "train-saliency"),
     "demo",
@@ -38,7 +47,8 @@ def finished(scenes, tmp_path_factory) -> tuple[Path, Said]:
 def training(scenes: Path, out: Path, *more: object) -> tuple[object, ...]:
     truth = scenes / "SegmentationClass"
     words = ("train", scenes, "--out", out, "--val", "val", "--ground-truth", truth)
-    return (*words, *QUICK_FLAGS, *more)
+    recipe = more[more.index("--recipe") + 1] if "--recipe" in more else "builtin_priors"
+    return (*words, *quick_flags(str(recipe)), *more)
 
 
 def _children_seconds() -> float:
@@ -106,8 +116,9 @@ def test_fields_of_a_recipe(name):
     assert "photo_side = 500\n    longest side of photos" in told.out
     wide = name in ("guided", "mcof", "coarse_to_fine", "coarse_to_fine_foreground")
     assert f"crf_bilateral = {'4.0,121.0,5.0' if wide else '10.0,80.0,13.0'}\n" in told.out
-    assert "segmenter_crf = true\n" in told.out
-    assert "classifier_iterations = none\n" in told.out
+    assert "refiner = crf\n" in told.out
+    without = ("full_supervision", "coarse_to_fine", "coarse_to_fine_foreground")
+    assert ("classifier_iterations = none\n" in told.out) == (name not in without)
 
 
 def test_train_tells_what_it_found_and_where_it_is(finished):
@@ -507,7 +518,7 @@ def test_guided_with_boxes_of_pictures_elsewhere(scenes, tmp_path, monkeypatch):
 
 def test_the_demo_of_guided_generates_boxes(tmp_path):
     """Of as many pictures as there are scenes, once."""
-    words = ("demo", "--train", 8, "--val", 2, "--out", tmp_path / "demo", *QUICK_FLAGS[8:])
+    words = ("demo", "--train", 8, "--val", 2, "--out", tmp_path / "demo", *QUICK_FIELDS)
     said = tagseg(*words, *GUIDED_FLAGS)
     assert said.status == 0
     assert len(list((tmp_path / "demo" / "boxes-8" / "JPEGImages").iterdir())) == 8
@@ -587,8 +598,7 @@ def test_the_demo_of_mcof_needs_no_boxes(tmp_path, monkeypatch):
 
 
 def test_demo(tmp_path):
-    flags = [w for name in QUICK_FLAGS[8:] for w in (name,)]
-    words = ("demo", "--train", 12, "--val", 4, "--out", tmp_path / "my demo", *flags)
+    words = ("demo", "--train", 12, "--val", 4, "--out", tmp_path / "my demo", *QUICK_FIELDS)
     said = tagseg(*words)
     assert said.status == 0
     assert "mIoU" in said.out
@@ -603,7 +613,7 @@ def test_demo(tmp_path):
 
 
 def test_the_demo_with_regions_if_asked_for(tmp_path):
-    words = ("demo", "--train", 8, "--val", 4, "--out", tmp_path / "demo", *QUICK_FLAGS[8:])
+    words = ("demo", "--train", 8, "--val", 4, "--out", tmp_path / "demo", *QUICK_FIELDS)
     said = tagseg(*words, "--set", "mask_regions=crisp")
     assert said.status == 0
     assert "mask_regions=none" not in said.out
@@ -614,7 +624,7 @@ def test_the_demo_says_a_next_command_that_works(tmp_path):
     import shlex
 
     words = ("demo", "--train", 8, "--val", 4, "--out", tmp_path / "my demo")
-    said = tagseg(*words, "--recipe", "cam_baseline", *QUICK_FLAGS[8:])
+    said = tagseg(*words, "--recipe", "cam_baseline", *QUICK_FIELDS)
     line = said.out.splitlines()[-1]
     assert line.startswith("next: tagseg predict ")
     follow = tagseg(*shlex.split(line)[2:], "--threads", "1")
@@ -658,7 +668,8 @@ def test_coarse_masks_made_elsewhere(scenes, tmp_path, monkeypatch, recipe):
 def test_the_demo_of_coarse_to_fine_learns_from_another_data_set(tmp_path, recipe):
     """From photos of one object each; scenes of several are its target, which nothing learns."""
     demo = tmp_path / "demo"
-    words = ("demo", "--train", 8, "--val", 3, "--out", demo, *QUICK_FLAGS[8:])
+    fields = quick_flags(recipe)[len(OPTION_FLAGS) :]
+    words = ("demo", "--train", 8, "--val", 3, "--out", demo, *fields)
     words = (*words, *REFINING, "--recipe", recipe, "--set", "foreground_limits=0,1")
     said = tagseg(*words)
     assert said.status == 0

@@ -12,6 +12,7 @@ from PIL import Image as PilImage
 from small_runs import contents
 from tagseg.data.images import read_mask
 from tagseg.errors import DataError, WorkspaceError
+from tagseg.maps import Image, Probs, Tags
 from tagseg.nets.catalog import build_backbone
 from tagseg.nets.deeplab import SegmentationNet
 from tagseg.segment.predict import Segmenter
@@ -19,17 +20,21 @@ from tagseg.session.predict import predict_folder
 from tagseg.training import Execution
 
 
+class AllOfB:
+    """Finds nothing but label 2; new photos come without tags."""
+
+    def refine(self, image: Image, probs: Probs, tags: Tags | None = None) -> Probs:
+        assert image.shape[:2] == probs.shape[1:]
+        assert tags is None
+        ahead = [0.0, 0.0, 9.0, 0.0]
+        return np.stack([np.full_like(p, a) for p, a in zip(probs, ahead, strict=True)])
+
+
 @pytest.fixture(scope="module")
 def segmenter() -> Segmenter:
     torch.manual_seed(0)
     net = SegmentationNet(build_backbone("tiny"), 4, width=8)
-    ahead = [0.0, 0.0, 9.0, 0.0]
-
-    def refine(image: np.ndarray, probs: np.ndarray) -> np.ndarray:
-        assert image.shape[:2] == probs.shape[1:]
-        return np.stack([np.full_like(p, a) for p, a in zip(probs, ahead, strict=True)])
-
-    return Segmenter(net, ("a", "b", "c"), side=32, execution=Execution(), refine=refine)
+    return Segmenter(net, ("a", "b", "c"), side=32, execution=Execution(), refiner=AllOfB())
 
 
 @pytest.fixture

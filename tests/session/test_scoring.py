@@ -1,4 +1,4 @@
-"""Scores of products, the sample of training photos, and what the gallery shows."""
+"""Scores of predictions, the sample of training photos, and what the gallery shows."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tagseg.data.ground_truth import GroundTruth
 from tagseg.data.working import WorkingPhotos
 from tagseg.report.page import FOREGROUND_COLOUR, ForegroundIou
 from tagseg.run.progress import Progress
-from tagseg.run.workspace import Workspace
+from tagseg.run.workspace import Stage, Workspace
 from tagseg.session import scoring
 from tagseg.session.report import render_report, write_about
 from tagseg.session.scoring import examine, key_of_truth, score_foreground, score_prediction
@@ -48,8 +48,15 @@ def truth_of(run: Run, label: int = 1) -> GroundTruth:
     return GroundTruth(dict.fromkeys(run.photos.names, mask), CLASSES)
 
 
-def outcome_of(labels_of, **more) -> Outcome:
-    return Outcome(None, (Prediction("guess", "train", labels_of, (), **more),))  # type: ignore[arg-type]
+def stage_of(run: Run) -> Stage:
+    """What predictions are from."""
+    with run.stage("guessing", {}, []) as stage:
+        return stage
+
+
+def outcome_of(run: Run, labels_of, **more) -> Outcome:
+    guess = Prediction("guess", "a guess", "train", labels_of, stage_of(run), **more)
+    return Outcome(None, (guess,))  # type: ignore[arg-type]
 
 
 def right(index: int) -> np.ndarray:
@@ -60,7 +67,7 @@ def right(index: int) -> np.ndarray:
 
 
 def test_scores_are_of_the_full_size(run):
-    found = examine(run, outcome_of(right), truth_of(run), "t")
+    found = examine(run, outcome_of(run, right), truth_of(run), "t")
     (score,) = found.scores()
     pixels = 20 * 12
     iou = [N * pixels / ((N + 1) * pixels), (N - 1) / N]
@@ -68,14 +75,15 @@ def test_scores_are_of_the_full_size(run):
     assert score.iou[2] is None
     assert score.miou == pytest.approx(np.mean(iou))
     counts, of = found.confusion()
-    assert of == "guess, train"
+    assert of == "a guess, train"
+    assert (score.id, score.stage, score.number) == ("guess", "a guess", None)
     assert counts.sum() == N * 20 * 24
     assert found.tag_score() is None
 
 
 def test_foreground_masks_are_scored_as_such(run):
     """Ground truth of class b is foreground too, where masks tell no classes apart."""
-    (score,) = examine(run, outcome_of(right, by_class=False), truth_of(run, 2), "t").scores()
+    (score,) = examine(run, outcome_of(run, right, by_class=False), truth_of(run, 2), "t").scores()
     assert score.iou is None
     assert score.miou == pytest.approx(np.mean([N / (N + 1), (N - 1) / N]))
     assert score.note == "foreground against background"
@@ -109,7 +117,7 @@ def test_foreground_is_scored_by_class_of_photo(run):
     masks = {name: truth.labels(name, (20, 24)) for name in truth.names()}
     masks[run.photos.names[8]] = np.zeros((20, 24), np.uint8)
     truth = GroundTruth(masks, CLASSES)
-    (score,) = examine(run, outcome_of(by_photo, by_class=False), truth, "t").scores()
+    (score,) = examine(run, outcome_of(run, by_photo, by_class=False), truth, "t").scores()
     expected = [np.mean([1, 3, 5, 7]) / 12, np.mean([2, 4, 6, 8]) / 12]
     assert [found.name for found in score.foreground] == ["a", "b"]
     assert [found.iou for found in score.foreground] == pytest.approx(expected)
@@ -120,45 +128,48 @@ def test_foreground_is_scored_by_class_of_photo(run):
 
 
 def test_classes_are_not_scored_as_foreground(run):
-    (score,) = examine(run, outcome_of(right), truth_of(run), "t").scores()
+    (score,) = examine(run, outcome_of(run, right), truth_of(run), "t").scores()
     assert score.foreground == ()
     assert score.foreground_average is None
-    assert score_foreground(run, outcome_of(right).predictions[0], None) is None
+    assert score_foreground(run, outcome_of(run, right).predictions[0], None) is None
 
 
 def test_a_class_without_photos_has_no_foreground(run):
     run = replace(run, photos=WorkingPhotos(replace(run.photos.dataset, tags=A_ONLY), 12))
-    (score,) = examine(run, outcome_of(by_photo, by_class=False), truth_of(run), "t").scores()
+    (score,) = examine(run, outcome_of(run, by_photo, by_class=False), truth_of(run), "t").scores()
     assert score.foreground[1] == ("b", None, 0)
     assert score.foreground_average == score.foreground[0].iou
 
 
 def test_photos_of_noise_alone_have_no_foreground(run):
-    (score,) = examine(run, outcome_of(right, by_class=False), truth_of(run, 0), "t").scores()
+    (score,) = examine(run, outcome_of(run, right, by_class=False), truth_of(run, 0), "t").scores()
     assert score.foreground == (("a", None, 0), ("b", None, 0))
     assert score.foreground_average is None
     assert score.miou is not None
 
 
 def test_photos_of_foreground_masks_are_ranked_by_their_foreground(run):
-    product = outcome_of(by_photo, by_class=False).predictions[0]
-    scored = score_prediction(run, product, truth_of(run))
+    (prediction,) = outcome_of(run, by_photo, by_class=False).predictions
+    scored = score_prediction(run, prediction, truth_of(run))
     assert list(scored.photos.values()) == pytest.approx([(i + 1) / 12 for i in range(N)])
-    items = examine(run, outcome_of(by_photo, by_class=False), truth_of(run), "t").gallery()
+    items = examine(run, outcome_of(run, by_photo, by_class=False), truth_of(run), "t").gallery()
     assert [item.name for item in items if item.rank == "best"] == list(run.photos.names[:5:-1])
     assert {item.measure for item in items} == {"foreground IoU"}
     assert all(item.foreground for item in items)
 
 
-def two_products(*by_class: bool) -> Outcome:
-    products = [Prediction(f"by class: {kind}", "train", right, (), kind) for kind in by_class]
-    return Outcome(None, tuple(products))  # type: ignore[arg-type]
+def several_predictions(run: Run, *by_class: bool) -> Outcome:
+    stage = stage_of(run)
+    predictions = [
+        Prediction(str(kind), f"by class: {kind}", "train", right, stage, kind) for kind in by_class
+    ]
+    return Outcome(None, tuple(predictions))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("by_class", [(True, False), (False, True)])
-def test_the_confusion_is_of_the_last_product_that_tells_classes_apart(run, by_class):
-    """And the gallery's scores are of the last product, whatever it is."""
-    found = examine(run, two_products(*by_class), truth_of(run), "t")
+def test_the_confusion_is_of_the_last_prediction_that_tells_classes_apart(run, by_class):
+    """And the gallery's scores are of the last prediction, whatever it is."""
+    found = examine(run, several_predictions(run, *by_class), truth_of(run), "t")
     counts, of = found.confusion()
     assert of == "by class: True, train"
     assert counts.shape == (3, 4)
@@ -167,7 +178,7 @@ def test_the_confusion_is_of_the_last_product_that_tells_classes_apart(run, by_c
 
 
 def test_objects_of_any_class_have_a_colour_of_their_own(run):
-    item = examine(run, two_products(True, False), truth_of(run), "t").gallery()[0]
+    item = examine(run, several_predictions(run, True, False), truth_of(run), "t").gallery()[0]
     by_class, any_class, _ = (picture[-1, -1] for _, picture in item.panels)
     expected = 0.45 * item.photo[-1, -1] + 0.55 * np.array(FOREGROUND_COLOUR)
     assert any_class == pytest.approx(expected, abs=1)
@@ -175,13 +186,13 @@ def test_objects_of_any_class_have_a_colour_of_their_own(run):
 
 
 def test_foreground_alone_has_no_confusion(run):
-    found = examine(run, outcome_of(right, by_class=False), truth_of(run), "t")
+    found = examine(run, outcome_of(run, right, by_class=False), truth_of(run), "t")
     assert found.confusion() == (None, "")
 
 
 def test_findings_of_older_runs_can_be_read(run):
     """They have no foreground per class, and their gallery does not say what its scores are."""
-    found = examine(run, outcome_of(right, by_class=False), truth_of(run), "t")
+    found = examine(run, outcome_of(run, right, by_class=False), truth_of(run), "t")
     stage = found.stage
     rows = [
         {key: value for key, value in row.items() if not key.startswith("foreground")}
@@ -205,15 +216,15 @@ def test_findings_of_older_runs_can_be_read(run):
 
 @pytest.mark.parametrize("rounds", [0, 3])
 def test_the_report_of_a_run_without_classes(run, rounds):
-    products = [Prediction("coarse masks", "train", right, (), by_class=False)]
+    predictions = [Prediction("coarse", "coarse masks", "train", right, stage_of(run), False)]
     entries = []
     for number in range(1, rounds + 1):
         title = f"masks of the photos, round {number}"
-        product = Prediction(title, "train", by_photo, (), by_class=False)
-        entries.append(RoundPredictions(number, 0.8 if number > 1 else None, (product,)))
-        products.append(product)
+        masks = Prediction("masks", title, "train", by_photo, stage_of(run), False, number)
+        entries.append(RoundPredictions(number, 0.8 if number > 1 else None, (masks,)))
+        predictions.append(masks)
     progression = Progression(tuple(entries), "That was asked for.") if rounds else None
-    outcome = Outcome(None, tuple(products), progression=progression)  # type: ignore[arg-type]
+    outcome = Outcome(None, tuple(predictions), progression=progression)  # type: ignore[arg-type]
     scores = examine(run, outcome, truth_of(run), "t").scores()
     write_about(run, "", WorkSettings(), audit(run.photos.dataset), outcome, "tagseg train")
     page = render_report(run.workspace.folder).read_text()
@@ -236,23 +247,23 @@ def test_a_sample_of_many_training_photos(run, monkeypatch):
         asked.append(index)
         return right(index)
 
-    (score,) = examine(run, outcome_of(labels), truth_of(run), "t").scores()
+    (score,) = examine(run, outcome_of(run, labels), truth_of(run), "t").scores()
     assert score.photos == 4
     assert {0, 8} <= set(asked) < set(range(N))
 
 
 def test_the_gallery_shows_the_best_and_the_worst(run):
-    found = examine(run, outcome_of(right), truth_of(run), "t")
+    found = examine(run, outcome_of(run, right), truth_of(run), "t")
     items = found.gallery()
     assert items[-1].rank == "worst"
     assert run.photos.names[N - 1] in {i.name for i in items if i.rank == "worst"}
     assert len({item.name for item in items}) == len(items)
     for item in items:
-        assert [title for title, _ in item.panels] == ["guess", "ground truth"]
+        assert [title for title, _ in item.panels] == ["a guess", "ground truth"]
 
 
 def test_without_ground_truth_there_is_a_sample(run):
-    found = examine(run, outcome_of(right), None, "none")
+    found = examine(run, outcome_of(run, right), None, "none")
     assert found.scores() == []
     assert found.confusion() == (None, "")
     assert {item.rank for item in found.gallery()} == {"sample"}

@@ -24,6 +24,7 @@ from tagseg.session.seed_scoring import find_seed_maps, score_seeds, seed_scores
 from tagseg.session.train import train
 from tagseg.stages.context import Run, Split
 from tagseg.stages.outcome import Outcome, Seeds
+from tagseg.stages.stage import ScoreMaps
 
 CLASSES = ("a", "b")
 SHAPE, SMALL = (20, 24), (10, 12)
@@ -78,11 +79,12 @@ def outcome_of(run: Run, *seeds: tuple[str, float | None]) -> Outcome:
         def maps_of(split: Split) -> Any:
             with run.stage(f"{run.part(split).prefix}maps-{name}", {}, []) as stage:
                 pass
-            return lambda index: toy_scores(split, index), stage
+            return ScoreMaps(stage, lambda index: toy_scores(split, index))
 
         return maps_of
 
-    return Outcome(None, (), seeds=tuple(Seeds(n, t, maps(n)) for n, t in seeds))  # type: ignore[arg-type]
+    of_all = tuple(Seeds(name, f"maps {name}", limit, maps(name)) for name, limit in seeds)
+    return Outcome(None, (), seeds=of_all)  # type: ignore[arg-type]
 
 
 def by_hand(run: Run, truth: GroundTruth, split: Split) -> tuple[SeedCurves, SeedCurves]:
@@ -114,7 +116,7 @@ def test_rows_are_the_curves_by_hand(run, split):
     run = run if split == "val" else without_val(run)
     truth = truth_of(*(part for part in (run.photos, run.val) if part is not None))
     found = examine(run, outcome_of(run, ("x", 0.5), ("y", None)), truth, "t").seeds()
-    assert [score.method for score in found] == ["x", "y", "centre mean shape"]
+    assert [score.method for score in found] == ["maps x", "maps y", "centre mean shape"]
     ours, baseline = by_hand(run, truth, split)
     assert ours.mean_precision() > 0
     for score in found:

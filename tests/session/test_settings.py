@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import fields
-from types import ModuleType
 from typing import ClassVar, get_origin, get_type_hints
 
 import pytest
@@ -16,33 +15,34 @@ from tagseg.recipes import builtin_priors
 from tagseg.recipes.catalog import RECIPES, find_recipe
 from tagseg.session.settings import check_settings, parse_settings
 from tagseg.session.train import make_config
-from tagseg.stages.settings import number, where_from
+from tagseg.stages.recipe import Recipe
+from tagseg.stages.settings import where_from
 
 Config = builtin_priors.Config
 
 
 @pytest.mark.parametrize("recipe", RECIPES.values(), ids=RECIPES)
-def test_all_defaults_go_there_and_back(recipe: ModuleType):
+def test_all_defaults_go_there_and_back(recipe: Recipe):
     """What ``recipes --fields`` prints is what ``--set`` takes."""
-    config = recipe.Config()
+    config = recipe.config()
     texts = [f"{name}={_plain(value)}" for name, value, _, _ in where_from(config)]
-    assert len(texts) == len(fields(recipe.Config))
-    parsed = parse_settings(recipe.Config, texts)
-    assert recipe.Config(**parsed) == config
+    assert len(texts) == len(fields(recipe.config))
+    parsed = parse_settings(recipe.config, texts)
+    assert recipe.config(**parsed) == config
     for name, value in parsed.items():
         assert type(value) is type(getattr(config, name)), name
 
 
 @pytest.mark.parametrize("recipe", RECIPES.values(), ids=RECIPES)
-def test_every_field_tells_its_section_and_meaning(recipe: ModuleType):
-    for name, value, where, meaning in where_from(recipe.Config):
+def test_every_field_tells_its_section_and_meaning(recipe: Recipe):
+    for name, value, where, meaning in where_from(recipe.config):
         assert where, name
         assert meaning, name
-        assert value == getattr(recipe.Config(), name)
+        assert value == getattr(recipe.config(), name)
     assert recipe.paper
-    hints = get_type_hints(recipe.Config)
+    hints = get_type_hints(recipe.config)
     own = {name for name, kind in hints.items() if get_origin(kind) is not ClassVar}
-    assert own == {item.name for item in fields(recipe.Config)}
+    assert own == {item.name for item in fields(recipe.config)}
 
 
 @pytest.mark.parametrize(
@@ -128,7 +128,7 @@ def test_values_from_python():
         ({"crf_smoothness": 3}, "crf_smoothness is 3; give 2 values with commas between"),
         ({"crf_smoothness": ("a", 3)}, "crf_smoothness is ('a', 3); give 2 values with commas"),
         ({"segmenter_batch_size": 0}, "segmenter_batch_size is 0; use a value over 0"),
-        ({"crf_iterations": -1}, "dense CRF: iterations is -1; give 0 or more"),
+        ({"crf_iterations": -1}, "crf_iterations is -1; use 0 or more"),
     ],
 )
 def test_values_from_python_that_do_not_fit(values, line):
@@ -138,25 +138,21 @@ def test_values_from_python_that_do_not_fit(values, line):
 
 
 def test_a_config_of_another_recipe():
-    other = RECIPES["cam_baseline"].Config()
+    other = RECIPES["cam_baseline"].config()
     with pytest.raises(ConfigError, match=r"of another recipe \(tagseg.recipes.cam_baseline\)"):
         make_config(Config, other)
 
 
 def test_a_wrong_config_object_is_found_early():
-    with pytest.raises(ConfigError, match="dense CRF: iterations is -1"):
+    with pytest.raises(ConfigError, match="crf_iterations is -1; use 0 or more"):
         make_config(Config, Config(crf_iterations=-1))
 
 
 def test_find_recipe():
-    assert find_recipe("builtin_priors") is builtin_priors
+    assert find_recipe("builtin_priors") is builtin_priors.RECIPE
     with pytest.raises(ConfigError, match=r"did you mean cam_baseline\?"):
         find_recipe("cam-baseline")
     with pytest.raises(
         ConfigError, match="choose one of builtin_priors, cam_baseline, coarse_to_fine, "
     ):
         find_recipe("")
-
-
-def test_a_number_keeps_its_source():
-    assert number(3, "Eq. 1", "what").metadata == {"where": "Eq. 1", "meaning": "what"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
 import shutil
@@ -11,20 +12,21 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from rich.console import Console
 
 import tagseg
-from small_runs import N_TRAIN, OPTIONS, QUICK, finished_stages, options
+from small_runs import N_TRAIN, OPTIONS, QUICK, fields_of, finished_stages, options
 from tagseg.data.dataset import Dataset
 from tagseg.data.ground_truth import GroundTruth
 from tagseg.data.images import read_mask
 from tagseg.data.scenes import SCENES, scene_dataset
 from tagseg.errors import ConfigError, DataError, MaskError, TagError, TagsegError, WorkspaceError
+from tagseg.recipes.catalog import find_recipe
 from tagseg.run.progress import Progress
 from tagseg.run.workspace import Workspace
 from tagseg.session.export import load_segmenter
 from tagseg.session.report import render_report
-from tagseg.session.train import check_data, train
-from tagseg.stages.settings import WorkSettings
+from tagseg.session.train import Data, check_data, train
 
 
 @pytest.fixture(scope="module")
@@ -32,11 +34,8 @@ def scenes() -> tuple[Dataset, dict[str, np.ndarray]]:
     return scene_dataset(SCENES, 12, height=64, width=80)
 
 
-SMALL = WorkSettings(photo_side=64)
-
-
 def quick(dataset: Dataset, recipe: str = "cam_baseline", **more: object) -> tagseg.Result:
-    return train(dataset, recipe, QUICK, **{"options": OPTIONS, **more})
+    return train(dataset, recipe, fields_of(recipe, QUICK), **{"options": OPTIONS, **more})
 
 
 def test_one_class(scenes):
@@ -131,15 +130,19 @@ def test_unreadable_photos_are_left_out(photos, go, tmp_path):
 
 
 def test_the_keys_of_checked_photos_are_those_that_a_run_is_made_from(photos, finished):
-    data = check_data(photos.dataset, photos.val, SMALL, OPTIONS, Progress())
+    def checked(val: tuple[str, ...]) -> Data:
+        recipe = find_recipe("cam_baseline")
+        return check_data(photos.dataset, val, recipe, QUICK["photo_side"], OPTIONS, Progress())
+
+    data = checked(photos.val)
     assert data.photos.names == photos.train
     assert data.val is not None
     assert data.val.names == photos.val
     assert data.photos.side == data.val.side == 64
     assert {data.photos_key, data.val_key} < Workspace.read(finished).outer_inputs()
-    fewer = check_data(photos.dataset, photos.val[1:], SMALL, OPTIONS, Progress())
+    fewer = checked(photos.val[1:])
     assert fewer.photos_key != data.photos_key
-    assert check_data(photos.dataset, (), SMALL, OPTIONS, Progress()).val is None
+    assert checked(()).val is None
 
 
 def test_val_photos_are_never_trained_on(photos, go):
@@ -223,6 +226,50 @@ def test_data_refused_before_anything_is_written(scenes, tmp_path):
         assert not (tmp_path / "run").exists()
     with pytest.raises((DataError, TagError)):
         quick(dataset.subset([]), out=tmp_path / "run")
+
+
+@pytest.mark.parametrize(
+    ("recipe", "config", "notes"),
+    [
+        ("cam_baseline", {"segmenter_unary": "log"}, []),
+        ("cam_baseline", {"refiner": "none"}, []),
+        (
+            "cam_baseline",
+            {"refiner": "none", "segmenter_unary": "log", "segmenter_regions": "crisp"},
+            [
+                "note: segmenter_unary does nothing; it acts with refiner=crf",
+                "note: segmenter_regions does nothing; it acts with refiner=crf",
+            ],
+        ),
+        (
+            "builtin_priors",
+            {"mask_crf": False, "mask_regions": "none"},
+            ["note: mask_regions does nothing; it acts with mask_crf=true"],
+        ),
+        (
+            "builtin_priors",
+            {"masks": "none", "prior_saturate": 0.1},
+            ["note: prior_saturate does nothing; it acts with masks=foreground or both"],
+        ),
+    ],
+)
+def test_fields_that_do_nothing_are_told(scenes, recipe, config, notes):
+    """Of those that were set; before anything is looked at."""
+    said = io.StringIO()
+    progress = Progress(Console(file=said, width=500))
+    with pytest.raises(DataError, match="not among the photos: nobody"):
+        train(scenes[0], recipe, config, val=["nobody"], options=OPTIONS, progress=progress)
+    found = [line for line in said.getvalue().splitlines() if "does nothing" in line]
+    assert sorted(found) == sorted(notes)
+
+
+def test_a_field_that_a_recipe_lacks(scenes, tmp_path):
+    """Full supervision has no classifier."""
+    with pytest.raises(ConfigError) as caught:
+        train(scenes[0], "full_supervision", {"classifier_width": 8}, out=tmp_path / "run")
+    line = "the recipe has no field 'classifier_width'; did you mean segmenter_width?"
+    assert str(caught.value) == line
+    assert not (tmp_path / "run").exists()
 
 
 def test_full_supervision_may_leave_validation_photos_unlabelled(scenes):

@@ -15,7 +15,7 @@ from tagseg.maps import IGNORE
 from tagseg.recipes.guided.config import Config as GuidedConfig
 from tagseg.recipes.sec.config import Config as SecConfig
 from tagseg.refine.dense_crf import CrfParameters
-from tagseg.run.workspace import Workspace
+from tagseg.run.plan import Plan
 from tagseg.segment.fit import GridBatch
 from tagseg.stages import crf_loss
 from tagseg.stages.crf_loss import constrain_to_boundaries, grid_crf, guide_objective
@@ -196,8 +196,7 @@ def test_keys_tell_the_numbers_apart(photos, tmp_path):
         return {key_of(guide_objective(config, constrained=constrained)) for config in configs}
 
     def key_of(objective: object) -> str:
-        with Workspace.open(None, recipe="toy", settings={}) as work:
-            return opened(replace(run, workspace=work), Declared("net"), [objective]).key
+        return opened(replace(run, workspace=Plan()), Declared("net"), [objective]).key
 
     with open_run(few_photos(photos), tmp_path / "run") as run:
         constrained, plain = keys(True), keys(False)

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from guided_runs import FEW, RECURSION, Made, counting
+from guided_runs import RECURSION, WITHOUT_CLASSIFIER, Made, counting
 from small_runs import OPTIONS, Photos, contents
 from tagseg.data.ground_truth import GroundTruth
 from tagseg.data.images import decode_mask
@@ -28,7 +28,7 @@ from tagseg.tables.making import Tables, make_tables
 WORK = {"network": (recursion, "fit_on_grid")}
 ROUNDS = 3
 SETTINGS: dict[str, Any] = {
-    **FEW,
+    **WITHOUT_CLASSIFIER,
     **RECURSION,
     "rounds": ROUNDS,
     "converged": 0.001,  # the run ends after its second round; tables run all of them
@@ -179,7 +179,7 @@ def test_the_rows_of_table_1_learn_for_as_long(made):
             ("refined", "deeplab-2"),
         )
     }
-    assert {log[-1]["iteration"] for log in logs.values()} == {FEW["segmenter_iterations"]}
+    assert {log[-1]["iteration"] for log in logs.values()} == {SETTINGS["segmenter_iterations"]}
 
 
 def test_figure_5(made, result):

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from guided_runs import FEW, RECURSION
+from guided_runs import RECURSION, WITHOUT_CLASSIFIER
 from small_runs import OPTIONS, Photos
 from tagseg.data.ground_truth import GroundTruth
 from tagseg.data.images import decode_mask
@@ -28,7 +28,7 @@ from tagseg.tables.making import make_tables
 RECIPE = "coarse_to_fine_foreground"
 ROUNDS = 3
 SETTINGS: dict[str, Any] = {
-    **FEW,
+    **WITHOUT_CLASSIFIER,
     **RECURSION,
     "rounds": ROUNDS,
     "foreground_limits": (0.0, 1.0),

@@ -16,7 +16,7 @@ from tagseg.stages.outcome import Outcome, Prediction, Seeds
 from tagseg.stages.predictions import final_predictions, show_maps
 from tagseg.stages.recipe import Recipe
 from tagseg.stages.segmenter import trained_segmenter
-from tagseg.stages.settings import LocalizerSettings, Settings, WorkSettings, number
+from tagseg.stages.settings import LocalizerSettings, MaskSettings, Settings, WorkSettings, number
 from tagseg.stages.stage import Declared, label_maps
 
 __all__ = ["RECIPE", "Config", "run"]
@@ -38,7 +38,7 @@ class SeedSettings(Settings):
 
 
 @dataclass(frozen=True)
-class Config(WorkSettings, SeedSettings, LocalizerSettings):
+class Config(MaskSettings, WorkSettings, SeedSettings, LocalizerSettings):
     """The shared numbers and the threshold."""
 
 

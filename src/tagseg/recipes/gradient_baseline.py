@@ -27,7 +27,14 @@ from tagseg.stages.predictions import classifier_outcome, final_predictions, sho
 from tagseg.stages.recipe import Recipe
 from tagseg.stages.score_maps import photo_score_maps
 from tagseg.stages.segmenter import trained_segmenter
-from tagseg.stages.settings import CrfIterations, GapSettings, Settings, WorkSettings, number
+from tagseg.stages.settings import (
+    CrfIterations,
+    GapSettings,
+    MaskSettings,
+    Settings,
+    WorkSettings,
+    number,
+)
 from tagseg.stages.stage import Declared, ScoreMaps, Trained, label_maps
 
 __all__ = ["RECIPE", "Config", "GradientSettings", "run"]
@@ -106,7 +113,7 @@ class ThresholdSettings(Settings):
 
 
 @dataclass(frozen=True)
-class Config(WorkSettings, ThresholdSettings, GradientSettings, GapSettings):
+class Config(MaskSettings, WorkSettings, ThresholdSettings, GradientSettings, GapSettings):
     """The shared numbers, the kind of back-propagation and its smoothing."""
 
     def crf(self) -> CrfParameters:

@@ -40,7 +40,7 @@ from tagseg.training import Schedule
 
 __all__ = ["classifier_scores", "location_maps", "tag_classifier"]
 
-_CLASSIFIER = Declared("classifier")
+_CLASSIFIER = Declared("classifier", weights="classifier")
 _LOCATION_MAPS = Declared("location-maps")
 
 
@@ -70,7 +70,6 @@ def tag_classifier(
         schedule,
         settings=[settings.only(GapForm), how],
         title="the tag classifier",
-        tensors="classifier",
     )
     classifier.model.eval()
     return classifier

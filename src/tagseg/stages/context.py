@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal, NamedTuple
 
 from tagseg.data.working import WorkingPhotos
@@ -18,7 +18,28 @@ from tagseg.run.workspace import Stage, Workspace
 from tagseg.stages.settings import BackboneSettings
 from tagseg.training import Execution
 
-__all__ = ["Part", "Run", "Setup", "Split"]
+__all__ = ["Means", "Part", "Plain", "Run", "Setup", "Split"]
+
+
+class Plain:
+    """A dataclass whose fields stand in a stage's key by their own names, as those of settings."""
+
+
+@dataclass(frozen=True)
+class Means(Plain):
+    """What decides on whatever a network computes, beside its form and its training.
+
+    Attributes:
+        backbone: name of it.
+        weights: hash of its pre-trained weights, or "none".
+        precision: of arithmetic.
+        seed: of all random draws.
+    """
+
+    backbone: str
+    weights: str
+    precision: str
+    seed: int
 
 
 @dataclass(frozen=True)
@@ -36,14 +57,18 @@ class Setup:
     execution: Execution
     threads: int = 1
 
+    def means(self) -> Means:
+        """What decides on every network."""
+        return Means(
+            self.backbone,
+            self.weights.digest if self.weights is not None else "none",
+            str(self.execution.precision).removeprefix("torch."),
+            self.execution.seed,
+        )
+
     def settings(self) -> dict[str, Any]:
-        """What decides on every trained network."""
-        return {
-            "backbone": self.backbone,
-            "weights": self.weights.digest if self.weights is not None else "none",
-            "precision": str(self.execution.precision).removeprefix("torch."),
-            "seed": self.execution.seed,
-        }
+        """The same as JSON data, for the record."""
+        return asdict(self.means())
 
     def output_stride(self, settings: BackboneSettings) -> int:
         """Of the backbone: as configured, else 8, or 16 for MobileNetV2, which is slow at 8."""

@@ -28,7 +28,7 @@ from tagseg.stages.stage import Declared, Input, LabelMaps, Trained, trained
 
 __all__ = ["grid_crop", "grid_cross_entropy", "large_fov_segmenter", "loss_stride"]
 
-_SEGMENTER = Declared("segmenter")
+_SEGMENTER = Declared("segmenter", weights="segmenter")
 _POSITIONS = 41  # a side, of the paper's grid
 
 
@@ -82,7 +82,6 @@ def large_fov_segmenter(
         settings=[settings.only(SegmenterForm), objective, how],
         inputs=inputs,
         title=title,
-        tensors="segmenter",
     )
     return Trained(segmenter_of(run, settings, net), found.stage)
 

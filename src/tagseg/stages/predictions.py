@@ -38,7 +38,9 @@ def final_predictions(
     what the report calls the segmenter; ``by_class`` is as in :class:`Prediction`.
     """
     masks = photo_masks(run, settings, segmenter, after, probabilities)
-    of_photos = "masks of the photos" + (" (known tags)" if settings.masks_by_tags else "")
+    of_photos = "masks of the photos" + (
+        " (known tags)" if settings.of_masks().masks_by_tags else ""
+    )
     final = [Prediction.of("masks", of_photos, "train", masks, by_class=by_class)]
     if run.val is None:
         return final

@@ -60,9 +60,8 @@ def activation_prior(
         _ACTIVATIONS,
         ["channel-means"],
         make,
-        settings=[settings.only(BackboneSettings)],
+        settings=[setup.means(), settings.only(BackboneSettings)],
         split=split,
-        setup=setup,
         title="activation prior",
     )
 

@@ -50,7 +50,7 @@ __all__ = ["PhotoSaliency", "saliency_schedule"]
 
 _SALIENCY = Declared("saliency")
 _BOX_MASKS = Declared("box-masks")
-_NET = Declared("saliency-net")
+_NET = Declared("saliency-net", weights="saliency")
 
 
 def saliency_schedule(settings: SaliencySettings, setup: Setup, n_photos: int) -> Schedule:
@@ -239,7 +239,6 @@ class PhotoSaliency:
             inputs=[masks],
             setup=setup,
             title="the saliency network",
-            tensors="saliency",
         )
 
 

@@ -21,7 +21,7 @@ from tagseg.stages.stage import Declared, Plain, ScoreMaps, Trained, trained
 
 __all__ = ["SeederMaps", "SeedingSettings", "seeder_side", "trained_seeder"]
 
-_SEEDER = Declared("seeder")
+_SEEDER = Declared("seeder", weights="classifier")
 _ENLARGED = 1.5
 
 
@@ -112,7 +112,6 @@ def trained_seeder(
         schedule,
         settings=[_Form(seeder, settings.classifier_width, settings.scale_field_of_view), how],
         title=f"the seeder ({seeder})",
-        tensors="classifier",
     )
     found.model.eval()
     return found

@@ -48,7 +48,7 @@ __all__ = [
     "trained_segmenter",
 ]
 
-_SEGMENTER = Declared("segmenter")
+_SEGMENTER = Declared("segmenter", weights="segmenter")
 _PREDICTIONS = Declared("predictions", val_alone=True)
 _MASKS = Declared("masks")
 
@@ -89,7 +89,6 @@ def trained_segmenter(
         settings=[settings.only(SegmenterForm), _View(field_of_view), objective, how],
         inputs=[targets],
         title="the segmenter",
-        tensors="segmenter",
     )
     return Trained(segmenter_of(run, settings, net), found.stage)
 
@@ -186,7 +185,7 @@ def photo_masks(
     ``probabilities`` (C + 1, h, w) of a photo, made before, the segmenter only refines them.
     """
     photos, refiner = run.photos, segmenter.refiner
-    inputs, regions_of = [after], None
+    inputs, regions_of, of_masks = [after], None, settings.of_masks()
     if isinstance(refiner, CrfRefiner) and refiner.regions_of is not None:
         regions_of = photo_regions(run, settings)  # which other stages may have found before
         inputs.append(regions_of)
@@ -194,7 +193,7 @@ def photo_masks(
     def full_size(item: tuple[str, int, Image, Probs]) -> dict[str, bytes]:
         _, index, image, probs = item
         regions = regions_of(index) if regions_of is not None else None
-        labels, probs = refined_by_tags(run, settings, segmenter, index, image, probs, regions)
+        labels, probs = refined_by_tags(run, of_masks, segmenter, index, image, probs, regions)
         best = argmax_at(probs, photos.full_shape(index))
         return {"masks/": encode_mask(labels.astype(np.uint8)[best])}
 
@@ -211,7 +210,7 @@ def photo_masks(
         _MASKS,
         ["masks/"],
         make,
-        settings=[Refinement(segmenter.refinement), settings.only(MaskSettings)],
+        settings=[Refinement(segmenter.refinement), of_masks],
         inputs=inputs,
         title="masks of the training photos",
     )

@@ -442,8 +442,12 @@ class SegmenterSettings(SegmenterForm, ScheduleSettings):
 
 
 @dataclass(frozen=True)
-class WorkSettings(MaskSettings, RefinementSettings, SegmenterSettings, PhotoSettings):
-    """What every recipe has: photos at a size, a segmenter, its refinement, and final masks."""
+class WorkSettings(RefinementSettings, SegmenterSettings, PhotoSettings):
+    """What every recipe has: photos at a size, a segmenter and its refinement."""
+
+    def of_masks(self) -> MaskSettings:
+        """Those of the final masks; of a recipe that knows no classes, they hold any label."""
+        return self.only(MaskSettings) if isinstance(self, MaskSettings) else MaskSettings(False)
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,7 @@ from tagseg.data.images import decode_mask, encode_mask
 from tagseg.maps import Labels, SaliencyMap, ScoreMap
 from tagseg.run.engine import map_photos
 from tagseg.run.workspace import Stage, atomic_write
-from tagseg.stages.context import Run, Setup, Split
+from tagseg.stages.context import Plain, Run, Setup, Split
 from tagseg.stages.settings import Settings
 from tagseg.training import Execution, Schedule
 
@@ -71,10 +71,6 @@ class Made(Protocol):
 Input = Made | Stage | str  # a result, its stage, or the key of what is no stage
 
 
-class Plain:
-    """A dataclass whose fields stand in the key by their own names, as those of settings do."""
-
-
 @dataclass(frozen=True)
 class Declared:
     """A stage as it is declared, once, beside the function that does its work.
@@ -82,6 +78,7 @@ class Declared:
     Attributes:
         name: unique in a run, with "val-" before it for validation photos.
         val_alone: for a stage of validation photos alone, whose name says so.
+        weights: name of the file that a training keeps.
         version: raised when equal settings begin to give another result; runs that were made with
             the version before say so, and do the stage again.
     """
@@ -89,6 +86,7 @@ class Declared:
     name: str
     version: int = 1
     val_alone: bool = False
+    weights: str = "weights"
 
     def round(self, number: int) -> Declared:
         """The same in a round of a recipe that repeats it."""
@@ -102,7 +100,6 @@ def opened(
     inputs: Iterable[Input] = (),
     *,
     split: Split | None = "train",
-    setup: Setup | None = None,
 ) -> Stage:
     """The stage with the key that follows from what it is made from.
 
@@ -110,11 +107,8 @@ def opened(
         settings: dataclasses, all of whose fields decide on the result, and functions.
         inputs: what it is made from; the photos are added.
         split: of which photos, None for no photos.
-        setup: given if a network of these means is at work, of whose weights no input tells.
     """
     config: dict[str, Any] = {"version": declared.version}
-    if setup is not None:
-        config |= setup.settings()
     for item in settings:
         config |= _described(item)
     keys = [item if isinstance(item, str | Stage) else item.stage for item in inputs]
@@ -215,7 +209,6 @@ def per_photo(
     settings: Iterable[object] = (),
     inputs: Iterable[Input] = (),
     split: Split = "train",
-    setup: Setup | None = None,
     title: str = "",
     threads: int | None = None,
 ) -> Stage:
@@ -223,12 +216,12 @@ def per_photo(
 
     Args:
         stores: names of the stores that ``make`` fills, by name.
-        settings, inputs, split, setup: as in :func:`opened`.
+        settings, inputs, split: as in :func:`opened`.
         title: of the progress bar; the stage's name if it is empty.
         threads: photos at once; None for the run's.
     """
     photos = run.part(split).photos
-    with opened(run, declared, settings, inputs, split=split, setup=setup) as stage:
+    with opened(run, declared, settings, inputs, split=split) as stage:
         if stage.pending:
             sinks = [_sink(stage, store) for store in stores]
             names = photos.names
@@ -256,7 +249,6 @@ def per_batch(
     settings: Iterable[object] = (),
     inputs: Iterable[Input] = (),
     split: Split = "train",
-    setup: Setup | None = None,
     title: str = "",
     batch: int = BATCH,
 ) -> Stage:
@@ -270,7 +262,7 @@ def per_batch(
         batch: photos at once, at most.
     """
     photos = run.part(split).photos
-    with opened(run, declared, settings, inputs, split=split, setup=setup) as stage:
+    with opened(run, declared, settings, inputs, split=split) as stage:
         if stage.pending:
             sinks = [_sink(stage, store) for store in stores]
             with run.task(title or declared.name.replace("-", " "), len(photos)) as ticks:
@@ -397,22 +389,18 @@ def trained(
     settings: Iterable[object] = (),
     inputs: Iterable[Input] = (),
     setup: Setup | None = None,
-    split: Split | None = "train",
     title: str,
-    tensors: str,
 ) -> Trained[Net]:
     """``net``, which ``fit`` trains as ``schedule`` says, or as it was trained before.
 
     Args:
+        declared: the stage, and the file of the weights that it keeps.
         settings, inputs: what decides on the result, beside the schedule and the setup.
         setup: the means; None for the run's.
-        split: the photos that it learns from; None if they are among the inputs.
         title: of the progress bar, after "training".
-        tensors: name of the file that keeps the weights.
     """
     setup = setup if setup is not None else run.setup
-    kept = opened(run, declared, [*settings, schedule], inputs, split=split, setup=setup)
-    with kept as stage:
+    with opened(run, declared, [setup.means(), *settings, schedule], inputs) as stage:
         if stage.pending:
             with run.task(f"training {title}", schedule.iterations) as ticks:
                 fit(
@@ -422,9 +410,9 @@ def trained(
                     log=stage.log,
                     ticks=ticks,
                 )
-            stage.save_tensors(tensors, net.state_dict())
+            stage.save_tensors(declared.weights, net.state_dict())
     if not stage.planned:
-        net.load_state_dict(stage.load_tensors(tensors)[0])
+        net.load_state_dict(stage.load_tensors(declared.weights)[0])
     return Trained(net, stage)
 
 

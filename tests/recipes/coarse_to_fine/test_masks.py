@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from guided_runs import FEW, RECURSION, one_label_photos, open_run
+from guided_runs import RECURSION, WITHOUT_CLASSIFIER, one_label_photos, open_run
 from small_runs import changed_stages, finished_stages
 from tagseg.errors import ConfigError
 from tagseg.iterate import StopRule
@@ -29,7 +29,7 @@ from tagseg.stages.saliency import PhotoSaliency
 
 
 def config_of(**changed: Any) -> Any:
-    return make_config(RecursionConfig, {**FEW, **RECURSION, **changed})
+    return make_config(RecursionConfig, {**WITHOUT_CLASSIFIER, **RECURSION, **changed})
 
 
 # Numbers

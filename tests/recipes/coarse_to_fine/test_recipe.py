@@ -15,7 +15,14 @@ import pytest
 import torch
 from rich.console import Console
 
-from guided_runs import FEW, LINE, RECURSION, TWO_TAGS, one_label_photos, write_maps
+from guided_runs import (
+    LINE,
+    RECURSION,
+    TWO_TAGS,
+    WITHOUT_CLASSIFIER,
+    one_label_photos,
+    write_maps,
+)
 from small_runs import (
     OPTIONS,
     Photos,
@@ -60,7 +67,7 @@ def train_few(few, photos) -> Go:
     def run(recipe: str, config: dict[str, Any], out: Path | None = None, **changed: Any) -> Result:
         usual = {"val": photos.val[:2], "ground_truth": photos.truth(), "options": OPTIONS}
         dataset = changed.pop("dataset", few)
-        settings = {**FEW, **RECURSION, **config}
+        settings = {**WITHOUT_CLASSIFIER, **RECURSION, **config}
         return train(dataset, recipe, settings, out=out, **{**usual, **changed})
 
     return run

@@ -12,9 +12,9 @@ import numpy.typing as npt
 import pytest
 
 from guided_runs import (
-    FEW,
     RECURSION,
     TWO_TAGS,
+    WITHOUT_CLASSIFIER,
     Begun,
     begun_trainings,
     one_label_photos,
@@ -40,7 +40,7 @@ from tagseg.stages.stage import Declared, LabelMaps, Trained, label_maps
 
 
 def config_of(**changed: Any) -> Any:
-    return make_config(Config, {**FEW, **RECURSION, **changed})
+    return make_config(Config, {**WITHOUT_CLASSIFIER, **RECURSION, **changed})
 
 
 def shares_of(index: int) -> float:

@@ -484,6 +484,8 @@ AFTER_REGIONS = {"supplement", *AFTER_SUPPLEMENT}
 AFTER_SEEDS = {*FIRST, *TWO}
 FIELDS: list[tuple[dict[str, Any], set[str]]] = [
     ({"converged": 0.96, "regionnet_epochs": 3.0, "saliency_iterations": 7}, set()),
+    # Of a backbone that RegionNet does not have for itself.
+    ({"regionnet_weights": "none"}, set()),
     ({"rounds": 1}, END),
     ({"later_fraction": 1.0}, TWO),
     ({"start": "cold"}, TWO),

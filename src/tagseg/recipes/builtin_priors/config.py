@@ -12,6 +12,7 @@ from tagseg.stages.settings import (
     CrfSettings,
     CrispSettings,
     GapSettings,
+    MaskSettings,
     Settings,
     WorkSettings,
     number,
@@ -76,7 +77,9 @@ class MaskCrfSettings(CrfSettings, CrispSettings):
 
 
 @dataclass(frozen=True)
-class Config(WorkSettings, EvidenceSettings, MaskCrfSettings, GapSettings, CamSettings):
+class Config(
+    MaskSettings, WorkSettings, EvidenceSettings, MaskCrfSettings, GapSettings, CamSettings
+):
     """Numbers of Saleh et al.; ``masks`` selects the rows of their Table 6."""
 
     sharpness: float = number(5.0, "Eq. 11", "r of the log-sum-exp", above=0, at_most=MAX_SHARPNESS)

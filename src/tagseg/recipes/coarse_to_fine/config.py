@@ -101,9 +101,6 @@ class RecursionConfig(
     start: Literal["warm", "cold"] = number(
         "warm", "III-D", "later rounds' networks go on from the one before, or begin anew"
     )
-    masks_by_tags: bool = number(
-        False, "III-D", "final masks hold known tags only; a photo may show more than its one label"
-    )
 
     @classmethod
     def papers_saliency(cls) -> str:

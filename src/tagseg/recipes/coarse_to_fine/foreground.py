@@ -11,7 +11,6 @@ from typing import Literal
 
 import numpy as np
 
-from tagseg.errors import ConfigError
 from tagseg.nets.aspp import AsppNet
 from tagseg.nets.catalog import build_backbone
 from tagseg.nets.fpn import FpnNet
@@ -36,13 +35,6 @@ class Config(RecursionConfig):
     network: Literal["fpn", "deeplab"] = number(
         "fpn", "III-E", "a Feature Pyramid Network, or DeepLab-v2 for comparison"
     )
-
-    def check(self) -> None:
-        """No tags, so no masks by tags."""
-        if self.masks_by_tags:
-            raise ConfigError(
-                "masks_by_tags is true, but this recipe knows no classes", do="leave it false"
-            )
 
 
 def run(run: Run, config: Config) -> Outcome:

@@ -23,13 +23,18 @@ from tagseg.stages.context import Run
 from tagseg.stages.outcome import Outcome
 from tagseg.stages.recipe import Demo, Recipe
 from tagseg.stages.saliency import PhotoSaliency
+from tagseg.stages.settings import MaskSettings, number
 
 __all__ = ["RECIPE", "Config", "run", "single_target"]
 
 
 @dataclass(frozen=True)
-class Config(RecursionConfig):
+class Config(MaskSettings, RecursionConfig):
     """Numbers of Jing et al.: one label per photo, DeepLab-v2."""
+
+    masks_by_tags: bool = number(
+        False, "III-D", "final masks hold known tags only; a photo may show more than its one label"
+    )
 
 
 def run(run: Run, config: Config) -> Outcome:

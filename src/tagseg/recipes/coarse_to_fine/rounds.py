@@ -38,7 +38,7 @@ from tagseg.stages.stage import Declared, Input, LabelMaps, Trained, found, trai
 
 __all__ = ["Recursed", "Refined", "outcome_of", "recursion", "refined_segmenter", "updated_masks"]
 
-_SEGMENTER = Declared("segmenter")
+_SEGMENTER = Declared("segmenter", weights="segmenter")
 
 
 class Refined(NamedTuple):
@@ -66,7 +66,7 @@ def recursion(run: Run, config: RecursionConfig, target: Target, masks: LabelMap
             config,
             target,
             masks if before is None else before.masks,
-            declared=Declared(target.form).round(number),
+            declared=Declared(target.form, weights="segmenter").round(number),
             title=f"the segmenter, round {number}",
             fraction=config.fraction_of(number),
             start=before.segmenter if warm and before is not None else None,
@@ -161,7 +161,6 @@ def refined_segmenter(
         settings=[config.only(SegmenterForm), how],
         inputs=inputs,
         title=title,
-        tensors="segmenter",
     )
     return Trained(segmenter_of(run, config, net, target.classes), network.stage)
 

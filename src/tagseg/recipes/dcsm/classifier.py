@@ -21,8 +21,8 @@ from tagseg.training import Schedule
 
 __all__ = ["fully_convolutional_classifier", "seeder_settings", "two_phase_schedules"]
 
-_UPPER = Declared("classifier-upper")
-_CLASSIFIER = Declared("classifier")
+_UPPER = Declared("classifier-upper", weights="classifier")
+_CLASSIFIER = Declared("classifier", weights="classifier")
 
 
 def two_phase_schedules(
@@ -89,7 +89,6 @@ def fully_convolutional_classifier(
             upper,
             settings=form,
             title="the tag classifier, upper layers",
-            tensors="classifier",
         )
         before.append(first)
     found = trained(
@@ -101,7 +100,6 @@ def fully_convolutional_classifier(
         settings=form,
         inputs=before,
         title="the tag classifier",
-        tensors="classifier",
     )
     # As a training leaves it, so that a run that goes on computes alike; nothing is copied then.
     net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]

@@ -8,7 +8,7 @@ from typing import Literal
 from tagseg.errors import ConfigError
 from tagseg.localize.dcsm import DcsmSettings
 from tagseg.refine.dense_crf import CrfParameters
-from tagseg.stages.settings import ClassifierSettings, Settings, WorkSettings, number
+from tagseg.stages.settings import ClassifierSettings, MaskSettings, Settings, WorkSettings, number
 
 __all__ = ["Config", "TwoPhaseSettings"]
 
@@ -110,7 +110,7 @@ class MapSettings(Settings):
 
 
 @dataclass(frozen=True)
-class Config(WorkSettings, MapSettings, TwoPhaseSettings):
+class Config(MaskSettings, WorkSettings, MapSettings, TwoPhaseSettings):
     """The paper's numbers beside the shared ones."""
 
     segmenter: Literal["none", "trained"] = number(

@@ -12,6 +12,7 @@ from tagseg.stages.seeder import SeedingSettings
 from tagseg.stages.settings import (
     DeepLabSettings,
     GapSettings,
+    MaskSettings,
     SaliencySettings,
     Settings,
     number,
@@ -68,6 +69,7 @@ class SpreadSettings(ComponentSettings):
 
 @dataclass(frozen=True)
 class Config(
+    MaskSettings,
     DeepLabSettings,
     SpreadSettings,
     SeedSettings,

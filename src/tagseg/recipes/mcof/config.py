@@ -11,6 +11,7 @@ from tagseg.priors.superpixels import SuperpixelSettings
 from tagseg.stages.seeder import SeedingSettings
 from tagseg.stages.settings import (
     DeepLabSettings,
+    MaskSettings,
     RoundSettings,
     SaliencySettings,
     SaliencySource,
@@ -103,6 +104,7 @@ class BayesSettings(Settings):
 
 @dataclass(frozen=True)
 class Config(
+    MaskSettings,
     DeepLabSettings,
     SeedSettings,
     RegionNetForm,

@@ -27,7 +27,7 @@ from tagseg.stages.stage import Declared, LabelMaps, Trained
 
 __all__ = ["RECIPE", "Mined", "run"]
 
-_PIXELNET = Declared("pixelnet")
+_PIXELNET = Declared("pixelnet", weights="segmenter")
 
 
 @dataclass(frozen=True)

@@ -58,7 +58,7 @@ __all__ = ["MinedRegions", "RegionMiner", "initial_seeds", "region_schedule", "s
 
 _SUPERPIXELS = Declared("superpixels")
 _SEEDS = Declared("seeds")
-_REGIONNET = Declared("regionnet")
+_REGIONNET = Declared("regionnet", weights="regionnet")
 _REGIONS = Declared("object-regions")
 _SUPPLEMENT = Declared("supplement")
 
@@ -202,7 +202,6 @@ class RegionMiner:
             inputs=inputs,
             setup=setup,
             title=f"RegionNet, round {number}",
-            tensors="regionnet",
         )
 
     def _network(self) -> RegionNet:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from tagseg.stages.seeder import SeedingSettings
-from tagseg.stages.settings import DeepLabSettings, Settings, number
+from tagseg.stages.settings import DeepLabSettings, MaskSettings, Settings, number
 
 __all__ = ["Config", "CueSettings"]
 
@@ -37,7 +37,7 @@ class CueSettings(Settings):
 
 
 @dataclass(frozen=True)
-class Config(DeepLabSettings, CueSettings, SeedingSettings):
+class Config(MaskSettings, DeepLabSettings, CueSettings, SeedingSettings):
     """Numbers of Kolesnikov & Lampert."""
 
     crf_bilateral: tuple[float, float, float] = number(

@@ -1,0 +1,197 @@
+"""Every field of every recipe acts: it changes the keys of the right stages, and of no others.
+
+Runs are planned only: stages have keys and no work (:mod:`tagseg.run.plan`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from pathlib import Path
+from typing import Any, Literal, get_args, get_origin, get_type_hints
+
+import pytest
+
+from guided_runs import write_boxes, write_maps
+from small_runs import OPTIONS, Photos
+from stages_of_fields import STAGES_OF_FIELDS
+from tagseg.data.working import WorkingPhotos
+from tagseg.errors import ConfigError
+from tagseg.recipes.catalog import RECIPES
+from tagseg.run.manifest import Record
+from tagseg.run.plan import Plan
+from tagseg.run.progress import Progress
+from tagseg.session.train import make_config, make_setup
+from tagseg.stages.context import Run
+
+SIDE = 64
+QUICK = {"photo_side": SIDE, "segmenter_width": 8}
+LEARNED = {"boxes": "boxes"}
+GIVEN = {"saliency_maps": "maps"}
+
+# Configs that together let every field act; each field must act in one of them.
+VARIANTS: dict[str, list[dict[str, Any]]] = {
+    "builtin_priors": [{}, {"segmenter_regions": "crisp"}],
+    "cam_baseline": [{}, {"segmenter_regions": "crisp"}],
+    "coarse_to_fine": [{"rounds": 2}, {"rounds": 2, "segmenter_regions": "crisp"}, LEARNED, GIVEN],
+    "coarse_to_fine_foreground": [
+        {"rounds": 2},
+        {"rounds": 2, "segmenter_regions": "crisp"},
+        LEARNED,
+        GIVEN,
+    ],
+    "dcsm": [{}, {"segmenter": "trained"}, {"segmenter": "trained", "segmenter_regions": "crisp"}],
+    "full_supervision": [{}, {"segmenter_regions": "crisp"}],
+    "gradient_baseline": [{}, {"segmenter_regions": "crisp"}],
+    "guided": [
+        {},
+        {"guide": "g1"},
+        {"segmenter_regions": "crisp"},
+        {"crf_seed": True, "crf_loss": True},
+        LEARNED,
+        GIVEN,
+    ],
+    "mcof": [{"rounds": 2}, {"rounds": 2, "segmenter_regions": "crisp"}, LEARNED, GIVEN],
+    "sec": [{}, {"segmenter_regions": "crisp"}],
+}
+for variants in VARIANTS.values():
+    for variant in variants:
+        variant.update({k: v for k, v in QUICK.items() if k not in variant})
+
+# Values that differ in effect from the default, where another value as such does not.
+OTHER: dict[str, Any] = {
+    "photo_side": 48,
+    "output_stride": 16,
+    "schedule": "paper",
+    "classifier_epochs": 1000.0,
+    "segmenter_epochs": 1000.0,
+    "upper_epochs": 1000.0,
+    "saliency_epochs": 10_000.0,
+    "regionnet_epochs": 1000.0,
+    "classifier_size": 32,
+    "segmenter_crop": 40,
+    "cam_scales": (1.0, 0.5),
+    "blocks": (3, 4),
+    "regionnet_side": 80,
+    "resize": 300,
+    "square": 80,
+    "background_window": 5,
+    "classifier_stride": 8,
+    "field_of_view": "small",
+    "saliency": "activations",
+}
+FILES = {"boxes", "saliency_maps", "box_photos", "boxes_left_out", "saliency_forest", "student"}
+NAMES = {"localizer", "saliency_backbone", "saliency_weights", "regionnet_backbone"} | {
+    "regionnet_weights"
+}
+STOPS = {"converged"}  # decides how many rounds there are, and on nothing in them
+
+
+def other_value(name: str, value: Any, hint: Any, metadata: Any) -> Any:
+    """A value that makes sense and is another."""
+    if name in OTHER:
+        return OTHER[name]
+    if name == "refiner":
+        return "none"
+    if get_origin(hint) is Literal:
+        return next(word for word in get_args(hint) if word not in (value, "auto", "boxes"))
+    if isinstance(value, bool):
+        return not value
+    if isinstance(value, tuple):
+        return tuple(0.9 * part for part in value)
+    if value is None:
+        kinds = [kind for kind in get_args(hint) if kind is not type(None)]
+        return 17 if kinds == [int] else 0.017
+    return value + 1 if isinstance(value, int) else 0.9 * value
+
+
+class Planner:
+    """Plans runs on the photos."""
+
+    def __init__(self, photos: Photos, files: dict[str, str]) -> None:
+        self.photos, self.files = photos, files
+        self.setup = make_setup(OPTIONS)
+
+    def records(self, recipe: str, config: dict[str, Any]) -> dict[str, Record]:
+        """What every stage of a run would be made from."""
+        given = {name: self.files.get(str(value), value) for name, value in config.items()}
+        settings = make_config(RECIPES[recipe].config, given)
+        dataset, plan = self.photos.dataset, Plan()
+        run = Run(
+            photos=WorkingPhotos(dataset.select(self.photos.train), settings.photo_side),
+            photos_key="photos",
+            val=WorkingPhotos(dataset.select(self.photos.val), settings.photo_side),
+            val_key="val",
+            setup=self.setup,
+            workspace=plan,
+            progress=Progress(),
+        )
+        RECIPES[recipe].outcome(run, settings, self.photos.truth(), "truth")
+        return plan.records
+
+
+@pytest.fixture(scope="module")
+def planner(photos: Photos, tmp_path_factory: pytest.TempPathFactory) -> Planner:
+    folder: Path = tmp_path_factory.mktemp("files")
+    boxes = write_boxes(folder / "boxes")
+    maps = write_maps(folder / "maps", photos.dataset, photos)
+    return Planner(photos, {"boxes": str(boxes), "maps": str(maps)})
+
+
+def touched(before: dict[str, Record], after: dict[str, Record]) -> set[str]:
+    """Stages whose own settings differ, or that only one of the two has."""
+    both = before.keys() & after.keys()
+    own = {name for name in both if own_record(before[name]) != own_record(after[name])}
+    return own | (before.keys() ^ after.keys())
+
+
+def own_record(record: Record) -> Any:
+    """Settings, and what the inputs are called."""
+    return record["config"], [label for label, _ in record["inputs"]]
+
+
+def changed(before: dict[str, Record], after: dict[str, Record]) -> set[str]:
+    return {n for n in before.keys() | after.keys() if key(before, n) != key(after, n)}
+
+
+def key(records: dict[str, Record], name: str) -> str | None:
+    return records[name]["key"] if name in records else None
+
+
+def behind(records: dict[str, Record], first: set[str]) -> set[str]:
+    """The stages ``first`` and all that are made from them."""
+    found = set(first)
+    for name, record in records.items():  # in the order of the run
+        if any(label in found for label, _ in record["inputs"]):
+            found.add(name)
+    return found
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_every_field_acts_on_the_right_keys(planner: Planner, recipe: str) -> None:
+    kind = RECIPES[recipe].config
+    hints, acts = get_type_hints(kind), {}
+    bases = [(variant, planner.records(recipe, variant)) for variant in VARIANTS[recipe]]
+    for item in fields(kind):
+        if item.name in FILES | NAMES | STOPS:
+            continue
+        acts[item.name] = set()
+        for variant, before in bases:
+            if item.name == "saliency" and variant.keys() & FILES:
+                continue  # files of another source would be given in vain
+            value = variant.get(item.name, item.default)
+            other = other_value(item.name, value, hints[item.name], item.metadata)
+            try:
+                after = planner.records(recipe, {**variant, item.name: other})
+            except ConfigError:  # asks for another variant
+                continue
+            acts[item.name] = touched(before, after)
+            assert changed(before, after) <= behind({**before, **after}, acts[item.name]), item.name
+            if acts[item.name]:
+                break
+    expected = {
+        name: set(stages.split())
+        for names, stages in STAGES_OF_FIELDS[recipe].items()
+        for name in names.split()
+    }
+    assert acts == expected
+    assert all(expected.values()), "a field that cannot act should not exist"
