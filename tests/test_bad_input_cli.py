@@ -18,7 +18,7 @@ import torch
 from PIL import Image as PilImage
 
 from guided_runs import write_boxes
-from small_runs import QUICK_FLAGS, contents, tagseg
+from small_runs import QUICK_FLAGS, contents, quick_flags, tagseg
 
 TINY = ("--backbone", "tiny", "--threads", "1", "--device", "cpu")
 
@@ -124,7 +124,7 @@ def unknown_field(place):
 
 @case
 def field_of_another_recipe(place):
-    line = "the recipe has no field 'sharpness'; choose one of photo_side, "
+    line = "the recipe has no field 'sharpness'; choose one of cam_flip, "
     return place.train("--recipe", "cam_baseline", "--set", "sharpness=3"), line
 
 
@@ -141,8 +141,8 @@ wrong_value("alpha=much", "--set alpha: 'much' does not fit; give a number")
 wrong_value("alpha=nan", "--set alpha: 'nan' does not fit; give a number")
 wrong_value("alpha=1.5", "alpha is 1.5; use 0 to 1")
 wrong_value("alpha=none", "--set alpha: 'none' does not fit; give a number")
-wrong_value("sharpness=0", "sharpness is 0.0; use a value over 0, up to 10")
-wrong_value("cam_threshold=1", "cam_threshold is 1.0; use 0 to 1")
+wrong_value("sharpness=0", "sharpness is 0.0; use over 0, up to 10")
+wrong_value("cam_threshold=1", "cam_threshold is 1.0; use over 0, below 1")
 wrong_value("photo_side=3.5", "--set photo_side: '3.5' does not fit; give a whole number")
 wrong_value("photo_side=8", "photo_side is 8; use 16 or more")
 wrong_value("output_stride=32", "output_stride is 32; use 8, 16 or none")
@@ -152,9 +152,10 @@ wrong_value(
     "crf_bilateral=10,80",
     "--set crf_bilateral: '10,80' does not fit; give 3 values with commas between",
 )
-wrong_value("crf_bilateral=10,0,13", "dense CRF: bilateral is (10.0, 0.0, 13.0); give (weight")
-wrong_value("crf_iterations=-1", "dense CRF: iterations is -1; give 0 or more")
-wrong_value("crf_reference_side=0", "dense CRF: reference_side is 0; give pixels or None")
+wrong_value("crf_bilateral=10,0,13", "crf_bilateral is 10,0,13; use values over 0")
+wrong_value("crf_iterations=-1", "crf_iterations is -1; use 0 or more")
+wrong_value("refiner=cfr", "there is no refiner 'cfr'; did you mean crf?")
+wrong_value("crf_reference_side=0", "crf_reference_side is 0; use 1 or more")
 wrong_value(
     "classifier_iterations=few",
     "--set classifier_iterations: 'few' does not fit; give a whole number or none",
@@ -167,7 +168,7 @@ wrong_value("classifier_width=0", "classifier_width is 0; use a value over 0")
 wrong_value("prior_saturate=0.5", "prior_saturate is 0.5; use 0 to below 0.5")
 wrong_value("cam_scales=", "cam_scales is (); use positive factors, 1 among them")
 wrong_value("cam_scales=0.5,2", "cam_scales is (0.5, 2.0); use positive factors, 1 among them")
-wrong_value("cam_scales=0,1", "cam_scales is (0.0, 1.0); use positive factors, 1 among them")
+wrong_value("cam_scales=0,1", "cam_scales is 0,1; use values over 0")
 wrong_value("cam_scales=big", "--set cam_scales: 'big' does not fit; give values with commas")
 wrong_value("segmenter_backbone_factor=-1", "segmenter_backbone_factor is -1.0; use 0 or more")
 wrong_value("classifier_hidden_layers=-1", "classifier_hidden_layers is -1; use 0 or more")
@@ -180,31 +181,41 @@ def wrong_value_of(recipe: str, text: str, line: str) -> None:
     )
 
 
-wrong_value_of("dcsm", "alpha=0", "DCSM: alpha is 0.0; give a number over 0")
+wrong_value_of("cam_baseline", "localizer=cma", "there is no localizer 'cma'; did you mean cam?")
+wrong_value_of(
+    "full_supervision",
+    "classifier_width=8",
+    "the recipe has no field 'classifier_width'; did you mean segmenter_width?",
+)
+wrong_value_of("dcsm", "alpha=0", "alpha is 0.0; use a value over 0")
 wrong_value_of("dcsm", "alpha=inf", "--set alpha: 'inf' does not fit; give a number")
-wrong_value_of("dcsm", "scales=0", "DCSM: scales is (0.0,); give one factor over 0 or more")
+wrong_value_of("dcsm", "scales=0", "scales is 0; use values over 0")
 wrong_value_of("dcsm", "scales=", "DCSM: scales is (); give one factor over 0 or more")
 wrong_value_of("dcsm", "blocks=7", "blocks is (7,); use some of 0, 1, 2, 3, 4, 5")
 wrong_value_of("dcsm", "blocks=block3", "--set blocks: 'block3' does not fit; give values with")
-wrong_value_of("dcsm", "min_candidates=-1", "DCSM: min_candidates is -1; give a whole")
-wrong_value_of("dcsm", "candidate_threshold=2", "DCSM: threshold is 2.0; give a probability")
+wrong_value_of("dcsm", "min_candidates=-1", "min_candidates is -1; use 0 or more")
+wrong_value_of("dcsm", "candidate_threshold=2", "candidate_threshold is 2.0; use 0 to 1")
 wrong_value_of("dcsm", "method=foo", "--set method: 'foo' does not fit; give guided or plain or")
 wrong_value_of("dcsm", "normalise=max", "--set normalise: 'max' does not fit; give map or none")
 wrong_value_of("dcsm", "variant=matlab", "--set variant: 'matlab' does not fit; give paper or")
 wrong_value_of("dcsm", "segmenter=all", "--set segmenter: 'all' does not fit; give none or trained")
 wrong_value_of("dcsm", "square=8", "square is 8; use 16 or more")
 wrong_value_of("dcsm", "batch_scale=1.4,0.7", "batch_scale is (1.4, 0.7); give two factors, the")
-wrong_value_of("dcsm", "batch_scale=0,1", "batch_scale is (0.0, 1.0); give two factors, the")
+wrong_value_of("dcsm", "batch_scale=0,1", "batch_scale is 0,1; use values over 0")
 wrong_value_of("dcsm", "batch_scale=1", "--set batch_scale: '1' does not fit; give 2 values with")
 wrong_value_of("dcsm", "classifier_stride=7", "classifier_stride is 7; use 8, 16, 32 or none")
 wrong_value_of("dcsm", "upper_iterations=0", "upper_iterations is 0; use a value over 0")
 wrong_value_of("dcsm", "map_bilateral=1,30", "--set map_bilateral: '1,30' does not fit; give 3")
-wrong_value_of("dcsm", "map_bilateral=1,0,10", "dense CRF: bilateral is (1.0, 0.0, 10.0); give")
+wrong_value_of("dcsm", "map_bilateral=1,0,10", "map_bilateral is 1,0,10; use values over 0")
 wrong_value_of("gradient_baseline", "method=foo", "--set method: 'foo' does not fit; give guided")
 wrong_value_of("gradient_baseline", "blocks=6", "blocks is (6,); use some of 0, 1, 2, 3, 4, 5")
 wrong_value_of("gradient_baseline", "seed_sigma=-1", "seed_sigma is -1.0; use 0 or more")
-wrong_value_of("gradient_baseline", "seed_threshold=0", "seed_threshold is 0.0; use 0 to 1")
-wrong_value_of("gradient_baseline", "seed_bilateral=4,0,5", "dense CRF: bilateral is (4.0, 0.0")
+wrong_value_of(
+    "gradient_baseline", "seed_threshold=0", "seed_threshold is 0.0; use over 0, up to 1"
+)
+wrong_value_of(
+    "gradient_baseline", "seed_bilateral=4,0,5", "seed_bilateral is 4,0,5; use values over 0"
+)
 
 
 wrong_value_of("guided", "guide=g3", "--set guide: 'g3' does not fit; give seeds or g0 or g1 or g2")
@@ -212,19 +223,17 @@ wrong_value_of("guided", "seeder=vgg", "--set seeder: 'vgg' does not fit; give l
 wrong_value_of("guided", "saliency=boxes", "saliency=boxes has nothing to read; give --boxes FILE")
 wrong_value_of("guided", "saliency=folder", "saliency=folder has nothing to read; give --saliency")
 wrong_value_of("guided", "saliency=grabcut", "--set saliency: 'grabcut' does not fit; give auto")
-wrong_value_of("guided", "saliency_threshold=0", "saliency_threshold is 0.0; use 0 to 1")
-wrong_value_of("guided", "seed_threshold=1.1", "seed_threshold is 1.1; use 0 to 1")
-wrong_value_of("guided", "min_component=1", "min_component is 1.0, min_seed 25; use 0 to")
-wrong_value_of("guided", "share_bilateral=4,0,5", "dense CRF: bilateral is (4.0, 0.0, 5.0); give")
-wrong_value_of(
-    "guided", "share_sigma=0", "component CRF: sigma is 0.0, least 0.001; give sigma > 0"
-)
+wrong_value_of("guided", "saliency_threshold=0", "saliency_threshold is 0.0; use over 0, up to 1")
+wrong_value_of("guided", "seed_threshold=1.1", "seed_threshold is 1.1; use over 0, up to 1")
+wrong_value_of("guided", "min_component=1", "min_component is 1.0; use 0 to below 1")
+wrong_value_of("guided", "share_bilateral=4,0,5", "share_bilateral is 4,0,5; use values over 0")
+wrong_value_of("guided", "share_sigma=0", "share_sigma is 0.0; use a value over 0")
 wrong_value_of("guided", "saliency_iterations=0", "saliency_iterations is 0; use a value over 0")
 wrong_value_of("sec", "background_window=2", "background_window is 2; use an odd number")
 wrong_value_of("sec", "background_fraction=2", "background_fraction is 2.0; use 0 to 1")
 wrong_value_of("sec", "foreground_decay=0", "foreground_decay is 0.0; use over 0, up to 1")
 wrong_value_of("sec", "foreground_threshold=1", "foreground_threshold is 1.0; use 0 to below 1")
-wrong_value_of("sec", "guide=g2", "the recipe has no field 'guide'; choose one of photo_side, ")
+wrong_value_of("sec", "guide=g2", "the recipe has no field 'guide'; choose one of cam_flip, ")
 wrong_value_of("mcof", "saliency=folder", "saliency=folder has nothing to read; give --saliency")
 wrong_value_of("mcof", "seeder=vgg", "--set seeder: 'vgg' does not fit; give lowres or highres")
 wrong_value_of("mcof", "start=hot", "--set start: 'hot' does not fit; give warm or cold")
@@ -234,22 +243,26 @@ wrong_value_of(
     "--set regionnet_start: 'random' does not fit; give classifier or imagenet",
 )
 wrong_value_of("mcof", "rounds=0", "rounds is 0; use 1 or more")
-wrong_value_of("mcof", "converged=0", "converged is 0.0; use over 0, up to 1; over 1: never")
+wrong_value_of("mcof", "converged=0", "converged is 0.0; use a value over 0")
 wrong_value_of("mcof", "converged=inf", "--set converged: 'inf' does not fit; give a number")
-wrong_value_of("mcof", "superpixel_min=0", "min_size is 0; give whole pixels, 1 or more")
-wrong_value_of("mcof", "seed_threshold=2", "background_threshold is 0.2, seed_threshold 2.0; use")
-wrong_value_of("mcof", "background_threshold=0", "background_threshold is 0.0, seed_threshold")
+wrong_value_of("mcof", "superpixel_min=0", "superpixel_min is 0; use a value over 0")
+wrong_value_of("mcof", "seed_threshold=2", "seed_threshold is 2.0; use over 0, up to 1")
+wrong_value_of("mcof", "background_threshold=0", "background_threshold is 0.0; use over 0, up")
+wrong_value_of(
+    "mcof", "background_threshold=0.8", "background_threshold is 0.8, seed_threshold 0.7; use over"
+)
 wrong_value_of("mcof", "seed_fraction=0", "seed_fraction is 0.0; use over 0, up to 1")
 wrong_value_of("mcof", "later_fraction=2", "later_fraction is 2.0; use over 0, up to 1")
 wrong_value_of("mcof", "regionnet_iterations=0", "regionnet_iterations is 0; use a value over 0")
-wrong_value_of("mcof", "bayes_bandwidth=0", "bayes_bandwidth is 0.0; use over 0")
+wrong_value_of("mcof", "bayes_bandwidth=0", "bayes_bandwidth is 0.0; use a value over 0")
 wrong_value_of("mcof", "mining=perhaps", "--set mining: 'perhaps' does not fit; give true or false")
 
 
 def flag_of_other_recipes(recipe: str, flag: str) -> None:
     CASES[f"{recipe} takes no {flag}"] = lambda place: (
         place.train("--recipe", recipe, flag, place.scenes),
-        f"recipe {recipe} takes no {flag}; use guided, mcof or coarse_to_fine",
+        f"recipe {recipe} takes no {flag}; use coarse_to_fine, coarse_to_fine_foreground, "
+        "guided or mcof",
     )
 
 
@@ -955,11 +968,11 @@ def test_wrong_ground_truth_costs_no_training(place, recipe, mask, line):
     good = wrong.read_bytes()
     PilImage.fromarray(mask).save(wrong)
     words = place.train("--recipe", recipe, "--ground-truth", truth, "--val", "val")
-    said = tagseg(*words, *QUICK_FLAGS)
+    said = tagseg(*words, *quick_flags(recipe))
     assert (said.status, said.out) == (2, "")
     assert said.err.splitlines()[-1].startswith(f"tagseg: error: {wrong}: {line}")
     wrong.write_bytes(good)
-    said = tagseg(*words, *QUICK_FLAGS)
+    said = tagseg(*words, *quick_flags(recipe))
     assert said.status == 0
     assert ("training the segmenter" in said.err) == (recipe == "full_supervision")
 
@@ -1150,7 +1163,7 @@ def test_files_of_a_recipe_cost_no_training(place, recipe, broken):
     """They are looked at inside the run, whose folder is begun; the photos stay as they are."""
     flags, line = broken(place)
     before = contents(place.scenes)
-    said = tagseg(*place.train("--recipe", recipe, "--val", "val", *flags), *QUICK_FLAGS)
+    said = tagseg(*place.train("--recipe", recipe, "--val", "val", *flags), *quick_flags(recipe))
     assert (said.status, said.out) == (2, "")
     told = said.err.splitlines()
     assert [text.startswith("tagseg: error: ") for text in told] == [False] * (len(told) - 1) + [
