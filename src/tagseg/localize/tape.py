@@ -31,7 +31,11 @@ from tagseg.localize.backward_rules import (
 )
 from tagseg.localize.networks import INPUT
 
-__all__ = ["Tape", "no_part"]
+__all__ = ["NoReLUError", "Tape", "no_part"]
+
+
+class NoReLUError(ConfigError):
+    """Guided back-propagation is asked of a network that has no ReLU to guide."""
 
 
 class _Write(NamedTuple):
@@ -91,13 +95,13 @@ class Tape(TorchDispatchMode):
         return node
 
     def check_guided(self, end: int) -> None:
-        """ConfigError where guided back-propagation would silently be the plain one."""
+        """NoReLUError where guided back-propagation would silently be the plain one."""
         way = list(self._way_to(end))
         if any(step.clamps for step in way):
             return
         if self._has_relu and not any(step.bends for step in way):
             return  # the layers lie behind the last ReLU
-        raise ConfigError(
+        raise NoReLUError(
             "guided back-propagation changes ReLUs, and none lies between layers and scores",
             do="use plain",
         )
