@@ -49,7 +49,7 @@ def run(run: Run, config: Config) -> Outcome:
     def cues_of(index: int) -> Labels:
         scores, tags = seeding.scores_of(index), photos.tags[index]
         sure = background_cues(
-            background_of(index), part=config.background_part, window=config.background_window
+            background_of(index), fraction=config.background_part, window=config.background_window
         )
         shape = photos.image(index).shape[:2]
         background = sure_pixels(sure, shape, seeder.backbone.grid_stride, side=side)
