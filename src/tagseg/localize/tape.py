@@ -69,6 +69,7 @@ class Tape(TorchDispatchMode):
         self._waiting: Any = WeakIdKeyDictionary()  # of several outputs, those that none used yet
         self._writes: dict[int, list[_Write]] = {}  # by the address of the memory
         self._steps: list[Step] = []
+        self._held: list[list[Any]] = []  # by steps whose way back depends on these values
         self._makers: dict[int, Step] = {}
         self._photo: set[int] = set()  # nodes that hold the photo, at any scale
         self._count = 0
@@ -122,7 +123,7 @@ class Tape(TorchDispatchMode):
         if any(isinstance(value, list | tuple) and self._tracks(value) for value in args):
             func, args = _spread(func, args)
         places = tuple(place for place, value in enumerate(args) if self._tracks((value,)))
-        if self._tracks(tuple(kwargs.values())):
+        if kwargs and self._tracks(tuple(kwargs.values())):
             raise ConfigError(f"{func.overloadpacket} takes a map by name, which has no rule")
         if not places or is_constant(func):
             return func(*args, **kwargs)
@@ -168,6 +169,8 @@ class Tape(TorchDispatchMode):
             strict=self._strict,
         )
         self._steps.append(step)
+        if isinstance(step.back, ByAutograd) and step.back.by_value:
+            self._held.append(step.back.held)
         self._makers[output] = step
         if of_photo and not is_convolution(call):
             self._photo.add(output)
@@ -182,10 +185,7 @@ class Tape(TorchDispatchMode):
     def _preserve(self, tensor: Tensor) -> None:
         """Keep what rules need of a tensor that is about to be written over."""
         address = tensor.untyped_storage()._cdata
-        for step in self._steps:
-            if not isinstance(step.back, ByAutograd) or not step.back.by_value:
-                continue
-            held = step.back.held
+        for held in self._held:
             for i, value in enumerate(held):
                 if isinstance(value, Tensor) and value.untyped_storage()._cdata == address:
                     held[i] = value.clone()
