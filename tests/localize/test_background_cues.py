@@ -197,7 +197,7 @@ def loop_cues(saliency, part, window):
 def test_cues_equal_the_loop(seed, part, window, levels):
     rng = np.random.default_rng(seed)
     saliency = rng.integers(0, levels, (6, 9)).astype(np.float32)
-    found = background_cues(saliency, part=part, window=window)
+    found = background_cues(saliency, fraction=part, window=window)
     assert found.dtype == np.bool_
     np.testing.assert_array_equal(found, loop_cues(saliency, part, window))
     assert found.sum() <= part * saliency.size
@@ -237,8 +237,8 @@ def test_cues_mirror_with_the_map_and_do_not_know_its_scale(seed):
 
 def test_wrong_numbers_are_named():
     saliency = np.ones((4, 4), np.float32)
-    for options in ({"part": -0.1}, {"part": 1.1}, {"window": 0}, {"window": 2}):
-        with pytest.raises(ConfigError, match="part is"):
+    for options in ({"fraction": -0.1}, {"fraction": 1.1}, {"window": 0}, {"window": 2}):
+        with pytest.raises(ConfigError, match="fraction is"):
             background_cues(saliency, **options)
     with pytest.raises(ShapeError, match="saliency has shape"):
         background_cues(saliency[None])

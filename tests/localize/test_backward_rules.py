@@ -551,15 +551,148 @@ def test_layers_between_relu_and_convolution_keep_negative_gradients() -> None:
         assert gradient.min() < 0
 
 
-@pytest.mark.parametrize(
-    "work",
-    [lambda x: x.chunk(2, 1)[1], lambda x: x.unbind(1)[2].unsqueeze(1), lambda x: x.split(3, 1)[1]],
-)
-def test_several_outputs(work: Callable[[Tensor], Tensor]) -> None:
-    net = Net(lambda net, x: work(net.first(x)), first=nn.Conv2d(3, 6, 3)).eval()
-    with pytest.raises(ConfigError, match="gives several tensors") as caught:
+SEVERAL: dict[str, Callable[[Tensor], Tensor]] = {
+    "chunk": lambda x: x.chunk(2, 1)[1],
+    "both chunks": lambda x: torch.mul(*x.chunk(2, 1)),
+    "unbind": lambda x: x.unbind(1)[2].unsqueeze(1),
+    "split": lambda x: x.split([1, 2, 3], 1)[1],
+    "the first is not used": lambda x: torch.var_mean(x, (2, 3), keepdim=True)[1],
+    "both are used": lambda x: torch.add(*torch.var_mean(x, (2, 3), keepdim=True)),
+    "values and places": lambda x: x.max(1, keepdim=True)[0],
+    "sorted": lambda x: x.sort(1)[0],
+}
+
+
+@pytest.mark.parametrize("name", SEVERAL)
+def test_several_outputs(name: str) -> None:
+    work = SEVERAL[name]
+    channels = work(torch.ones(2, 6, 12, 12)).shape[1]
+    net = Net(
+        lambda net, x: net.last(net.relu2(net.second(work(net.relu1(net.first(x)) + 0)))),
+        first=nn.Conv2d(3, 6, 3, padding=1),
+        relu1=nn.ReLU(),
+        second=nn.Conv2d(channels, 6, 1),
+        relu2=nn.ReLU(),
+        last=nn.Conv2d(6, 3, 1),
+    )
+    nn.init.uniform_(net.second.weight, 0.1, 1)
+    nn.init.constant_(net.first.bias, 0.5)  # or else a channel may be dead
+    check(net, pictures(), layers=("input", "relu1"))
+
+
+# Writes in place
+
+
+def _second_half_from_the_first(x: Tensor) -> Tensor:
+    x = x + 0
+    x[:, 3:] = 2 * x[:, :3]
+    return x
+
+
+def _into_zeros(x: Tensor) -> Tensor:
+    padded = torch.zeros(len(x), 6, x.shape[2] + 2, x.shape[3], dtype=x.dtype)
+    padded[:, :, 1:-1] = x
+    padded[:, 1] += 1
+    return padded
+
+
+def _shift_of_channels(x: Tensor) -> Tensor:
+    out = torch.zeros_like(x)
+    out[:, :2, :-1], out[:, 2:4, 1:], out[:, 4:] = x[:, :2, 1:], x[:, 2:4, :-1], x[:, 4:]
+    return out
+
+
+def _after_a_value_was_used(x: Tensor) -> Tensor:
+    x = x + 0
+    return x.mul_(x.sigmoid())
+
+
+def _seen_from_the_whole(x: Tensor) -> Tensor:
+    x = x + 0
+    x.view(x.shape).mul_(3)
+    return x
+
+
+def _at_places(x: Tensor) -> Tensor:
+    x = x + 0
+    x[x > 0.3] = 0
+    x[:, [0, 2]] = x[:, [1, 3]]
+    return x
+
+
+WRITES = [_second_half_from_the_first, _into_zeros, _shift_of_channels, _after_a_value_was_used]
+WRITES += [_seen_from_the_whole, _at_places]
+
+
+@pytest.mark.parametrize("work", WRITES)
+def test_writes_in_place(work: Callable[[Tensor], Tensor]) -> None:
+    net = Net(
+        lambda net, x: net.last(net.relu2(net.second(work(net.relu1(net.first(x)))))),
+        first=nn.Conv2d(3, 6, 3, padding=1),
+        relu1=nn.ReLU(),
+        second=nn.Conv2d(6, 6, 3),
+        relu2=nn.ReLU(),
+        last=nn.Conv2d(6, 3, 1),
+    )
+    check(net, pictures(), layers=("input", "relu1", "second"))
+    one = ClassSaliency(net, "plain").forward(pictures()[:1]).gradients([0])["input"]
+    assert one.any()
+
+
+def test_a_slice_of_what_was_written_over_is_refused() -> None:
+    def maps(net: Net, x: Tensor) -> Tensor:
+        x = net.first(x) + 0
+        half = x[:, :3]
+        x[:, 1:4] = 2 * x[:, 3:]
+        return net.last(half)
+
+    net = Net(maps, first=nn.Conv2d(3, 6, 3), last=nn.Conv2d(3, 3, 1)).eval()
+    with pytest.raises(ConfigError, match="written over in place by parts") as caught:
         ClassSaliency(net, "plain").forward(pictures())
     assert "\n" not in str(caught.value)
+
+
+# ReLUs by other names
+
+
+RELUS: dict[str, tuple[Callable[[Tensor], Tensor], nn.Module]] = {
+    "clamp": (lambda x: x.clamp(min=0), nn.ReLU()),
+    "clamp in place": (lambda x: x.clamp_(min=0), nn.ReLU()),
+    "clamp to six": (lambda x: torch.clamp(x, 0, 6), nn.ReLU6()),
+    "clamp_min": (lambda x: torch.clamp_min(x, 0.0), nn.ReLU()),
+    "threshold": (lambda x: F.threshold(x, 0, 0), nn.ReLU()),
+    "relu": (F.relu, nn.ReLU()),
+    "relu6": (F.relu6, nn.ReLU6()),
+}
+
+
+@pytest.mark.parametrize("name", RELUS)
+def test_functions_are_guided_as_modules_are(name: str) -> None:
+    function, module = RELUS[name]
+
+    class Function(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return function(x)
+
+    torch.manual_seed(1)
+    net = between(nn.Conv2d(6, 6, 3, padding=1), relu=module).eval()
+    nn.init.normal_(net.first.weight, std=2)
+    x = pictures()
+    expected = reference(net, x, CLASSES, "guided", ("input", "layer"))
+    excited = ClassSaliency(net, "excitation", ("relu1",)).forward(x).gradients(CLASSES)
+    net.relu1, net.relu2 = Function().eval(), Function().eval()
+    found = ClassSaliency(net, "guided", ("input", "layer")).forward(x).gradients(CLASSES)
+    for layer, gradient in expected.items():
+        assert relative_error(found[layer], gradient) <= 1e-5
+    again = ClassSaliency(net, "excitation", ("relu1",)).forward(x).gradients(CLASSES)
+    assert relative_error(again["relu1"], excited["relu1"]) <= 1e-6
+
+
+@pytest.mark.parametrize("work", [lambda x: x.clamp(min=0.1), lambda x: F.threshold(x, 0, 0.5)])
+def test_cuts_elsewhere_are_no_relus(work: Callable[[Tensor], Tensor]) -> None:
+    net = Net(lambda net, x: work(net.first(x)), first=nn.Conv2d(3, 3, 1)).eval()
+    with pytest.raises(ConfigError, match="guided back-propagation changes ReLUs"):
+        ClassSaliency(net, "guided").forward(pictures())
 
 
 # Excitation, written out as matrices

@@ -1,17 +1,25 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import pairwise
 
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
 from contracts import BackboneContract
 from tagseg.errors import ConfigError
+from tagseg.localize import (
+    ClassSaliency,
+    DcsmSettings,
+    DistinctSeeder,
+    GradientSeeder,
+    class_activation_maps,
+)
 from tagseg.nets.backbone import (
     Activations,
     Backbone,
@@ -19,6 +27,7 @@ from tagseg.nets.backbone import (
     Preprocessing,
     upsample_grid,
 )
+from tagseg.nets.gap import GapClassifier
 from tagseg.nets.mobilenet import MobileNetV2
 from tagseg.nets.resnet import ResNet50
 from tagseg.nets.tiny import Tiny
@@ -122,6 +131,87 @@ def test_the_contract_notices_blocks_of_another_stride_or_sign() -> None:
     for broken in (Finer, Signed):
         with pytest.raises(AssertionError):
             BackboneContract().test_feature_blocks(broken().eval(), (40, 57))
+
+
+class Mixer(nn.Module):
+    """A transformer's layer on maps: attention, and a GELU between two linear layers."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.norms = nn.ModuleList(nn.LayerNorm(channels) for _ in range(2))
+        self.attention = nn.MultiheadAttention(channels, 2, batch_first=True)
+        self.up, self.down = nn.Linear(channels, 16), nn.Linear(16, channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        tokens = x.flatten(2).mT
+        y = self.norms[0](tokens)
+        tokens = tokens + self.attention(y, y, y, need_weights=False)[0]
+        tokens = tokens + self.down(functional.gelu(self.up(self.norms[1](tokens))))
+        return tokens.mT.unflatten(2, x.shape[2:])
+
+
+class Transformer(Backbone):
+    """Without any ReLU: convolutions down to stride 8, and attention between all positions."""
+
+    name, block4_channels, out_channels = "transformer", 12, 12
+
+    def __init__(self) -> None:
+        super().__init__(8)
+        torch.manual_seed(0)
+        channels = (3, 8, 8, 12)
+        self.stem = nn.ModuleList(
+            nn.Sequential(nn.Conv2d(before, after, 3, 2, 1), nn.GELU())
+            for before, after in pairwise(channels)
+        )
+        self.mixers = nn.ModuleList(Mixer(12) for _ in range(2))
+
+    def activations(self, x: Tensor) -> Activations:
+        x = self.normalise(x)
+        for layer in self.stem:
+            x = layer(x)
+        block4 = self.mixers[0](x)
+        return Activations(block4, self.mixers[1](block4))
+
+    def feature_blocks(self) -> tuple[FeatureBlock, ...]:
+        stem = tuple(FeatureBlock((f"stem.{i}",), 2 ** (i + 1)) for i in range(3))
+        return (*stem, FeatureBlock(("mixers.0",), 8), FeatureBlock(("mixers.1",), 8))
+
+
+class TestABackboneWithoutReLUs(BackboneContract):
+    signed, local = True, False
+
+    @pytest.fixture
+    def backbone(self) -> Backbone:
+        return Transformer().eval()
+
+
+def test_a_backbone_without_relus_serves_all_that_does_not_ask_for_them() -> None:
+    net = GapClassifier(Transformer(), 3, hidden=6).eval()
+    x, layers = torch.rand(2, 3, 40, 56), ["backbone.mixers.0", "backbone.stem.2"]
+    assert net.backbone(x).min() < 0
+    assert class_activation_maps(net, x).shape == (2, 3, 5, 7)
+    record = ClassSaliency(net, "plain", layers).forward(x)
+    moved = x.clone().requires_grad_()
+    stem = net.backbone.stem[2]
+    outputs: list[Tensor] = []
+    stem.register_forward_hook(lambda module, args, output: outputs.append(output))
+    (expected,) = torch.autograd.grad(net.class_maps(moved)[:, 1].sum(), outputs)
+    found = record.gradients([1])["backbone.stem.2"][:, 0]
+    torch.testing.assert_close(found, expected, atol=1e-5 * float(expected.abs().max()), rtol=1e-4)
+    image = np.random.default_rng(0).integers(0, 256, (40, 56, 3), np.uint8)
+    seeds = GradientSeeder(net, "plain", blocks=(4,))(image, np.array([True, False, True]))
+    assert seeds.max((1, 2)).tolist() == [1, 0, 1]
+
+
+def test_guided_back_propagation_asks_a_backbone_for_relus() -> None:
+    net = GapClassifier(Transformer(), 3, hidden=6).eval()  # whose own layers have ReLUs
+    message = "guided back-propagation changes ReLUs, and the backbone transformer has none"
+    with pytest.raises(ConfigError, match=f"^{message}; use plain$"):
+        GradientSeeder(net, "guided", blocks=(4,))
+    with pytest.raises(ConfigError, match=f"^{message}; use plain$"):
+        DistinctSeeder(net, DcsmSettings(), side=40)
+    with pytest.raises(ConfigError, match="guided back-propagation changes ReLUs"):
+        ClassSaliency(net.backbone, "guided").forward(torch.rand(1, 3, 40, 40))
 
 
 # The levels of a feature pyramid

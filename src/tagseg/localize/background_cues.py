@@ -23,22 +23,33 @@ def background_saliency(
 ) -> Tensor:
     """How much each position moves the scores of all classes together, at conv4_1.
 
-    Kolesnikov & Lampert 2016, section 4.1: the gradient of the sum of all class scores by the
-    first layer of the 4th block (its ReLU), absolute value, maximum over channels. The score of a
-    class is the sum of its map. The network is not touched, and threads may share it.
+    It is the gradient of the sum of all class scores by the first layer of the 4th block (its
+    ReLU, where it has one), its absolute value, and of that the maximum over channels (Kolesnikov &
+    Lampert 2016, section 4.1). The score of a class is the sum of its map. The network is not
+    touched, and threads may share it.
 
     Args:
-        net: a tag classifier of tagseg in evaluation mode, with ``backbone`` and ``class_maps``.
-        images: (B, 3, H, W) float, RGB in [0, 1].
-        precision: of convolutions, float32 or bfloat16.
+        net: A tag classifier of tagseg in evaluation mode, with ``backbone`` and ``class_maps``.
+        images: Floats (B, 3, H, W), RGB in [0, 1].
+        precision: Type of convolutions, float32 or bfloat16.
 
     Returns:
-        float32 (B, h, w) >= 0, on the grid of the class maps. Where the layer lies closer, as in
+        Float32 (B, h, w) >= 0, on the grid of the class maps. Where the layer lies closer, as in
         VGG-16 at output stride 16 or 32, a position takes the mean of those within half a stride.
 
     Raises:
-        ConfigError: the network is in training mode, or is no classifier of tagseg.
-        ShapeError: images are not (B, 3, H, W).
+        ConfigError: The network is in training mode, or is no classifier of tagseg.
+        ShapeError: The images are not (B, 3, H, W).
+
+    Examples:
+        >>> import torch
+        >>> from tagseg.nets.gap import GapClassifier
+        >>> from tagseg.nets.tiny import Tiny
+        >>> _ = torch.manual_seed(0)
+        >>> net = GapClassifier(Tiny(), n_classes=2, hidden=8).eval()
+        >>> saliency = background_saliency(net, torch.rand(1, 3, 40, 56))
+        >>> saliency.shape, bool((saliency > 0).all())
+        (torch.Size([1, 5, 7]), True)
     """
     backbone = getattr(net, "backbone", None)
     if not isinstance(backbone, Backbone):
@@ -51,35 +62,41 @@ def background_saliency(
 
 
 def background_cues(
-    saliency: npt.NDArray[np.float32], *, part: float = 0.1, window: int = 3
+    saliency: npt.ArrayLike, *, fraction: float = 0.1, window: int = 3
 ) -> npt.NDArray[np.bool_]:
-    """The least salient positions of a map, after a median filter.
+    """The least salient positions of a map, after a median filter (Kolesnikov & Lampert 2016, 4.1).
 
     Positions that are as salient as the first one that is no cue are no cues either: a map that
-    says nothing gives none, and no map gives more than ``part``.
+    says nothing gives none, and no map gives more than ``fraction``.
 
     Args:
-        saliency: (h, w), of :func:`background_saliency`.
-        part: of the positions, 0 to 1, rounded down.
-        window: odd side of the median filter, positions; 1 leaves it out.
+        saliency: Floats (h, w), of :func:`background_saliency`.
+        fraction: Share of the positions that are cues, 0 to 1, rounded down.
+        window: Odd side of the median filter, positions; 1 leaves it out.
 
     Returns:
-        bool (h, w).
+        Booleans (h, w).
 
     Raises:
-        ConfigError: a number cannot be meant.
-        ShapeError: saliency is not (h, w), or holds NaN or infinity.
+        ConfigError: The fraction or the window cannot be meant.
+        ShapeError: The map is not (h, w), or holds NaN or infinity.
+
+    Examples:
+        >>> background_cues([[0.1, 0.9], [0.2, 0.8]], fraction=0.5, window=1).tolist()
+        [[True, False], [True, False]]
     """
-    if not 0 <= part <= 1 or window < 1 or window % 2 == 0:
+    if not 0 <= fraction <= 1 or window < 1 or window % 2 == 0:
         raise ConfigError(
-            f"part is {part}, window {window}", do="give a part from 0 to 1 and an odd window"
+            f"fraction is {fraction}, window {window}",
+            do="give a fraction from 0 to 1 and an odd window",
         )
+    saliency = np.asarray(saliency)
     if saliency.ndim != 2 or saliency.size == 0:
         raise ShapeError(f"saliency has shape {saliency.shape}", do="give (h, w)")
     if not np.isfinite(saliency).all():
         raise ShapeError("saliency holds NaN or infinity", do="check the classifier's weights")
     smooth = ndimage.median_filter(saliency, size=window, mode="nearest")
-    wanted = int(part * smooth.size)
+    wanted = int(fraction * smooth.size)
     if wanted == smooth.size:
         return np.ones(smooth.shape, dtype=np.bool_)
     return smooth < np.partition(smooth, wanted, axis=None)[wanted]

@@ -7,7 +7,7 @@ What has no rule goes back by PyTorch's own derivative.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -21,12 +21,14 @@ from torch import Tensor
 from tagseg.errors import ConfigError
 
 __all__ = [
+    "ByAutograd",
     "Call",
     "Method",
     "Step",
     "TurnedKernels",
     "is_constant",
     "is_convolution",
+    "is_relu",
     "overwrites",
     "step_of",
 ]
@@ -70,6 +72,7 @@ class Step:
         clamps: the output's gradient is cut at 0 first (a guided ReLU).
         keeps_sign: the input's gradient is the output's, moved: cutting may come before or after.
         cuts: can cut its input's gradient at 0 at no cost.
+        bends: is an activation function other than a ReLU.
     """
 
     inputs: tuple[int, ...]
@@ -78,6 +81,7 @@ class Step:
     clamps: bool = False
     keeps_sign: bool = False
     cuts: bool = False
+    bends: bool = False
 
 
 def step_of(
@@ -89,6 +93,7 @@ def step_of(
     kernels: TurnedKernels,
     before: Step | None = None,
     of_photo: bool = False,
+    strict: bool = False,
 ) -> Step:
     """The step that goes back through ``call``.
 
@@ -96,27 +101,47 @@ def step_of(
         kernels: of the network, for the way back.
         before: the step that made the first input.
         of_photo: that input is the photo, brought to another scale at most.
+        strict: whether excitation refuses a layer with inputs below 0.
 
     Raises:
-        ConfigError: excitation is not defined for this operation.
+        ConfigError: excitation is not defined for this operation, or not for its inputs.
     """
     kind = call.func.overloadpacket
     if method == "excitation":
+        if strict and kind in _WEIGHTED and not of_photo:
+            _check_excitable(call, kind)
         return Step(inputs, output, _excited(call, kind, kernels, before, of_photo))
     if kind in _RELU:
         return Step(inputs, output, _relu(call, method), clamps=method == "guided")
     if kind in _HARDTANH:
         return Step(inputs, output, _hardtanh(call, method), clamps=method == "guided")
-    if kind is _aten.convolution:
+    if method == "guided" and is_relu(call.func, call.args, call.kwargs):
+        return Step(inputs, output, _clipped(call), clamps=True)
+    if kind is _aten.convolution and call.output.ndim == 4:
         return Step(inputs, output, _convolution(call, kernels), cuts=True)
-    if kind is _aten.max_pool2d_with_indices:
+    if kind is _aten.max_pool2d_with_indices and call.output.ndim == 4:
         return Step(inputs, output, _max_pool(call), keeps_sign=_apart(call))
-    return Step(inputs, output, _linear(call, kind))
+    return Step(inputs, output, _linear(call, kind), bends=kind in _BENDING)
 
 
 def is_convolution(call: Call) -> bool:
     """Whether the output is more than its input at another scale."""
     return call.func.overloadpacket in (_aten.convolution, _aten.addmm, _aten.mm)
+
+
+def is_relu(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> bool:
+    """Whether it cuts at 0, and perhaps at a number above."""
+    kind = func.overloadpacket
+    if kind in (*_RELU, *_HARDTANH):
+        return True
+    if kind in _CLAMP:
+        given = dict(zip(("min", "max"), args[1:], strict=False)) | dict(kwargs)
+        return _is_number(given.get("min"), 0)
+    return kind in _THRESHOLD and all(_is_number(number, 0) for number in args[1:])
+
+
+def _is_number(value: Any, number: float) -> bool:
+    return isinstance(value, int | float) and value == number
 
 
 def is_constant(func: Any) -> bool:
@@ -133,6 +158,20 @@ def overwrites(func: Any, method: Method) -> bool:
 
 _RELU = (_aten.relu, _aten.relu_)
 _HARDTANH = (_aten.hardtanh, _aten.hardtanh_)  # ReLU6 among them
+_CLAMP = (_aten.clamp, _aten.clamp_, _aten.clamp_min, _aten.clamp_min_)
+_THRESHOLD = (_aten.threshold, _aten.threshold_)
+_WEIGHTED = (_aten.convolution, _aten.addmm, _aten.mm)
+_ATTENTION = (
+    *(_aten._scaled_dot_product_efficient_attention, _aten._scaled_dot_product_cudnn_attention),
+)
+_BENDING = tuple(
+    getattr(_aten, name + ending)
+    for name in (
+        *("gelu", "silu", "mish", "elu", "celu", "leaky_relu", "hardswish", "hardsigmoid"),
+        *("sigmoid", "tanh"),
+    )
+    for ending in ("", "_")
+) + (_aten.softplus, _aten._prelu_kernel, _aten.rrelu_with_noise)
 _BATCH_NORM = (_aten.native_batch_norm, _aten._native_batch_norm_legit_no_training)
 _ADD = (_aten.add, _aten.add_)
 # They change nothing where they keep the shape.
@@ -144,12 +183,15 @@ _COPYING = (
 _ROUTING = (
     *(*_COPYING, _aten.select, _aten.permute, _aten.transpose, _aten.constant_pad_nd),
     *(_aten.replication_pad2d, _aten.reflection_pad2d, _aten.max_unpool2d),
+    *(_aten.split, _aten.split_with_sizes, _aten.unbind, _aten.stack, _aten.flip, _aten.roll),
+    *(_aten.t, _aten.pixel_shuffle, _aten.channel_shuffle),
 )
 _SCALING = (_aten.sub, _aten.div, _aten.mul, _aten.sub_, _aten.div_, _aten.mul_)
 _AVERAGING = (
     *(_aten.mean, _aten.sum, _aten.avg_pool2d, _aten._adaptive_avg_pool2d, *_ADD),
     *(_aten.upsample_bilinear2d, _aten.upsample_nearest2d),
 )
+_BY_SHAPE = (*_ROUTING, *_AVERAGING)  # what their inputs hold does not matter on the way back
 
 
 def _relu(call: Call, method: Method) -> Back:
@@ -181,6 +223,19 @@ def _hardtanh(call: Call, method: Method) -> Back:
             by_class, kept.expand(by_class.shape), low, high, grad_input=by_class
         )
         return (gradient,)
+
+    return back
+
+
+def _clipped(call: Call) -> Back:
+    """A guided ReLU that is written as a clamp or threshold."""
+    positive, derivative = call.args[0] > 0, ByAutograd(call)
+
+    def back(gradient: Tensor, count: int, cut: bool) -> tuple[Tensor, ...]:
+        if not cut:
+            gradient.clamp_(min=0)
+        _by_class(gradient, count).mul_(positive)
+        return derivative(gradient, count, False)
 
     return back
 
@@ -444,7 +499,7 @@ def _linear(call: Call, kind: Any) -> Back:
     if kind in _COPYING and len(call.places) == 1 and call.args[0].shape == call.output.shape:
         dtype = call.args[0].dtype
         return lambda gradient, count, cut: (gradient.to(dtype),)
-    return _by_autograd(call)
+    return ByAutograd(call)
 
 
 def _in_training(call: Call) -> bool:
@@ -468,25 +523,40 @@ def _both(gradient: Tensor, count: int, cut: bool) -> tuple[Tensor, ...]:
     return gradient, gradient.clone()
 
 
-def _by_autograd(call: Call) -> Back:
-    """PyTorch's own derivative, class by class."""
-    saved = list(call.args)
+class ByAutograd:
+    """PyTorch's own derivative, class by class.
 
-    def back(gradient: Tensor, count: int, cut: bool) -> tuple[Tensor, ...]:
+    Attributes:
+        held: The arguments; a tape puts copies of them here before they are written over.
+        by_value: Whether the derivative depends on them at all.
+    """
+
+    def __init__(self, call: Call) -> None:
+        self.held = list(call.args)
+        self.by_value = call.func.overloadpacket not in _BY_SHAPE
+        self._call = call
+        if call.func.overloadpacket in _ATTENTION:
+            self.held[4] = True  # a forward pass without gradients left out what they need
+
+    def __call__(self, gradient: Tensor, count: int, cut: bool) -> tuple[Tensor, ...]:
+        """Gradients of the inputs, (K * B, ...) each."""
+        call = self._call
         with torch.enable_grad():
-            args = [_leaf(a) if place in call.places else a for place, a in enumerate(saved)]
-            # An operation in place may not work on a leaf.
+            args = [_leaf(a) if place in call.places else a for place, a in enumerate(self.held)]
+            # An operation in place may not work on a leaf, nor on what the forward pass holds.
             given = [a.clone() if isinstance(a, Tensor) and a.requires_grad else a for a in args]
+            if call.func._schema.is_mutable and 0 not in call.places:
+                given[0] = given[0].clone()
             result = call.func(*given, **call.kwargs)
             output = result[0] if isinstance(result, tuple) else result
+        if not output.requires_grad:
+            raise ConfigError(f"{call.func.overloadpacket} has no derivative")
         leaves = [args[place] for place in call.places]
         parts = [
             torch.autograd.grad(output, leaves, part, retain_graph=True)
             for part in gradient.view(count, *output.shape)
         ]
         return tuple(_together(column) for column in zip(*parts, strict=True))
-
-    return back
 
 
 def _together(parts: tuple[Tensor, ...]) -> Tensor:
@@ -507,7 +577,8 @@ def _excited(
     call: Call, kind: Any, kernels: TurnedKernels, before: Step | None, of_photo: bool
 ) -> Back:
     """Rules of excitation back-propagation (Zhang et al., 2016, Eq. 1 to 5)."""
-    if kind in (*_RELU, *_HARDTANH) or (kind in _SCALING and len(call.places) == 1):
+    relu = is_relu(call.func, call.args, call.kwargs)
+    if relu or (kind in _SCALING and len(call.places) == 1):
         return lambda gradient, count, cut: (gradient,)
     if kind in _ADD and not isinstance(call.args[1], Tensor):
         return lambda gradient, count, cut: (gradient,)  # a bias
@@ -517,15 +588,25 @@ def _excited(
         if before is not None and isinstance(before.back, _ExcitedConvolution):
             before.back.signs = _batch_norm_scale(call).sign()
         return lambda gradient, count, cut: (gradient,)
-    if kind is _aten.convolution:
+    if kind is _aten.convolution and call.output.ndim == 4:
         return _ExcitedConvolution(call, kernels, of_photo=of_photo)
     if kind in (_aten.addmm, _aten.mm):
         return _excited_matrix(call)
     if kind in _ROUTING:
-        return _by_autograd(call)
+        return ByAutograd(call)
     if kind in _AVERAGING:
         return _by_share(call)
     raise ConfigError(f"excitation has no rule for {kind}", do="use plain or guided")
+
+
+def _check_excitable(call: Call, kind: Any) -> None:
+    x = call.args[-2] if kind in (_aten.addmm, _aten.mm) else call.args[0]
+    if bool((x < 0).any()):
+        raise ConfigError(
+            f"excitation needs activations of 0 or more, and {kind} of shape {tuple(x.shape)} "
+            f"has {float(x.min()):.3g} among its inputs",
+            do="use plain or guided",
+        )
 
 
 class _ExcitedConvolution:
@@ -574,7 +655,7 @@ def _by_share(call: Call) -> Back:
     raised = Call(call.func, tuple(positive), call.kwargs, None, call.places)
     # Of copies, as it may work in place.
     total = call.func(*(p.clone() if isinstance(p, Tensor) else p for p in positive), **call.kwargs)
-    transposed = _by_autograd(raised)
+    transposed = ByAutograd(raised)
 
     def back(gradient: Tensor, count: int, cut: bool) -> tuple[Tensor, ...]:
         share = _shared(_by_class(gradient, count), total).flatten(0, 1)

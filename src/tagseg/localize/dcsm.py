@@ -52,17 +52,25 @@ class DcsmSettings:
     """Numbers of the method (Shimoda & Yanai 2016, 3.3; table in docs/dcsm.md).
 
     Args:
-        alpha: contrast of Eq. 5.
-        scales: factors on the photo's height and width; S of Eq. 5.
-        min_candidates: classes that take part in Eq. 4 at the least; 0 turns it off (Table 4).
-        threshold: probability over which a class is detected.
+        alpha: Contrast of Eq. 5.
+        scales: Factors on the photo's height and width; S of Eq. 5.
+        min_candidates: Least number of classes that take part in Eq. 4; 0 turns it off
+            (Table 4).
+        threshold: Probability over which a class is detected.
         normalise: "map" divides each map of Eq. 4 by its maximum over the photo before tanh, as
             gradients have no scale of their own; "none" is Eq. 5 to the letter.
         variant: "paper" is Eq. 4 and 5; "code" scales and saturates each difference of two maps on
             its own, as the authors' program does.
 
     Raises:
-        ConfigError: a value that does not fit, or "code" without normalisation.
+        ConfigError: A value does not fit, or "code" is asked for without normalisation.
+
+    Examples:
+        >>> DcsmSettings(scales=(0.5, 1.0)).alpha
+        3.0
+        >>> DcsmSettings(scales=())
+        Traceback (most recent call last):
+        tagseg.errors.ConfigError: DCSM: scales is (); give one factor over 0 or more
     """
 
     alpha: float = 3.0
@@ -97,11 +105,24 @@ def _check(name: str, value: object, valid: bool, advice: str) -> None:
 
 
 class CandidateClasses(NamedTuple):
-    """Which classes of a photo get a map, and which are subtracted from each other."""
+    """Which classes of a photo get a map, and which are subtracted from each other.
 
-    targets: Tags  # (C,) classes that get a map
-    candidates: Rows  # ascending, of Eq. 4; empty where nothing is subtracted
-    detected: npt.NDArray[np.bool_]  # (S, C) over the threshold at each scale
+    Attributes:
+        targets: Booleans (C,) of the classes that get a map.
+        candidates: Ascending indices of the classes of Eq. 4, empty where nothing is subtracted.
+        detected: Booleans (S, C), whether a class is over the threshold at each scale.
+
+    Examples:
+        >>> import numpy as np
+        >>> found = CandidateClasses(
+        ...     np.array([False, True, False]), np.array([1, 2]), np.zeros((1, 3), bool))
+        >>> found.classes.tolist(), found.target_rows.tolist(), found.candidate_rows.tolist()
+        ([1, 2], [0], [0, 1])
+    """
+
+    targets: Tags
+    candidates: Rows
+    detected: npt.NDArray[np.bool_]
 
     @property
     def classes(self) -> Rows:
@@ -120,7 +141,7 @@ class CandidateClasses(NamedTuple):
 
 
 def candidate_classes(
-    probabilities: npt.ArrayLike, settings: DcsmSettings, tags: Tags | None = None
+    probabilities: npt.ArrayLike, settings: DcsmSettings, tags: npt.ArrayLike | None = None
 ) -> CandidateClasses:
     """Targets and candidates of a photo (Shimoda & Yanai 2016, 3.3 and Table 4).
 
@@ -129,12 +150,24 @@ def candidate_classes(
     number, those with the highest probability summed over scales (the first ones of equals).
 
     Args:
-        probabilities: (S, C) of the classifier, in [0, 1], in the order of ``settings.scales``.
-        settings: threshold and minimum number; with a minimum of 0 there are no candidates.
-        tags: (C,) bool, where they are known.
+        probabilities: Floats (S, C) of the classifier, in [0, 1], in the order of
+            ``settings.scales``.
+        settings: Threshold and minimum number; with a minimum of 0 there are no candidates.
+        tags: Booleans (C,), the classes in the photo, where they are known.
+
+    Returns:
+        The classes.
 
     Raises:
-        ShapeError: probabilities or tags of another shape or type, or not in [0, 1].
+        ShapeError: Probabilities or tags are of another shape or type, or not in [0, 1].
+
+    Examples:
+        >>> settings = DcsmSettings(scales=(1.0,), min_candidates=2)
+        >>> found = candidate_classes([[0.1, 0.9, 0.3]], settings)
+        >>> found.targets.tolist()
+        [False, True, False]
+        >>> found.candidates.tolist()  # the most probable of the others, too
+        [1, 2]
     """
     p = np.asarray(probabilities, dtype=np.float64)
     if p.ndim != 2 or len(p) != len(settings.scales):
@@ -144,6 +177,7 @@ def candidate_classes(
         )
     if not ((p >= 0) & (p <= 1)).all():
         raise ShapeError("probabilities are not all in [0, 1]", do="apply the sigmoid")
+    tags = None if tags is None else np.asarray(tags)
     if tags is not None and (tags.shape != p.shape[1:] or tags.dtype != np.bool_):
         raise ShapeError(f"tags is {tags.dtype} {tags.shape}", do=f"give bool ({p.shape[1]},)")
     detected: Tags = p.max(axis=0) > settings.threshold
@@ -166,19 +200,28 @@ def layer_saliency(
 ) -> Tensor:
     """Raw class saliency M_i^c of one layer at the photo's size (Shimoda & Yanai 2016, Eq. 3).
 
-    The maximum over channels of the absolute gradient, brought to the photo's size bilinearly. The
-    paper enlarges first and then takes the maximum; the authors' code does it in this order, which
-    is as many times cheaper as there are channels, and never smaller (docs/dcsm.md).
+    It is the maximum over channels of the absolute gradient, brought to the photo's size
+    bilinearly. The paper enlarges first and then takes the maximum; the authors' code does it in
+    this order, which is as many times cheaper as there are channels, and never smaller
+    (docs/dcsm.md).
 
     Args:
-        gradient: (K, C_l, h, w) v_i^c, of K class scores with respect to layer i.
-        shape, stride, input_shape: see :func:`at_photo_size`.
+        gradient: Floats (K, C_l, h, w) v_i^c, of K class scores with respect to layer i.
+        shape: Height and width of the photo, pixels.
+        stride: See :func:`at_photo_size`.
+        input_shape: See :func:`at_photo_size`.
 
     Returns:
-        float32 (K, H, W), not negative.
+        Float32 (K, H, W), not negative.
 
     Raises:
-        ShapeError: gradient is not (K, C_l, h, w), or holds NaN or infinity.
+        ShapeError: The gradient is not (K, C_l, h, w), or holds NaN or infinity.
+
+    Examples:
+        >>> import torch
+        >>> gradient = torch.tensor([[[[1.0, 0.0]], [[-2.0, 0.5]]]])
+        >>> layer_saliency(gradient, (1, 4), stride=2).tolist()
+        [[[2.0, 1.25, 0.5, 0.5]]]
     """
     if gradient.ndim != 4 or 0 in gradient.shape:
         raise ShapeError(f"gradient has shape {tuple(gradient.shape)}", do="give (K, C, h, w)")
@@ -197,21 +240,27 @@ def at_photo_size(
 ) -> Tensor:
     """Maps of a layer brought to the photo's size, bilinearly (Shimoda & Yanai 2016, 3.3).
 
-    For the maxima over channels that :meth:`tagseg.localize.backprop.Record.saliency` gives.
+    It is meant for the maxima over channels that :meth:`Record.saliency` gives.
 
     Args:
-        maps: (K, h, w).
-        shape: height and width of the photo.
-        stride: input pixels per position of the layer, or None, see
+        maps: Floats (K, h, w).
+        shape: Height and width of the photo, pixels.
+        stride: Input pixels per position of the layer, or None, see
             :func:`tagseg.nets.backbone.upsample_grid`.
-        first: input pixel that position 0 lies on, where there is a stride.
-        input_shape: height and width of the photo as the network saw it, at any scale; None: shape.
+        first: Input pixel that position 0 lies on, where there is a stride.
+        input_shape: Height and width of the photo as the network saw it, at any scale; None is
+            ``shape``.
 
     Returns:
-        float32 (K, H, W).
+        Float32 (K, H, W).
 
     Raises:
-        ShapeError: maps is not (K, h, w), or holds NaN or infinity.
+        ShapeError: The maps are not (K, h, w), or hold NaN or infinity.
+
+    Examples:
+        >>> import torch
+        >>> at_photo_size(torch.tensor([[[0.0, 4.0]]]), (1, 5), stride=4).tolist()
+        [[[0.0, 1.0, 2.0, 3.0, 4.0]]]
     """
     if maps.ndim != 3 or 0 in maps.shape:
         raise ShapeError(f"maps have shape {tuple(maps.shape)}", do="give (K, h, w)")
@@ -246,15 +295,21 @@ def distinct_maps(raw: Tensor, targets: npt.ArrayLike, candidates: npt.ArrayLike
     keeps its map: that is the paper's N = 0 (Table 4).
 
     Args:
-        raw: (K, H, W) M, not negative.
-        targets: (T,) rows of ``raw``.
-        candidates: (M,) rows of ``raw``; each counts once.
+        raw: Floats (K, H, W) M, not negative.
+        targets: Rows (T,) of ``raw``.
+        candidates: Rows (M,) of ``raw``; each counts once.
 
     Returns:
-        float32 (T, H, W), not negative.
+        Float32 (T, H, W), not negative.
 
     Raises:
-        ShapeError: raw is not (K, H, W), or a row is not in it.
+        ShapeError: The maps are not (K, H, W), or a row is not among them.
+
+    Examples:
+        >>> import torch
+        >>> raw = torch.tensor([[[3.0, 1.0]], [[1.0, 2.0]]])
+        >>> distinct_maps(raw, [0, 1], [0, 1]).tolist()
+        [[[2.0, 0.0]], [[0.0, 1.0]]]
     """
     maps, _ = _subtracted(*_checked(raw, targets, candidates))
     return maps
@@ -273,18 +328,27 @@ def aggregate(
     that ``steps`` may be a generator, and the maps of one step are all that is held.
 
     Args:
-        steps: for each scale and layer, the scale's index and the raw maps (K, H, W) of
+        steps: For each scale and layer, the scale's index and the raw maps (K, H, W) of
             :func:`layer_saliency` or :func:`at_photo_size`, K in the order of ``classes.classes``.
-        classes: of the photo.
-        settings: alpha, normalise and variant.
-        photo: rows and columns that show the photo, where maps hold padding too. It takes no part
+        classes: The photo's targets and candidates.
+        settings: Of these, alpha, normalise and variant.
+        photo: Rows and columns that show the photo, where maps hold padding too. It takes no part
             in Eq. 5; the variant "code" takes it off at the end.
 
     Returns:
-        float32 (T, H, W) in [0, 1], one for each target, ascending.
+        Float32 (T, H, W) in [0, 1], one for each target, ascending.
 
     Raises:
-        ShapeError: no steps, or maps of another shape or of a scale that is not in ``classes``.
+        ShapeError: There are no steps, or maps of another shape or of a scale that is not in
+            ``classes``.
+
+    Examples:
+        >>> import torch
+        >>> settings = DcsmSettings(scales=(1.0,), min_candidates=2)
+        >>> classes = candidate_classes([[0.9, 0.2]], settings)
+        >>> maps = aggregate([(0, torch.tensor([[[3.0, 2.0]], [[1.0, 2.0]]]))], classes, settings)
+        >>> [[round(v, 3) for v in row] for row in maps[0].tolist()]  # tanh(3 * (1, 0))
+        [[0.995, 0.0]]
     """
     window = photo or (slice(None), slice(None))
     whole = _checked_steps(steps, classes)
@@ -345,18 +409,43 @@ def _sum_of_saturated(differences: Tensor, alpha: float) -> Tensor:
     return parts[peaks > 0].sum(dim=0)
 
 
-def score_map(maps: Tensor, targets: Tags) -> Tensor:
-    """Score map (C, H, W) of the targets' maps (T, H, W); zero for all other classes."""
-    scores = maps.new_zeros((len(targets), *maps.shape[1:]))
-    scores[torch.from_numpy(targets).to(maps.device)] = maps
+def score_map(maps: Tensor, targets: npt.ArrayLike) -> Tensor:
+    """Score map of all classes from the maps of those that have one.
+
+    Args:
+        maps: Floats (T, H, W), of the targets in ascending order.
+        targets: Booleans (C,), T of them true.
+
+    Returns:
+        (C, H, W) of the type of ``maps``, zero for all other classes.
+
+    Examples:
+        >>> import torch
+        >>> score_map(torch.ones(1, 1, 2), [False, True]).tolist()
+        [[[0.0, 0.0]], [[1.0, 1.0]]]
+    """
+    chosen = torch.as_tensor(np.asarray(targets, dtype=np.bool_), device=maps.device)
+    scores = maps.new_zeros((len(chosen), *maps.shape[1:]))
+    scores[chosen] = maps
     return scores
 
 
 def with_background(maps: Tensor) -> Tensor:
-    """Maps (T, H, W) in [0, 1] with that of the background first (Shimoda & Yanai 2016, Eq. 7).
+    """Maps of the targets with that of the background first (Shimoda & Yanai 2016, Eq. 7).
 
-    M^BG = 1 - max over targets of M^c: 1 everywhere without targets. Returns (T + 1, H, W), in the
-    order of :func:`tagseg.maps.labels_of_tags`.
+    M^BG = 1 - max over targets of M^c: 1 everywhere without targets.
+
+    Args:
+        maps: Floats (T, H, W) in [0, 1].
+
+    Returns:
+        (T + 1, H, W) of the type of ``maps``, in the order of
+        :func:`tagseg.maps.labels_of_tags`.
+
+    Examples:
+        >>> import torch
+        >>> with_background(torch.tensor([[[1.0, 0.25]], [[0.5, 0.0]]])).tolist()
+        [[[0.0, 0.75]], [[1.0, 0.25]], [[0.5, 0.0]]]
     """
     every = functional.pad(maps, (0, 0, 0, 0, 1, 0))
     every[0] = 1 - every.amax(dim=0)
@@ -364,10 +453,21 @@ def with_background(maps: Tensor) -> Tensor:
 
 
 def unary(maps: Tensor) -> Tensor:
-    """Unary -log M^ of the CRF (Shimoda & Yanai 2016, Eq. 6), for the maps of with_background.
+    """Unary -log M^ of the CRF (Shimoda & Yanai 2016, Eq. 6).
 
     Saliency below 1e-20 counts as that, as in the authors' code: the cost of 46 is finite, and more
     than neighbours could ever make up for.
+
+    Args:
+        maps: Floats in [0, 1] of any shape, as :func:`with_background` gives them.
+
+    Returns:
+        Costs of the same shape and type, in nats.
+
+    Examples:
+        >>> import torch
+        >>> [round(cost, 2) for cost in unary(torch.tensor([1.0, 0.5, 0.0])).tolist()]
+        [-0.0, 0.69, 46.05]
     """
     return maps.clamp(min=LEAST_SALIENCY).log_().neg_()
 

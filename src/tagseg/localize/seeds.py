@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -19,7 +19,7 @@ from torch.nn import functional
 
 from tagseg.data.transforms import letterbox, resize_batch
 from tagseg.errors import ConfigError
-from tagseg.localize.backprop import INPUT, ClassSaliency, Method, Record
+from tagseg.localize.backprop import ClassSaliency, Method, Record
 from tagseg.localize.dcsm import (
     CandidateClasses,
     DcsmSettings,
@@ -28,7 +28,10 @@ from tagseg.localize.dcsm import (
     candidate_classes,
     score_map,
 )
-from tagseg.maps import Image, ScoreMap, Tags
+from tagseg.localize.networks import INPUT, Layer, Scores, layer_names
+from tagseg.localize.photos import as_image, as_input
+from tagseg.localize.tape import NoReLUError
+from tagseg.maps import Image, ScoreMap
 from tagseg.nets.backbone import Backbone
 
 __all__ = [
@@ -50,9 +53,15 @@ class LayerSet:
     """Layers of a classifier, and where their positions lie.
 
     Attributes:
-        names: for :class:`tagseg.localize.backprop.ClassSaliency`.
-        strides: input pixels per position of each; None where positions lie in the middle of cells.
-        firsts: the pixel that position 0 of each lies on.
+        names: Names for :class:`tagseg.localize.ClassSaliency`.
+        strides: Input pixels per position of each; None where positions lie in the middle of cells.
+        firsts: The pixel that position 0 of each lies on.
+
+    Examples:
+        >>> for name, stride, first in LayerSet(("input", "features.8"), (1, 4), (0, 0)):
+        ...     print(name, stride, first)
+        input 1 0
+        features.8 4 0
     """
 
     names: tuple[str, ...]
@@ -65,10 +74,22 @@ class LayerSet:
 
 
 def feature_layers(backbone: Backbone, blocks: Sequence[int]) -> LayerSet:
-    """The feature maps of ``blocks``, 1 to 5, of a classifier's ``backbone``; 0 is the photo.
+    """The feature maps of some blocks of a classifier of tagseg, by number.
+
+    Args:
+        backbone: The classifier's ``backbone``.
+        blocks: Numbers from 1 to 5, as VGG-16 has blocks between its pools; 0 is the photo.
+
+    Returns:
+        Their layers as the classifier names them, in order.
 
     Raises:
-        ConfigError: there is no such block, or none is given.
+        ConfigError: There is no such block, or none is given.
+
+    Examples:
+        >>> from tagseg.nets.tiny import Tiny
+        >>> feature_layers(Tiny(), (0, 3)).names
+        ('input', 'backbone.block3')
     """
     if not blocks or not set(blocks) <= set(range(6)):
         raise ConfigError(f"blocks are {tuple(blocks)}", do="give some of 0 (the photo) to 5")
@@ -84,13 +105,38 @@ def feature_layers(backbone: Backbone, blocks: Sequence[int]) -> LayerSet:
 class GradientSeeder:
     """Class saliency by back-propagation, smoothed, as seeds (Oh et al. 2017, 4.2).
 
-    The largest absolute gradient over the channels of each layer (RGB, at the photo itself), the
-    mean over layers, a Gaussian, and each class divided by its own maximum.
+    It takes the largest absolute gradient over the channels of each layer (RGB, at the photo
+    itself), the mean over layers, a Gaussian, and divides each class by its own maximum.
 
     Args:
-        net: the tag classifier, in evaluation mode.
-        blocks: see :func:`feature_layers`; the paper's is the photo, 0.
-        sigma: of the Gaussian, pixels of a photo of 500; it scales with the photo.
+        net: The tag classifier, in evaluation mode: one of tagseg or, with ``layers``, any network
+            that takes RGB in [0, 1] and gives class scores.
+        method: See :class:`ClassSaliency`.
+        blocks: Numbers of blocks, see :func:`feature_layers`; the paper's is the photo, 0.
+        layers: Names of layers or modules in place of ``blocks``, or "input". Their maps are spread
+            over the photo from edge to edge.
+        scores, reshape: See :class:`ClassSaliency`.
+        sigma: Standard deviation of the Gaussian, pixels of a photo whose longer side is 500; it
+            scales with the photo.
+        precision: See :class:`ClassSaliency`.
+
+    Raises:
+        ConfigError: There is no such method, block or layer; sigma is below 0; the network is no
+            classifier of tagseg and no layers are given; or guided back-propagation is asked of a
+            backbone without ReLUs.
+
+    Examples:
+        >>> import numpy as np
+        >>> import torch
+        >>> from torch import nn
+        >>> net = nn.Sequential(nn.Conv2d(3, 2, 1), nn.ReLU(), nn.AdaptiveMaxPool2d(1),
+        ...                     nn.Flatten()).eval()
+        >>> _ = net[0].weight.data.copy_(torch.eye(2, 3).view(2, 3, 1, 1))
+        >>> photo = np.zeros((1, 4, 3))
+        >>> photo[0, 1, 0] = photo[0, 2, 1] = 1  # a red and a green pixel
+        >>> seed = GradientSeeder(net, layers=["input"], sigma=0)
+        >>> seed(photo, [True, True]).tolist()
+        [[[0.0, 1.0, 0.0, 0.0]], [[0.0, 0.0, 1.0, 0.0]]]
     """
 
     def __init__(
@@ -99,23 +145,46 @@ class GradientSeeder:
         method: Method = "guided",
         *,
         blocks: Sequence[int] = (0,),
+        layers: Sequence[Layer] | None = None,
+        scores: Scores | None = None,
+        reshape: Callable[[Tensor], Tensor] | None = None,
         sigma: float = 10.0,
         precision: torch.dtype = torch.float32,
     ) -> None:
         if not sigma >= 0:
             raise ConfigError(f"sigma is {sigma}", do="use 0 or more pixels")
-        self._layers = feature_layers(_backbone(net), blocks)
-        self._saliency = ClassSaliency(net, method, self._layers.names, precision=precision)
+        if layers is None:
+            backbone = _backbone(net)
+            _check_method(backbone, method)
+            self._layers = feature_layers(backbone, blocks)
+        else:
+            names = layer_names(net, layers)
+            self._layers = LayerSet(names, (None,) * len(names), (0,) * len(names))
+        self._saliency = ClassSaliency(
+            net, method, self._layers.names, scores=scores, reshape=reshape, precision=precision
+        )
         self._device = next(net.parameters()).device
         self._sigma = sigma
 
-    def __call__(self, image: Image, tags: Tags) -> ScoreMap:
-        """Score map (C, H, W) of a photo (H, W, 3); zero for classes that are not in ``tags``."""
+    def __call__(self, image: npt.NDArray[Any], tags: npt.ArrayLike) -> ScoreMap:
+        """Score maps of the classes in a photo.
+
+        Args:
+            image: The photo (H, W, 3), uint8 or floats in [0, 1].
+            tags: Booleans (C,), the classes in it.
+
+        Returns:
+            Float32 (C, H, W) in [0, 1]; zero for classes that are not in ``tags``.
+
+        Raises:
+            ShapeError: The photo is not (H, W, 3), or of another type.
+        """
+        image, tags = as_image(image), np.asarray(tags, dtype=np.bool_)
         height, width = image.shape[:2]
         scores = np.zeros((len(tags), height, width), np.float32)
         if not tags.any():
             return scores
-        record = self._saliency.forward(_as_input(image, self._device))
+        record = self._saliency.forward(as_input(image, self._device))
         found = record.saliency(np.flatnonzero(tags).tolist())
         total = torch.zeros(int(tags.sum()), height, width)
         for name, stride, first in self._layers:
@@ -129,15 +198,29 @@ class GradientSeeder:
 
 
 class Square(NamedTuple):
-    """A photo in the middle of a square of the mean colour (Shimoda & Yanai 2016, 3.2)."""
+    """A photo in the middle of a square of the mean colour (Shimoda & Yanai 2016, 3.2).
 
-    image: Image  # (side, side, 3)
-    photo: tuple[slice, slice]  # its rows and columns
-    shape: tuple[int, int]  # of the photo itself
+    Attributes:
+        image: The square, uint8 (side, side, 3).
+        photo: Rows and columns of the photo in it.
+        shape: Height and width of the photo itself, pixels.
+
+    Examples:
+        >>> import numpy as np
+        >>> from tagseg.nets.tiny import Tiny
+        >>> square = Square.of(np.zeros((40, 80, 3), np.uint8), 64, Tiny())
+        >>> square.image.shape, square.photo, square.shape
+        ((64, 64, 3), (slice(16, 48, None), slice(0, 64, None)), (40, 80))
+    """
+
+    image: Image
+    photo: tuple[slice, slice]
+    shape: tuple[int, int]
 
     @classmethod
-    def of(cls, image: Image, side: int, backbone: Backbone) -> Square:
-        """The square of a photo (H, W, 3), for the network's mean colour."""
+    def of(cls, image: npt.NDArray[Any], side: int, backbone: Backbone) -> Square:
+        """The square of a photo (H, W, 3), uint8 or floats in [0, 1], for a backbone."""
+        image = as_image(image)
         canvas, (top, left, height, width) = letterbox(
             image, side, backbone.preprocessing.mean_colour
         )
@@ -146,13 +229,18 @@ class Square(NamedTuple):
 
     def record(self, saliency: ClassSaliency, scale: float, device: torch.device) -> Record:
         """A forward pass of the square at ``scale``."""
-        return saliency.forward(resize_batch(_as_input(self.image, device), scale))
+        return saliency.forward(resize_batch(as_input(self.image, device), scale))
 
 
 class Found(NamedTuple):
-    """What :class:`DistinctSeeder` sees in a photo."""
+    """What :class:`DistinctSeeder` sees in a photo.
 
-    score_map: ScoreMap  # (C, H, W) M^ of Eq. 5, zero for classes that are no target
+    Attributes:
+        score_map: M^ of Eq. 5, (C, H, W), zero for classes that are no target.
+        classes: Which classes were detected, are targets and were subtracted.
+    """
+
+    score_map: ScoreMap
     classes: CandidateClasses
 
 
@@ -163,9 +251,30 @@ class DistinctSeeder:
     backward pass gives the gradients of all candidates at all layers.
 
     Args:
-        net: a fully convolutional classifier (any with ``class_maps``), in evaluation mode.
-        blocks: see :func:`feature_layers`; the paper's are 3, 4 and 5.
-        side: of the square that photos are put on, pixels.
+        net: A classifier of tagseg (any with ``backbone`` and ``class_maps``), in evaluation mode.
+        settings: Numbers of the method.
+        side: Side of the square that photos are put on, pixels.
+        blocks: See :func:`feature_layers`; the paper's are 3, 4 and 5.
+        method: See :class:`ClassSaliency`.
+        precision: See :class:`ClassSaliency`.
+
+    Raises:
+        ConfigError: There is no such method or block, the network is no classifier of tagseg, or
+            guided back-propagation is asked of a backbone without ReLUs.
+
+    Examples:
+        >>> import numpy as np
+        >>> import torch
+        >>> from tagseg.nets.fully_convolutional import FullyConvolutionalClassifier
+        >>> from tagseg.nets.tiny import Tiny
+        >>> _ = torch.manual_seed(0)
+        >>> net = FullyConvolutionalClassifier(Tiny(), n_classes=3, hidden=8).eval()
+        >>> see = DistinctSeeder(net, DcsmSettings(scales=(1.0,)), side=32)
+        >>> found = see(np.eye(24, 32)[:, :, None].repeat(3, 2), [True, False, True])
+        >>> found.score_map.shape
+        (3, 24, 32)
+        >>> [bool(m.any()) for m in found.score_map]  # of the classes in the photo
+        [True, False, True]
     """
 
     def __init__(
@@ -179,13 +288,27 @@ class DistinctSeeder:
         precision: torch.dtype = torch.float32,
     ) -> None:
         self._backbone = _backbone(net)
+        _check_method(self._backbone, method)
         self._layers = feature_layers(self._backbone, blocks)
         self._saliency = ClassSaliency(net, method, self._layers.names, precision=precision)
         self._device = next(net.parameters()).device
         self._settings, self._side = settings, side
 
-    def __call__(self, image: Image, tags: Tags | None = None) -> Found:
-        """Maps of the detected classes of a photo (H, W, 3), or of its ``tags`` if known."""
+    def __call__(self, image: npt.NDArray[Any], tags: npt.ArrayLike | None = None) -> Found:
+        """Maps of the detected classes of a photo, or of those that are known to be in it.
+
+        Args:
+            image: The photo (H, W, 3), uint8 or floats in [0, 1].
+            tags: Booleans (C,), the classes in it, where they are known.
+
+        Returns:
+            The maps, at the photo's size, and which classes they are of.
+
+        Raises:
+            ShapeError: The photo is not (H, W, 3), or of another type.
+        """
+        if tags is not None:
+            tags = np.asarray(tags, dtype=np.bool_)
         square = Square.of(image, self._side, self._backbone)
         scales = self._settings.scales
         records = [square.record(self._saliency, scale, self._device) for scale in scales]
@@ -200,7 +323,24 @@ class DistinctSeeder:
 
 
 def probabilities(records: Sequence[Record]) -> npt.NDArray[np.float32]:
-    """Of each class at each scale, (S, C): the sigmoid of its map's maximum."""
+    """Probability of each class in one photo at each scale (Shimoda & Yanai 2016, Eq. 2).
+
+    Args:
+        records: Forward passes of the photo, one for each scale.
+
+    Returns:
+        Float32 (S, C), the sigmoid of each map's maximum.
+
+    Examples:
+        >>> import torch
+        >>> from torch import nn
+        >>> net = nn.Conv2d(3, 2, 1, bias=False).eval()
+        >>> _ = net.weight.data.copy_(torch.tensor([[0.0, 0, 0], [9, 9, 9]]).view(2, 3, 1, 1))
+        >>> saliency = ClassSaliency(net, "plain")
+        >>> records = [saliency.forward(torch.ones(1, 3, n, n)) for n in (2, 3)]
+        >>> probabilities(records).round(3).tolist()
+        [[0.5, 1.0], [0.5, 1.0]]
+    """
     best = torch.stack([record.class_maps[0].amax((1, 2)) for record in records])
     return torch.sigmoid(best).cpu().numpy()
 
@@ -212,11 +352,33 @@ def distinct_score_map(
     classes: CandidateClasses,
     settings: DcsmSettings,
 ) -> ScoreMap:
-    """M^ of Eq. 5 at the photo's size, (C, H, W), zero for classes that are no target.
+    """M^ of Eq. 5 of Shimoda & Yanai 2016 at the photo's size.
 
     Args:
-        saliency_at: by index of the scale, each layer's maximum over channels (K, h, w) of the K
+        square: The photo on its square.
+        saliency_at: By index of the scale, each layer's maximum over channels (K, h, w) of the K
             ``classes.classes``.
+        layers: The layers, and where their positions lie in the square.
+        classes: Targets and candidates.
+        settings: Numbers of the method.
+
+    Returns:
+        Float32 (C, H, W), zero for classes that are no target.
+
+    Raises:
+        ShapeError: The maps are of another shape, or hold NaN or infinity.
+
+    Examples:
+        >>> import numpy as np
+        >>> import torch
+        >>> square = Square(np.zeros((2, 2, 3), np.uint8), (slice(2), slice(2)), (2, 2))
+        >>> settings = DcsmSettings(scales=(1.0,), min_candidates=2)
+        >>> classes = candidate_classes([[0.9, 0.8]], settings, np.array([True, False]))
+        >>> raw = {"input": torch.tensor([[[3.0, 0], [0, 1]], [[1.0, 0], [0, 1]]])}
+        >>> maps = distinct_score_map(
+        ...     square, lambda j: raw, LayerSet(("input",), (1,), (0,)), classes, settings)
+        >>> maps.round(3).tolist()  # where the first class is seen more than the second
+        [[[0.9950000047683716, 0.0], [0.0, 0.0]], [[0.0, 0.0], [0.0, 0.0]]]
     """
     if not classes.targets.any():
         return np.zeros((len(classes.targets), *square.shape), np.float32)
@@ -243,9 +405,18 @@ def _backbone(net: nn.Module) -> Backbone:
     return backbone
 
 
-def _as_input(image: Image, device: torch.device) -> Tensor:
-    x = torch.from_numpy(np.ascontiguousarray(image)).to(device)
-    return x.permute(2, 0, 1)[None].float() / 255
+def _check_method(backbone: Backbone, method: Method) -> None:
+    """ConfigError where ``method`` asks for ReLUs, and the backbone has others, or none."""
+    if method != "guided":
+        return
+    photo = torch.zeros(1, 3, 64, 64, device=next(backbone.parameters()).device)
+    try:
+        ClassSaliency(backbone, method).forward(photo)
+    except NoReLUError as error:
+        raise ConfigError(
+            f"guided back-propagation changes ReLUs, and the backbone {backbone.name} has none",
+            do="use plain",
+        ) from error
 
 
 def _peaks(maps: Tensor) -> Tensor:

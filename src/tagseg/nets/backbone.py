@@ -1,4 +1,4 @@
-"""What every backbone offers: two blocks of non-negative activations, and its own preprocessing."""
+"""What every backbone offers: feature maps at strides that it names, and its own preprocessing."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Preprocessing(NamedTuple):
 
 
 class Activations(NamedTuple):
-    """The last two blocks' activations, all >= 0 (after a ReLU)."""
+    """The last two blocks' feature maps; those of networks with ReLUs are taken behind them."""
 
     block4: Tensor  # (B, C4, h4, w4)
     block5: Tensor  # (B, C5, h5, w5)
@@ -47,7 +47,7 @@ class FeatureBlock(NamedTuple):
     There may be more positions than the photo has room for.
     """
 
-    layers: tuple[str, ...]  # names in ``named_modules`` of the backbone; all outputs are >= 0
+    layers: tuple[str, ...]  # names in ``named_modules`` of the backbone, each giving (B, C, h, w)
     stride: int
     first: int = 0
 
@@ -61,7 +61,11 @@ class PyramidLevel(NamedTuple):
 
 
 class Backbone(nn.Module, ABC):
-    """A convolutional network without its classifier.
+    """A network without its classifier, convolutional or a transformer.
+
+    It is anything that gives feature maps and says on which pixels their positions lie. Which
+    activation functions it has is its own affair: what asks for ReLUs, as guided back-propagation
+    does, checks for them itself (:meth:`tagseg.localize.backprop.ClassSaliency.forward`).
 
     Input everywhere: float (B, 3, H, W), RGB in [0, 1]. Normalisation happens inside, with the
     numbers of the weights in use, so nothing outside needs to know them.
@@ -123,7 +127,7 @@ class Backbone(nn.Module, ABC):
 
     @abstractmethod
     def activations(self, x: Tensor) -> Activations:
-        """Activations of the 4th and 5th block for RGB in [0, 1], (B, 3, H, W)."""
+        """Feature maps of the 4th and 5th block for RGB in [0, 1], (B, 3, H, W)."""
 
     @abstractmethod
     def feature_blocks(self) -> tuple[FeatureBlock, ...]:

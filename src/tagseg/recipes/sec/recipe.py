@@ -48,7 +48,7 @@ def run(run: Run, config: Config) -> Outcome:
     def cues_of(index: int) -> Labels:
         sure = background_cues(
             background(index),
-            part=settings.background_fraction,
+            fraction=settings.background_fraction,
             window=settings.background_window,
         )
         return localization_cues(
