@@ -12,7 +12,7 @@ demo: $(STAMP)
 	$(BIN)/tagseg demo
 
 test: $(STAMP)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --dist worksteal
 
 check: $(STAMP)
 	$(BIN)/ruff check .

@@ -112,6 +112,16 @@ def fields_of(recipe: str, values: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in values.items() if config.named(name)}
 
 
+class Refines:
+    """A refiner from a function of photo and probabilities."""
+
+    def __init__(self, function: Callable[[Any, Any], Any]) -> None:
+        self.function = function
+
+    def refine(self, image: Any, probs: Any, tags: Any = None) -> Any:
+        return self.function(image, probs)
+
+
 def weights_of(result: Result) -> dict[str, torch.Tensor]:
     return {k: v.clone() for k, v in result.segmenter.net.state_dict().items()}
 

@@ -12,6 +12,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from small_runs import Refines
 from tagseg.data.working import working_image
 from tagseg.errors import ConfigError, WeightsError
 from tagseg.maps import Image, Probs
@@ -32,13 +33,13 @@ from tagseg.segment.model_file import (
     unpack_backbone,
     unpack_segmenter,
 )
-from tagseg.segment.predict import Refine, Segmenter
+from tagseg.segment.predict import Refiner, Segmenter
 from tagseg.training import Execution
 
 Packed = tuple[dict[str, Tensor], dict[str, str]]
 
 
-def segmenter(backbone: Backbone | None = None, refine: Any = None, **form: Any) -> Segmenter:
+def segmenter(backbone: Backbone | None = None, refinement: Any = None, **form: Any) -> Segmenter:
     """With batch-norm statistics and upsampling as after training, and labels that vary."""
     torch.manual_seed(0)
     net = SegmentationNet(Tiny(16) if backbone is None else backbone, 3, width=8, **form)
@@ -48,7 +49,7 @@ def segmenter(backbone: Backbone | None = None, refine: Any = None, **form: Any)
     with torch.no_grad():
         net.score.weight.data.mul_(2 / net.coarse(x).std((0, 2, 3)).view(3, 1, 1, 1))
         net.score.bias.copy_(-net.coarse(x).mean((0, 2, 3)))  # type: ignore[union-attr]
-    return Segmenter(net, ("cow", "größe"), side=48, execution=Execution(), refine=refine)
+    return Segmenter(net, ("cow", "größe"), side=48, execution=Execution(), refinement=refinement)
 
 
 def estimate_statistics(net: nn.Module) -> Tensor:
@@ -66,7 +67,7 @@ def estimate_statistics(net: nn.Module) -> Tensor:
 
 
 def unpacked(packed: Packed, refinement: Any = None) -> Segmenter:
-    def none(stored: Mapping[str, Any]) -> Refine:
+    def none(stored: Mapping[str, Any]) -> Refiner:
         raise AssertionError
 
     return unpack_segmenter(
@@ -111,8 +112,8 @@ def test_what_comes_out_of_a_file_predicts_what_went_in(
 ) -> None:
     torch.manual_seed(0)
     before = segmenter(backbone(), **form)
-    after = unpacked(by_way_of_a_file(pack_segmenter(before, None), tmp_path))
-    assert (after.classes, after.side, after.refine) == (before.classes, 48, None)
+    after = unpacked(by_way_of_a_file(pack_segmenter(before), tmp_path))
+    assert (after.classes, after.side, after.refiner) == (before.classes, 48, None)
     assert after.net.backbone.preprocessing == before.net.backbone.preprocessing
     assert after.net.fc6.dilation == before.net.fc6.dilation
     assert after.net.margin == before.net.margin == form.get("margin", 0)
@@ -127,7 +128,7 @@ def test_what_comes_out_of_a_file_predicts_what_went_in(
 def test_each_of_these_matters(forget: str) -> None:
     """Were it left out of the file, predictions would differ."""
     before = segmenter(mobilenet(), view_scale=0.3, margin=16)
-    tensors, metadata = pack_segmenter(before, None)
+    tensors, metadata = pack_segmenter(before)
     default = {
         "preprocessing": json.dumps(Preprocessing()),
         "stride2_padding": "symmetric",
@@ -143,7 +144,7 @@ def test_a_network_that_was_trained_packs_as_well() -> None:
     """Training leaves weights channels-last; files want them contiguous."""
     before = segmenter()
     before.net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    tensors, metadata = pack_segmenter(before, None)
+    tensors, metadata = pack_segmenter(before)
     assert all(tensor.is_contiguous() and not tensor.requires_grad for tensor in tensors.values())
     after = unpacked((tensors, metadata))
     np.testing.assert_allclose(
@@ -153,16 +154,16 @@ def test_a_network_that_was_trained_packs_as_well() -> None:
 
 def test_refinement_is_rebuilt_from_what_was_stored() -> None:
     stored = {"iterations": 3, "bilateral": [10.0, 80.0, 13.0]}
-    packed = pack_segmenter(segmenter(refine=lambda image, probs: probs), stored)
+    packed = pack_segmenter(segmenter(refinement=stored))
     got: list[Mapping[str, Any]] = []
 
-    def refinement(values: Mapping[str, Any]) -> Refine:
+    def refinement(values: Mapping[str, Any]) -> Refiner:
         got.append(values)
 
         def refine(image: Image, probs: Probs) -> Probs:
             return probs[::-1]
 
-        return refine
+        return Refines(refine)
 
     after = unpacked(packed, refinement)
     assert got == [stored]
@@ -174,7 +175,7 @@ def test_refinement_is_rebuilt_from_what_was_stored() -> None:
 
 @pytest.fixture(scope="module")
 def packed() -> Packed:
-    return pack_segmenter(segmenter(), None)
+    return pack_segmenter(segmenter())
 
 
 @pytest.mark.parametrize("metadata", [{}, {"format": "tagseg-segmenter-0"}, {"network": "tiny"}])
@@ -198,7 +199,7 @@ def test_a_file_without_a_note_is_damaged(packed: Packed, key: str) -> None:
 
 def test_these_are_all_the_notes_that_are_needed(packed: Packed) -> None:
     assert packed[1].keys() == {"format", "form", "margin", "dilated", *KEYS}
-    with_padding = pack_segmenter(segmenter(MobileNetV2()), None)[1]
+    with_padding = pack_segmenter(segmenter(MobileNetV2()))[1]
     assert with_padding.keys() == {
         "format", "form", "stride2_padding", "margin", "dilated", *KEYS
     }  # fmt: skip
@@ -249,9 +250,9 @@ def test_files_of_version_0_1_name_no_form_or_margin_and_not_if_dilated(packed: 
     ],
 )
 def test_damaged_notes_are_one_line(packed: Packed, key: str, value: str) -> None:
-    def refinement(stored: Mapping[str, Any]) -> Refine:
-        def build(iterations: int) -> Refine:
-            return lambda image, probs: probs
+    def refinement(stored: Mapping[str, Any]) -> Refiner:
+        def build(iterations: int) -> Refiner:
+            return Refines(lambda image, probs: probs)
 
         return build(**dict(stored.items()))
 
@@ -317,7 +318,7 @@ def test_every_form_predicts_what_it_did_bit_for_bit(
 ) -> None:
     torch.manual_seed(0)
     before = other_segmenter(form, backbone(), **options)
-    packed = by_way_of_a_file(pack_segmenter(before, None), tmp_path)
+    packed = by_way_of_a_file(pack_segmenter(before), tmp_path)
     assert packed[1]["form"] == form
     after = unpacked(packed)
     assert type(after.net) is type(before.net)
@@ -327,7 +328,7 @@ def test_every_form_predicts_what_it_did_bit_for_bit(
         expected = before.probabilities(image)
         assert len(np.unique(expected.argmax(0))) > 1
         np.testing.assert_array_equal(after.probabilities(image), expected)
-    again = pack_segmenter(after, None)
+    again = pack_segmenter(after)
     assert again[1] == packed[1]
     assert all(torch.equal(tensor, again[0][name]) for name, tensor in packed[0].items())
 
@@ -340,7 +341,7 @@ COMMON = [
 
 @pytest.fixture(scope="module", params=["aspp", "fpn"])
 def other(request: pytest.FixtureRequest) -> tuple[str, Packed]:
-    return request.param, pack_segmenter(other_segmenter(request.param), None)
+    return request.param, pack_segmenter(other_segmenter(request.param))
 
 
 def test_each_form_notes_this_and_no_more(other: tuple[str, Packed]) -> None:
@@ -391,7 +392,7 @@ def test_no_note_of_a_form_may_be_missing(other: tuple[str, Packed]) -> None:
     ],
 )
 def test_damaged_notes_of_other_forms_are_one_line(form: str, key: str, value: str) -> None:
-    tensors, notes = pack_segmenter(other_segmenter(form), None)
+    tensors, notes = pack_segmenter(other_segmenter(form))
     with pytest.raises(WeightsError, match=r"^m.safetensors: holds a damaged segmenter \(\w+\); "):
         unpacked((tensors, {**notes, key: value}))
 
@@ -401,7 +402,7 @@ def test_damaged_notes_of_other_forms_are_one_line(form: str, key: str, value: s
 )
 def test_the_notes_of_aspp_are_what_it_is_built_from(key: str, value: str) -> None:
     before = other_segmenter("aspp", width=8, view_scale=0.9)
-    tensors, notes = pack_segmenter(before, None)
+    tensors, notes = pack_segmenter(before)
     assert str(unpacked((tensors, {**notes, key: value})).net) != str(before.net)
 
 
@@ -411,7 +412,7 @@ def test_networks_of_no_form_are_not_packed() -> None:
 
     for net in (Half(Tiny(), 3), nn.Conv2d(3, 3, 1)):
         with pytest.raises(ConfigError, match=f"files hold no {type(net).__name__}; use a"):
-            pack_segmenter(Segmenter(net, ("a", "b"), side=8, execution=Execution()), None)
+            pack_segmenter(Segmenter(net, ("a", "b"), side=8, execution=Execution()))
 
 
 # The parts, which other kinds of segmenters are packed with

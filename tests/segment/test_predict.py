@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from small_runs import Refines
 from tagseg.data.working import working_image
 from tagseg.errors import ShapeError
 from tagseg.maps import Image, Probs
@@ -73,7 +74,7 @@ def test_refinement_comes_last_at_working_size_and_can_be_left_out() -> None:
         return np.roll(probs, 1, axis=0)
 
     image = photo(130, 70)
-    plain, refined = segmenter(), segmenter(refine=refine)
+    plain, refined = segmenter(), segmenter(refiner=Refines(refine))
     rolled = np.roll(plain.probabilities(image), 1, axis=0)
     np.testing.assert_array_equal(refined.probabilities(image), rolled)
     np.testing.assert_array_equal(seen[0][0], working_image(image, 64))
@@ -85,7 +86,7 @@ def test_refinement_comes_last_at_working_size_and_can_be_left_out() -> None:
 def test_what_refinement_was_made_from_is_kept() -> None:
     assert segmenter().refinement is None
     stored = {"iterations": 3}
-    ours = segmenter(refine=lambda image, probs: probs, refinement=stored)
+    ours = segmenter(refiner=Refines(lambda image, probs: probs), refinement=stored)
     assert ours.refinement is stored
 
 

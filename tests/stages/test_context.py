@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
+
 import torch
 
 from small_runs import OPTIONS
@@ -20,6 +22,7 @@ def test_what_decides_on_a_network():
         "precision": "float32",
         "seed": 0,
     }
+    assert asdict(setup.means()) == settings
     plain = Setup("vgg16", None, Execution(precision=torch.bfloat16, seed=3))
     assert plain.settings() == {
         "backbone": "vgg16",

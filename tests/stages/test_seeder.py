@@ -37,7 +37,7 @@ def given(monkeypatch) -> list[dict[str, Any]]:
     """What would be trained, and no training."""
     calls: list[dict[str, Any]] = []
 
-    def remember(run, declared, net, fit, schedule, *, settings, title, tensors):
+    def remember(run, declared, net, fit, schedule, *, settings, title):
         form, how = settings
         calls.append(
             {

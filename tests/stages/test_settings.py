@@ -11,6 +11,7 @@ from tagseg.errors import ConfigError
 from tagseg.recipes.catalog import RECIPES
 from tagseg.stages.settings import (
     CrfSettings,
+    MaskSettings,
     RefinementSettings,
     SegmenterSettings,
     Settings,
@@ -192,8 +193,19 @@ def test_each_classs_own_check_is_made(values, line):
     assert str(caught.value) == line
 
 
+@dataclass(frozen=True)
+class OfClasses(WorkSettings, MaskSettings):
+    """Of a recipe that knows classes."""
+
+
+def test_final_masks_hold_any_label_where_no_classes_are_known():
+    assert OfClasses().of_masks() == MaskSettings()
+    assert OfClasses(masks_by_tags=False).of_masks() == MaskSettings(masks_by_tags=False)
+    assert WorkSettings().of_masks() == MaskSettings(masks_by_tags=False)
+
+
 def test_a_share_of_the_settings():
-    config = WorkSettings(crf_iterations=3, segmenter_crop=64, masks_by_tags=False)
+    config = WorkSettings(crf_iterations=3, segmenter_crop=64)
     assert config.only(CrfSettings) == CrfSettings(crf_iterations=3)
     assert config.only(SegmenterSettings) == SegmenterSettings(segmenter_crop=64)
     assert WorkSettings.named("segmenter_crop")

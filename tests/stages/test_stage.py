@@ -392,7 +392,7 @@ def test_what_stands_in_a_record(run):
 
 def test_a_network_at_work_brings_its_means(run):
     setup = make_setup(OPTIONS)
-    with_it = record_of(run, TOY, setup=setup)["config"]
+    with_it = record_of(run, TOY, [setup.means()])["config"]
     assert with_it == {"version": 1, "photo_side": 8, **setup.settings()}
 
 
@@ -417,7 +417,7 @@ def test_whatever_decides_on_a_result_changes_its_key(run):
         key_of(run, TOY, inputs=["stage"]),
         key_of(run, TOY, split="val"),
         key_of(run, TOY, split=None),
-        key_of(run, TOY, setup=make_setup(OPTIONS)),
+        key_of(run, TOY, [make_setup(OPTIONS).means()]),
         key_of(replace(run, photos_key="other"), TOY),
         key_of(replace(run, photos=WorkingPhotos(run.photos.dataset, 7)), TOY),
     ]

@@ -20,7 +20,7 @@ from tagseg.fuse.guide_labels import oracle_mask
 from tagseg.maps import IGNORE
 from tagseg.run.workspace import Workspace
 from tagseg.session.train import Result, train
-from tagseg.stages import classifier, large_fov
+from tagseg.stages import classifier, large_fov, seeder
 from tagseg.tables import guided
 from tagseg.tables.guided import CRF_ROWS, GUIDES, TABLES
 from tagseg.tables.making import Tables, make_tables
@@ -76,7 +76,11 @@ def made(result, photos, tmp_path_factory) -> Made:
     run = Path(shutil.copytree(result.folder, tmp_path_factory.mktemp("tables") / "run"))
     count: Counter[str] = Counter()
     with pytest.MonkeyPatch.context() as patch:
-        for module, name in ((large_fov, "fit_on_grid"), (classifier, "train_tag_classifier")):
+        for module, name in (
+            (large_fov, "fit_on_grid"),
+            (classifier, "train_tag_classifier"),
+            (seeder, "train_tag_classifier"),
+        ):
             function = getattr(module, name)
 
             def counted(*args: Any, name: str = name, function: Any = function, **named: Any):

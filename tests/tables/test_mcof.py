@@ -18,12 +18,12 @@ from tagseg.data.working import WorkingPhotos, labels_at
 from tagseg.recipes.mcof import regions as region_mining
 from tagseg.run.workspace import Workspace
 from tagseg.session.train import Result, train
-from tagseg.stages import classifier, large_fov
+from tagseg.stages import large_fov, seeder
 from tagseg.tables import mcof
 from tagseg.tables.making import Tables, make_tables
 
 WORK = {
-    "seeder": (classifier, "train_tag_classifier"),
+    "seeder": (seeder, "train_tag_classifier"),
     "RegionNet": (region_mining, "fit_regions"),
     "PixelNet": (large_fov, "fit_on_grid"),
 }

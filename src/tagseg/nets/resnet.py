@@ -68,7 +68,7 @@ class ResNet(Backbone):
         return Activations(block4, self.layer4(block4))
 
     def feature_blocks(self) -> tuple[FeatureBlock, ...]:
-        """By stride before dilation: conv1 after its ReLU, and every bottleneck of each layer."""
+        """Feature maps by stride before dilation: conv1 after its ReLU, and every bottleneck."""
         names: list[tuple[str, ...]] = [("relu",)]
         for layer, count in enumerate(self._counts, start=1):
             names.append(tuple(f"layer{layer}.{block}" for block in range(count)))

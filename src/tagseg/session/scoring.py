@@ -242,7 +242,7 @@ def score_prediction(
 def score_foreground(
     run: Run, prediction: Prediction, truth: GroundTruth | None
 ) -> ForegroundScores | None:
-    """As :func:`score_prediction`, but foreground alone, by class of photo (Jing et al., IV)."""
+    """Score the foreground alone, by class of photo (Jing et al., Table IV)."""
     labels = _comparable(run, prediction, truth)
     if truth is None or labels is None:
         return None

@@ -71,7 +71,7 @@ class Setup:
         return asdict(self.means())
 
     def output_stride(self, settings: BackboneSettings) -> int:
-        """Of the backbone: as configured, else 8, or 16 for MobileNetV2, which is slow at 8."""
+        """The backbone's: as configured, else 8, or 16 for MobileNetV2, which is slow at 8."""
         return settings.output_stride or (16 if self.backbone == "mobilenet_v2" else 8)
 
     def on(self, backbone: str | None, weights: str) -> Setup:

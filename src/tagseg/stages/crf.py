@@ -49,7 +49,7 @@ class RegionFinder:
 
     @classmethod
     def of(cls, settings: CrispForm, seed: int) -> RegionFinder:
-        """As configured."""
+        """The finder that is configured."""
         return cls(settings.crisp_threshold, seed % _SEEDS, CRISP)
 
     def __call__(self, image: Image) -> Regions:

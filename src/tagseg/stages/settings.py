@@ -556,7 +556,7 @@ class SaliencySettings(SegmenterSettings, PhotoSettings):
         return "boxes"
 
     def saliency_source(self) -> str:
-        """As configured, or what was given, or maps that need nothing but the photos."""
+        """The source: as configured, or what was given, or what needs nothing but the photos."""
         if self.saliency != "auto":
             return self.saliency
         given = {

@@ -154,7 +154,7 @@ class PhotoMaps(Generic[V]):
         self.stage, self._read = stage, read
 
     def __call__(self, index: int) -> V:
-        """Of photo ``index``; do not write into it."""
+        """The value of photo ``index``; do not write into it."""
         return self._read(index)
 
     def map(self, change: Callable[[int, V], V]) -> PhotoMaps[V]:

@@ -30,7 +30,7 @@ def _alphas(
 
 
 def _sizes(*sizes: int) -> dict[str, Any]:
-    """Of squares of 500 pixels; smaller squares are scaled alike."""
+    """Figures for squares of 500 pixels; smaller squares are scaled alike."""
     return {"scales": tuple(size / 500 for size in sizes)}
 
 

@@ -58,7 +58,7 @@ class Counts(NamedTuple):
     photos: int
 
     def get(self, kind: str) -> ConfusionMatrix | None:
-        """Of one kind, if there are any."""
+        """The counts of one kind, if there are any."""
         return self.by_kind.get(kind)
 
 
@@ -116,7 +116,7 @@ class _Network:
         return self._made[method, blocks]
 
     def layers(self, blocks: Sequence[int]) -> LayerSet:
-        """Of some blocks."""
+        """The layers of some blocks."""
         return feature_layers(self.net.backbone, blocks)
 
 

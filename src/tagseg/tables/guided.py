@@ -193,7 +193,7 @@ def table_2(context: Context[Config]) -> Table:
 
 
 def table_3(context: Context[Config]) -> Table:
-    """With CRF, and as a percentage of full supervision."""
+    """Scores with the CRF, and as a percentage of full supervision."""
     found = {
         name: (guide, _guided(context, name, guide.row)["smooth"])
         for name, guide in [*GUIDES.items(), ("full", _FULL)]

@@ -88,7 +88,7 @@ def table_3(context: Context[Config]) -> Table:
 
 
 def table_4(context: Context[Config]) -> Table:
-    """With and without saliency, PixelNet of each round on validation photos."""
+    """PixelNet of each round on validation photos, with and without saliency."""
     rows: list[tuple[str | float | None, ...]] = []
     numbers = range(1, context.config.rounds + 1)
     for name in ("unaided", "mcof"):

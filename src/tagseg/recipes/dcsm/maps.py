@@ -64,7 +64,7 @@ class DistinctMaps:
         return self.of(split).map(smooth)
 
     def probabilities(self, index: int) -> Probs:
-        """Of a training photo, with the background of Eq. 7: (C + 1, h, w)."""
+        """Maps of a training photo with the background of Eq. 7: (C + 1, h, w)."""
         return distinct_probabilities(self.of_training(index))
 
     def masks(self) -> LabelMaps:
