@@ -100,7 +100,7 @@ class MobileNetV2(Backbone):
         return Activations(block4[..., :height, :width], block5[..., :height, :width])
 
     def feature_blocks(self) -> tuple[FeatureBlock, ...]:
-        """Feature maps by stride before dilation: the filtered (3x3, depthwise) maps of each residual block.
+        """Feature maps by stride before dilation: the filtered (depthwise) ones of each block.
 
         Only these and the first and last layer end in a ReLU6.
         """
