@@ -19,6 +19,10 @@ from tagseg.recipes.catalog import find_recipe
 from tagseg.session import train as session
 from tagseg.session.settings import parse_settings
 from tagseg.stages import schedules
+from tagseg.stages.context import Run
+from tagseg.stages.localizers import Localized
+from tagseg.stages.outcome import Prediction
+from tagseg.stages.stage import Trained
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
@@ -99,4 +103,16 @@ def test_the_example_of_a_recipe_uses_names_that_exist() -> None:
     exec(block, names)
     assert names["Config"]().cam_threshold == cam_baseline.Config().cam_threshold
     used = set(names["run"].__code__.co_names) - set(vars(builtins)) - set(names)
-    assert used <= {"photos", "stage", "cam_threshold"}  # attributes
+    attributes = {  # of what there is in it
+        "photos": Run,
+        "cam_threshold": names["Config"],
+        "only": names["Config"],
+        "maps_of": Localized,
+        "curves": Localized,
+        "model": Trained,
+        "stage": Trained,
+        "of": Prediction,
+    }
+    assert used <= attributes.keys()
+    for name, kind in attributes.items():
+        assert hasattr(kind, name) or name in kind.__dataclass_fields__

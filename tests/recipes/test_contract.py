@@ -153,7 +153,7 @@ class Finished:
     @property
     def by_tags(self) -> bool:
         """Whether masks hold known tags only."""
-        default = RECIPES[self.recipe].config.masks_by_tags
+        default = getattr(RECIPES[self.recipe].config, "masks_by_tags", False)
         return bool(self.config.get("masks_by_tags", default))
 
     @property

@@ -39,7 +39,6 @@ class Config(MaskSettings, WorkSettings):
         "log",
         "Chen et al. 2015",
         "of the CRF after the segmenter: softmax of probs, or -log",
-        only_with={"refiner": ("crf",)},
     )
 
 

@@ -102,3 +102,5 @@ else:
         total,
         total_of_four,
     )
+
+_WidthType = Width  # caches of kernels of before name it, and are read before they are found stale

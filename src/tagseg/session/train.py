@@ -26,6 +26,7 @@ from tagseg.session.report import full_supervision_score, render_report, write_a
 from tagseg.session.scoring import examine, key_of_truth
 from tagseg.session.settings import check_settings
 from tagseg.stages.context import Run, Setup
+from tagseg.stages.localizers import check_localizer
 from tagseg.stages.recipe import Recipe
 from tagseg.stages.refiners import find_refiner
 from tagseg.stages.settings import BackboneSettings, Settings, WorkSettings, where_from
@@ -228,7 +229,8 @@ def make_config(kind: type[C], given: Any) -> C:
 
 
 def _checked_config(config: C) -> C:
-    find_refiner(config, 0)  # a wrong name must show before long work
+    find_refiner(config, 0)  # wrong names must show before long work
+    check_localizer(config)
     return config
 
 

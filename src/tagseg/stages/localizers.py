@@ -21,13 +21,13 @@ from tagseg.localize.cam import normalised_maps
 from tagseg.maps import ScoreMap
 from tagseg.run.workspace import Stage
 from tagseg.stages.classifier import location_maps, tag_classifier
-from tagseg.stages.context import Run, Split
+from tagseg.stages.context import Plain, Run, Split
 from tagseg.stages.outcome import TagScores
 from tagseg.stages.predictions import classifier_outcome
-from tagseg.stages.settings import LocalizerSettings
+from tagseg.stages.settings import LocalizerSettings, Settings
 from tagseg.stages.stage import Declared, Images, ScoreMaps, network_input, per_batch
 
-__all__ = ["Localized", "Localizer", "localized", "register_localizer"]
+__all__ = ["Localized", "Localizer", "check_localizer", "localized", "register_localizer"]
 
 _SCORE_MAPS = Declared("score-maps")
 _CAM = "cam"
@@ -80,13 +80,26 @@ def localized(run: Run, settings: LocalizerSettings) -> Localized:
         ConfigError: there is no localizer of that name.
     """
     name = settings.localizer
+    check_localizer(settings)
     if name == _CAM:
         return _by_activations(run, settings)
-    if name not in _LOCALIZERS:
-        known = [_CAM, *_LOCALIZERS]
-        raise ConfigError(f"there is no localizer {name!r}", do=choose_from(known, name))
     localizer = _LOCALIZERS[name](run)
     return Localized(name, name, f"score maps of {name}", partial(_kept, run, localizer))
+
+
+def check_localizer(settings: Settings) -> None:
+    """Raise ConfigError if there is no localizer of the name that is configured."""
+    known = [_CAM, *_LOCALIZERS]
+    if isinstance(settings, LocalizerSettings) and settings.localizer not in known:
+        name = settings.localizer
+        raise ConfigError(f"there is no localizer {name!r}", do=choose_from(known, name))
+
+
+@dataclass(frozen=True)
+class _Arithmetic(Plain):
+    """What networks compute in."""
+
+    precision: str
 
 
 def _by_activations(run: Run, settings: LocalizerSettings) -> Localized:
@@ -116,7 +129,15 @@ def _kept(run: Run, localizer: Localizer, split: Split) -> ScoreMaps:
         for index, classes in zip(indices, maps.float().cpu().numpy(), strict=True):
             yield {"class-maps": {"present": classes[photos.tags[index]].astype(np.float16)}}
 
-    stage = per_batch(run, _SCORE_MAPS, ["class-maps"], make, inputs=[localizer.key], split=split)
+    stage = per_batch(
+        run,
+        _SCORE_MAPS,
+        ["class-maps"],
+        make,
+        settings=[_Arithmetic(run.setup.means().precision)],
+        inputs=[localizer.key],
+        split=split,
+    )
 
     def read(index: int) -> ScoreMap:
         present = stage.maps("class-maps").get(photos.names[index])["present"]

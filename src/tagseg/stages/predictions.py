@@ -44,11 +44,11 @@ def final_predictions(
     final = [Prediction.of("masks", of_photos, "train", masks, by_class=by_class)]
     if run.val is None:
         return final
-    raw, refined = predicted(run, segmenter, after)
+    raw, refined, suffix = predicted(run, segmenter, after)
     final.append(Prediction.of("segmenter", title, "val", raw, by_class=by_class))
     if refined is not None:
-        with_crf = f"{title} + CRF"
-        final.append(Prediction.of("refined", with_crf, "val", refined, by_class=by_class))
+        of_both = f"{title}{suffix}"
+        final.append(Prediction.of("refined", of_both, "val", refined, by_class=by_class))
     return final
 
 

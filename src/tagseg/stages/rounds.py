@@ -89,11 +89,10 @@ def round_predictions(
     if run.val is None:
         return []
     of_round = predicted(run, segmenter.model, segmenter, number=number)
-    crf = "" if of_round.refined is None else " + CRF"
     return [
         Prediction.of(
             "segmenter",
-            f"{title}{crf}, round {number}",
+            f"{title}{of_round.suffix}, round {number}",
             "val",
             of_round.best,
             by_class=by_class,

@@ -123,10 +123,14 @@ class Refinement(Plain):
 
 
 class Predicted(NamedTuple):
-    """Labels of the validation photos before and after the refiner; None without one."""
+    """Labels of the validation photos before and after the refiner; None without one.
+
+    ``suffix`` is what a report adds to the title of the refined ones.
+    """
 
     raw: LabelMaps
     refined: LabelMaps | None
+    suffix: str = ""
 
     @property
     def best(self) -> LabelMaps:
@@ -169,7 +173,9 @@ def predicted(
         title="segmenting the validation photos",
     )
     refined = LabelMaps(stage, "smooth", photos.names) if segmenter.refiner is not None else None
-    return Predicted(LabelMaps(stage, "raw", photos.names), refined)
+    name = (segmenter.refinement or {}).get("refiner", "crf")
+    suffix = "" if refined is None else f" + {'CRF' if name == 'crf' else name}"
+    return Predicted(LabelMaps(stage, "raw", photos.names), refined, suffix)
 
 
 def photo_masks(

@@ -381,7 +381,6 @@ class RefinementSettings(CrfSettings, CrispSettings):
         "softmax",
         "Eq. 7",
         "of that CRF: softmax of the probabilities, or -log of them",
-        only_with=_CRF,
     )
     segmenter_regions: Literal["none", "crisp"] = number(
         "none",
@@ -458,7 +457,6 @@ class DeepLabSettings(WorkSettings):
         "log",
         "Chen et al. 2015",
         "of the CRF after the segmenter: softmax of probs, or -log",
-        only_with=_CRF,
     )
     crf_bilateral: tuple[float, float, float] = number(
         (4.0, 121.0, 5.0), "C.1", "weight, sigma in pixels, sigma in colour levels", **_KERNEL
