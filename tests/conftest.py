@@ -13,7 +13,7 @@ import cv2
 import pytest
 import torch
 
-from small_runs import OPTIONS, QUICK, QUICK_CRISP, Photos, make_photos
+from small_runs import OPTIONS, QUICK_CRISP, Photos, make_photos, quick
 from tagseg.data.scenes import write_scenes
 from tagseg.session.train import Result, train
 
@@ -50,7 +50,7 @@ def go(photos: Photos) -> Go:
     """Train on the photos with few steps; keyword arguments over the usual ones."""
 
     def run(recipe: str, config: Mapping[str, Any] | None = None, **changed: Any) -> Result:
-        settings = {**QUICK, **(config or {})}
+        settings = {**quick(recipe), **(config or {})}
         usual: dict[str, Any] = {
             "val": photos.val,
             "ground_truth": photos.truth(),

@@ -37,6 +37,13 @@ QUICK: dict[str, Any] = {
     "segmenter_batch_size": 4,
     "crf_iterations": 2,
 }
+
+
+def quick(recipe: str) -> dict[str, Any]:
+    """Few steps, of what the recipe has."""
+    return {k: v for k, v in QUICK.items() if find_recipe(recipe).config.named(k)}
+
+
 DISTINCT: dict[str, Any] = {
     "upper_iterations": 10,
     "classifier_iterations": 30,

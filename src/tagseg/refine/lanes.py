@@ -57,6 +57,7 @@ def _machine_vectors_compile() -> bool:
 if TYPE_CHECKING or _machine_vectors_compile():
     from tagseg.refine.machine_lanes import (
         Width,
+        _WidthType,  # noqa: F401 - kernels cached by version 0.1 before name it here
         add_inner,
         add_outer,
         add_scaled,
@@ -102,5 +103,3 @@ else:
         total,
         total_of_four,
     )
-
-_WidthType = Width  # caches of kernels of before name it, and are read before they are found stale
