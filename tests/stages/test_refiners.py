@@ -131,7 +131,7 @@ def test_a_file_whose_refiner_is_not_known_here(shifter, dataset, tmp_path, monk
     out, config = tmp_path / "run", {**QUICK, "refiner": shifter}
     train(dataset, "cam_baseline", config, out=out, options=OPTIONS)
     monkeypatch.delitem(refiners._REFINERS, shifter)
-    with pytest.raises(ConfigError, match="no refiner 'shifter'; import the module that has it"):
+    with pytest.raises(WeightsError, match="no refiner 'shifter'; import the module that has it"):
         refiner_from({"refiner": "shifter", "by": 1})
     with pytest.raises((ConfigError, WeightsError), match="no refiner 'shifter'; import the mod"):
         load_segmenter(out, device="cpu")

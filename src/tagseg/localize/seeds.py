@@ -407,8 +407,9 @@ def _backbone(net: nn.Module) -> Backbone:
 
 def _check_method(backbone: Backbone, method: Method) -> None:
     """ConfigError where ``method`` asks for ReLUs, and the backbone has others, or none."""
-    if method != "guided":
-        return
+    rectifiers = nn.ReLU, nn.ReLU6
+    if method != "guided" or any(isinstance(m, rectifiers) for m in backbone.modules()):
+        return  # which layers are guided, and whether any is, shows when a photo comes
     photo = torch.zeros(1, 3, 64, 64, device=next(backbone.parameters()).device)
     try:
         ClassSaliency(backbone, method).forward(photo)

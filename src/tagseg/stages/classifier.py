@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -23,9 +24,9 @@ from tagseg.localize.cam import class_activation_maps, normalised_maps
 from tagseg.localize.classifier import tag_scores, train_tag_classifier
 from tagseg.maps import ScoreMap
 from tagseg.nets.gap import GapClassifier
-from tagseg.stages.context import Run, Split
+from tagseg.stages.context import Plain, Run, Split
 from tagseg.stages.schedules import classifier_schedule
-from tagseg.stages.settings import CamSettings, GapForm, GapSettings
+from tagseg.stages.settings import CamSettings, GapSettings
 from tagseg.stages.shapes import Seen, some_shapes
 from tagseg.stages.stage import (
     Declared,
@@ -55,11 +56,16 @@ def tag_classifier(
     if schedule is None:
         schedule = classifier_schedule(settings, setup, len(photos))
     torch.manual_seed(setup.execution.seed)
+    form = _Form(
+        setup.output_stride(settings),
+        settings.classifier_width or (1024 if setup.backbone == "vgg16" else 256),
+        settings.classifier_hidden_layers,
+    )
     net = GapClassifier(
         setup.build_backbone(settings),
         len(photos.classes),
-        hidden=settings.classifier_width or (1024 if setup.backbone == "vgg16" else 256),
-        hidden_layers=settings.classifier_hidden_layers,
+        hidden=form.classifier_width,
+        hidden_layers=form.classifier_hidden_layers,
     )
     how = _classifier_input(photos, settings)
     classifier = trained(
@@ -68,11 +74,20 @@ def tag_classifier(
         net,
         partial(train_tag_classifier, net, photos, how, schedule),
         schedule,
-        settings=[settings.only(GapForm), how],
+        settings=[form, how],
         title="the tag classifier",
     )
     classifier.model.eval()
     return classifier
+
+
+@dataclass(frozen=True)
+class _Form(Plain):
+    """The classifier as it is built: what the settings come to."""
+
+    output_stride: int
+    classifier_width: int
+    classifier_hidden_layers: int
 
 
 def classifier_scores(

@@ -23,7 +23,7 @@ from tagseg.stages.context import Run
 from tagseg.stages.schedules import large_fov_schedule, shortened
 from tagseg.stages.segmenter import segmenter_of
 from tagseg.stages.settings import SegmenterForm, WorkSettings
-from tagseg.stages.shapes import some_shapes, view_scale
+from tagseg.stages.shapes import NetworkForm, some_shapes, view_scale
 from tagseg.stages.stage import Declared, Input, LabelMaps, Trained, trained
 
 __all__ = ["grid_crop", "grid_cross_entropy", "large_fov_segmenter", "loss_stride"]
@@ -79,7 +79,7 @@ def large_fov_segmenter(
         net,
         partial(fit_on_grid, net, photos, targets, objective, how, schedule, loss_stride=grid),
         schedule,
-        settings=[settings.only(SegmenterForm), objective, how],
+        settings=[NetworkForm.of(net, settings), objective, how],
         inputs=inputs,
         title=title,
     )

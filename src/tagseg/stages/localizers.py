@@ -69,7 +69,13 @@ _LOCALIZERS: dict[str, Callable[[Run], Localizer]] = {}
 
 
 def register_localizer(name: str, make: Callable[[Run], Localizer]) -> None:
-    """Let the setting ``localizer`` take ``name``; ``make`` is called once a run."""
+    """Let the setting ``localizer`` take ``name``; ``make`` is called once a run.
+
+    Raises:
+        ConfigError: the name is another's.
+    """
+    if name == _CAM or _LOCALIZERS.get(name, make) != make:
+        raise ConfigError(f"there is a localizer {name!r} already", do="choose another name")
     _LOCALIZERS[name] = make
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ import torch
 
 from tagseg.maps import SaliencyMap
 from tagseg.priors.activations import channel_means, foreground_probability
-from tagseg.stages.context import Run, Split
+from tagseg.stages.context import Plain, Run, Split
 from tagseg.stages.crf import RegionFinder, Regions
 from tagseg.stages.settings import BackboneSettings, CrispForm
 from tagseg.stages.stage import (
@@ -28,6 +29,14 @@ __all__ = ["PhotoRegions", "activation_prior", "photo_regions"]
 
 _ACTIVATIONS = Declared("activation-prior")
 _REGIONS = Declared("regions")
+
+
+@dataclass(frozen=True)
+class Stride(Plain):
+    """The backbone's, as it is built."""
+
+    output_stride: int
+
 
 PhotoRegions = PhotoMaps[Regions]
 
@@ -60,7 +69,7 @@ def activation_prior(
         _ACTIVATIONS,
         ["channel-means"],
         make,
-        settings=[setup.means(), settings.only(BackboneSettings)],
+        settings=[setup.means(), Stride(stride)],
         split=split,
         title="activation prior",
     )

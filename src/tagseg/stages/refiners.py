@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-from tagseg.errors import ConfigError, choose_from
+from tagseg.errors import ConfigError, WeightsError, choose_from
 from tagseg.segment.predict import Refiner
 from tagseg.stages.settings import RefinementSettings
 
@@ -36,7 +36,9 @@ _REFINERS: dict[str, Refining] = {}
 
 
 def register_refiner(name: str, refining: Refining) -> None:
-    """Let the setting ``refiner`` take ``name``."""
+    """Let the setting ``refiner`` take ``name``; ConfigError if it is another's."""
+    if _REFINERS.get(name, refining) != refining:
+        raise ConfigError(f"there is a refiner {name!r} already", do="choose another name")
     _REFINERS[name] = refining
 
 
@@ -59,10 +61,10 @@ def refiner_from(settings: Mapping[str, Any]) -> Refiner:
     """The refiner of :func:`find_refiner`, or of a model file.
 
     Raises:
-        ConfigError: the file's refiner is not known here.
+        WeightsError: the file's refiner is not known here.
     """
     values = dict(settings)
     name = values.pop(_NAME, _FIRST)
     if name not in _REFINERS:
-        raise ConfigError(f"there is no refiner {name!r}", do="import the module that has it")
+        raise WeightsError(f"there is no refiner {name!r}", do="import the module that has it")
     return _REFINERS[name].build(values)

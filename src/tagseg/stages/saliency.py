@@ -29,8 +29,8 @@ from tagseg.stages.context import Run, Setup, Split
 from tagseg.stages.large_fov import grid_crop, grid_cross_entropy, loss_stride
 from tagseg.stages.priors import activation_prior
 from tagseg.stages.schedules import MANY_PHOTOS, short_schedule
-from tagseg.stages.settings import BackboneSettings, SaliencySettings, ViewSettings
-from tagseg.stages.shapes import some_shapes, view_scale
+from tagseg.stages.settings import SaliencySettings
+from tagseg.stages.shapes import NetworkForm, some_shapes, view_scale
 from tagseg.stages.stage import (
     Declared,
     Images,
@@ -235,7 +235,7 @@ class PhotoSaliency:
                 fit_on_grid, net, photos, masks, grid_cross_entropy, how, schedule, loss_stride=grid
             ),
             schedule,
-            settings=[config.only(BackboneSettings), config.only(ViewSettings), how],
+            settings=[NetworkForm.of(net, config), how],
             inputs=[masks],
             setup=setup,
             title="the saliency network",

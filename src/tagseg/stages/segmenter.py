@@ -25,8 +25,8 @@ from tagseg.stages.crf import CrfRefiner, Regions
 from tagseg.stages.priors import photo_regions
 from tagseg.stages.refiners import find_refiner, refiner_from
 from tagseg.stages.schedules import segmenter_schedule
-from tagseg.stages.settings import MaskSettings, SegmenterForm, WorkSettings
-from tagseg.stages.shapes import some_shapes, view_scale
+from tagseg.stages.settings import MaskSettings, WorkSettings
+from tagseg.stages.shapes import NetworkForm, some_shapes, view_scale
 from tagseg.stages.stage import (
     Declared,
     Images,
@@ -86,7 +86,7 @@ def trained_segmenter(
         net,
         partial(fit_segmenter, net, photos, targets, objective, how, schedule),
         schedule,
-        settings=[settings.only(SegmenterForm), _View(field_of_view), objective, how],
+        settings=[NetworkForm.of(net, settings), _View(field_of_view), objective, how],
         inputs=[targets],
         title="the segmenter",
     )

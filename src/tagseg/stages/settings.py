@@ -148,9 +148,9 @@ def _check_value(name: str, value: Any, hint: Any, metadata: Any) -> None:
             f"{name} is {value}", do=f"use {_either((*metadata['among'], *optional))}"
         )
     several = isinstance(value, tuple)
-    lengths = [len(get_args(kind)) for kind in (hint, *get_args(hint)) if get_origin(kind) is tuple]
-    if several and lengths and ... not in get_args(hint) and len(value) != lengths[0]:
-        raise ConfigError(f"{name} is {value}", do=f"give {lengths[0]} numbers")
+    tuples = [get_args(kind) for kind in (hint, *get_args(hint)) if get_origin(kind) is tuple]
+    if several and tuples and ... not in tuples[0] and len(value) != len(tuples[0]):
+        raise ConfigError(f"{name} is {value}", do=f"give {len(tuples[0])} numbers")
     for position, part in enumerate(value if several else (value,)):
         bounds = {kind: _at(bound, position) for kind, bound in metadata["bounds"].items()}
         if not all(_within(part, bounds)):
@@ -184,7 +184,9 @@ def _advice(bounds: dict[str, float | None], several: bool) -> str:
     high = f"{at_most:g}" if at_most is not None else f"below {below:g}"
     if above is not None:
         return f"use {low}, {'up to ' if at_most is not None else ''}{high}"
-    return f"use {low} to {high}" if low else f"use {values} up to {high}"
+    if low:
+        return f"use {low} to {high}"
+    return f"use {values} {'up to ' if at_most is not None else ''}{high}"
 
 
 def _either(choices: tuple[Any, ...]) -> str:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+from torch import nn
 
 from tagseg.data.working import WorkingPhotos
-from tagseg.stages.settings import ViewSettings
+from tagseg.stages.context import Plain
+from tagseg.stages.settings import SegmenterForm, ViewSettings
 
-__all__ = ["Seen", "some_shapes", "view_scale"]
+__all__ = ["NetworkForm", "Seen", "some_shapes", "view_scale"]
 
 _SHAPES = 200  # photos that are looked at to choose a crop
 
@@ -20,6 +23,26 @@ class Seen:
     """The longer side of the photos that a network sees, pixels; None for their working size."""
 
     side: int | None
+
+
+@dataclass(frozen=True)
+class NetworkForm(Plain):
+    """The form of a segmenter as it is built: what the settings come to."""
+
+    output_stride: int
+    view_scale: float | None
+    segmenter_width: int | None
+
+    @classmethod
+    def of(cls, net: nn.Module, settings: SegmenterForm) -> NetworkForm:
+        """The form of ``net``."""
+        backbone: Any = net.backbone
+        width = settings.segmenter_width
+        fc6 = getattr(net, "fc6", None)
+        if isinstance(fc6, nn.Module):
+            width = int(getattr(fc6, "out_channels", width or 0)) or None
+        scale: Any = getattr(net, "view_scale", None)
+        return cls(int(backbone.output_stride), scale, width)
 
 
 def some_shapes(photos: WorkingPhotos) -> list[tuple[int, int]]:

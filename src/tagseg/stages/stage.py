@@ -23,6 +23,7 @@ import torch
 from torch import nn
 
 from tagseg.data.images import decode_mask, encode_mask
+from tagseg.errors import ConfigError
 from tagseg.maps import Labels, SaliencyMap, ScoreMap
 from tagseg.run.engine import map_photos
 from tagseg.run.workspace import Stage, atomic_write
@@ -110,7 +111,10 @@ def opened(
     """
     config: dict[str, Any] = {"version": declared.version}
     for item in settings:
-        config |= _described(item)
+        added = _described(item)
+        if any(config.get(name, value) != value for name, value in added.items()):
+            raise ConfigError(f"stage {declared.name} is told one thing twice", do="name it apart")
+        config |= added
     keys = [item if isinstance(item, str | Stage) else item.stage for item in inputs]
     if split is None:
         return run.stage(declared.name, config, keys)

@@ -32,7 +32,7 @@ _WIDTHS = (2, 5, 10, 15, 20, 30, 40)  # pixels; the paper has a curve
 _PAIRWISE = {
     "mask_crf": True,
     "mask_regions": "none",
-    "segmenter_crf": True,
+    "refiner": "crf",
     "segmenter_regions": "none",
     "field_of_view": "auto",
 }
@@ -41,7 +41,7 @@ _PAIRWISE = {
 _HIGHER = {
     "mask_crf": True,
     "mask_regions": "crisp",
-    "segmenter_crf": True,  # with regions or without, as the run has it
+    "refiner": "crf",  # with regions or without, as the run has it
     "field_of_view": "auto",
 }
 

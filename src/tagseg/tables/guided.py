@@ -376,7 +376,7 @@ def _crf_miou(context: Context[Config], row: _Crf) -> float | None:
         "seeder": row.seeder,
         "crf_seed": row.seed,
         "crf_loss": row.loss,
-        "segmenter_crf": True,
+        "refiner": "crf",
     }
     if row.parameters is not None:
         changes["crf_bilateral"] = _SEC if row.parameters == "v1" else _DEEPLAB

@@ -6,7 +6,9 @@ by GrabCut again, is what the next round learns from.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import NamedTuple
 
@@ -32,8 +34,7 @@ from tagseg.stages.predictions import final_predictions, show_map
 from tagseg.stages.rounds import agreement_of, network_masks, round_predictions, stop_rule
 from tagseg.stages.schedules import aspp_schedule, shortened
 from tagseg.stages.segmenter import segmenter_of
-from tagseg.stages.settings import SegmenterForm
-from tagseg.stages.shapes import some_shapes, view_scale
+from tagseg.stages.shapes import NetworkForm, some_shapes, view_scale
 from tagseg.stages.stage import Declared, Input, LabelMaps, Trained, found, trained
 
 __all__ = ["Recursed", "Refined", "outcome_of", "recursion", "refined_segmenter", "updated_masks"]
@@ -137,7 +138,7 @@ def refined_segmenter(
     """
     photos, setup = run.photos, run.setup
     inputs: list[Input] = [masks]
-    chosen = _taking_part(run, config, target, masks, declared, title, inputs)
+    chosen = _taking_part(run, config, target, masks, declared, title)
     schedule = aspp_schedule(config, setup, int(np.count_nonzero(target.labels)))
     schedule = shortened(schedule, fraction)
     shapes = some_shapes(photos)
@@ -158,11 +159,24 @@ def refined_segmenter(
         net,
         fit,
         schedule,
-        settings=[config.only(SegmenterForm), how],
+        settings=[NetworkForm.of(net, config), how, _Chosen.of(chosen)],
         inputs=inputs,
         title=title,
     )
     return Trained(segmenter_of(run, config, net, target.classes), network.stage)
+
+
+@dataclass(frozen=True)
+class _Chosen:
+    """The photos that a network learns from: how many, and the hash of which."""
+
+    photos: int
+    digest: str
+
+    @classmethod
+    def of(cls, chosen: npt.NDArray[np.intp]) -> _Chosen:
+        content = chosen.astype(np.int64).tobytes()
+        return cls(len(chosen), hashlib.blake2b(content, digest_size=16).hexdigest())
 
 
 def updated_masks(
@@ -194,12 +208,8 @@ def _taking_part(
     masks: LabelMaps,
     declared: Declared,
     title: str,
-    inputs: list[Input],
 ) -> npt.NDArray[np.intp]:
-    """Photos with a label and with enough, but not too much, foreground (rule a).
-
-    The finding is added to ``inputs``.
-    """
+    """Photos with a label and with enough, but not too much, foreground (rule a)."""
     labelled = np.flatnonzero(target.labels)
     if config.between == "nothing":
         return labelled
@@ -217,7 +227,6 @@ def _taking_part(
         settings=[settings],
         inputs=[masks],
     )
-    inputs.append(kept)
     chosen = np.array(kept.value, np.intp)
     if chosen.size == 0:
         raise TrainingError(

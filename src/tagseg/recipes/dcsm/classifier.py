@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import partial
 
 import torch
@@ -11,10 +12,9 @@ from tagseg.localize.classifier import train_tag_classifier
 from tagseg.nets.catalog import build_backbone
 from tagseg.nets.fully_convolutional import FullyConvolutionalClassifier, initialise_from_imagenet
 from tagseg.recipes.dcsm.config import ClassifierFormSettings, Config, TwoPhaseSettings
-from tagseg.stages.context import Run, Setup
+from tagseg.stages.context import Plain, Run, Setup
 from tagseg.stages.distinct_segmenter import SeederSettings
 from tagseg.stages.schedules import short_schedule, uses_paper_schedule
-from tagseg.stages.settings import ClassifierForm
 from tagseg.stages.shapes import some_shapes
 from tagseg.stages.stage import Declared, Trained, trained
 from tagseg.training import Schedule
@@ -78,7 +78,7 @@ def fully_convolutional_classifier(
     how = Augmentation((side, side), jitter=0.1, letterbox=net.backbone.preprocessing.mean_colour)
     upper, whole = two_phase_schedules(settings, setup, len(photos))
     fit = partial(train_tag_classifier, net, photos, how, batch_scale=settings.batch_scale)
-    form = [settings.only(ClassifierForm), settings.only(ClassifierFormSettings), how]
+    form = [_Form(net.backbone.output_stride, net.fc6.out_channels, settings.batch_scale), how]
     before = []
     if setup.weights is not None:
         first = trained(
@@ -105,6 +105,15 @@ def fully_convolutional_classifier(
     net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     net.eval()
     return found
+
+
+@dataclass(frozen=True)
+class _Form(Plain):
+    """The classifier as it is built, and its batches: what the settings come to."""
+
+    output_stride: int
+    classifier_width: int
+    batch_scale: tuple[float, float]
 
 
 def _network(run: Run, settings: TwoPhaseSettings) -> FullyConvolutionalClassifier:

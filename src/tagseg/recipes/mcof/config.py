@@ -62,12 +62,6 @@ class RegionNetForm(Settings):
         above=0,
         at_most=1,
     )
-    regionnet_backbone: str | None = number(
-        None, "Fast R-CNN: vgg16", "of RegionNet; none: the run's"
-    )
-    regionnet_weights: str = number(
-        "imagenet", "assumed", "of that backbone, where it is not the run's"
-    )
     regionnet_start: Literal["classifier", "imagenet"] = number(
         "classifier",
         "assumed",
@@ -115,8 +109,16 @@ class Config(
 ):
     """Numbers of Wang et al., who leave most of them open: docs/mcof.md says what was chosen."""
 
+    regionnet_backbone: str | None = number(
+        None, "Fast R-CNN: vgg16", "of RegionNet; none: the run's"
+    )
+    regionnet_weights: str = number(
+        "imagenet", "assumed", "of that backbone, where it is not the run's"
+    )
     superpixel_scale: float = number(100.0, "assumed", "k of graph-based superpixels", above=0)
-    superpixel_sigma: float = number(0.8, "assumed", "of the Gaussian before, pixels", at_least=0)
+    superpixel_sigma: float = number(
+        0.8, "assumed", "of the Gaussian before, pixels", at_least=0, at_most=100
+    )
     superpixel_min: int = number(100, "assumed", "least pixels of one, in photos of 500", above=0)
     saliency: SaliencySource = number(  # noqa: RUF009
         "auto",

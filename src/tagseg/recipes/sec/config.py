@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from tagseg.errors import ConfigError
 from tagseg.stages.seeder import SeedingSettings
 from tagseg.stages.settings import DeepLabSettings, MaskSettings, Settings, number
 
@@ -32,8 +33,14 @@ class CueSettings(Settings):
         3,
         "authors' code",
         "of the median filter before, positions; odd",
-        among=tuple(range(1, 100, 2)),
     )
+
+    def check(self) -> None:
+        """A window has a middle."""
+        if self.background_window < 1 or self.background_window % 2 == 0:
+            raise ConfigError(
+                f"background_window is {self.background_window}", do="use an odd number"
+            )
 
 
 @dataclass(frozen=True)
