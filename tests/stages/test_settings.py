@@ -235,7 +235,7 @@ class Idle(Settings):
         ({"crf": False}, {"with_it", "of_both"}),
         ({"crf": False, "kind": "b"}, {"with_it", "of_both"}),
     ],
-    ids=str,
+    ids=lambda value: str(value) if isinstance(value, dict) else " ".join(sorted(value)),
 )
 def test_fields_that_act(values, idle):
     config = Idle(**values)
