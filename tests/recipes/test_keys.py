@@ -35,6 +35,7 @@ VARIANTS: dict[str, list[dict[str, Any]]] = {
     "coarse_to_fine": [{"rounds": 2}, {"rounds": 2, "segmenter_regions": "crisp"}, LEARNED, GIVEN],
     "coarse_to_fine_foreground": [
         {"rounds": 2},
+        {"rounds": 2, "network": "deeplab"},
         {"rounds": 2, "segmenter_regions": "crisp"},
         LEARNED,
         GIVEN,
@@ -75,7 +76,7 @@ OTHER: dict[str, Any] = {
     "resize": 300,
     "square": 80,
     "background_window": 5,
-    "classifier_stride": 8,
+    "classifier_stride": 16,
     "field_of_view": "small",
     "saliency": "activations",
 }

@@ -237,7 +237,6 @@ def test_data_refused_before_anything_is_written(scenes, tmp_path):
             "cam_baseline",
             {"refiner": "none", "segmenter_unary": "log", "segmenter_regions": "crisp"},
             [
-                "note: segmenter_unary does nothing; it acts with refiner=crf",
                 "note: segmenter_regions does nothing; it acts with refiner=crf",
             ],
         ),

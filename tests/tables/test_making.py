@@ -260,5 +260,5 @@ def main(scenes: str, run: str, verb: str) -> None:
 
 
 if __name__ == "__main__":
-    sys.path.insert(0, os.fspath(Path(__file__).parents[2]))
+    sys.path.insert(0, os.fspath(Path(__file__).parents[1]))
     main(*sys.argv[1:])

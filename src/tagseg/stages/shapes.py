@@ -41,8 +41,8 @@ class NetworkForm(Plain):
         fc6 = getattr(net, "fc6", None)
         if isinstance(fc6, nn.Module):
             width = int(getattr(fc6, "out_channels", width or 0)) or None
-        scale: Any = getattr(net, "view_scale", None)
-        return cls(int(backbone.output_stride), scale, width)
+        scale: Any = getattr(net, "view_scale", None)  # none in a network without fc6's like
+        return cls(int(backbone.output_stride), scale, None if scale is None else width)
 
 
 def some_shapes(photos: WorkingPhotos) -> list[tuple[int, int]]:

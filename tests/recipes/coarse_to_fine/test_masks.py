@@ -17,6 +17,7 @@ from small_runs import changed_stages, finished_stages
 from tagseg.errors import ConfigError
 from tagseg.iterate import StopRule
 from tagseg.priors.saliency.minimum_barrier import minimum_barrier_saliency
+from tagseg.recipes import coarse_to_fine
 from tagseg.recipes.coarse_to_fine import masks as coarse_masks
 from tagseg.recipes.coarse_to_fine.config import RecursionConfig
 from tagseg.recipes.coarse_to_fine.masks import FirstMasks, Target, first_masks
@@ -42,7 +43,7 @@ def test_the_papers_numbers():
     assert config.foreground_limits == (0.01, 0.8)
     assert (config.resize, config.segmenter_crop) == (321, 256)
     assert stop_rule(config) == StopRule(5, 2.0)
-    assert config.masks_by_tags is False
+    assert coarse_to_fine.Config().masks_by_tags is False
     assert config.grabcut() == GrabCutSettings()
     assert config.resize_range == (1.0, 1.0)
     assert [config.fraction_of(number) for number in (1, 2, 5)] == [1.0, 0.5, 0.5]

@@ -134,10 +134,6 @@ def test_the_papers_numbers():
 @pytest.mark.parametrize(
     ("values", "line"),
     [
-        (
-            {"masks_by_tags": True},
-            "masks_by_tags is true, but this recipe knows no classes; leave it false",
-        ),
         ({"network": "unet"}, "network is 'unet'; "),
         ({"network": ""}, "network is ''; "),
         ({"coarse_fraction": 0.0}, "coarse_fraction is 0.0; use over 0"),
@@ -155,6 +151,8 @@ def test_numbers_that_make_no_sense(values, line):
 def test_a_field_of_the_other_recipe():
     with pytest.raises(ConfigError, match="the recipe has no field 'network'"):
         make_config(coarse_to_fine.Config, {"network": "fpn"})
+    with pytest.raises(ConfigError, match="the recipe has no field 'masks_by_tags'"):
+        make_config(coarse_to_fine_foreground.Config, {"masks_by_tags": True})
 
 
 # Runs
