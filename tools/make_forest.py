@@ -107,7 +107,7 @@ def main() -> None:
             args.out,
             trees=args.trees,
             max_leaves=args.max_leaves,
-            most_rows=ROWS,
+            max_rows=ROWS,
             threads=args.threads,
         )
     about = {**done.forest.about, "trained_on": "generated pictures (tools/make_forest.py)"}

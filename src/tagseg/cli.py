@@ -395,7 +395,7 @@ def train_saliency(
         int | None,
         typer.Option(help="Most leaves of a tree, for a small file. [default: no limit]"),
     ] = None,
-    most_photos: Annotated[
+    max_photos: Annotated[
         int | None, typer.Option(help="Most photos to use, drawn. [default: all with a mask]")
     ] = None,
     void: Annotated[
@@ -420,7 +420,7 @@ def train_saliency(
         out,
         trees=trees,
         max_leaves=max_leaves,
-        most_photos=most_photos,
+        max_photos=max_photos,
         meaning=MaskMeaning(void, salient_from),
         threads=cores,
         seed=seed,
@@ -441,7 +441,7 @@ def train_student(
         Path | None,
         typer.Option(help="Folder of masks, <shot>/<frame>.png; to score shots held out alone."),
     ] = None,
-    part: Annotated[
+    fraction: Annotated[
         float, typer.Option(help="Share of the frames, the teacher's best, to train on.")
     ] = 0.15,
     iterations: Annotated[
@@ -464,7 +464,7 @@ def train_student(
         videos,
         out,
         size=size.value,
-        part=part,
+        fraction=fraction,
         iterations=iterations,
         max_frames=max_frames,
         masks=masks,

@@ -144,7 +144,7 @@ def test_what_it_is_fitted_to(drawn: Path, tmp_path: Path, monkeypatch: pytest.M
 
 
 def test_at_most_so_many_rows(drawn: Path, tmp_path: Path) -> None:
-    done = train_saliency(drawn / "photos", drawn / "masks", tmp_path / "f", most_rows=88, **QUICK)
+    done = train_saliency(drawn / "photos", drawn / "masks", tmp_path / "f", max_rows=88, **QUICK)
     assert 22 < done.rows <= 88
     assert done.rows % 2 == 0
 
@@ -153,14 +153,14 @@ def test_the_same_file_for_any_number_of_threads(drawn: Path, tmp_path: Path) ->
     files = []
     for name, more in (("a", {}), ("b", {"threads": 3}), ("c", {"seed": 1})):
         out = tmp_path / name
-        train_saliency(drawn / "photos", drawn / "masks", out, most_rows=100, **QUICK, **more)
+        train_saliency(drawn / "photos", drawn / "masks", out, max_rows=100, **QUICK, **more)
         files.append(out.read_bytes())
     assert files[0] == files[1]
     assert files[0] != files[2]
 
 
 def test_some_of_the_photos(drawn: Path, tmp_path: Path) -> None:
-    done = train_saliency(drawn / "photos", drawn / "masks", tmp_path / "f", most_photos=5, **QUICK)
+    done = train_saliency(drawn / "photos", drawn / "masks", tmp_path / "f", max_photos=5, **QUICK)
     assert (done.photos, done.scores["photos"]) == (5, 0)
     assert done.lines()[-1] == "quality was not measured: too few photos to hold any out"
 
@@ -240,7 +240,7 @@ def test_masks_of_one_kind(place: Path, value: int, missing: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"trees": 0}, {"most_photos": 0}, {"most_rows": 1}, {"max_leaves": 1}], ids=str
+    "wrong", [{"trees": 0}, {"max_photos": 0}, {"max_rows": 1}, {"max_leaves": 1}], ids=str
 )
 def test_numbers_out_of_range(place: Path, wrong: dict[str, int]) -> None:
     assert f"{next(iter(wrong))} is {next(iter(wrong.values()))}" in refused(

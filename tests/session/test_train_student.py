@@ -27,7 +27,7 @@ from tagseg.session import train_student as training_student
 from tagseg.session.train_student import train_student
 
 FRAMES, SHOTS = 8, 6
-QUICK: dict[str, Any] = {"iterations": 2, "part": 0.25, "device": "cpu"}
+QUICK: dict[str, Any] = {"iterations": 2, "fraction": 0.25, "device": "cpu"}
 HELD_OUT = "shot_10"  # the fifth, in natural order
 
 
@@ -264,8 +264,8 @@ def test_masks_that_do_not_fit(place: Path) -> None:
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        ({"part": 0}, "part is 0"),
-        ({"part": 1.5}, "part is 1.5"),
+        ({"fraction": 0}, "fraction is 0"),
+        ({"fraction": 1.5}, "fraction is 1.5"),
         ({"iterations": 0}, "iterations is 0"),
         ({"max_frames": 0}, "max_frames is 0"),
         ({"size": "big"}, "there is no student 'big'"),
@@ -293,7 +293,7 @@ def test_places_that_cannot_be_written_are_told_before_work(
 def test_the_command(drawn: Path, tmp_path: Path) -> None:
     out = tmp_path / "student.safetensors"
     done = command(
-        "train-student", drawn, "--out", out, "--iterations", 2, "--part", 0.25,
+        "train-student", drawn, "--out", out, "--iterations", 2, "--fraction", 0.25,
         "--masks", drawn / "SegmentationClass", "--device", "cpu", "--threads", 1,
     )  # fmt: skip
     assert done.status == 0, done

@@ -115,8 +115,8 @@ def train_saliency(
     *,
     trees: int = 200,
     max_leaves: int | None = None,
-    most_photos: int | None = None,
-    most_rows: int = 200_000,
+    max_photos: int | None = None,
+    max_rows: int = 200_000,
     meaning: MaskMeaning | None = None,
     settings: DrfiSettings | None = None,
     threads: int = 1,
@@ -134,8 +134,8 @@ def train_saliency(
         masks: folder of masks, with the photos' names and sizes.
         out: file of the forest, ``.safetensors``.
         trees, max_leaves: of the forest.
-        most_photos: use at most so many photos, drawn; None for all.
-        most_rows: most regions to train on, spread evenly over the photos; 93 floats each.
+        max_photos: use at most so many photos, drawn; None for all.
+        max_rows: most regions to train on, spread evenly over the photos; 93 floats each.
         meaning: of the masks' values; by default 0 is background and the rest salient.
         threads: photos, then trees, at a time.
         seed: of all draws; the same file for any number of threads.
@@ -147,11 +147,11 @@ def train_saliency(
     """
     settings, meaning = settings or DrfiSettings(), meaning or MaskMeaning()
     progress = progress if progress is not None else Progress()
-    _check_request(out, trees=trees, most_photos=most_photos, most_rows=most_rows)
-    pairs, unpaired = _pairs(Path(photos), Path(masks), most_photos, seed)
+    _check_request(out, trees=trees, max_photos=max_photos, max_rows=max_rows)
+    pairs, unpaired = _pairs(Path(photos), Path(masks), max_photos, seed)
     held_out, trained = pairs[_HELD_OUT - 1 :: _HELD_OUT], list(pairs)
     del trained[_HELD_OUT - 1 :: _HELD_OUT]
-    share = max(2, most_rows // len(trained))
+    share = max(2, max_rows // len(trained))
 
     def rows(pair: _Pair) -> Rows:
         drawn = np.random.default_rng([seed, pair.number])
@@ -198,12 +198,12 @@ class _Pair:
         return small, labels_at(labels, (small.shape[0], small.shape[1]))
 
 
-def _check_request(out: Path, *, most_rows: int, **numbers: int | None) -> None:
+def _check_request(out: Path, *, max_rows: int, **numbers: int | None) -> None:
     for name, value in numbers.items():
         if value is not None and value < 1:
             raise ConfigError(f"{name} is {value}", do="give 1 or more")
-    if most_rows < 2:
-        raise ConfigError(f"most_rows is {most_rows}", do="give 2 or more")
+    if max_rows < 2:
+        raise ConfigError(f"max_rows is {max_rows}", do="give 2 or more")
     if out.is_dir():
         raise ConfigError("is a folder", where=out, do="name a file, such as forest.safetensors")
     if not out.absolute().parent.is_dir():

@@ -95,7 +95,7 @@ def train_student(
     out: Path,
     *,
     size: StudentName = "small",
-    part: float = 0.15,
+    fraction: float = 0.15,
     iterations: int | None = None,
     max_frames: int = 10_000,
     masks: Path | None = None,
@@ -116,7 +116,7 @@ def train_student(
         videos: video file or folder, see :func:`tagseg.data.shots.find_shots`.
         out: file of the student, ``.safetensors``.
         size: "small", or "published", which wants a GPU.
-        part: share of all frames that is trained on; the paper's is 0.1 to 0.2.
+        fraction: share of all frames that is trained on; the paper's is 0.1 to 0.2.
         iterations: updates of 32 crops each; None for 1,500 of the small student and 20,000 of
             the published one.
         max_frames: most frames to train on.
@@ -136,12 +136,12 @@ def train_student(
     progress = progress if progress is not None else Progress()
     settings = settings or VideoPcaSettings()
     schedule = student_schedule(_ITERATIONS.get(size, 1) if iterations is None else iterations)
-    _check_request(out, part, max_frames)
+    _check_request(out, fraction, max_frames)
     where = choose_device(device)
     execution = Execution(where, choose_precision(precision, where), seed)
     net = _untrained(size, seed)
     taught, held_out = _split(find_shots(Path(videos)), masks)
-    best = _best_lessons(taught, part, max_frames, settings, progress)
+    best = _best_lessons(taught, fraction, max_frames, settings, progress)
     if not best.lessons:
         raise TrainingError(
             f"the teacher found nothing that moves in {best.frames} frames",
@@ -175,9 +175,9 @@ class _Best:
     too_short: int = 0
 
 
-def _check_request(out: Path, part: float, max_frames: int) -> None:
-    if not 0 < part <= 1:
-        raise ConfigError(f"part is {part}", do="give a share above 0, up to 1")
+def _check_request(out: Path, fraction: float, max_frames: int) -> None:
+    if not 0 < fraction <= 1:
+        raise ConfigError(f"fraction is {fraction}", do="give a share above 0, up to 1")
     if max_frames < 1:
         raise ConfigError(f"max_frames is {max_frames}", do="give 1 or more")
     if out.is_dir():
@@ -225,7 +225,7 @@ def _split(shots: Sequence[Shot], masks: Path | None) -> tuple[list[Shot], list[
 
 def _best_lessons(
     shots: Sequence[Shot],
-    part: float,
+    fraction: float,
     most: int,
     settings: VideoPcaSettings,
     progress: Progress,
@@ -237,7 +237,7 @@ def _best_lessons(
     counts = [shot.count() for shot in shots]
     enough = [shot for shot, n in zip(shots, counts, strict=True) if n > settings.components]
     total = sum(n for n in counts if n > settings.components)
-    room = min(most, number_of_best(total, part))
+    room = min(most, number_of_best(total, fraction))
     kept: list[tuple[float, int, Lesson]] = []  # a heap, the worst first
     number = 0
     with progress.task("frames through the teacher", total) as ticks:
