@@ -12,7 +12,6 @@ from typing import Literal
 
 import numpy as np
 
-from tagseg.errors import ConfigError
 from tagseg.fuse.seed_labels import cam_labels
 from tagseg.localize.seeds import GradientSeeder
 from tagseg.losses.pixel import cross_entropy
@@ -28,11 +27,14 @@ from tagseg.stages.recipe import Recipe
 from tagseg.stages.score_maps import photo_score_maps
 from tagseg.stages.segmenter import trained_segmenter
 from tagseg.stages.settings import (
+    BILATERAL,
+    SMOOTHNESS,
     CrfIterations,
     GapSettings,
     MaskSettings,
     Settings,
     WorkSettings,
+    check_blocks,
     number,
 )
 from tagseg.stages.stage import Declared, ScoreMaps, Trained, label_maps
@@ -69,16 +71,14 @@ class GradientSettings(Settings):
         (4.0, 121.0, 5.0),
         "C",
         "of that CRF: weight, sigma in pixels, sigma in colour levels",
-        at_least=(0, None, None),
-        above=(None, 0, 0),
+        **BILATERAL,
         only_with=_SMOOTHED,
     )
     seed_smoothness: tuple[float, float] = number(
         (3.0, 3.0),
         "C",
         "weight, sigma in pixels",
-        at_least=(0, None),
-        above=(None, 0),
+        **SMOOTHNESS,
         only_with=_SMOOTHED,
     )
     seed_filter: Literal["fine", "lattice"] = number(
@@ -91,12 +91,6 @@ class GradientSettings(Settings):
     def check(self) -> None:
         """Only blocks that there are."""
         check_blocks(self.blocks)
-
-
-def check_blocks(blocks: tuple[int, ...]) -> None:
-    """Raise ConfigError for blocks that no backbone has."""
-    if not blocks or not set(blocks) <= set(range(6)):
-        raise ConfigError(f"blocks is {blocks}", do="use some of 0, 1, 2, 3, 4, 5")
 
 
 @dataclass(frozen=True)

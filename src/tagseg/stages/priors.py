@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import numpy as np
 import torch
 
 from tagseg.maps import SaliencyMap
+from tagseg.nets.backbone import Backbone
 from tagseg.priors.activations import channel_means, foreground_probability
 from tagseg.stages.context import Plain, Run, Split
 from tagseg.stages.crf import RegionFinder, Regions
@@ -53,13 +55,15 @@ def activation_prior(
     photos, setup = run.part(split).photos, run.setup
     stride = setup.output_stride(settings)
     strides = (8 if setup.backbone == "vgg16" else stride, stride)
-    torch.manual_seed(setup.execution.seed)
-    backbone = setup.build_backbone(settings).eval()
+
+    @cache
+    def backbone() -> Backbone:  # not built where the stage is finished
+        torch.manual_seed(setup.execution.seed)
+        return setup.build_backbone(settings).eval().to(setup.execution.device)
 
     def make(images: Images, indices: list[int]) -> Iterator[dict[str, Any]]:
-        backbone.to(setup.execution.device)
         with network_input(setup.execution, images) as x:
-            means = [m.float().cpu().numpy() for m in channel_means(backbone, x)]
+            means = [m.float().cpu().numpy() for m in channel_means(backbone(), x)]
         for block4, block5 in zip(*means, strict=True):
             kept = {"block4": block4.astype(np.float16), "block5": block5.astype(np.float16)}
             yield {"channel-means": kept}

@@ -18,6 +18,8 @@ from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 from tagseg.errors import ConfigError
 
 __all__ = [
+    "BILATERAL",
+    "SMOOTHNESS",
     "BackboneSettings",
     "CamSettings",
     "ClassifierForm",
@@ -45,6 +47,7 @@ __all__ = [
     "Settings",
     "ViewSettings",
     "WorkSettings",
+    "check_blocks",
     "number",
     "where_from",
 ]
@@ -199,6 +202,12 @@ def _shown(value: Any) -> Any:
     return ",".join(f"{part:g}" for part in value) if isinstance(value, tuple) else value
 
 
+def check_blocks(blocks: tuple[int, ...]) -> None:
+    """Raise ConfigError for blocks that no backbone has."""
+    if not blocks or not set(blocks) <= set(range(6)):
+        raise ConfigError(f"blocks is {blocks}", do="use some of 0, 1, 2, 3, 4, 5")
+
+
 @dataclass(frozen=True)
 class PhotoSettings(Settings):
     """The size of photos at work."""
@@ -322,7 +331,9 @@ class CrfIterations(ReferenceSide):
 
 
 _CRF = {"refiner": ("crf",)}
-_KERNEL: dict[str, Any] = {"at_least": (0, None, None), "above": (None, 0, 0)}  # weight, sigmas
+# Bounds of a kernel's numbers: its weight, then its sigmas.
+BILATERAL: dict[str, Any] = {"at_least": (0, None, None), "above": (None, 0, 0)}
+SMOOTHNESS: dict[str, Any] = {"at_least": (0, None), "above": (None, 0)}
 
 
 @dataclass(frozen=True)
@@ -330,10 +341,13 @@ class CrfSettings(CrfIterations):
     """The kernels of the dense CRF (Saleh et al. 3.1.3)."""
 
     crf_bilateral: tuple[float, float, float] = number(
-        (10.0, 80.0, 13.0), "assumed", "weight, sigma in pixels, sigma in colour levels", **_KERNEL
+        (10.0, 80.0, 13.0),
+        "assumed",
+        "weight, sigma in pixels, sigma in colour levels",
+        **BILATERAL,
     )
     crf_smoothness: tuple[float, float] = number(
-        (3.0, 3.0), "assumed", "weight, sigma in pixels", at_least=(0, None), above=(None, 0)
+        (3.0, 3.0), "assumed", "weight, sigma in pixels", **SMOOTHNESS
     )
     crf_filter: Literal["fine", "lattice"] = number(
         "fine", "assumed", "fine: close to the exact mean field; lattice: as pydensecrf has it"
@@ -461,10 +475,10 @@ class DeepLabSettings(WorkSettings):
         "of the CRF after the segmenter: softmax of probs, or -log",
     )
     crf_bilateral: tuple[float, float, float] = number(
-        (4.0, 121.0, 5.0), "C.1", "weight, sigma in pixels, sigma in colour levels", **_KERNEL
+        (4.0, 121.0, 5.0), "C.1", "weight, sigma in pixels, sigma in colour levels", **BILATERAL
     )
     crf_smoothness: tuple[float, float] = number(
-        (3.0, 3.0), "C.1", "weight, sigma in pixels", at_least=(0, None), above=(None, 0)
+        (3.0, 3.0), "C.1", "weight, sigma in pixels", **SMOOTHNESS
     )
     crf_filter: Literal["fine", "lattice"] = number(
         "lattice", "as published", "fine: close to the exact mean field; lattice: as pydensecrf"

@@ -8,7 +8,16 @@ from typing import Literal
 from tagseg.errors import ConfigError
 from tagseg.localize.dcsm import DcsmSettings
 from tagseg.refine.dense_crf import CrfParameters
-from tagseg.stages.settings import ClassifierSettings, MaskSettings, Settings, WorkSettings, number
+from tagseg.stages.settings import (
+    BILATERAL,
+    SMOOTHNESS,
+    ClassifierSettings,
+    MaskSettings,
+    Settings,
+    WorkSettings,
+    check_blocks,
+    number,
+)
 
 __all__ = ["Config", "TwoPhaseSettings"]
 
@@ -81,11 +90,10 @@ class MapSettings(Settings):
         (1.0, 30.0, 10.0),
         "4.2",
         "CRF on the maps: weight, sigma in pixels and in colour levels",
-        at_least=(0, None, None),
-        above=(None, 0, 0),
+        **BILATERAL,
     )
     map_smoothness: tuple[float, float] = number(
-        (1.0, 3.0), "4.2", "its weight, sigma in pixels", at_least=(0, None), above=(None, 0)
+        (1.0, 3.0), "4.2", "its weight, sigma in pixels", **SMOOTHNESS
     )
     map_filter: Literal["fine", "lattice"] = number(
         "lattice", "assumed", "of that CRF; fine is slow with so narrow a kernel on small photos"
@@ -94,8 +102,7 @@ class MapSettings(Settings):
     def check(self) -> None:
         """Only blocks that there are, and numbers that the equations take."""
         self.equations()
-        if not self.blocks or not set(self.blocks) <= set(range(6)):
-            raise ConfigError(f"blocks is {self.blocks}", do="use some of 0, 1, 2, 3, 4, 5")
+        check_blocks(self.blocks)
 
     def equations(self) -> DcsmSettings:
         """The numbers of Eq. 4 and 5."""

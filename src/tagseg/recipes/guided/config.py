@@ -10,6 +10,8 @@ from tagseg.refine.component_crf import ComponentCrf
 from tagseg.refine.dense_crf import CrfParameters
 from tagseg.stages.seeder import SeedingSettings
 from tagseg.stages.settings import (
+    BILATERAL,
+    SMOOTHNESS,
     DeepLabSettings,
     GapSettings,
     MaskSettings,
@@ -88,11 +90,10 @@ class Config(
         (4.0, 121.0, 5.0),
         "C.1",
         "of the CRF in components with seeds of several classes",
-        at_least=(0, None, None),
-        above=(None, 0, 0),
+        **BILATERAL,
     )
     share_smoothness: tuple[float, float] = number(
-        (3.0, 3.0), "C.1", "weight, sigma in pixels", at_least=(0, None), above=(None, 0)
+        (3.0, 3.0), "C.1", "weight, sigma in pixels", **SMOOTHNESS
     )
     share_sigma: float = number(
         10.0,

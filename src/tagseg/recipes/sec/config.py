@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from tagseg.errors import ConfigError
 from tagseg.stages.seeder import SeedingSettings
-from tagseg.stages.settings import DeepLabSettings, MaskSettings, Settings, number
+from tagseg.stages.settings import BILATERAL, DeepLabSettings, MaskSettings, Settings, number
 
 __all__ = ["Config", "CueSettings"]
 
@@ -51,8 +51,7 @@ class Config(MaskSettings, DeepLabSettings, CueSettings, SeedingSettings):
         (10.0, 80.0, 13.0),
         "authors' code",
         "weight, sigma in pixels, sigma in colour levels",
-        at_least=(0, None, None),
-        above=(None, 0, 0),
+        **BILATERAL,
     )
     foreground_decay: float = number(
         0.996,
