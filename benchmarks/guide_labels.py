@@ -27,7 +27,7 @@ import numpy as np
 import skimage.data
 from skimage.measure import label as skimage_label
 
-from tagseg.data.images import encode_mask
+from tagseg.data.masks import encode_mask
 from tagseg.fuse.guide_labels import salient_components, seed_guide
 from tagseg.fuse.seed_labels import cam_labels
 from tagseg.refine.component_crf import DEEPLAB, ComponentCrf

@@ -25,7 +25,8 @@ import skimage.data
 from skimage.segmentation import felzenszwalb
 from sklearn.metrics import normalized_mutual_info_score
 
-from tagseg.data.images import decode_photo, find_photos
+from tagseg.data.finding import find_photos
+from tagseg.data.images import decode_photo
 from tagseg.priors.superpixels import (
     SuperpixelSettings,
     superpixel_levels,

@@ -20,8 +20,8 @@ from PIL import Image as PilImage
 
 from tagseg import cli
 from tagseg.data.dataset import Dataset
-from tagseg.data.ground_truth import GroundTruth
 from tagseg.data.scenes import SCENES, draw_scene
+from tagseg.formats.ground_truth import GroundTruth
 from tagseg.maps import IGNORE, Labels
 from tagseg.priors.crisp import CrispSettings
 from tagseg.recipes.catalog import find_recipe

@@ -26,7 +26,7 @@ from small_runs import (
     tagseg,
 )
 from tagseg import cli
-from tagseg.data.images import read_mask, write_mask
+from tagseg.data.masks import read_mask, write_mask
 from tagseg.data.scenes import SCENES
 from tagseg.recipes.catalog import RECIPES
 

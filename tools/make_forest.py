@@ -21,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image as PilImage
 
-from tagseg.data.images import write_mask
+from tagseg.data.masks import write_mask
 from tagseg.data.scenes import OBJECTS, draw_scene
 from tagseg.data.textures import smooth_noise
 from tagseg.data.working import labels_at

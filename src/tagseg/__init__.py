@@ -17,11 +17,11 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from tagseg.data.dataset import Dataset
-    from tagseg.data.ground_truth import GroundTruth
-    from tagseg.data.loading import load_dataset
     from tagseg.data.targets import with_target
     from tagseg.errors import TagsegError
     from tagseg.evaluate.masks import evaluate_masks
+    from tagseg.formats.ground_truth import GroundTruth
+    from tagseg.formats.loading import load_dataset
     from tagseg.refine.dense_crf import dense_crf
     from tagseg.refine.higher_order import HigherOrder
     from tagseg.segment.predict import Segmenter
@@ -48,7 +48,7 @@ __version__ = version("tagseg")
 
 _HOMES = {
     "Dataset": "data.dataset",
-    "GroundTruth": "data.ground_truth",
+    "GroundTruth": "formats.ground_truth",
     "HigherOrder": "refine.higher_order",
     "Options": "session.train",
     "Result": "session.train",
@@ -56,7 +56,7 @@ _HOMES = {
     "TagsegError": "errors",
     "dense_crf": "refine.dense_crf",
     "evaluate_masks": "evaluate.masks",
-    "load_dataset": "data.loading",
+    "load_dataset": "formats.loading",
     "load_segmenter": "session.export",
     "train": "session.train",
     "with_target": "data.targets",

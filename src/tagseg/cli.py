@@ -15,9 +15,9 @@ import typer
 from tagseg.errors import ConfigError, TagsegError
 
 if TYPE_CHECKING:
-    from tagseg.data.ground_truth import GroundTruth
     from tagseg.data.scenes import SceneKind
     from tagseg.evaluate.masks import MaskScores
+    from tagseg.formats.ground_truth import GroundTruth
     from tagseg.run.progress import Progress
     from tagseg.session.inputs import Loaded, Source, Target
     from tagseg.session.train import Options
@@ -286,9 +286,10 @@ def evaluate(
     ] = None,
 ) -> None:
     """Compare masks with ground truth: IoU per class, mIoU, confusion."""
-    from tagseg.data.ground_truth import GroundTruth
-    from tagseg.data.tag_files import read_classes, read_names
     from tagseg.evaluate.masks import evaluate_masks
+    from tagseg.formats.class_lists import read_classes
+    from tagseg.formats.ground_truth import GroundTruth
+    from tagseg.formats.photo_lists import read_names
     from tagseg.run.workspace import atomic_write
 
     class_names = read_classes(classes)

@@ -14,7 +14,8 @@ import pytest
 
 from tagseg.data import clips
 from tagseg.data.clips import Clip, draw_clip, write_clips
-from tagseg.data.images import decode_photo, read_mask
+from tagseg.data.images import decode_photo
+from tagseg.data.masks import read_mask
 from tagseg.data.scenes import OBJECTS, SCENES, SceneKind
 from tagseg.data.shapes import Part
 from tagseg.data.textures import Material

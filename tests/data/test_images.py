@@ -14,17 +14,9 @@ from hypothesis.extra import numpy as hnp
 from PIL import Image as PilImage
 from PIL import ImageFile
 
-from tagseg.data.images import (
-    decode_mask,
-    decode_photo,
-    encode_mask,
-    find_masks,
-    find_photos,
-    read_mask,
-    voc_palette,
-    without_suffix,
-    write_mask,
-)
+from tagseg.data.finding import find_masks, find_photos, without_suffix
+from tagseg.data.images import decode_photo
+from tagseg.data.masks import decode_mask, encode_mask, read_mask, voc_palette, write_mask
 from tagseg.errors import DataError, ImageError, MaskError, ShapeError
 
 RNG = np.random.default_rng(0)

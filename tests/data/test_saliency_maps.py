@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from tagseg.data.images import write_mask
+from tagseg.data.masks import write_mask
 from tagseg.data.saliency_maps import SaliencyFolder
 from tagseg.errors import DataError
 

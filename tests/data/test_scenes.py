@@ -12,10 +12,7 @@ import numpy as np
 import pytest
 
 from tagseg.data import scenes
-from tagseg.data.boxes import read_boxes
-from tagseg.data.ground_truth import GroundTruth
-from tagseg.data.images import read_mask
-from tagseg.data.loading import load_dataset
+from tagseg.data.masks import read_mask
 from tagseg.data.scenes import (
     OBJECTS,
     SCENES,
@@ -31,6 +28,9 @@ from tagseg.data.scenes import (
 from tagseg.data.shapes import Part
 from tagseg.data.textures import Material
 from tagseg.errors import DataError
+from tagseg.formats.boxes import read_boxes
+from tagseg.formats.ground_truth import GroundTruth
+from tagseg.formats.loading import load_dataset
 from tagseg.maps import tags_of_labels
 
 

@@ -10,12 +10,12 @@ from hypothesis import strategies as st
 from PIL import Image as PilImage
 
 from tagseg.data.dataset import Dataset
-from tagseg.data.ground_truth import GroundTruth
-from tagseg.data.images import write_mask
-from tagseg.data.loading import load_target
+from tagseg.data.masks import write_mask
 from tagseg.data.targets import class_columns, notes_on_classes, with_target
-from tagseg.data.voc import VOC_CLASSES
 from tagseg.errors import ConfigError, DataError, MaskError, TagError
+from tagseg.formats.ground_truth import GroundTruth
+from tagseg.formats.loading import load_target
+from tagseg.formats.voc import VOC_CLASSES
 from tagseg.maps import IGNORE
 
 LEARNED = ("cat", "dog", "bird")

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tagseg.data.ground_truth import GroundTruth
 from tagseg.errors import MaskError, ShapeError
 from tagseg.evaluate.foreground import ForegroundScores, foreground_scores
+from tagseg.formats.ground_truth import GroundTruth
 
 CLASSES = ("Airplane", "Car", "Horse")
 

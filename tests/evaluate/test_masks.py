@@ -6,10 +6,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tagseg.data.ground_truth import GroundTruth
-from tagseg.data.images import write_mask
+from tagseg.data.masks import write_mask
 from tagseg.errors import DataError, MaskError
 from tagseg.evaluate.masks import MaskScores, evaluate_masks
+from tagseg.formats.ground_truth import GroundTruth
 
 CLASSES = ("cat", "dog")
 

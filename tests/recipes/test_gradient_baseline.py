@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from small_runs import UNKNOWN, finished_stages
-from tagseg.data.images import decode_mask
+from tagseg.data.masks import decode_mask
 from tagseg.data.working import WorkingPhotos
 from tagseg.errors import ConfigError
 from tagseg.fuse.seed_labels import cam_labels

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tagseg.data.images import voc_palette
+from tagseg.data.masks import voc_palette
 from tagseg.errors import ShapeError
 from tagseg.report.figures import colour_labels, colour_map, data_uri, legend, overlay, shrink
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tagseg.data.images import read_mask, write_mask
+from tagseg.data.masks import read_mask, write_mask
 from tagseg.data.scenes import SCENES
 from tagseg.errors import ConfigError, MaskError, TagError, TagsegError
 from tagseg.maps import IGNORE

@@ -10,7 +10,7 @@ import torch
 from PIL import Image as PilImage
 
 from small_runs import contents
-from tagseg.data.images import read_mask
+from tagseg.data.masks import read_mask
 from tagseg.errors import DataError, WorkspaceError
 from tagseg.maps import Image, Probs, Tags
 from tagseg.nets.catalog import build_backbone

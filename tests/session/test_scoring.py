@@ -11,8 +11,8 @@ import pytest
 from small_runs import QUICK
 from tagseg.data.audit import audit
 from tagseg.data.dataset import Dataset
-from tagseg.data.ground_truth import GroundTruth
 from tagseg.data.working import WorkingPhotos
+from tagseg.formats.ground_truth import GroundTruth
 from tagseg.report.page import FOREGROUND_COLOUR, ForegroundIou
 from tagseg.run.progress import Progress
 from tagseg.run.workspace import Stage, Workspace
@@ -271,7 +271,7 @@ def test_without_ground_truth_there_is_a_sample(run):
 
 
 def test_the_key_of_the_ground_truth(tmp_path):
-    from tagseg.data.images import write_mask
+    from tagseg.data.masks import write_mask
 
     assert key_of_truth(None) == "no ground truth"
     mask = np.zeros((4, 5), np.uint8)

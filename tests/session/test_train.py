@@ -17,10 +17,10 @@ from rich.console import Console
 import tagseg
 from small_runs import N_TRAIN, OPTIONS, QUICK, fields_of, finished_stages, options
 from tagseg.data.dataset import Dataset
-from tagseg.data.ground_truth import GroundTruth
-from tagseg.data.images import read_mask
+from tagseg.data.masks import read_mask
 from tagseg.data.scenes import SCENES, scene_dataset
 from tagseg.errors import ConfigError, DataError, MaskError, TagError, TagsegError, WorkspaceError
+from tagseg.formats.ground_truth import GroundTruth
 from tagseg.recipes.catalog import find_recipe
 from tagseg.run.progress import Progress
 from tagseg.run.workspace import Workspace

@@ -14,7 +14,8 @@ from rich.console import Console
 
 from small_runs import contents
 from small_runs import tagseg as command
-from tagseg.data.images import decode_photo, read_mask, write_mask
+from tagseg.data.images import decode_photo
+from tagseg.data.masks import read_mask, write_mask
 from tagseg.data.scenes import OBJECTS, draw_scene
 from tagseg.errors import ConfigError, DataError, ImageError, MaskError, TagsegError, TrainingError
 from tagseg.evaluate.saliency import SaliencyScores

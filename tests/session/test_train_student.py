@@ -15,7 +15,7 @@ from rich.console import Console
 
 from small_runs import contents
 from small_runs import tagseg as command
-from tagseg.data.images import read_mask, write_mask
+from tagseg.data.masks import read_mask, write_mask
 from tagseg.data.shots import find_shots
 from tagseg.errors import ConfigError, DataError, MaskError, TagsegError, TrainingError
 from tagseg.evaluate.saliency import SaliencyScores

@@ -13,10 +13,10 @@ import torch
 from torch import Tensor
 
 from small_runs import NEGATIVE, OPTIONS, QUICK, UNKNOWN, changed_stages, finished_stages
-from tagseg.data.ground_truth import GroundTruth
-from tagseg.data.images import decode_mask
+from tagseg.data.masks import decode_mask
 from tagseg.data.scenes import SCENES, scene_dataset
 from tagseg.errors import ConfigError
+from tagseg.formats.ground_truth import GroundTruth
 from tagseg.fuse.seed_labels import cam_labels
 from tagseg.recipes.cam_baseline import Config
 from tagseg.run.plan import Plan

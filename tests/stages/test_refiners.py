@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from small_runs import OPTIONS, QUICK, changed_stages, finished_stages
-from tagseg.data.images import read_mask
+from tagseg.data.masks import read_mask
 from tagseg.data.scenes import SCENES, scene_dataset
 from tagseg.errors import ConfigError, WeightsError
 from tagseg.maps import Image, Probs, Tags, labels_of_tags

@@ -11,7 +11,7 @@ import pytest
 
 from guided_runs import FEW, MINING, few_photos, open_run
 from small_runs import changed_stages, finished_stages
-from tagseg.data.images import decode_mask
+from tagseg.data.masks import decode_mask
 from tagseg.errors import WorkspaceError
 from tagseg.iterate import agreement
 from tagseg.maps import labels_of_tags

@@ -16,10 +16,10 @@ from rich.console import Console
 
 from guided_runs import FEW, LINE, few_photos, open_run, write_boxes, write_maps
 from small_runs import fields_of, finished_stages
-from tagseg.data.boxes import read_boxes
-from tagseg.data.images import decode_mask
+from tagseg.data.masks import decode_mask
 from tagseg.data.saliency_maps import SaliencyFolder
 from tagseg.errors import ConfigError, DataError, TagsegError, WeightsError
+from tagseg.formats.boxes import read_boxes
 from tagseg.nets.aspp import AsppNet
 from tagseg.nets.student import StudentNet
 from tagseg.priors.saliency.drfi import drfi_saliency, shipped_forest, training_rows

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from small_runs import NEGATIVE, QUICK, UNKNOWN
-from tagseg.data.images import decode_mask
+from tagseg.data.masks import decode_mask
 from tagseg.maps import labels_of_tags
 from tagseg.nets.deeplab import SegmentationNet
 from tagseg.recipes.builtin_priors.config import Config

@@ -15,7 +15,7 @@ import pytest
 
 from small_runs import OPTIONS
 from tagseg.data.dataset import Dataset
-from tagseg.data.images import decode_mask, encode_mask
+from tagseg.data.masks import decode_mask, encode_mask
 from tagseg.data.working import WorkingPhotos
 from tagseg.errors import ConfigError, DataError, WorkspaceError
 from tagseg.run.plan import Plan

@@ -14,10 +14,10 @@ import pytest
 
 from guided_runs import RECURSION, WITHOUT_CLASSIFIER, Made, counting
 from small_runs import OPTIONS, Photos, contents
-from tagseg.data.ground_truth import GroundTruth
-from tagseg.data.images import decode_mask
+from tagseg.data.masks import decode_mask
 from tagseg.data.working import WorkingPhotos, labels_at
 from tagseg.errors import ConfigError
+from tagseg.formats.ground_truth import GroundTruth
 from tagseg.maps import IGNORE, Labels
 from tagseg.recipes.coarse_to_fine import rounds as recursion
 from tagseg.run.workspace import Workspace

@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 
 from small_runs import OPTIONS, QUICK, Photos, contents
-from tagseg.data.ground_truth import GroundTruth
-from tagseg.data.images import decode_mask
+from tagseg.data.masks import decode_mask
 from tagseg.data.working import WorkingPhotos, labels_at
+from tagseg.formats.ground_truth import GroundTruth
 from tagseg.fuse.guide_labels import oracle_mask
 from tagseg.maps import IGNORE
 from tagseg.run.workspace import Workspace

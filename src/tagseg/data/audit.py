@@ -12,7 +12,8 @@ import numpy as np
 from joblib import Parallel, delayed
 
 from tagseg.data.dataset import Dataset, FileKey, digest_of_array, digest_of_bytes, file_key
-from tagseg.data.images import decode_photo, read_bytes
+from tagseg.data.images import decode_photo
+from tagseg.data.pictures import read_bytes
 from tagseg.errors import DataError, ImageError
 
 __all__ = ["Audit", "audit"]

@@ -28,7 +28,7 @@ from tagseg.data.drawing import (
     random_stream,
     random_surroundings,
 )
-from tagseg.data.images import write_mask
+from tagseg.data.masks import write_mask
 from tagseg.data.scenes import OBJECTS, SceneKind, whole_folder
 from tagseg.data.shapes import DISTRACTORS
 from tagseg.data.textures import background

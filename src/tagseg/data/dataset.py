@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from tagseg.data.images import MAX_PIXELS, decode_photo, read_bytes
+from tagseg.data.images import decode_photo
+from tagseg.data.pictures import MAX_PIXELS, read_bytes
 from tagseg.errors import DataError, ShapeError, TagError
 from tagseg.maps import MAX_CLASSES, Image, check_image
 

@@ -12,7 +12,9 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image as PilImage
 
-from tagseg.data.images import MAX_PIXELS, decode_photo, find_photos
+from tagseg.data.finding import find_photos
+from tagseg.data.images import decode_photo
+from tagseg.data.pictures import MAX_PIXELS
 from tagseg.errors import DataError, ImageError
 from tagseg.maps import BACKGROUND, IGNORE, SaliencyMap
 

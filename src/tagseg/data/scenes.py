@@ -32,7 +32,7 @@ from tagseg.data.drawing import (
     random_stream,
     random_surroundings,
 )
-from tagseg.data.images import write_mask
+from tagseg.data.masks import write_mask
 from tagseg.data.shapes import DISTRACTORS, SCENE_OBJECTS, SINGLE_OBJECTS, Shape
 from tagseg.data.textures import background
 from tagseg.errors import DataError

@@ -19,7 +19,8 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from tagseg.data.images import PHOTO_SUFFIXES, decode_photo, visible_folders
+from tagseg.data.finding import PHOTO_SUFFIXES, visible_folders
+from tagseg.data.images import decode_photo
 from tagseg.data.working import working_image
 from tagseg.errors import DataError, ShapeError
 from tagseg.maps import Image

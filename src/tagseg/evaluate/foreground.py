@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from tagseg.data.ground_truth import GroundTruth
 from tagseg.errors import MaskError, ShapeError
 from tagseg.evaluate.confusion import ConfusionMatrix
+from tagseg.formats.ground_truth import GroundTruth
 from tagseg.maps import BACKGROUND, IGNORE, MAX_CLASSES, Labels, Tags, check_labels, tags_of_labels
 
 __all__ = ["ForegroundScores", "foreground_scores"]

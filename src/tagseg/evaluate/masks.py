@@ -9,10 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from tagseg.data.ground_truth import GroundTruth
-from tagseg.data.images import find_masks, read_mask
+from tagseg.data.finding import find_masks
+from tagseg.data.masks import read_mask
 from tagseg.errors import MaskError, ShapeError
 from tagseg.evaluate.confusion import ConfusionMatrix
+from tagseg.formats.ground_truth import GroundTruth
 from tagseg.maps import Labels, check_labels
 
 __all__ = ["MaskScores", "evaluate_masks"]

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image as PillowImage
 
-from tagseg.data.images import voc_palette
+from tagseg.data.masks import voc_palette
 from tagseg.errors import ShapeError
 from tagseg.maps import BACKGROUND, IGNORE, Image, Labels, check_image
 

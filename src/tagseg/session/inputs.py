@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 from tagseg.data.dataset import Dataset
-from tagseg.data.ground_truth import GroundTruth
-from tagseg.data.layouts import Layout
-from tagseg.data.loading import Untagged, load_dataset, load_target
 from tagseg.data.targets import notes_on_classes, with_target
+from tagseg.formats.ground_truth import GroundTruth
+from tagseg.formats.layouts import Layout
+from tagseg.formats.loading import Untagged, load_dataset, load_target
 
 __all__ = ["Loaded", "Source", "Target", "ground_truth_of", "load_photos"]
 

@@ -8,7 +8,9 @@ from threading import Lock
 
 import cv2
 
-from tagseg.data.images import PHOTO_SUFFIXES, decode_photo, encode_mask, find_photos
+from tagseg.data.finding import PHOTO_SUFFIXES, find_photos
+from tagseg.data.images import decode_photo
+from tagseg.data.masks import encode_mask
 from tagseg.data.working import argmax_at, working_image
 from tagseg.errors import DataError, ImageError
 from tagseg.maps import Image

@@ -6,10 +6,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from tagseg.data.ground_truth import GroundTruth
 from tagseg.data.working import WorkingPhotos, labels_at
 from tagseg.errors import ConfigError
 from tagseg.evaluate.seeds import CentreMeanShape, SeedCurves
+from tagseg.formats.ground_truth import GroundTruth
 from tagseg.maps import IGNORE, Labels, ScoreMap
 from tagseg.report.page import Curve, SeedScore
 from tagseg.run.workspace import Stage

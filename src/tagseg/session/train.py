@@ -10,9 +10,9 @@ from typing import Any, TypeVar
 import tagseg
 from tagseg.data.audit import Audit, audit
 from tagseg.data.dataset import Dataset
-from tagseg.data.ground_truth import GroundTruth
 from tagseg.data.working import WorkingPhotos
 from tagseg.errors import ConfigError, DataError, MaskError
+from tagseg.formats.ground_truth import GroundTruth
 from tagseg.nets.catalog import build_backbone
 from tagseg.nets.weights import resolve
 from tagseg.recipes.catalog import find_recipe

@@ -13,7 +13,9 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from tagseg.data.images import decode_photo, find_masks, find_photos, read_mask
+from tagseg.data.finding import find_masks, find_photos
+from tagseg.data.images import decode_photo
+from tagseg.data.masks import read_mask
 from tagseg.data.working import labels_at, working_image
 from tagseg.errors import ConfigError, DataError, MaskError, TrainingError
 from tagseg.evaluate.saliency import SaliencyScores

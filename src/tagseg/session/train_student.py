@@ -15,7 +15,8 @@ from pathlib import Path
 import cv2
 import torch
 
-from tagseg.data.images import find_masks, read_mask
+from tagseg.data.finding import find_masks
+from tagseg.data.masks import read_mask
 from tagseg.data.shots import VIDEO_SUFFIXES, Shot, find_shots, natural_key
 from tagseg.errors import ConfigError, MaskError, TrainingError
 from tagseg.evaluate.saliency import SaliencyScores

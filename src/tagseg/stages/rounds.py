@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
 
-from tagseg.data.images import encode_mask
+from tagseg.data.masks import encode_mask
 from tagseg.iterate import StopRule, agreement
 from tagseg.maps import Image, Labels, Probs
 from tagseg.run.engine import map_photos

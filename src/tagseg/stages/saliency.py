@@ -9,12 +9,12 @@ from pathlib import Path
 
 import torch
 
-from tagseg.data.boxes import BoxSet, read_boxes
-from tagseg.data.images import encode_mask
+from tagseg.data.masks import encode_mask
 from tagseg.data.saliency_maps import SaliencyFolder
-from tagseg.data.tag_files import read_names
 from tagseg.data.transforms import Augmentation
 from tagseg.data.working import WorkingPhotos
+from tagseg.formats.boxes import BoxSet, read_boxes
+from tagseg.formats.photo_lists import read_names
 from tagseg.maps import Labels, SaliencyMap
 from tagseg.nets.aspp import AsppNet
 from tagseg.nets.student import StudentNet

@@ -12,7 +12,7 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
-from tagseg.data.images import decode_mask, encode_mask
+from tagseg.data.masks import decode_mask, encode_mask
 from tagseg.data.transforms import Augmentation, crop_size
 from tagseg.data.working import argmax_at
 from tagseg.maps import Image, Labels, Probs, labels_of_tags

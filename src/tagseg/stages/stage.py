@@ -22,7 +22,7 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
-from tagseg.data.images import decode_mask, encode_mask
+from tagseg.data.masks import decode_mask, encode_mask
 from tagseg.errors import ConfigError
 from tagseg.maps import Labels, SaliencyMap, ScoreMap
 from tagseg.run.engine import map_photos

@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 
 import tagseg
 from tagseg.data.dataset import Dataset
-from tagseg.data.ground_truth import GroundTruth
 from tagseg.errors import ConfigError, MaskError, WorkspaceError
+from tagseg.formats.ground_truth import GroundTruth
 from tagseg.recipes.catalog import find_recipe
 from tagseg.run.files import one_line_errors, read_json
 from tagseg.run.progress import Progress

@@ -36,7 +36,7 @@ from small_runs import (
 )
 from tagseg import training
 from tagseg.data.dataset import Dataset
-from tagseg.data.images import decode_mask, read_mask
+from tagseg.data.masks import decode_mask, read_mask
 from tagseg.data.working import WorkingPhotos
 from tagseg.errors import ConfigError, DataError, TagError, TagsegError, TrainingError
 from tagseg.fuse.one_label import has_usable_foreground

@@ -22,7 +22,7 @@ from guided_runs import (
 )
 from small_runs import finished_stages, same_weights
 from tagseg.data.dataset import Dataset
-from tagseg.data.images import decode_mask
+from tagseg.data.masks import decode_mask
 from tagseg.data.transforms import augment
 from tagseg.errors import TrainingError, WorkspaceError
 from tagseg.maps import IGNORE, Labels, Probs

@@ -29,7 +29,7 @@ from small_runs import (
     weights_of,
 )
 from tagseg import training
-from tagseg.data.images import decode_mask
+from tagseg.data.masks import decode_mask
 from tagseg.data.working import WorkingPhotos
 from tagseg.errors import ConfigError
 from tagseg.localize.dcsm import DcsmSettings

@@ -26,7 +26,7 @@ from small_runs import (
 )
 from tagseg import training
 from tagseg.data.dataset import Dataset
-from tagseg.data.images import read_mask
+from tagseg.data.masks import read_mask
 from tagseg.errors import ConfigError, TagsegError
 from tagseg.recipes.guided.config import Config
 from tagseg.refine.component_crf import ComponentCrf

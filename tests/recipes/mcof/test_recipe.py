@@ -26,7 +26,7 @@ from small_runs import (
 )
 from tagseg import training
 from tagseg.data.dataset import Dataset
-from tagseg.data.images import decode_mask, read_mask
+from tagseg.data.masks import decode_mask, read_mask
 from tagseg.errors import ConfigError, TagsegError
 from tagseg.fuse.region_seeds import region_labels
 from tagseg.iterate import StopRule

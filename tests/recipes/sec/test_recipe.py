@@ -14,7 +14,7 @@ import torch
 
 from guided_runs import FEW, few_photos, open_run
 from small_runs import OPTIONS, finished_stages
-from tagseg.data.images import decode_mask
+from tagseg.data.masks import decode_mask
 from tagseg.data.working import WorkingPhotos
 from tagseg.errors import ConfigError
 from tagseg.fuse.localization_cues import localization_cues

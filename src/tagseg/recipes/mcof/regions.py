@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from tagseg.data.images import encode_mask
+from tagseg.data.masks import encode_mask
 from tagseg.data.transforms import Augmentation, crop_size
 from tagseg.fuse.bayes import colour_histograms, object_probability, refined_regions
 from tagseg.fuse.region_seeds import (

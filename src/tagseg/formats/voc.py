@@ -6,8 +6,8 @@ from collections.abc import Collection, Iterable
 from pathlib import Path
 from xml.etree import ElementTree
 
-from tagseg.data.tag_files import TagRow
 from tagseg.errors import TagError
+from tagseg.formats.tag_files import TagRow
 
 __all__ = ["VOC_CLASSES", "is_voc", "rows_of_annotations"]
 

@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from tagseg.data.voc import VOC_CLASSES, is_voc, rows_of_annotations
 from tagseg.errors import TagError
+from tagseg.formats.voc import VOC_CLASSES, is_voc, rows_of_annotations
 
 XML = """<annotation><filename>a.jpg</filename>
 <object><name>person</name><part><name>head</name></part><difficult>1</difficult></object>

@@ -7,9 +7,10 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
-from tagseg.data.images import PHOTO_SUFFIXES
-from tagseg.data.tag_files import TagRow, read_text
+from tagseg.data.finding import PHOTO_SUFFIXES
+from tagseg.data.text import read_text
 from tagseg.errors import TagError
+from tagseg.formats.tag_files import TagRow
 
 __all__ = [
     "check_classes_are_there",

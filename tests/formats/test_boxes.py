@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image as PilImage
 
-from tagseg.data.boxes import BoxedPhoto, BoxSet, average_box, read_boxes
 from tagseg.errors import DataError, ImageError, ShapeError, TagsegError
+from tagseg.formats.boxes import BoxedPhoto, BoxSet, average_box, read_boxes
 
 HEADER = "image,left,top,right,bottom"
 

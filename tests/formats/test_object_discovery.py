@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from PIL import Image as PilImage
 
-from tagseg.data.ground_truth import GroundTruth
-from tagseg.data.loading import load_dataset
-from tagseg.data.object_discovery import class_folders, is_object_discovery
 from tagseg.errors import ConfigError, DataError, MaskError
+from tagseg.formats.ground_truth import GroundTruth
+from tagseg.formats.loading import load_dataset
+from tagseg.formats.object_discovery import class_folders, is_object_discovery
 
 OBJECT = np.zeros((4, 6), bool)
 OBJECT[1:3, 2:5] = True

@@ -11,8 +11,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-from tagseg.data.tag_files import TagRow
 from tagseg.errors import DataError
+from tagseg.formats.tag_files import TagRow
 
 __all__ = [
     "CLASSES",

@@ -12,11 +12,14 @@ import pytest
 from PIL import Image as PilImage
 
 from tagseg.data.audit import audit
-from tagseg.data.ground_truth import GroundTruth
-from tagseg.data.images import decode_photo, find_photos, read_mask
-from tagseg.data.loading import load_dataset
-from tagseg.data.tag_files import read_classes, read_names
+from tagseg.data.finding import find_photos
+from tagseg.data.images import decode_photo
+from tagseg.data.masks import read_mask
 from tagseg.errors import ConfigError, DataError, ImageError, MaskError, TagError
+from tagseg.formats.class_lists import read_classes
+from tagseg.formats.ground_truth import GroundTruth
+from tagseg.formats.loading import load_dataset
+from tagseg.formats.photo_lists import read_names
 
 PHOTO = np.random.default_rng(5).integers(0, 256, (24, 32, 3), dtype=np.uint8)
 

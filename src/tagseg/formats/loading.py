@@ -10,23 +10,17 @@ from typing import Literal, get_args
 import numpy as np
 import numpy.typing as npt
 
-from tagseg.data.class_folders import rows_of_class_folders
 from tagseg.data.dataset import Dataset, tag_matrix
-from tagseg.data.images import MAX_PIXELS
-from tagseg.data.layouts import Layout, Place, TagSource, find_photos_and_tags
-from tagseg.data.object_discovery import rows_of_object_discovery
-from tagseg.data.synsets import check_classes_are_there, count_unlisted, rows_of_synset_folders
-from tagseg.data.tag_files import (
-    TagRow,
-    check_tags,
-    class_names,
-    read_classes,
-    read_names,
-    read_tags_csv,
-    read_tags_jsonl,
-)
-from tagseg.data.voc import VOC_CLASSES, rows_of_annotations
+from tagseg.data.pictures import MAX_PIXELS
 from tagseg.errors import ConfigError, DataError, TagError
+from tagseg.formats.class_folders import rows_of_class_folders
+from tagseg.formats.class_lists import class_names, read_classes
+from tagseg.formats.layouts import Layout, Place, TagSource, find_photos_and_tags
+from tagseg.formats.object_discovery import rows_of_object_discovery
+from tagseg.formats.photo_lists import read_names
+from tagseg.formats.synsets import check_classes_are_there, count_unlisted, rows_of_synset_folders
+from tagseg.formats.tag_files import TagRow, check_tags, read_tags_csv, read_tags_jsonl
+from tagseg.formats.voc import VOC_CLASSES, rows_of_annotations
 
 __all__ = ["Layout", "Untagged", "load_dataset", "load_target"]
 

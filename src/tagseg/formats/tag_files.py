@@ -1,4 +1,4 @@
-"""Tag files, class lists and name lists: text in, checked names out.
+"""Tag files: text in, checked rows out.
 
 Every reader here keeps the line of each entry, so that an error can point to it.
 """
@@ -8,29 +8,15 @@ from __future__ import annotations
 import csv
 import io
 import json
-import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
 
-from tagseg.data.images import without_suffix
-from tagseg.errors import TagError, TagsegError
+from tagseg.data.text import lines_of, read_text
+from tagseg.errors import TagError
 
-__all__ = [
-    "TagRow",
-    "check_tags",
-    "class_names",
-    "read_classes",
-    "read_names",
-    "read_tags_csv",
-    "read_tags_jsonl",
-    "read_text",
-]
-
-_BACKGROUND_NAMES = ("background", "_background_")
-# "2007_000032 -1": the column in which the VOC class lists say whether the class is there.
-_CLASS_COLUMN = re.compile(r"\s+(?:-1|0|1)$")
+__all__ = ["TagRow", "check_tags", "read_tags_csv", "read_tags_jsonl"]
 
 
 @dataclass(frozen=True)
@@ -73,7 +59,7 @@ def read_tags_csv(path: Path) -> tuple[TagRow, ...]:
 def read_tags_jsonl(path: Path) -> tuple[TagRow, ...]:
     """Rows of a file with one JSON object per line: ``file_name`` and ``tags``, a list of names."""
     rows = []
-    for where, line in _lines(path):
+    for where, line in lines_of(path):
         try:
             entry = json.loads(line)
         except (ValueError, RecursionError):
@@ -86,43 +72,6 @@ def read_tags_jsonl(path: Path) -> tuple[TagRow, ...]:
             raise TagError("tags is not a list of names", where=where, do='write "tags": ["cat"]')
         rows.append(TagRow(image.strip(), _tidy(tags or ()), where))
     return _some(rows, path)
-
-
-def read_classes(path: Path) -> tuple[str, ...]:
-    """Foreground classes from a file, one a line; a first line ``background`` is dropped."""
-    return class_names([line for _, line in _lines(path)], where=path)
-
-
-def class_names(names: Sequence[str], *, where: object = None) -> tuple[str, ...]:
-    """Check a list of classes and drop a leading ``background`` or ``_background_``."""
-    tidy = [name.strip() for name in names]
-    if tidy and tidy[0] in _BACKGROUND_NAMES:
-        tidy = tidy[1:]
-    if not tidy:
-        raise TagError("this class list is empty", where=where, do="write one name a line")
-    for i, name in enumerate(tidy):
-        if ";" in name:
-            raise TagError(f"class '{name}' contains ;", where=where, do="write one name a line")
-        if name in tidy[:i]:
-            raise TagError(f"class '{name}' is listed twice", where=where, do="remove one")
-    return tuple(tidy)
-
-
-def read_names(path: Path) -> tuple[str, ...]:
-    """Photo names from a list, one a line, each once, without suffix.
-
-    Blank lines and ``#`` comments are skipped. Lists that come with VOC 2012 are understood: the
-    column 1, 0 or -1 of its class lists, and pairs ``/JPEGImages/a.jpg /SegmentationClass/a.png``.
-    """
-    lines = [line for _, line in _lines(path)]
-    bare = [_CLASS_COLUMN.sub("", line) for line in lines]
-    # A name may end in a number too, but not all names, and not so that they coincide.
-    if all(a != b for a, b in zip(lines, bare, strict=True)) and len(set(bare)) == len(lines):
-        lines = bare
-    names = dict.fromkeys(_listed_name(line) for line in lines)
-    if not names:
-        raise TagError("this list names no photos", where=path, do="write one name a line")
-    return tuple(names)
 
 
 def check_tags(rows: Sequence[TagRow], classes: Sequence[str]) -> None:
@@ -140,12 +89,6 @@ def _nearest(tag: str, classes: Sequence[str]) -> str | None:
     folded = {name.casefold(): name for name in classes}
     matches = get_close_matches(tag.casefold(), folded, n=1)
     return folded[matches[0]] if matches else None
-
-
-def _listed_name(line: str) -> str:
-    if line.startswith("/"):
-        line = line.split()[0].removeprefix("/").removeprefix("JPEGImages/")
-    return without_suffix(line.replace("\\", "/").removeprefix("./"))
 
 
 def _columns(header: Sequence[str], path: Path) -> tuple[int, int, int]:
@@ -186,22 +129,3 @@ def _some(rows: Sequence[TagRow], path: Path) -> tuple[TagRow, ...]:
     if not rows:
         raise TagError("this tag file names no photos", where=path, do="add one line per photo")
     return tuple(rows)
-
-
-def _lines(path: Path) -> Iterator[tuple[str, str]]:
-    """(place, text) of every line that is not blank and not a ``#`` comment."""
-    for number, line in enumerate(read_text(path, TagError).splitlines(), start=1):
-        if line.strip() and not line.lstrip().startswith("#"):
-            yield f"{path}, line {number}", line.strip()
-
-
-def read_text(path: Path, error: type[TagsegError]) -> str:
-    """The UTF-8 text of a file; ``error`` if it cannot be read."""
-    try:
-        return path.read_bytes().decode("utf-8-sig")
-    except OSError as problem:
-        reason = problem.strerror or "reading failed"
-        raise error(f"cannot be read: {reason}", where=path, do="check the path") from None
-    except UnicodeDecodeError as problem:
-        line = problem.object[: problem.start].count(b"\n") + 1
-        raise error("not UTF-8 text", where=f"{path}, line {line}", do="save as UTF-8") from None

@@ -14,10 +14,12 @@ import numpy as np
 import numpy.typing as npt
 
 from tagseg.data.dataset import digest_of_array, digest_of_bytes, file_key
-from tagseg.data.images import decode_photo, find_masks, read_mask
-from tagseg.data.object_discovery import MASKS, class_folders, is_object_discovery
+from tagseg.data.finding import find_masks
+from tagseg.data.images import decode_photo
+from tagseg.data.masks import read_mask
 from tagseg.data.targets import TARGET, class_columns
 from tagseg.errors import ImageError, MaskError
+from tagseg.formats.object_discovery import MASKS, class_folders, is_object_discovery
 from tagseg.maps import IGNORE, Labels
 
 __all__ = ["GroundTruth"]

@@ -9,16 +9,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image as PilImage
 
-from tagseg.data.loading import load_dataset
-from tagseg.data.synsets import (
+from tagseg.errors import ConfigError, DataError, TagError
+from tagseg.formats.loading import load_dataset
+from tagseg.formats.synsets import (
     check_classes_are_there,
     count_unlisted,
     folder_of_synsets,
     read_synsets,
     rows_of_synset_folders,
 )
-from tagseg.data.voc import VOC_CLASSES
-from tagseg.errors import ConfigError, DataError, TagError
+from tagseg.formats.voc import VOC_CLASSES
 
 SHIPPED = Path(__file__).parents[2] / "docs" / "voc-synsets.txt"
 WORDNET = Path(os.environ.get("WNSEARCHDIR", "/usr/share/wordnet")) / "data.noun"

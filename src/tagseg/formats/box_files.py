@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tagseg.data.tag_files import read_text
+from tagseg.data.text import read_text
 from tagseg.errors import DataError, choose_from
 
 __all__ = ["BoxRow", "read_box_rows"]

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from tagseg.data.class_folders import rows_of_class_folders
+from tagseg.formats.class_folders import rows_of_class_folders
 
 
 def test_the_first_folder_is_the_tag():

@@ -16,10 +16,11 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 import numpy.typing as npt
 
-from tagseg.data.box_files import BoxRow, read_box_rows
 from tagseg.data.dataset import Dataset
-from tagseg.data.images import decode_photo, without_suffix
+from tagseg.data.finding import without_suffix
+from tagseg.data.images import decode_photo
 from tagseg.errors import DataError, ShapeError
+from tagseg.formats.box_files import BoxRow, read_box_rows
 
 __all__ = ["BoxSet", "BoxedPhoto", "Boxes", "average_box", "read_boxes"]
 

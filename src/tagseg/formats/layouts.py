@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Literal, get_args
 from unicodedata import normalize
 
-from tagseg.data.images import find_photos, without_suffix
-from tagseg.data.object_discovery import (
+from tagseg.data.finding import find_photos, without_suffix
+from tagseg.errors import ConfigError, DataError
+from tagseg.formats.object_discovery import (
     CLASSES,
     MASKS,
     class_folders,
@@ -17,10 +18,9 @@ from tagseg.data.object_discovery import (
     is_object_discovery,
     which_set,
 )
-from tagseg.data.synsets import folder_of_synsets, read_synsets
-from tagseg.data.tag_files import TagRow
-from tagseg.data.voc import is_voc
-from tagseg.errors import ConfigError, DataError
+from tagseg.formats.synsets import folder_of_synsets, read_synsets
+from tagseg.formats.tag_files import TagRow
+from tagseg.formats.voc import is_voc
 
 __all__ = ["Layout", "Place", "TagSource", "find_photos_and_tags"]
 

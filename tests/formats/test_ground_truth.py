@@ -3,9 +3,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from tagseg.data.ground_truth import GroundTruth
-from tagseg.data.images import write_mask
+from tagseg.data.masks import write_mask
 from tagseg.errors import MaskError
+from tagseg.formats.ground_truth import GroundTruth
 
 LABELS = np.array([[0, 1, 2], [255, 2, 0]], np.uint8)
 

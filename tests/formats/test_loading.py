@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image as PilImage
 
-from tagseg.data.loading import load_dataset
-from tagseg.data.voc import VOC_CLASSES
 from tagseg.errors import DataError, TagError
+from tagseg.formats.loading import load_dataset
+from tagseg.formats.voc import VOC_CLASSES
 
 MSRC = Path(__file__).parents[3] / "shared" / "data" / "msrc_v2"
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from tagseg.data.tag_files import TagRow
+from tagseg.formats.tag_files import TagRow
 
 __all__ = ["rows_of_class_folders"]
 

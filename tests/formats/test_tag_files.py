@@ -8,16 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tagseg.data.tag_files import (
-    TagRow,
-    check_tags,
-    class_names,
-    read_classes,
-    read_names,
-    read_tags_csv,
-    read_tags_jsonl,
-)
 from tagseg.errors import TagError
+from tagseg.formats.class_lists import class_names, read_classes
+from tagseg.formats.photo_lists import read_names
+from tagseg.formats.tag_files import TagRow, check_tags, read_tags_csv, read_tags_jsonl
 
 
 def pairs(rows: tuple[TagRow, ...]) -> list[tuple[str, tuple[str, ...]]]:

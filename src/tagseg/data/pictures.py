@@ -1,0 +1,118 @@
+"""Picture files, decoded whole in their own mode or refused."""
+
+from __future__ import annotations
+
+import io
+import re
+import warnings
+from pathlib import Path
+from typing import NamedTuple
+
+from PIL import Image as PilImage
+from PIL import ImageChops, ImageFile
+from PIL.BmpImagePlugin import BmpImageFile
+from PIL.GifImagePlugin import GifImageFile
+from PIL.JpegImagePlugin import JpegImageFile
+from PIL.PngImagePlugin import PngImageFile
+from PIL.PpmImagePlugin import PpmImageFile
+from PIL.TiffImagePlugin import TiffImageFile
+from PIL.WebPImagePlugin import WebPImageFile
+
+from tagseg.data.jpeg import NotWholeError, padded_copy
+from tagseg.errors import ImageError
+
+__all__ = ["MAX_PIXELS", "damaged", "decode_picture", "read_bytes"]
+
+MAX_PIXELS = 100_000_000
+
+
+class _Format(NamedTuple):
+    name: str
+    start: re.Pattern[bytes]
+    reader: type[ImageFile.ImageFile]
+
+
+# The readers are called directly: Image.open would try forty formats (PostScript among them) and
+# warn at a pixel limit of its own.
+_FORMATS = (
+    _Format("JPEG", re.compile(rb"\xff\xd8\xff"), JpegImageFile),
+    _Format("PNG", re.compile(rb"\x89PNG\r\n\x1a\n"), PngImageFile),
+    _Format("GIF", re.compile(rb"GIF8[79]a"), GifImageFile),
+    _Format("BMP", re.compile(rb"BM"), BmpImageFile),
+    _Format("TIFF", re.compile(rb"II[*+]\0|MM\0[*+]"), TiffImageFile),
+    _Format("WebP", re.compile(rb"RIFF....WEBP", re.DOTALL), WebPImageFile),
+    _Format("PPM", re.compile(rb"P[1-6]\s"), PpmImageFile),
+)
+
+
+def read_bytes(path: Path) -> bytes:
+    """The file's bytes; ImageError if it is missing, empty, not a file or not readable."""
+    if path.is_dir():
+        raise ImageError("this is a folder, not a picture", where=path, do="remove or rename it")
+    if not path.exists():
+        raise ImageError("the file does not exist", where=path, do="check the name")
+    if not path.is_file():
+        raise ImageError("this is not a file", where=path, do="remove it")
+    try:
+        return path.read_bytes()
+    except OSError as problem:
+        reason = problem.strerror or "reading failed"
+        raise ImageError(f"cannot be read: {reason}", where=path, do="check the file") from None
+
+
+def decode_picture(data: bytes, where: Path | None, max_pixels: int) -> ImageFile.ImageFile:
+    """The picture, loaded whole, in the file's own mode; else ImageError."""
+    if not data:
+        raise ImageError("the file is empty", where=where, do="replace or remove it")
+    kind = next((f for f in _FORMATS if f.start.match(data)), None)
+    if kind is None:
+        raise ImageError(
+            "not a picture of a known format (JPEG, PNG, GIF, BMP, TIFF, WebP, PPM)",
+            where=where,
+            do="convert or remove it",
+        )
+    _silence_pillow()
+    try:
+        padded = padded_copy(data) if kind.name == "JPEG" else None
+        picture = kind.reader(io.BytesIO(data))
+        width, height = picture.size
+        if width * height <= max_pixels:
+            if kind.name == "PNG":
+                kind.reader(io.BytesIO(data)).verify()  # all chunks, with their checksums
+            picture.load()
+            if padded is not None:
+                _check_same(picture, kind.reader(io.BytesIO(padded)))
+            return picture
+    except Exception as problem:  # Pillow's readers raise anything on broken files
+        raise damaged(kind.name, problem, where) from None
+    raise ImageError(
+        f"{width} x {height} pixels are more than the limit of {max_pixels}",
+        where=where,
+        do="shrink or remove it",
+    )
+
+
+def damaged(kind: str, problem: Exception, where: Path | None) -> ImageError:
+    """What is raised for a file that begins well and ends badly."""
+    reason = str(problem) or type(problem).__name__
+    return ImageError(
+        f"the {kind} file is cut short or damaged ({reason})",
+        where=where,
+        do="replace or remove it",
+    )
+
+
+def _check_same(picture: PilImage.Image, padded: PilImage.Image) -> None:
+    if ImageChops.difference(picture, padded).getbbox() is not None:
+        raise NotWholeError("part of the picture is missing")
+
+
+def _silence_pillow() -> None:
+    """Let no warning of Pillow's about odd metadata through.
+
+    ``warnings.catch_warnings`` is not safe in threads, which the audit uses; a filter is.
+    """
+    for category in (UserWarning, PilImage.DecompressionBombWarning):
+        wanted = ("ignore", None, category, re.compile(r"PIL\."), 0)
+        if wanted not in warnings.filters:
+            warnings.filterwarnings("ignore", category=category, module=r"PIL\.")
