@@ -19,7 +19,7 @@ from tagseg.formats.layouts import Layout, Place, TagSource, find_photos_and_tag
 from tagseg.formats.object_discovery import rows_of_object_discovery
 from tagseg.formats.photo_lists import read_names
 from tagseg.formats.synsets import check_classes_are_there, count_unlisted, rows_of_synset_folders
-from tagseg.formats.tag_files import TagRow, check_tags, read_tags_csv, read_tags_jsonl
+from tagseg.formats.tag_files import TagFile, TagRow, check_tags, read_tag_file
 from tagseg.formats.voc import VOC_CLASSES, rows_of_annotations
 
 __all__ = ["Layout", "Untagged", "load_dataset", "load_target"]
@@ -74,15 +74,15 @@ def load_dataset(
         return load_target(path, classes=anything, split=split, max_pixels=max_pixels)
     _check_has_tags(source, place)
     listed = None if split is None else _listed_in_all(place, split)
-    class_list, rows = _read(place, source, classes, listed)
-    by_name = _by_name(rows, place)
+    class_list, said = _read(place, source, classes, listed)
+    by_name = _by_name(said.rows, place)
     unlisted = len(place.photos.keys() - by_name.keys()) if source.file else 0
     if source.synsets:
         unlisted = count_unlisted(place.photo_folder, source.synsets)
     if listed is not None:
         by_name = _pick(by_name, listed, source.where, "have no entry")
     dataset = _dataset(place, source, class_list, by_name, untagged)
-    return replace(dataset, max_pixels=max_pixels, unlisted=unlisted)
+    return replace(dataset, max_pixels=max_pixels, unlisted=unlisted, notes=said.notes)
 
 
 def load_target(
@@ -108,13 +108,13 @@ def load_target(
     listed = None if split is None else _listed_in_all(place, split)
     if source.layout == "folders" and layout == "auto" and _class_file(place, source) is not None:
         source = replace(source, layout=None)  # the folders need not be classes
-    class_list, rows = _read(place, source, classes, listed)
+    class_list, said = _read(place, source, classes, listed)
     photos = [name for name in place.photos if not _is_mask(place.photos[name], place, masks)]
-    by_name = {name: TagRow(name, (), name) for name in photos} | _by_name(rows, place)
+    by_name = {name: TagRow(name, (), name) for name in photos} | _by_name(said.rows, place)
     if listed is not None:
         by_name = _pick(by_name, listed, place.photo_folder, "are not here")
     dataset = _dataset(place, source, class_list, by_name, "unknown")
-    return replace(dataset, max_pixels=max_pixels)
+    return replace(dataset, max_pixels=max_pixels, notes=said.notes)
 
 
 def _dataset(
@@ -151,7 +151,7 @@ def _read(
     source: TagSource,
     classes: Path | str | Sequence[str] | None,
     listed: Sequence[str] | None,
-) -> tuple[tuple[str, ...], tuple[TagRow, ...]]:
+) -> tuple[tuple[str, ...], TagFile]:
     """The classes, and the photos' tags, which are among them."""
     class_list = _given_classes(classes, place, source)
     if class_list is None and source.layout is None:
@@ -160,11 +160,13 @@ def _read(
             where=place.folder,
             do="write their names, one a line in the order of the masks, into classes.txt",
         )
-    rows = _read_rows(place, source, class_list, listed)
+    said = _read_tags(place, source, class_list, listed)
+    class_list = class_list or said.classes
     if class_list is None:
-        class_list = class_names(sorted({t for row in rows for t in row.tags}), where=source.where)
-    check_tags(rows, class_list)
-    return class_list, rows
+        found = sorted({tag for row in said.rows for tag in row.tags})
+        class_list = class_names(found, where=source.where)
+    check_tags(said.rows, class_list)
+    return class_list, said
 
 
 def _given_classes(
@@ -189,27 +191,27 @@ def _class_file(place: Place, source: TagSource) -> Path | None:
     return next((file for file in files if file.is_file()), None)
 
 
-def _read_rows(
+def _read_tags(
     place: Place,
     source: TagSource,
     classes: tuple[str, ...] | None,
     listed: Sequence[str] | None,
-) -> tuple[TagRow, ...]:
+) -> TagFile:
     if source.file is not None:
-        as_json = source.layout == "jsonl" or source.file.suffix.lower() in (".jsonl", ".json")
-        return read_tags_jsonl(source.file) if as_json else read_tags_csv(source.file)
+        return read_tag_file(source.file)
     if source.layout == "voc":
         names = place.photos if listed is None else listed
-        return rows_of_annotations(place.folder / "Annotations", names, classes or VOC_CLASSES)
+        rows = rows_of_annotations(place.folder / "Annotations", names, classes or VOC_CLASSES)
+        return TagFile(rows)
     if source.layout == "imagenet":
         every = TagRow("", tuple(source.synsets.values()), str(source.where))
         check_tags([every], classes or every.tags)
         rows = rows_of_synset_folders(place.photos, source.synsets)
         check_classes_are_there(rows, source.synsets, place.photo_folder)
-        return rows
+        return TagFile(rows)
     if source.layout in ("object_discovery", "object_discovery_100"):
-        return rows_of_object_discovery(place.photos)
-    return () if source.layout is None else rows_of_class_folders(place.photos)
+        return TagFile(rows_of_object_discovery(place.photos))
+    return TagFile(() if source.layout is None else rows_of_class_folders(place.photos))
 
 
 def _listed_in_all(place: Place, splits: str | Path | Sequence[str | Path]) -> tuple[str, ...]:

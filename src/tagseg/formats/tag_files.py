@@ -16,7 +16,7 @@ from pathlib import Path
 from tagseg.data.text import lines_of, read_text
 from tagseg.errors import TagError
 
-__all__ = ["TagRow", "check_tags", "read_tags_csv", "read_tags_jsonl"]
+__all__ = ["TagFile", "TagRow", "check_tags", "read_tag_file", "read_tags_csv", "read_tags_jsonl"]
 
 
 @dataclass(frozen=True)
@@ -34,6 +34,27 @@ class TagRow:
     tags: tuple[str, ...]
     where: str
     complete: bool = False
+
+
+@dataclass(frozen=True)
+class TagFile:
+    """What a file, or a layout's own place, says of the photos.
+
+    Attributes:
+        rows: one a photo.
+        classes: foreground classes in their order, where the source itself tells them.
+        notes: how it was understood, a line each, where that is not plain.
+    """
+
+    rows: tuple[TagRow, ...]
+    classes: tuple[str, ...] | None = None
+    notes: tuple[str, ...] = ()
+
+
+def read_tag_file(path: Path) -> TagFile:
+    """The rows of a tag file of any known form; TagError, with the line, for anything else."""
+    as_json = path.suffix.lower() in (".jsonl", ".json")
+    return TagFile(read_tags_jsonl(path) if as_json else read_tags_csv(path))
 
 
 def read_tags_csv(path: Path) -> tuple[TagRow, ...]:

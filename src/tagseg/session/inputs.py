@@ -71,7 +71,17 @@ class Loaded(NamedTuple):
 def load_photos(
     source: Source, target: Target | None = None, *, say: Callable[[str], None] = lambda note: None
 ) -> Loaded:
-    """The photos for training and validation together; ``say`` is told where classes differ."""
+    """The photos for training and validation together.
+
+    ``say`` is told how they were understood, and where the classes of a target differ.
+    """
+    loaded = _load(source, target, say)
+    for note in loaded.photos.notes:
+        say(note)
+    return loaded
+
+
+def _load(source: Source, target: Target | None, say: Callable[[str], None]) -> Loaded:
     if target is not None:
         return _load_both(source, target, say)
     train_list, val = source.train_list, source.val
