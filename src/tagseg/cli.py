@@ -116,7 +116,10 @@ ValList = Annotated[
 Truth = Annotated[
     Path | None, typer.Option(help="Folder of ground-truth masks; for evaluation only.")
 ]
-Backbone = Annotated[str, typer.Option(help="vgg16, resnet50, resnet101, mobilenet_v2 or tiny.")]
+Backbone = Annotated[
+    str,
+    typer.Option(help="efficientnet_lite0 to 2, mobilenet_v2, vgg16, resnet50, resnet101 or tiny."),
+]
 Weights = Annotated[str, typer.Option(help="imagenet, none, a path or a URL.")]
 DeviceFlag = Annotated[Device, typer.Option("--device", help="Where to compute.")]
 PrecisionFlag = Annotated[Precision, typer.Option("--precision", help="Arithmetic.")]
@@ -163,7 +166,7 @@ def train(
         Path | None,
         typer.Option(help="Folder of coarse masks to begin with, hard or soft (coarse_to_fine)."),
     ] = None,
-    backbone: Backbone = "mobilenet_v2",
+    backbone: Backbone = "efficientnet_lite0",
     weights: Weights = "imagenet",
     device: DeviceFlag = Device.auto,
     precision: PrecisionFlag = Precision.auto,

@@ -67,7 +67,7 @@ def test_weights_of_another_network_are_refused() -> None:
     [
         ("vgg", "did you mean vgg16"),
         ("resnet5", "did you mean resnet50"),
-        ("x", "choose one of mobilenet_v2, resnet101, resnet50, tiny, vgg16"),
+        ("x", f"choose one of {', '.join(BACKBONES)}"),
     ],
 )
 def test_unknown_names_get_advice(name: str, advice: str) -> None:

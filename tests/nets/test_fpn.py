@@ -214,7 +214,7 @@ def test_every_backbone_at_its_natural_stride(
     name: str, levels: list[tuple[int, int]], channels: int
 ) -> None:
     with torch.device("meta"):
-        net = FpnNet(BACKBONES[name](output_stride=FpnNet.natural_stride(name)), 5).eval()
+        net = FpnNet(BACKBONES[name](output_stride=BACKBONES[name].pyramid_stride), 5).eval()
         maps = net.pyramid(torch.empty(2, 3, 97, 161))
         coarse = net.coarse(torch.empty(2, 3, 97, 161))
         assert net(torch.empty(2, 3, 97, 161)).shape == (2, 5, 97, 161)

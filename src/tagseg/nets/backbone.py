@@ -74,6 +74,11 @@ class Backbone(nn.Module, ABC):
         name: key in :data:`tagseg.nets.catalog.BACKBONES`.
         out_channels: channels of ``block5``, the input of every head.
         block4_channels: channels of ``block4``.
+        own_preprocessing: what weights that say nothing of it were trained with.
+        pyramid_channels: of a feature pyramid's maps on this network.
+        usual_stride: the output stride where a recipe's configuration leaves it open.
+        pyramid_stride: the output stride at which the pyramid has all its levels.
+        freezes_statistics: whether loaded weights bring batch norms that stay as they are.
         output_stride: input pixels per position of what ``forward`` gives.
         dilated: whether the network is in its dilated form, see the argument of each.
         grid_stride: ``stride`` for :func:`upsample_grid`: the output stride where position i lies
@@ -84,6 +89,11 @@ class Backbone(nn.Module, ABC):
     name: str
     out_channels: int
     block4_channels: int
+    own_preprocessing = Preprocessing()
+    pyramid_channels = 256
+    usual_stride = 8
+    pyramid_stride = 32
+    freezes_statistics = False
     _mean: Tensor
     _std: Tensor
 
@@ -95,7 +105,7 @@ class Backbone(nn.Module, ABC):
         # Not persistent: the parameter names stay torchvision's; the weights' metadata carries it.
         self.register_buffer("_mean", torch.empty(1, 3, 1, 1), persistent=False)
         self.register_buffer("_std", torch.empty(1, 3, 1, 1), persistent=False)
-        self.set_preprocessing(Preprocessing())
+        self.set_preprocessing(self.own_preprocessing)
 
     def set_preprocessing(self, preprocessing: Preprocessing) -> None:
         """Use the mean and standard deviation that the loaded weights were trained with."""

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 from tagseg.errors import ConfigError, choose_from
 from tagseg.nets.backbone import Backbone
+from tagseg.nets.efficientnet_lite import EfficientNetLite0, EfficientNetLite1, EfficientNetLite2
 from tagseg.nets.mobilenet import MobileNetV2
 from tagseg.nets.resnet import ResNet50, ResNet101
 from tagseg.nets.tiny import Tiny
@@ -14,7 +15,10 @@ from tagseg.nets.weights import LoadedWeights, load_into
 
 __all__ = ["BACKBONES", "build_backbone"]
 
-BACKBONES: Mapping[str, Callable[..., Backbone]] = {
+BACKBONES: Mapping[str, type[Backbone]] = {
+    "efficientnet_lite0": EfficientNetLite0,
+    "efficientnet_lite1": EfficientNetLite1,
+    "efficientnet_lite2": EfficientNetLite2,
     "mobilenet_v2": MobileNetV2,
     "resnet101": ResNet101,
     "resnet50": ResNet50,
@@ -46,7 +50,7 @@ def build_backbone(
     if name not in BACKBONES:
         raise ConfigError(f"there is no backbone {name!r}", do=choose_from(BACKBONES, name))
     geometry = {} if dilated is None else {"dilated": dilated}
-    backbone = BACKBONES[name](output_stride=output_stride, **geometry)
+    backbone = BACKBONES[name](output_stride, **geometry)
     if weights is not None:
         load_into(backbone, weights)
     return backbone

@@ -12,8 +12,6 @@ from tagseg.nets.backbone import Backbone, upsample_grid
 
 __all__ = ["FpnNet"]
 
-_PAPER_CHANNELS = 256
-_SMALL_CHANNELS = {"mobilenet_v2": 64, "tiny": 64}
 _GROUP = 4  # channels normalised together: 32 groups of the published 128
 
 
@@ -32,7 +30,7 @@ class FpnNet(nn.Module):
     al. (Panoptic Feature Pyramid Networks, CVPR 2019, section 3.1).
 
     Args:
-        backbone: the network below, best at its :meth:`natural_stride`; below it the pyramid
+        backbone: the network below, best at its ``pyramid_stride``; below it the pyramid
             has fewer levels.
         n_labels: C + 1, background first.
         channels: of the pyramid's maps; None is the paper's 256, but 64 on the small backbones.
@@ -44,7 +42,7 @@ class FpnNet(nn.Module):
     def __init__(self, backbone: Backbone, n_labels: int, *, channels: int | None = None) -> None:
         super().__init__()
         if channels is None:
-            channels = _SMALL_CHANNELS.get(backbone.name, _PAPER_CHANNELS)
+            channels = backbone.pyramid_channels
         if n_labels < 2:
             raise ConfigError(f"{n_labels} labels", do="give background and at least one class")
         if channels < 1 or channels % (2 * _GROUP):
@@ -57,11 +55,6 @@ class FpnNet(nn.Module):
         self.branches = nn.ModuleList(_branch(channels, steps) for steps in range(len(levels)))
         self.score = nn.Conv2d(channels // 2, n_labels, 1)
         self._initialise()
-
-    @staticmethod
-    def natural_stride(backbone: str) -> int:
-        """The output stride at which a backbone has all its levels, by name in ``BACKBONES``."""
-        return 16 if backbone in _SMALL_CHANNELS else 32
 
     @property
     def coarse_grid_stride(self) -> int | None:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import itertools
 from typing import Literal, cast
 
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tagseg.errors import ConfigError
 from tagseg.nets.backbone import Activations, Backbone, FeatureBlock, PyramidLevel
+from tagseg.nets.same_padding import SameConv2d, over_photo, photo_moved
 
 __all__ = ["MobileNetV2", "Stride2Padding"]
 
@@ -57,6 +57,9 @@ class MobileNetV2(Backbone):
     name = "mobilenet_v2"
     out_channels = 1280
     block4_channels = 576
+    pyramid_channels = 64
+    usual_stride = pyramid_stride = 16
+    freezes_statistics = True
 
     def __init__(
         self,
@@ -85,7 +88,7 @@ class MobileNetV2(Backbone):
             )
         self.stride2_padding = stride2_padding
         for module in self.features.modules():
-            if isinstance(module, _StridedConv2d):
+            if isinstance(module, SameConv2d):
                 module.bottom_right = stride2_padding == "same_bottom_right"
 
     def activations(self, x: Tensor) -> Activations:
@@ -93,7 +96,7 @@ class MobileNetV2(Backbone):
         height, width = (-(-size // self.output_stride) for size in x.shape[2:])
         x = self.normalise(x)
         if self.stride2_padding == "same_bottom_right":
-            x = self._moved(x, height, width)
+            x = photo_moved(x, self.output_stride)
         inner = cast(_InvertedResidual, self.features[_BLOCK4]).conv
         block4 = inner[0](self.features[:_BLOCK4](x))
         block5 = self.features[_BLOCK4 + 1 :](inner[1:](block4))
@@ -109,18 +112,18 @@ class MobileNetV2(Backbone):
         for i, (start, stop) in enumerate(itertools.pairwise(firsts), start=1):
             names = tuple(self._filtered(index) for index in range(start, stop))
             stride = min(2**i, self.output_stride)
-            moved = self.stride2_padding == "same_bottom_right"  # see _moved
+            moved = self.stride2_padding == "same_bottom_right"  # see photo_moved
             blocks.append(FeatureBlock(names, stride, stride - self.output_stride if moved else 0))
         return tuple(blocks)
 
     def pyramid(self, x: Tensor) -> tuple[Tensor, ...]:
         """A map (B, channels, h, w) of each level: ``features.3``, ``.6`` (linear) and ``.18``."""
-        shape = x.shape[2:]
-        if self.stride2_padding == "same_bottom_right":
-            x = self._moved(x, *(-(-size // self.output_stride) for size in shape))
-        maps = super().pyramid(x)
+        if self.stride2_padding == "symmetric":
+            return super().pyramid(x)
+        shape = (x.shape[2], x.shape[3])
+        maps = super().pyramid(photo_moved(x, self.output_stride))
         return tuple(
-            self._over_photo(level_map, level.stride, (shape[0], shape[1]))
+            over_photo(level_map, level.stride, self.output_stride, shape)
             for level_map, level in zip(maps, self.pyramid_levels(), strict=True)
         )
 
@@ -131,42 +134,11 @@ class MobileNetV2(Backbone):
             PyramidLevel((self.features[7:],), 16, self.out_channels),
         )
 
-    def _over_photo(self, maps: Tensor, stride: int, shape: tuple[int, int]) -> Tensor:
-        """The positions of a level that lie over the photo; there may be more, see _moved."""
-        moved = self.stride2_padding == "same_bottom_right"
-        first = self.output_stride // stride - 1 if moved else 0
-        down, right = (first + -(-size // stride) for size in shape)
-        return maps[..., first:down, first:right]
-
     def _filtered(self, index: int) -> str:
         layer = self.features[index]
         if not isinstance(layer, _InvertedResidual):
             return f"features.{index}"
         return f"features.{index}.conv.{len(layer.conv) - 3}"
-
-    def _moved(self, x: Tensor, height: int, width: int) -> Tensor:
-        """Move a photo right and down to where bottom-right padding looks for it.
-
-        The result is a multiple of the output stride, so that each layer pads exactly as in
-        training, with room for one more position than (height, width).
-        """
-        stride = self.output_stride
-        before = stride - 1
-        bottom = stride * (height + 1) - before - x.shape[2]
-        right = stride * (width + 1) - before - x.shape[3]
-        return F.pad(x, (before, right, before, bottom), mode="replicate")
-
-
-class _StridedConv2d(nn.Conv2d):
-    """3x3 convolution of stride 2 that can pad at the bottom and right only."""
-
-    bottom_right = False
-
-    def forward(self, input: Tensor) -> Tensor:
-        if not self.bottom_right:
-            return super().forward(input)
-        padded = F.pad(input, (0, 1, 0, 1))
-        return F.conv2d(padded, self.weight, None, self.stride, 0, self.dilation, self.groups)
 
 
 class _InvertedResidual(nn.Module):
@@ -191,7 +163,7 @@ class _InvertedResidual(nn.Module):
 def _conv_bn_relu(
     inputs: int, outputs: int, kernel: int, stride: int = 1, dilation: int = 1, groups: int = 1
 ) -> nn.Sequential:
-    convolution = _StridedConv2d if stride == 2 else nn.Conv2d
+    convolution = SameConv2d if stride == 2 else nn.Conv2d
     return nn.Sequential(
         convolution(
             inputs,

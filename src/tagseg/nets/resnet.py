@@ -39,6 +39,7 @@ class ResNet(Backbone):
 
     out_channels = _EXPANSION * _WIDTHS[3]
     block4_channels = _EXPANSION * _WIDTHS[2]
+    freezes_statistics = True
     _counts: tuple[int, ...]  # bottlenecks of layer1 to layer4
 
     def __init__(self, output_stride: int = 8, *, dilated: bool | None = None) -> None:

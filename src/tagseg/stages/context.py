@@ -10,7 +10,7 @@ from typing import Any, Literal, NamedTuple
 from tagseg.data.working import WorkingPhotos
 from tagseg.errors import ConfigError, WorkspaceError
 from tagseg.nets.backbone import Backbone
-from tagseg.nets.catalog import build_backbone
+from tagseg.nets.catalog import BACKBONES, build_backbone
 from tagseg.nets.weights import LoadedWeights, resolve
 from tagseg.run.plan import Plan
 from tagseg.run.progress import Progress, Task
@@ -71,8 +71,8 @@ class Setup:
         return asdict(self.means())
 
     def output_stride(self, settings: BackboneSettings) -> int:
-        """The backbone's: as configured, else 8, or 16 for MobileNetV2, which is slow at 8."""
-        return settings.output_stride or (16 if self.backbone == "mobilenet_v2" else 8)
+        """The backbone's: as configured, or else what is usual on it."""
+        return settings.output_stride or BACKBONES[self.backbone].usual_stride
 
     def on(self, backbone: str | None, weights: str) -> Setup:
         """The same means with a network's own backbone and weights; None keeps the run's.

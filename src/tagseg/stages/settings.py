@@ -222,7 +222,10 @@ class BackboneSettings(Settings):
     """The form of the backbone."""
 
     output_stride: int | None = number(
-        None, "4.2.1: 8", "8 or 16; none: 16 for mobilenet_v2, 8 for others", among=(8, 16)
+        None,
+        "4.2.1: 8",
+        "8 or 16; none: 16 for mobilenet_v2 and efficientnet_lite, 8 for others",
+        among=(8, 16),
     )
 
 
