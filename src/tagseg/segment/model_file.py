@@ -16,6 +16,7 @@ from tagseg.nets.backbone import Backbone, Preprocessing
 from tagseg.nets.catalog import BACKBONES
 from tagseg.nets.deeplab import SegmentationNet
 from tagseg.nets.fpn import FpnNet
+from tagseg.nets.hugging_face import HuggingFaceVit
 from tagseg.nets.mobilenet import MobileNetV2
 from tagseg.segment.predict import Refiner, Segmenter
 from tagseg.training import Execution
@@ -79,15 +80,21 @@ def pack_backbone(backbone: Backbone) -> dict[str, str]:
     }
     if isinstance(backbone, MobileNetV2):
         metadata["stride2_padding"] = backbone.stride2_padding
+    if isinstance(backbone, HuggingFaceVit):
+        metadata["config"] = json.dumps(backbone.config)
     return metadata
 
 
 def unpack_backbone(metadata: Mapping[str, str]) -> Backbone:
     """The backbone of :func:`pack_backbone`, without its weights."""
-    backbone = BACKBONES[metadata["backbone"]](
-        output_stride=int(metadata["output_stride"]),
-        dilated=json.loads(metadata.get("dilated", "null")),  # files of version 0.1 have none
-    )
+    stride = int(metadata["output_stride"])
+    backbone: Backbone
+    if "config" in metadata:
+        config, name = json.loads(metadata["config"]), metadata["backbone"]
+        backbone = HuggingFaceVit(stride, config=config, name=name)
+    else:
+        dilated = json.loads(metadata.get("dilated", "null"))  # files of version 0.1 have none
+        backbone = BACKBONES[metadata["backbone"]](stride, dilated=dilated)
     backbone.set_preprocessing(Preprocessing(*map(tuple, json.loads(metadata["preprocessing"]))))
     if isinstance(backbone, MobileNetV2):
         backbone.set_stride2_padding(metadata["stride2_padding"])  # type: ignore[arg-type]

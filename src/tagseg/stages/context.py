@@ -10,7 +10,7 @@ from typing import Any, Literal, NamedTuple
 from tagseg.data.working import WorkingPhotos
 from tagseg.errors import ConfigError, WorkspaceError
 from tagseg.nets.backbone import Backbone
-from tagseg.nets.catalog import BACKBONES, build_backbone
+from tagseg.nets.catalog import backbone_kind, backbone_label, build_backbone
 from tagseg.nets.weights import LoadedWeights, resolve
 from tagseg.run.plan import Plan
 from tagseg.run.progress import Progress, Task
@@ -47,7 +47,7 @@ class Setup:
     """What a recipe computes with, and where.
 
     Attributes:
-        backbone: name in :data:`tagseg.nets.catalog.BACKBONES`.
+        backbone: as :func:`tagseg.nets.catalog.build_backbone` takes it.
         weights: pre-trained weights, or None for random ones.
         threads: photos that are refined at once.
     """
@@ -60,7 +60,7 @@ class Setup:
     def means(self) -> Means:
         """What decides on every network."""
         return Means(
-            self.backbone,
+            backbone_label(self.backbone),
             self.weights.digest if self.weights is not None else "none",
             str(self.execution.precision).removeprefix("torch."),
             self.execution.seed,
@@ -72,7 +72,7 @@ class Setup:
 
     def output_stride(self, settings: BackboneSettings) -> int:
         """The backbone's: as configured, or else what is usual on it."""
-        return settings.output_stride or BACKBONES[self.backbone].usual_stride
+        return settings.output_stride or backbone_kind(self.backbone).usual_stride
 
     def on(self, backbone: str | None, weights: str) -> Setup:
         """The same means with a network's own backbone and weights; None keeps the run's.
