@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import copy
 import json
 import sys
 from pathlib import Path
@@ -140,6 +141,16 @@ def test_gradients_reach_the_maps_of_inner_layers(tmp_path: Path) -> None:
     assert gradient.abs().sum() > 0
 
 
+def test_a_copy_has_maps_of_its_own(tmp_path: Path) -> None:
+    net = build_vit(saved(tmp_path, "dinov2"), 16).eval()
+    other, x = copy.deepcopy(net), torch.rand(1, 3, 32, 48)
+    seen: list[Tensor] = []
+    other.maps[3].register_forward_hook(lambda module, args, output: seen.append(output))
+    with torch.inference_mode():
+        torch.testing.assert_close(other.activations(x).block4, net.activations(x).block4)
+    assert len(seen) == 1
+
+
 def test_a_classifier_stands_on_it(tmp_path: Path) -> None:
     net = GapClassifier(build_vit(saved(tmp_path, "clip"), 16), 3, hidden=8).eval()
     assert net.class_maps(torch.rand(2, 3, 33, 40)).shape[:2] == (2, 3)
@@ -178,7 +189,7 @@ def test_a_model_of_pictures_and_words_gives_its_picture_side(tmp_path: Path) ->
     net = build_backbone(name, resolve("imagenet", name), output_stride=16)
     own = dict(net.model.named_parameters())
     for entry, parameter in model.vision_model.named_parameters():
-        (found,) = [value for key, value in own.items() if key.endswith(entry)]
+        (found,) = [v for k, v in own.items() if k.replace(".layer.", ".").endswith(entry)]
         torch.testing.assert_close(found, parameter)
 
 

@@ -119,13 +119,12 @@ class HuggingFaceVit(Backbone):
         self.out_channels = self.block4_channels = int(self.model.config.hidden_size)
         registers = getattr(self.model.config, "num_register_tokens", 0)
         self._prefix = self._kind.class_tokens + registers
-        # Feature maps pass through these, so that they can be hooked like any other layer's.
+        # Feature maps pass through these, so that they can be watched like any other layer's.
         self.maps = nn.ModuleList(nn.Identity() for _ in range(_BLOCKS))
         self._grid = (0, 0)
         self._seen: dict[int, Tensor] = {}
-        layers = _encoder_layers(self.model)
-        for block, layer in enumerate(_ends(len(layers))):
-            layers[layer].register_forward_hook(self._as_map(block))
+        for block, layer in enumerate(_mapped_layers(self.model)):
+            layer.belongs_to(self, block)
 
     def activations(self, x: Tensor) -> Activations:
         """block4 and block5, (B, C, h, w) each, for RGB in [0, 1], (B, 3, H, W)."""
@@ -182,20 +181,48 @@ class HuggingFaceVit(Backbone):
         shapes = torch.tensor([self._grid] * len(pixels), device=pixels.device)
         return {"pixel_values": patches, "pixel_attention_mask": mask, "spatial_shapes": shapes}
 
-    def _as_map(self, block: int) -> Any:
-        """A hook that passes a layer's patch tokens through ``maps[block]`` as a map."""
-
-        def hook(module: nn.Module, args: Any, output: Any) -> Any:
-            tokens = output[0] if isinstance(output, tuple) else output
-            features = self.maps[block](self._to_map(tokens))
-            self._seen[block] = features
-            joined = torch.cat([tokens[:, : self._prefix], features.flatten(2).mT], 1)
-            return (joined, *output[1:]) if isinstance(output, tuple) else joined
-
-        return hook
+    def passed_as_map(self, tokens: Tensor, block: int) -> Tensor:
+        """A layer's tokens after their patches went through ``maps[block]`` as a map."""
+        features = self.maps[block](self._to_map(tokens))
+        self._seen[block] = features
+        return torch.cat([tokens[:, : self._prefix], features.flatten(2).mT], 1)
 
     def _to_map(self, tokens: Tensor) -> Tensor:
         return tokens[:, self._prefix :].mT.unflatten(2, self._grid)
+
+
+class _MappedLayer(nn.Module):
+    """A transformer's layer whose patch tokens its owner passes through as a map.
+
+    No hook: copies of a network that are made to take gradients leave hooks out.
+    """
+
+    def __init__(self, layer: nn.Module) -> None:
+        super().__init__()
+        self.layer = layer
+        self._owners: list[HuggingFaceVit] = []  # a list, as the owner is no part of this module
+        self._block = 0
+
+    def belongs_to(self, owner: HuggingFaceVit, block: int) -> None:
+        self._owners, self._block = [owner], block
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        output, (owner,) = self.layer(*args, **kwargs), self._owners
+        if isinstance(output, tuple):
+            return (owner.passed_as_map(output[0], self._block), *output[1:])
+        return owner.passed_as_map(output, self._block)
+
+
+def _mapped_layers(model: nn.Module) -> list[_MappedLayer]:
+    """The layers at fifths of the depth, which are replaced in ``model``."""
+    layers = _encoder_layers(model)
+    if len(layers) < _BLOCKS:
+        raise ConfigError(f"has {len(layers)} layers", do=f"use a model of {_BLOCKS} or more")
+    chosen = []
+    for index in _ends(len(layers)):
+        layers[index] = _MappedLayer(layers[index])
+        chosen.append(cast(_MappedLayer, layers[index]))
+    return chosen
 
 
 def build_vit(name: str, output_stride: int, *, dilated: bool | None = None) -> HuggingFaceVit:
@@ -265,6 +292,7 @@ def pretrained_state(name: str) -> tuple[dict[str, Tensor], str, str]:
             where=folder,
             do="take config.json and model.safetensors from one model",
         )
+    _mapped_layers(model)  # as they are called in a HuggingFaceVit
     digest = hashlib.sha256()
     for file in files:
         with file.open("rb") as stream:
