@@ -57,5 +57,5 @@ def test_trains_and_predicts(recipe: str, vit: str, go: Any, photos: Any, tmp_pa
 def test_guided_back_propagation_says_that_there_are_no_relus(
     recipe: str, vit: str, go: Any
 ) -> None:
-    with pytest.raises(ConfigError, match="the backbone hf:.* has none; use plain"):
+    with pytest.raises(ConfigError, match=r"the backbone hf:.* has none; use plain"):
         go(recipe, MORE[recipe] | {"method": "guided"}, options=replace(OPTIONS, backbone=vit))
