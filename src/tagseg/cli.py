@@ -155,6 +155,10 @@ def train(
     saliency: Annotated[
         Path | None, typer.Option(help="Folder of saliency maps made elsewhere (guided, mcof).")
     ] = None,
+    saliency_model: Annotated[
+        Path | None,
+        typer.Option(help="Saliency network, an .onnx file or u2netp and others of rembg."),
+    ] = None,
     boxes: Annotated[
         Path | None,
         typer.Option(help="Boxes to learn saliency from: .txt, .json, .csv (guided, mcof)."),
@@ -184,7 +188,7 @@ def train(
 
     chosen = find_recipe(recipe)
     values = parse_settings(chosen.config, settings or [])
-    values |= _files(chosen, saliency, boxes, box_photos, coarse_masks)
+    values |= _files(chosen, saliency, saliency_model, boxes, box_photos, coarse_masks)
     options = Options(
         backbone, weights, device.value, precision.value, seed, workers, threads, allow_skipped
     )
@@ -627,6 +631,7 @@ def _target(
 def _files(
     recipe: Recipe,
     saliency: Path | None,
+    saliency_model: Path | None,
     boxes: Path | None,
     box_photos: Path | None,
     coarse_masks: Path | None,
@@ -634,6 +639,7 @@ def _files(
     """Fields of a Config that name files, from flags of their own; absolute, to be found again."""
     given = {
         "saliency": ("--saliency", "saliency_maps", saliency),
+        "saliency_model": ("--saliency-model", "saliency_model", saliency_model),
         "boxes": ("--boxes", "boxes", boxes),
         "box_photos": ("--box-photos", "box_photos", box_photos),
         "coarse_masks": ("--coarse-masks", "saliency_maps", coarse_masks),
@@ -642,7 +648,8 @@ def _files(
     for name, (flag, field, path) in given.items():
         if path is not None:
             _check_taken(recipe, "boxes" if name == "box_photos" else name, flag)
-            values[field] = str(path.absolute())
+            known = name == "saliency_model" and not path.exists()  # one of rembg's, by name
+            values[field] = str(path if known else path.absolute())
     if saliency is not None and coarse_masks is not None:
         raise ConfigError("--coarse-masks and --saliency mean the same", do="leave one of them out")
     return values

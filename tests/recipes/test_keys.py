@@ -80,7 +80,15 @@ OTHER: dict[str, Any] = {
     "field_of_view": "small",
     "saliency": "activations",
 }
-FILES = {"boxes", "saliency_maps", "box_photos", "boxes_left_out", "saliency_forest", "student"}
+FILES = {
+    "boxes",
+    "saliency_maps",
+    "box_photos",
+    "boxes_left_out",
+    "saliency_forest",
+    "student",
+    "saliency_model",
+}
 NAMES = {"localizer", "saliency_backbone", "saliency_weights", "regionnet_backbone"} | {
     "regionnet_weights"
 }

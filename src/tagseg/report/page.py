@@ -185,6 +185,7 @@ class RunReport:
 
     Attributes:
         classes: the C foreground classes in label order.
+        supervision: what results owe to more than photos and tags; shown with the scores.
         config: the recipe's fields, their values and where the paper gives them.
         data: lines of the data audit.
         stages: (name, seconds) of what was run.
@@ -205,6 +206,7 @@ class RunReport:
     recipe: str
     classes: Sequence[str]
     paper: str = ""
+    supervision: str = ""
     command: str = ""
     created: str = ""
     settings: Mapping[str, object] = field(default_factory=dict)

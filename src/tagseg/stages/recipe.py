@@ -12,7 +12,7 @@ from tagseg.stages.settings import WorkSettings
 
 __all__ = ["Demo", "Recipe"]
 
-Takes = Literal["saliency", "boxes", "coarse_masks"]
+Takes = Literal["saliency", "saliency_model", "boxes", "coarse_masks"]
 
 
 @dataclass(frozen=True)

@@ -15,9 +15,10 @@ from tagseg.data.transforms import Augmentation
 from tagseg.data.working import WorkingPhotos
 from tagseg.formats.boxes import BoxSet, read_boxes
 from tagseg.formats.photo_lists import read_names
-from tagseg.maps import Labels, SaliencyMap
+from tagseg.maps import Image, Labels, SaliencyMap
 from tagseg.nets.aspp import AsppNet
 from tagseg.nets.student import StudentNet
+from tagseg.priors.onnx_saliency import OnnxSaliency, find_model
 from tagseg.priors.saliency.drfi import DrfiSettings, drfi_saliency, shipped_forest
 from tagseg.priors.saliency.forest import RegionForest
 from tagseg.priors.saliency.minimum_barrier import MinimumBarrierSettings, minimum_barrier_saliency
@@ -89,6 +90,7 @@ class PhotoSaliency:
         self.folder: SaliencyFolder | None = None
         self.forest: RegionForest | None = None
         self.student: StudentNet | None = None
+        self.network: OnnxSaliency | None = None
         self.setup = run.setup
         if self.source == "boxes" and config.boxes is not None:
             photos = Path(config.box_photos) if config.box_photos is not None else None
@@ -105,6 +107,8 @@ class PhotoSaliency:
         if self.source == "folder" and config.saliency_maps is not None:
             self.folder = SaliencyFolder(Path(config.saliency_maps))
             self.folder.check(run.photos.names)
+        if self.source == "network" and config.saliency_model is not None:
+            self.network = OnnxSaliency(find_model(config.saliency_model))
         if self.source == "drfi":
             given = config.saliency_forest
             self.forest = shipped_forest() if given is None else RegionForest.load(Path(given))
@@ -124,21 +128,24 @@ class PhotoSaliency:
             return self._regional(self.forest, split)
         if self.student is not None:
             return self._by_student(self.student, split)
-        photos, settings = self.run.part(split).photos, MinimumBarrierSettings()
-        return self._each(
-            split,
-            lambda index: minimum_barrier_saliency(photos.image(index), settings),
-            settings,
+        if self.network is not None:
+            return self._of_photos(split, self.network.map, None, self.network.digest)
+        barrier = MinimumBarrierSettings()
+        return self._of_photos(
+            split, lambda image: minimum_barrier_saliency(image, barrier), barrier
         )
 
     def _regional(self, forest: RegionForest, split: Split) -> SaliencyMaps:
-        photos, settings = self.run.part(split).photos, DrfiSettings()
-        return self._each(
-            split,
-            lambda index: drfi_saliency(photos.image(index), forest, settings),
-            settings,
-            forest.digest,
+        settings = DrfiSettings()
+        return self._of_photos(
+            split, lambda image: drfi_saliency(image, forest, settings), settings, forest.digest
         )
+
+    def _of_photos(
+        self, split: Split, make: Callable[[Image], SaliencyMap], settings: object, *files: str
+    ) -> SaliencyMaps:
+        photos = self.run.part(split).photos
+        return self._each(split, lambda index: make(photos.image(index)), settings, *files)
 
     def _from_folder(self, folder: SaliencyFolder, split: Split) -> SaliencyMaps:
         photos = self.run.part(split).photos

@@ -101,6 +101,10 @@ class Settings:
         ConfigError: a field's value is out of its bounds, or two do not fit together.
     """
 
+    def supervision(self) -> str:
+        """What results owe to more than photos and their tags: a clause, "" for nothing."""
+        return ""
+
     def __post_init__(self) -> None:
         hints = _hints(type(self))  # type: ignore[arg-type]
         for item in fields(self):
@@ -530,7 +534,9 @@ class RoundSettings(Settings):
         return sum(self.fraction_of(number) for number in range(1, self.rounds + 1))
 
 
-SaliencySource = Literal["auto", "boxes", "folder", "activations", "barrier", "drfi", "student"]
+SaliencySource = Literal[
+    "auto", "boxes", "folder", "network", "activations", "barrier", "drfi", "student"
+]
 _TRAINING_FREE = "barrier"  # see docs/saliency.md for how it was chosen
 
 
@@ -544,9 +550,13 @@ class SaliencySettings(SegmenterSettings, PhotoSettings):
     saliency: SaliencySource = number(  # noqa: RUF009
         "auto",
         "5.1",
-        "of maps: boxes, folder, activations, barrier, drfi, student; auto: as given, or barrier",
+        "of maps: boxes, folder, network, activations, barrier, drfi, student; auto: as given, or "
+        "barrier",
     )
     saliency_maps: str | None = number(None, "assumed", "folder of given maps (--saliency)")
+    saliency_model: str | None = number(
+        None, "assumed", "of network, an .onnx file (--saliency-model); it learned from masks"
+    )
     saliency_forest: str | None = number(
         None, "assumed", "of drfi, by tagseg train-saliency; none: of generated scenes"
     )
@@ -579,6 +589,7 @@ class SaliencySettings(SegmenterSettings, PhotoSettings):
         given = {
             "boxes": self.boxes,
             "folder": self.saliency_maps,
+            "network": self.saliency_model,
             "drfi": self.saliency_forest,
             "student": self.student,
         }
@@ -586,10 +597,22 @@ class SaliencySettings(SegmenterSettings, PhotoSettings):
         free = _TRAINING_FREE if own == "boxes" else own  # boxes must be given
         return next((kind for kind, path in given.items() if path is not None), free)
 
+    def supervision(self) -> str:
+        """What a network knows that maps come from, beside the photos and their tags."""
+        return {
+            "boxes": "saliency was learned from boxes in other photos",
+            "folder": "saliency maps were made elsewhere; what they learned from is not known here",
+            "network": "saliency is by a network that has learned from pixel masks of objects",
+        }.get(self.saliency_source(), "")
+
     def check_saliency(self) -> None:
         """Raise ConfigError where a source lacks its files, or files are given in vain."""
         maps = "--coarse-masks DIR" if self.papers_saliency() == "student" else "--saliency DIR"
-        given = {"boxes": ("--boxes FILE", self.boxes), "folder": (maps, self.saliency_maps)}
+        given = {
+            "boxes": ("--boxes FILE", self.boxes),
+            "folder": (maps, self.saliency_maps),
+            "network": ("--saliency-model FILE", self.saliency_model),
+        }
         source = self.saliency_source()
         for kind, (flag, path) in given.items():
             if kind == source and path is None:

@@ -190,6 +190,8 @@ def _write(context: Context[Any], paper: str, tables: tuple[Table, ...]) -> Tabl
         "precision": setup["precision"],
         "tagseg": tagseg.__version__,
     }
+    if context.config.supervision():
+        about["not from tags alone"] = context.config.supervision()
     folder = context.folder / TABLES_FOLDER
     result = Tables(tables, folder / f"{context.recipe}.md", folder / f"{context.recipe}.json")
     content = {**about, "tables": [table.to_dict() for table in tables]}

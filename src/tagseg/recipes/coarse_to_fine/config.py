@@ -66,8 +66,8 @@ class RecursionConfig(
     saliency: SaliencySource = number(  # noqa: RUF009
         "auto",
         "III-B: student",
-        "of the coarse masks: student, folder, activations, barrier, drfi, boxes; auto: what is "
-        "given, or student",
+        "of the coarse masks: student, folder, network, activations, barrier, drfi, boxes; auto: "
+        "what is given, or student",
     )
     initial: Literal["enhanced", "coarse", "boxes"] = number(
         "enhanced", "III-C, Table I", "masks of the first round: by GrabCut, as they are, or boxes"

@@ -63,6 +63,6 @@ RECIPE = Recipe(
     Config,
     run,
     uses_tags=False,
-    takes=("saliency", "boxes", "coarse_masks"),
+    takes=("saliency", "saliency_model", "boxes", "coarse_masks"),
     demo=Demo(one_tag=True),
 )

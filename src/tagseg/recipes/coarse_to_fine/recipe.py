@@ -83,6 +83,6 @@ RECIPE = Recipe(
     "IEEE Transactions on Image Processing",
     Config,
     run,
-    takes=("saliency", "boxes", "coarse_masks"),
+    takes=("saliency", "saliency_model", "boxes", "coarse_masks"),
     demo=Demo(one_tag=True),
 )

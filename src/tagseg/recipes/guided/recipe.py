@@ -47,6 +47,6 @@ RECIPE = Recipe(
     "from Image Level Labels, CVPR 2017",
     Config,
     run,
-    takes=("saliency", "boxes"),
+    takes=("saliency", "saliency_model", "boxes"),
     demo=Demo(boxes=True),
 )

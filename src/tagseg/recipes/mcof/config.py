@@ -123,7 +123,7 @@ class Config(
     saliency: SaliencySource = number(  # noqa: RUF009
         "auto",
         "4.3: DRFI",
-        "of maps: boxes, folder, activations, barrier, drfi; auto: what is given, or drfi",
+        "of maps: boxes, folder, network, activations, barrier, drfi; auto: what is given, or drfi",
     )
     seeder: SeederName = number(  # noqa: RUF009
         "highres", "assumed", "network of the class activation maps: lowres, highres, roi, deeplab"

@@ -123,5 +123,5 @@ RECIPE = Recipe(
     "Object Features, CVPR 2018",
     Config,
     run,
-    takes=("saliency", "boxes"),
+    takes=("saliency", "saliency_model", "boxes"),
 )
