@@ -30,7 +30,7 @@ _NOT_TEXT = {
     b"\xff\xd8\xff": ("a JPEG picture", "give a text file, such as CSV"),
     b"GIF8": ("a GIF picture", "give a text file, such as CSV"),
 }
-_WORD = re.compile(r"[^\W_]+")
+_WORD = re.compile(r"(?:[^\W_]|[^\x00-\x7f])+")
 _INVISIBLE = dict.fromkeys(map(ord, "\u200b\u2060\ufeff\u00ad"))  # not the joiners, which matter
 
 
@@ -58,9 +58,10 @@ def read_text_and_notes(
         reason = problem.strerror or "reading failed"
         raise error(f"cannot be read: {reason}", where=path, do="check the path") from None
     _refuse_other_files(data, path, error)
+    notes: tuple[str, ...] = ()
     encoding = next((e for bom, e in _BOMS.items() if data.startswith(bom)), "utf-8-sig")
     try:
-        text, notes = data.decode(encoding), ()
+        text = data.decode(encoding)
     except UnicodeDecodeError as problem:
         line = data[: problem.start].count(b"\n") + 1
         proven = _in_code_page(data, known) if encoding == "utf-8-sig" else None
@@ -68,7 +69,8 @@ def read_text_and_notes(
             raise _undecoded(data, encoding, f"{path}, line {line}", error, problem) from None
         text, notes = proven[0], (f"{path.name}: not UTF-8; read as {proven[1]}",)
     if "\0" in text:
-        raise error("holds NUL bytes, so it is not text", where=path, do="save as UTF-8 text")
+        line = len(split_lines(text[: text.index("\0")]))
+        raise error("holds NUL bytes", where=f"{path}, line {line}", do="save as UTF-8 text")
     return text, notes
 
 

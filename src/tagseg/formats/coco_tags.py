@@ -8,7 +8,7 @@ from typing import Any
 
 from tagseg.data.text import tidy_name
 from tagseg.errors import TagError
-from tagseg.formats.tag_rows import Hints, TagFile, TagRow, note_on_empty
+from tagseg.formats.tag_rows import Hints, TagFile, TagRow, read_as
 
 __all__ = ["is_coco", "read_coco"]
 
@@ -50,7 +50,7 @@ def read_coco(whole: Any, path: Path, hints: Hints) -> TagFile:
     classes = tuple(
         dict.fromkeys(n for c, n in names.items() if c in used or not _is_parent(whole, n))
     )
-    return TagFile(rows, classes, note_on_empty(rows, path), merge=True)
+    return read_as("COCO", rows, classes, path)
 
 
 def _row(image: tuple[str, Mapping[str, Any]], tags: list[str]) -> TagRow:

@@ -27,29 +27,31 @@ __all__ = [
 ]
 
 # Names of columns and JSON keys, folded: small letters and digits alone.
-IMAGES = frozenset(
-    "image images imagename imagefile imagefilename imagepath imagefilepath imageid imageuri "
-    "imageurl img imgname imgfile imgpath imgid filename filenames file files filepath path paths "
-    "fname photo photos photoname photoid photopath picture pictures picturename pic relpath "
-    "relativepath url uri externalid".split()
-)
-_WEAK_IMAGES = frozenset(("id", "name", "ids", "names", "key", "sample", "uuid"))
-TAGS = frozenset(
-    "tags tag labels label class classes classname classnames category categories categoryname "
-    "categorynames labelname labelnames taglist keyword keywords choice choices annotation "
-    "annotations object objects objectname target targets groundtruth species breed "
-    "imagelabels imagelabel imagetags displayname".split()
-)
+_IMAGE_NAMES = """
+    image images imagename imagefile imagefilename imagepath imagefilepath imageid imageuri
+    imageurl img imgname imgfile imgpath imgid filename filenames file files filepath path paths
+    fname photo photos photoname photoid photopath picture pictures picturename pic relpath
+    relativepath url uri externalid
+"""
+_TAG_NAMES = """
+    tags tag labels label class classes classname classnames category categories categoryname
+    categorynames labelname labelnames taglist keyword keywords choice choices annotation
+    annotations object objects objectname target targets groundtruth species breed imagelabels
+    imagelabel imagetags displayname
+"""
+_OTHER_NAMES = """
+    index idx unnamed0 split set subset fold partition usage dataset width height w h depth
+    channels imagewidth imageheight imgwidth imgheight source license area difficult truncated
+    occluded iscrowd isoccluded istruncated isgroupof isdepiction isinside xmin xmax ymin ymax x
+    y x1 y1 x2 y2 bbox rotation originalurl originalsize author title annotator annotationid
+    createdat updatedat leadtime istrain isvalid isval istest date time timestamp md5 sha256
+    classid labelid categoryid targetid
+"""
+IMAGES = frozenset(_IMAGE_NAMES.split())
+TAGS = frozenset(_TAG_NAMES.split())
+OTHERS = frozenset(_OTHER_NAMES.split())  # of a photo, but no class, though of 0 and 1
 CONFIDENCES = frozenset(("confidence", "score", "probability", "prob", "conf", "confidences"))
-# Columns that say other things of a photo; never a class, though they may hold 0 and 1.
-OTHERS = frozenset(
-    "index idx unnamed0 split set subset fold partition usage dataset width height w h depth "
-    "channels imagewidth imageheight imgwidth imgheight source license area difficult "
-    "truncated occluded iscrowd isoccluded istruncated isgroupof isdepiction isinside xmin xmax "
-    "ymin ymax x y x1 y1 x2 y2 bbox rotation originalurl originalsize author title annotator "
-    "annotationid createdat updatedat leadtime istrain isvalid isval istest date time timestamp "
-    "md5 sha256 classid labelid categoryid targetid".split()
-)
+_WEAK_IMAGES = frozenset(("id", "name", "ids", "names", "key", "sample", "uuid"))
 _MANY = re.compile(r"(tag|label|class|category|keyword)[ _-]?\d+", re.IGNORECASE)
 _BEGIN = "begin with the line image,tags and put ; between tags"
 

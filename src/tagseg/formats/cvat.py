@@ -7,7 +7,7 @@ from xml.etree.ElementTree import Element
 
 from tagseg.data.text import tidy_name
 from tagseg.errors import TagError
-from tagseg.formats.tag_rows import TagFile, TagRow, note_on_empty
+from tagseg.formats.tag_rows import TagFile, TagRow, read_as
 from tagseg.formats.voc import row_of_annotation
 from tagseg.formats.xml_files import read_xml
 
@@ -37,7 +37,7 @@ def read_xml_tags(path: Path) -> TagFile:
     used = {tag for row in rows for tag in row.tags}
     order = dict.fromkeys(tidy_name(e.text or "") for e in root.iterfind("meta//labels/label/name"))
     classes = tuple(dict.fromkeys([*filter(None, order), *sorted(used - order.keys())]))
-    return TagFile(rows, classes, note_on_empty(rows, path), merge=True)
+    return read_as("CVAT for images", rows, classes, path)
 
 
 def _row(image: Element, number: int, path: Path) -> TagRow:

@@ -147,13 +147,10 @@ def _from_entries(entries: Sequence[Entry], path: Path, hints: Hints) -> TagFile
             images, cells.tags, places, cells.nothing, strict=True
         )
     )
-    notes = (
-        []
-        if (image_key, *tag_keys) == (_FILE_NAME, "tags")
-        else [
-            f"{path.name}: photos by key '{image_key}', tags by key {' and '.join(map(repr, tag_keys))}"
-        ]
-    )
+    notes = []
+    if (image_key, *tag_keys) != (_FILE_NAME, "tags"):
+        tag_names = " and ".join(map(repr, tag_keys))
+        notes = [f"{path.name}: photos by key '{image_key}', tags by key {tag_names}"]
     single = all(len(row.tags) <= 1 for row in rows)
     said = TagFile(rows, None, (*notes, *cells.notes), merge=single)
     return name_numbers(said, hints, path, may_stay=any(isinstance(v, str) for v in values))
@@ -222,6 +219,6 @@ def _image(entry: Mapping[str, Any], key: str | None, where: str) -> str:
     if isinstance(value, int) and not isinstance(value, bool):
         value = str(value)
     if not isinstance(value, str) or not value.strip():
-        there = f"; there are {listed(map(str, entry))}" if entry else ""
-        raise TagError(f"has no file_name{there}", where=where, do="name the photo there")
+        there = f" (it has {listed(map(str, entry), 8)})" if entry else ""
+        raise TagError("has no file_name", where=where, do=f"name the photo there{there}")
     return value.strip()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ from tagseg.data.text import tidy_name
 from tagseg.errors import TagError
 from tagseg.formats.columns import IMAGES, folded
 from tagseg.formats.tag_cells import names_in
-from tagseg.formats.tag_rows import Hints, TagFile, TagRow, listed, note_on_empty
+from tagseg.formats.tag_rows import Hints, TagFile, TagRow, listed, read_as
 
 __all__ = ["is_label_studio", "read_label_studio"]
 
@@ -31,11 +32,12 @@ def read_label_studio(whole: Any, path: Path, hints: Hints) -> TagFile:
     there is nothing; a task without annotations says nothing.
     """
     rows = tuple(_row(task, f"{path}, task {i}") for i, task in enumerate(whole, 1))
+    said = read_as("Label Studio", rows, None, path)
     several = sum(len(_annotations(task)) > 1 for task in whole)
-    notes = list(note_on_empty(rows, path))
-    if several:
-        notes.append(f"{path.name}: {several} tasks have several annotations; all their tags count")
-    return TagFile(rows, None, tuple(notes), merge=True)
+    if not several:
+        return said
+    note = f"{path.name}: {several} tasks have several annotations; all their tags count"
+    return replace(said, notes=(*said.notes, note))
 
 
 def _row(task: Mapping[str, Any], where: str) -> TagRow:

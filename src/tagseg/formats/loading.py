@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal, get_args
@@ -269,7 +269,7 @@ def _by_name(said: TagFile, place: Place) -> tuple[dict[str, TagRow], TagFile]:
                 do="keep one of the lines",
             )
     if again:
-        note = f"{again} rows name a photo again: its tags are put together, one photo a name"
+        note = f"{again} rows name a photo of another row: the tags of one photo are put together"
         said = replace(said, notes=(*said.notes, note))
     return {name: settled(row) for name, row in found.items()}, said
 

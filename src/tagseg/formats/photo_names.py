@@ -6,6 +6,7 @@ import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import PurePosixPath
 from unicodedata import normalize
 from urllib.parse import parse_qs, unquote, urlsplit
@@ -17,6 +18,7 @@ from tagseg.formats.tag_rows import TagFile, TagRow
 __all__ = ["PhotoNames"]
 
 _UPLOAD = re.compile(r"[0-9a-f]{8}-(.+)")  # Label Studio puts this before uploads
+_WITHOUT_FOLDERS = "photos are found without the first folders of their names"
 _BY_FILE_NAME = (
     "photos are found by their file names alone",
     "photos are found without what Label Studio puts before their names",
@@ -83,7 +85,7 @@ class PhotoNames:
         yield self._as_is, ""
         for depth in range(1, _common_depth(written) + 1):
             yield (
-                lambda w, depth=depth: self._here("/".join(_parts(w)[depth:])),
+                partial(self._without_folders, depth),
                 "photos are found without the first folders of their names",
             )
         yield self._by_file_name, _BY_FILE_NAME[0]
@@ -95,6 +97,9 @@ class PhotoNames:
     def _here(self, path: str) -> str | None:
         name = self._name_of(path) if path else ""
         return name if name in self._photos else None
+
+    def _without_folders(self, depth: int, written: str) -> str | None:
+        return self._here("/".join(_parts(written)[depth:]))
 
     def _by_file_name(self, written: str) -> str | None:
         found = self._by_base.get(_base(_plain(written)), [])

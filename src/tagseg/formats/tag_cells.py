@@ -172,15 +172,15 @@ def _by_classes(cells: Sequence[str], classes: Sequence[str]) -> tuple[str, ...]
 
 def _by_evidence(cells: Sequence[str]) -> tuple[tuple[str, ...], list[str]]:
     used = Counter(s for cell in cells for s in _SURE if s in cell)
+    first: tuple[str, ...] = ()
+    notes: list[str] = []
     if used[";"]:
-        first, notes = (";",), []
+        first = (";",)
     elif used:
         first = (used.most_common(1)[0][0],)
         notes = [f"tags are separated by {_quoted(first)}"]
         if not _is_proven(first[0], cells) and first[0] in ",|":
             notes.append(_both_readings(first[0], cells, split=True))
-    else:
-        first, notes = (), []
     chosen = first
     for other in (*(s for s in _SURE if used[s] and s not in first), *_MAYBE):
         pieces = list(dict.fromkeys(p for cell in cells for p in _tidy(_pieces(cell, chosen))))

@@ -19,7 +19,7 @@ __all__ = [
     "joined",
     "listed",
     "name_numbers",
-    "note_on_empty",
+    "read_as",
     "settled",
     "some_rows",
 ]
@@ -107,12 +107,16 @@ def listed(names: Iterable[str], most: int = 6) -> str:
     return ", ".join(every[:most]) + (", ..." if len(every) > most else "")
 
 
-def note_on_empty(rows: Iterable[TagRow], path: Path) -> tuple[str, ...]:
-    """A line about photos that an export holds without annotation; none if there are none."""
+def read_as(
+    kind: str, rows: tuple[TagRow, ...], classes: tuple[str, ...] | None, path: Path
+) -> TagFile:
+    """What another tool's export says, with a line that tells which and what is in it."""
+    names = classes if classes is not None else sorted({tag for row in rows for tag in row.tags})
+    notes = [f"{path.name}: read as {kind}: {len(names)} classes, {listed(names)}"]
     empty = sum(row.complete and not row.tags for row in rows)
-    if not empty:
-        return ()
-    return (f"{path.name}: {empty} photos without annotation count as holding none of the classes",)
+    if empty:
+        notes.append(f"{path.name}: {empty} photos without annotation hold none of the classes")
+    return TagFile(rows, classes, tuple(notes), merge=True)
 
 
 def name_numbers(said: TagFile, hints: Hints, where: object, *, may_stay: bool = False) -> TagFile:

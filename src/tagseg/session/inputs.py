@@ -21,6 +21,7 @@ class Source(NamedTuple):
     Attributes:
         train_list: of the photos to train on; None for all but those of ``val``.
         val: list of the photos to score; of the target, if there is one.
+        tag_separator: what stands between tags in a cell of a tag file.
     """
 
     folder: Path
@@ -31,6 +32,7 @@ class Source(NamedTuple):
     synsets: Path | None = None
     train_list: str | None = None
     val: str | None = None
+    tag_separator: str | None = None
 
     def load(self, split: str | list[str] | None) -> Dataset:
         """The photos of a list, of several, or all."""
@@ -42,6 +44,7 @@ class Source(NamedTuple):
             layout=self.layout,
             split=split,
             synsets=self.synsets,
+            tag_separator=self.tag_separator,
         )
 
 
