@@ -59,7 +59,10 @@ def read_text_and_notes(
         raise error(f"cannot be read: {reason}", where=path, do="check the path") from None
     _refuse_other_files(data, path, error)
     notes: tuple[str, ...] = ()
-    encoding = next((e for bom, e in _BOMS.items() if data.startswith(bom)), "utf-8-sig")
+    encoding = next((e for bom, e in _BOMS.items() if data.startswith(bom)), None)
+    if encoding is None:
+        encoding = _utf16_without_mark(data) or "utf-8-sig"
+        notes = () if encoding == "utf-8-sig" else (f"{path.name}: read as {encoding.upper()}",)
     try:
         text = data.decode(encoding)
     except UnicodeDecodeError as problem:
@@ -95,6 +98,14 @@ def tidy_name(name: str) -> str:
     'traffic light'
     """
     return " ".join(normalize("NFC", name).translate(_INVISIBLE).split())
+
+
+def _utf16_without_mark(data: bytes) -> str | None:
+    """UTF-16 if zeros are in most places for high bytes, and in no others."""
+    high, low = data[1::2].count(0), data[::2].count(0)
+    if len(data) % 2 or min(high, low) or 4 * max(high, low) < len(data):
+        return None
+    return "utf-16-le" if high else "utf-16-be"
 
 
 def _refuse_other_files(data: bytes, path: Path, error: type[TagsegError]) -> None:

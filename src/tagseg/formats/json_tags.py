@@ -141,12 +141,7 @@ def _from_entries(entries: Sequence[Entry], path: Path, hints: Hints) -> TagFile
         for v, n in zip(values, names, strict=True)
     ]
     cells = read_cells(texts, places, hints, path)
-    rows = tuple(
-        TagRow(image, tags, where, nothing)
-        for image, tags, where, nothing in zip(
-            images, cells.tags, places, cells.nothing, strict=True
-        )
-    )
+    rows = tuple(map(TagRow, images, cells.tags, places))
     notes = []
     if (image_key, *tag_keys) != (_FILE_NAME, "tags"):
         tag_names = " and ".join(map(repr, tag_keys))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal, get_args
 from unicodedata import normalize
@@ -68,9 +68,10 @@ def find_photos_and_tags(
         layout = "object_discovery_100" if which_set(folder) else "object_discovery"
     place = Place.at(folder, layout)
     if search and layout == "auto" and not has_tags and not is_voc(folder):
-        files = find_tag_files(folder, place.photos, place.name_of)
+        files, notes = find_tag_files(folder, place.photos, place.name_of)
         if files:
-            return place, TagSource("csv", files[0], files[0], files=files)
+            return place, TagSource("csv", files[0], files[0], files=files, notes=notes)
+        return place, replace(_tag_source(place, tags, layout), notes=notes)
     return place, _tag_source(place, tags, layout)
 
 
@@ -139,6 +140,7 @@ class TagSource:
 
     ``layout`` None: there are no tags. ``synsets``: the class of each, of the layout imagenet.
     ``files``: all files (or folders of annotations) that belong to ``file``, which is the first.
+    ``notes``: how it was found, a line each.
     """
 
     layout: Layout | None
@@ -146,6 +148,7 @@ class TagSource:
     where: Path
     synsets: Mapping[str, str] = field(default_factory=dict)
     files: tuple[Path, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 def _tag_source(place: Place, tags: Path | None, layout: Layout) -> TagSource:

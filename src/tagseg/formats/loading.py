@@ -21,7 +21,7 @@ from tagseg.formats.object_discovery import rows_of_object_discovery
 from tagseg.formats.photo_lists import read_names
 from tagseg.formats.synsets import check_classes_are_there, count_unlisted, rows_of_synset_folders
 from tagseg.formats.tag_cells import separator_from
-from tagseg.formats.tag_rows import TagFile, TagRow, check_tags, joined, settled
+from tagseg.formats.tag_rows import TagFile, TagRow, check_tags, joined, settled, without_background
 from tagseg.formats.tag_sources import read_tags_of_photos
 from tagseg.formats.voc import VOC_CLASSES, read_annotations
 
@@ -93,7 +93,7 @@ def load_dataset(
         unlisted = count_unlisted(place.photo_folder, source.synsets)
     if listed is not None:
         by_name = _pick(by_name, listed, source.where, "have no entry")
-    dataset = _dataset(place, source, class_list, by_name, untagged)
+    dataset = _dataset(place, source, class_list, by_name, untagged, said.notes)
     return replace(dataset, max_pixels=max_pixels, unlisted=unlisted, notes=said.notes)
 
 
@@ -135,13 +135,14 @@ def _dataset(
     classes: tuple[str, ...],
     rows: dict[str, TagRow],
     untagged: Untagged | None,
+    notes: Sequence[str] = (),
 ) -> Dataset:
     _check_missing(rows, place)
     return Dataset(
         classes=classes,
         names=tuple(rows),
         tags=tag_matrix([row.tags for row in rows.values()], classes),
-        known=_known(tuple(rows.values()), untagged, source),
+        known=_known(tuple(rows.values()), untagged, source, notes),
         sources=tuple(place.file_of(name, row) for name, row in rows.items()),
     )
 
@@ -174,6 +175,7 @@ def _read(
             do="write their names, one a line in the order of the masks, into classes.txt",
         )
     said = _read_tags(place, source, class_list, listed, separator)
+    said = without_background(replace(said, notes=(*source.notes, *said.notes)), class_list)
     class_list = class_list or said.classes
     if class_list is None:
         found = sorted({tag for row in said.rows for tag in row.tags})
@@ -307,14 +309,15 @@ def _check_missing(rows: dict[str, TagRow], place: Place) -> None:
 
 
 def _known(
-    rows: Sequence[TagRow], untagged: Untagged | None, source: TagSource
+    rows: Sequence[TagRow], untagged: Untagged | None, source: TagSource, notes: Sequence[str]
 ) -> npt.NDArray[np.bool_]:
     said = np.array([bool(row.tags) or row.complete for row in rows], bool)
     if untagged is None and not said.all():
+        words = next((f" (note: {note})" for note in notes if "means no tags" in note), "")
         raise TagError(
             f"{np.count_nonzero(~said)} of {len(rows)} photos have no tags",
             where=source.where,
-            do="say what that means: --untagged negative (none of the classes) or unknown",
+            do=f"say what that means: --untagged negative (none of the classes) or unknown{words}",
         )
     return said | (untagged == "negative")
 

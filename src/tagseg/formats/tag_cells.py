@@ -19,23 +19,19 @@ __all__ = ["MISSING", "Cells", "names_in", "read_cells", "separator_from"]
 MISSING = frozenset(
     ("", "nan", "null", "none", "n/a", "na", "#n/a", "<na>", "nil", "-", "--", "[]", "{}", "()")
 )
-_NOTHING = "background"
 _SURE = (";", ",", "|", "\n", "\t", "；", "，", "、")  # never part of a class's name
 _MAYBE = ("/", "+", "&", " ")  # of which a name may hold some
 _WORDS = {"space": " ", "comma": ",", "semicolon": ";", "tab": "\t", "\\t": "\t", "pipe": "|"}
 _QUOTED = re.compile(r"""\s*,?\s*(?:'((?:[^'\\]|\\.)*)'|"((?:[^"\\]|\\.)*)"|([^,'"\s][^,'"]*))""")
+_ID = re.compile(r"/[mgt]/[\w-]+")  # of Open Images
 _BRACKETS = {"[": "]", "(": ")", "{": "}"}
 
 
 @dataclass(frozen=True)
 class Cells:
-    """The tags of each cell, and how they were told apart.
-
-    ``nothing``: cells which say that there is none of the classes ("background").
-    """
+    """The tags of each cell, and how they were told apart."""
 
     tags: tuple[tuple[str, ...], ...]
-    nothing: tuple[bool, ...]
     notes: tuple[str, ...]
 
 
@@ -77,8 +73,7 @@ def read_cells(cells: Sequence[str], places: Sequence[str], hints: Hints, path: 
         tidy_name(c).lower() for c, gone in zip(cells, missing, strict=True) if gone and c.strip()
     )
     notes = [*(f"{path.name}: {note}" for note in _said(notes, tags)), *_missing_notes(words, path)]
-    nothing = tuple(_NOTHING in (tag.lower() for tag in names) for names in split)
-    return Cells(tuple(tags), nothing, tuple(notes))
+    return Cells(tuple(tags), tuple(notes))
 
 
 def names_in(value: object, where: str) -> tuple[str, ...]:
@@ -160,7 +155,7 @@ def _separators(cells: Iterable[str], hints: Hints) -> tuple[tuple[str, ...], li
 
 def _by_classes(cells: Sequence[str], classes: Sequence[str]) -> tuple[str, ...]:
     """The separators that leave the fewest pieces which are no classes."""
-    known = {*classes, *(map(str, range(len(classes) + 1))), _NOTHING}
+    known = {*classes, *map(str, range(len(classes) + 1)), "background"}
 
     def unknown(separators: tuple[str, ...]) -> int:
         every = (piece for cell in cells for piece in _tidy(_pieces(cell, separators)))
@@ -184,6 +179,7 @@ def _by_evidence(cells: Sequence[str]) -> tuple[tuple[str, ...], list[str]]:
     chosen = first
     for other in (*(s for s in _SURE if used[s] and s not in first), *_MAYBE):
         pieces = list(dict.fromkeys(p for cell in cells for p in _tidy(_pieces(cell, chosen))))
+        pieces = [piece for piece in pieces if not _ID.fullmatch(piece)]
         if not any(other in piece for piece in pieces):
             continue
         if _is_proven(other, pieces):
@@ -210,15 +206,27 @@ def _is_proven(separator: str, cells: Iterable[str]) -> bool:
     whole = {tidy_name(cell) for cell in distinct if separator not in cell}
     orders = Counter(frozenset(names) for names in set(split))
     sizes = {len(names) for names in split} | ({1} if whole & pieces else set())
-    return (
-        pieces <= whole
-        or max(orders.values()) > 1
-        or (len(orders) > len(pieces) and len(sizes) > 2)
+    if pieces <= whole or max(orders.values()) > 1:
+        return True
+    return (len(orders) > len(pieces) and len(sizes) > 2) or _recombine(split)
+
+
+def _recombine(split: Sequence[tuple[str, ...]]) -> bool:
+    """Whether pieces of two or more cells stand apart from each other in others."""
+    apart = (
+        any(set(few) < set(many) and f"\n{chr(10).join(few)}\n" not in joined for few in split)
+        for many in split
+        if (joined := f"\n{chr(10).join(many)}\n")
     )
+    return len(split) <= 500 and sum(apart) > 1
 
 
 def _both_readings(separator: str, cells: Iterable[str], *, split: bool) -> str:
-    example = next(cell.strip() for cell in cells if separator in cell)
+    every = [cell.strip() for cell in cells]
+    found = [cell for cell in every if separator in cell]
+    alone = {tidy_name(cell) for cell in every}
+    # The most doubtful one: whose pieces are tags themselves.
+    example = max(found, key=lambda cell: sum(p in alone for p in _tidy(cell.split(separator))))
     name = "space" if separator == " " else separator
     if split:
         return (
@@ -273,15 +281,13 @@ def _without_missing(
     words: Counter[str] = Counter()
     kept = []
     for names in split:
-        gone = [n for n in names if (_is_missing(n, classes) or n.lower() == _NOTHING)]
+        gone = [name for name in names if _is_missing(name, classes)]
         words.update(name.lower() for name in gone)
         kept.append(tuple(name for name in names if name not in gone))
     return kept, words
 
 
 def _missing_notes(words: Counter[str], path: Path) -> list[str]:
-    notes = []
-    for word, count in words.items():
-        means = "none of the classes" if word == _NOTHING else "no tags"
-        notes.append(f"{path.name}: '{word}' means {means} ({count} times)")
-    return notes
+    named = [f"'{word}'" for word in words if word[0] not in _BRACKETS]
+    count = sum(n for word, n in words.items() if word[0] not in _BRACKETS)
+    return [f"{path.name}: {listed(named)} means no tags ({count} cells)"] if named else []

@@ -22,8 +22,10 @@ __all__ = [
     "read_as",
     "settled",
     "some_rows",
+    "without_background",
 ]
 
+_NO_CLASSES = ("background", "_background_", "__background__", "__ignore__", "_ignore_")
 _NUMBER = re.compile(r"\d{1,9}")
 
 
@@ -180,6 +182,30 @@ def joined(first: TagRow, second: TagRow) -> TagRow:
             do="keep one of the lines",
         )
     return replace(first, tags=tags, absent=absent, complete=first.complete or second.complete)
+
+
+def without_background(said: TagFile, classes: Sequence[str] | None) -> TagFile:
+    """The rows without tags that mean no class, such as ``background``; a note counts them.
+
+    A photo whose only tag is background is known to hold none of the classes.
+    """
+    ours = {*(classes or ())}
+    every = {*(tag for row in said.rows for tag in row.tags), *(said.classes or ())}
+    dropped = {tag for tag in every if tag.casefold() in _NO_CLASSES and tag not in ours}
+    if not dropped:
+        return said
+    rows = tuple(
+        replace(
+            row,
+            tags=tuple(tag for tag in row.tags if tag not in dropped),
+            complete=row.complete or any("background" in tag.casefold() for tag in row.tags),
+        )
+        for row in said.rows
+    )
+    names = said.classes and tuple(name for name in said.classes if name not in dropped)
+    count = sum(not dropped.isdisjoint(row.tags) for row in said.rows)
+    note = f"{listed(sorted(dropped))} is no class ({count} photos have such a tag)"
+    return replace(said, rows=rows, classes=names or None, notes=(*said.notes, note))
 
 
 def settled(row: TagRow) -> TagRow:

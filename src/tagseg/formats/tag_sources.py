@@ -63,8 +63,10 @@ def read_tags_of_photos(
 
 def find_tag_files(
     folder: Path, photos: Mapping[str, Path], name_of: Callable[[str], str]
-) -> tuple[Path, ...]:
-    """The files, or folders of annotations, that name the photos in ``folder``; empty for none.
+) -> tuple[tuple[Path, ...], tuple[str, ...]]:
+    """The files, or folders of annotations, that name the photos in ``folder``; and notes.
+
+    No files if there are none; notes say which is taken, and which cannot be.
 
     Files of usual names are read and count if they name photos that are there. They do not if they
     say the same as class folders. TagError if several sources fit, and where the only one that is
@@ -73,7 +75,7 @@ def find_tag_files(
     candidates = [_read(files, photos, name_of) for files in _groups(folder, photos)]
     good = [c for c in candidates if c.said is not None and _names_photos(c.said, photos)]
     if any(_as_folders(c.said, photos) for c in good if c.said is not None):
-        return ()
+        return (), ()
     if len(good) > 1:
         shown = ", ".join(_shown(c.files, folder) for c in good)
         raise TagError(
@@ -82,13 +84,14 @@ def find_tag_files(
             do="choose one with --tags FILE",
         )
     if good:
-        return good[0].files
+        note = f"tags are taken from {_shown(good[0].files, folder)}, which names these photos"
+        return good[0].files, (note,)
     in_folders = any("/" in name for name in photos)
-    for candidate in candidates:
-        problem = candidate.problem
-        if problem is not None and (not in_folders or "pixel value" in problem.what):
+    problems = [c.problem for c in candidates if c.problem is not None]
+    for problem in problems:
+        if not in_folders or "pixel value" in problem.what or "may be photo" in problem.what:
             raise problem
-    return ()
+    return (), tuple(f"not used: {problem}" for problem in problems)
 
 
 def _groups(folder: Path, photos: Mapping[str, Path]) -> Iterator[tuple[Path, ...]]:
@@ -133,7 +136,7 @@ def _names_photos(said: TagFile, photos: Mapping[str, Path]) -> bool:
 
 def _as_folders(said: TagFile, photos: Mapping[str, Path]) -> bool:
     """Whether each photo's only tag is its first folder."""
-    rows = [row for row in said.rows if row.image in photos]
+    rows = [row for row in said.rows if row.image in photos and "/" in row.image]
     return bool(rows) and all(row.tags == tuple(row.image.split("/")[:-1][:1]) for row in rows)
 
 

@@ -101,7 +101,7 @@ def _from_tag_columns(
         for column in columns.tags
     ]
     rows = tuple(
-        TagRow(image, _joined(parts, i), where, any(part.nothing[i] for part in parts))
+        TagRow(image, _joined(parts, i), where)
         for i, (image, where) in enumerate(zip(images, places, strict=True))
     )
     notes = tuple(dict.fromkeys(note for part in parts for note in part.notes))
@@ -176,7 +176,22 @@ def _from_other_columns(
         note = f"{table.path.name}: the tags are taken from the only other column, '{shown}'"
         said = _from_tag_columns(table, records, replace(columns, tags=(others[0],)), hints)
         return replace(said, notes=(note, *said.notes))
+    numbers = [i for i in others if all(map(_is_number_or_blank, _column(records, i)))]
+    if len(numbers) > 1:
+        raise TagError(
+            f"columns {listed(columns.header[i] for i in numbers)} hold other numbers than 0 and 1",
+            where=table.path,
+            do="write 1 where a class is in the photo and 0 elsewhere, or a column 'tags'",
+        )
     raise no_tags_column(columns.header, table)
+
+
+def _column(records: Sequence[Record], column: int) -> list[str]:
+    return [_cell(record, column) for record in records]
+
+
+def _is_number_or_blank(cell: str) -> bool:
+    return not cell or _confidence(cell) is not None
 
 
 def _is_flags(records: Sequence[Record], column: int) -> bool:

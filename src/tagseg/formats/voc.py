@@ -44,6 +44,9 @@ VOC_CLASSES = (
 )
 
 
+_SURELY_VOC = 10  # so many of its classes, and no others, are enough to know
+
+
 def is_voc(folder: Path) -> bool:
     """Whether ``folder`` looks like VOC 2012: JPEGImages, and its lists or annotations."""
     has_lists = (folder / "ImageSets").is_dir() or (folder / "Annotations").is_dir()
@@ -86,7 +89,7 @@ def read_annotations(
         return _within(rows, classes, rows, folder)
     found = {tag for row in rows for tag in row.tags}
     every = rows
-    if not found or not found <= set(VOC_CLASSES):
+    if len(found) < _SURELY_VOC or not found <= set(VOC_CLASSES):
         done = {row.image: row for row in rows}
         every = tuple(done.get(name) or _row(folder / f"{name}.xml", name) for name in names)
         found = {tag for row in every for tag in row.tags}
@@ -94,7 +97,10 @@ def read_annotations(
     if len(own) < len(found) - len(own) or not own:
         return _within(rows, VOC_CLASSES, every, folder)
     note = f"{folder.name}: the classes are those of the annotations, not VOC's 20: "
-    return TagFile(rows, tuple(sorted(found)), (note + listed(sorted(found), 20),))
+    note += listed(sorted(found), 20)
+    like = [name for name in own if name.lower() in VOC_CLASSES]
+    note += f" ({listed(like)} not being VOC's names for their capitals)" if like else ""
+    return TagFile(rows, tuple(sorted(found)), (note,))
 
 
 def _within(
@@ -107,7 +113,8 @@ def _within(
     if not counts:
         return said
     shown = listed(f"{tag} (in {n} photos)" for tag, n in counts.most_common())
-    note = f"{folder.name}: objects of other classes are left out: {shown}"
+    whose = "VOC's 20" if tuple(classes) == VOC_CLASSES else "those of the class list"
+    note = f"{folder.name}: the classes are {whose}; objects of others are left out: {shown}"
     note += "; list all classes in classes.txt to learn them"
     return replace(said, notes=(note,))
 
