@@ -50,7 +50,10 @@ class TestCoco:
     @pytest.mark.parametrize(
         ("changes", "line"),
         [
-            ({"annotations": [{"image_id": 8, "category_id": 3}]}, "annotations[0]: there is no im"),
+            (
+                {"annotations": [{"image_id": 8, "category_id": 3}]},
+                "annotations[0]: there is no im",
+            ),
             ({"annotations": [{"image_id": 7, "category_id": 4}]}, "there is no category 4"),
             ({"annotations": []}, "there are no annotations"),
             ({"annotations": {}}, "'annotations' is not a list"),
@@ -86,7 +89,11 @@ class TestLabelStudio:
 
     def test_what_nobody_finished_says_nothing(self, tmp_path):
         cat = {"value": {"choices": ["cat"]}}
-        open_task = {"data": {"img": "b.jpg"}, "annotations": [], "predictions": [{"result": [cat]}]}
+        open_task = {
+            "data": {"img": "b.jpg"},
+            "annotations": [],
+            "predictions": [{"result": [cat]}],
+        }
         tasks = [self.task(cat, was_cancelled=True), self.task(), open_task, self.task(cat)]
         assert [row[1:] for row in pairs(read(tmp_path, "e.json", tasks))] == [
             ((), False),
@@ -108,7 +115,8 @@ class TestLabelStudio:
 CVAT = """<?xml version="1.0" encoding="utf-8"?><annotations><version>1.1</version><meta><{0}>
 <labels><label><name>dog</name></label><label><name>cat</name></label></labels></{0}></meta>
 <image id="0" name="x/a.jpg" width="9" height="9"><tag label="cat" source="manual"/></image>
-<image id="1" name="b.jpg"><box label="dog" xtl="1"/><polygon label="cat"/><mask label="cat"/></image>
+<image id="1" name="b.jpg"><box label="dog" xtl="1"/><polygon label="cat"/>
+<mask label="cat"/></image>
 <image id="2" name="c.jpg"/></annotations>"""
 
 
@@ -137,7 +145,9 @@ class TestCvat:
         assert line in str(caught.value)
 
     def test_one_voc_file(self, tmp_path):
-        text = "<annotation><filename>a.jpg</filename><object><name>cat</name></object></annotation>"
+        text = (
+            "<annotation><filename>a.jpg</filename><object><name>cat</name></object></annotation>"
+        )
         assert pairs(read(tmp_path, "q.xml", text)) == [("a.jpg", ("cat",), True)]
 
 

@@ -69,7 +69,10 @@ def test_numbers_need_names(tmp_path):
         ('[{"image": "a"},\n{"image" 3}]', "line 2: not JSON: Expecting ':' delimiter"),
         ("", "this file is empty"),
         ("3", "neither a list nor an object"),
-        ([{"image": "a", "label": "x", "class": "y"}], "keys 'label' and 'class' may hold the tags"),
+        (
+            [{"image": "a", "label": "x", "class": "y"}],
+            "keys 'label' and 'class' may hold the tags",
+        ),
         ("[" * 100_000, "not JSON"),
     ],
 )

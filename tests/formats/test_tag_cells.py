@@ -53,7 +53,10 @@ def test_names_of_two_words_stay_and_a_warning_says_so(cells):
 
 
 def test_spaces_within_lists_are_part_of_names():
-    assert read("traffic light;cat", "tv monitor").tags == (("traffic light", "cat"), ("tv monitor",))
+    assert read("traffic light;cat", "tv monitor").tags == (
+        ("traffic light", "cat"),
+        ("tv monitor",),
+    )
     assert read("traffic light;cat", "tv monitor").notes == ()
 
 
@@ -73,7 +76,12 @@ def test_a_class_list_decides():
 def test_the_user_decides():
     assert read("cat dog", separator=" ").tags == (BOTH,)
     assert read("cat dog", "cat", "dog", separator=";").tags[0] == ("cat dog",)
-    assert [separator_from(text) for text in ("space", "\\t", "::", None)] == [" ", "\t", "::", None]
+    assert [separator_from(text) for text in ("space", "\\t", "::", None)] == [
+        " ",
+        "\t",
+        "::",
+        None,
+    ]
     with pytest.raises(TagError, match="separator is empty"):
         separator_from("")
 
@@ -141,5 +149,5 @@ def test_json_values(value, names):
 
 @pytest.mark.parametrize("value", [1.5, True, [False], {"bbox": [1, 2]}])
 def test_json_values_that_are_no_names(value):
-    with pytest.raises(TagError, match="^x: "):
+    with pytest.raises(TagError, match=r"^x: "):
         names_in(value, "x")

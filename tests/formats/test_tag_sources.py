@@ -145,7 +145,9 @@ def test_class_folders_stay_what_they_were(tmp_path):
 
 
 def test_a_list_of_pixel_values_is_no_tag_file(tmp_path):
-    folder = folder_of(tmp_path, {"train/_classes.csv": "Pixel Value, Class\n0, x\n"}, "train/a.jpg")
+    folder = folder_of(
+        tmp_path, {"train/_classes.csv": "Pixel Value, Class\n0, x\n"}, "train/a.jpg"
+    )
     with pytest.raises(TagError, match="says which pixel value is which class in masks"):
         load_dataset(folder)
 
@@ -191,7 +193,9 @@ class TestRows:
         assert tags_of(data) == {"a": ["cat"], "b": [], "c": ["dog"]}
         assert data.known.all()
         (folder / "tags.csv").write_text(text + "a,cat,0\n")
-        with pytest.raises(TagError, match=r"line 7: 'cat' is in photo 'a' and is not, as .*line 2"):
+        with pytest.raises(
+            TagError, match=r"line 7: 'cat' is in photo 'a' and is not, as .*line 2"
+        ):
             load_dataset(folder)
 
     def test_no_positive_tag(self, tmp_path):

@@ -44,7 +44,7 @@ def test_a_column_a_class(tmp_path, header, rows, meaning):
 
 
 def test_numbers_of_other_things_are_no_classes(tmp_path):
-    with pytest.raises(TagError, match="has no column 'tags'.*'image', 'width', 'height'"):
+    with pytest.raises(TagError, match=r"has no column 'tags'.*'image', 'width', 'height'"):
         read(tmp_path, "image,width,height\na.jpg,1,0\n")
     with pytest.raises(TagError, match="cat, dog hold other numbers than 0 and 1"):
         read(tmp_path, "image,cat,dog\na.jpg,0.3,0.7\n")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterator
+from functools import lru_cache
 from pathlib import Path
 from unicodedata import normalize
 
@@ -89,6 +90,7 @@ def lines_of(path: Path) -> Iterator[tuple[str, str]]:
             yield f"{path}, line {number}", line.strip()
 
 
+@lru_cache(maxsize=65_536)
 def tidy_name(name: str) -> str:
     """A class's name as it is compared: composed (NFC), without what one cannot see.
 

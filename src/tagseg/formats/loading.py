@@ -71,9 +71,7 @@ def load_dataset(
     exist but ``untagged`` is not given), DataError for a folder that cannot, and if more than 1 %
     of the tagged photos are missing. Fewer stay in the dataset for the audit to report.
     """
-    if untagged not in (None, *get_args(Untagged)):
-        known = ", ".join(get_args(Untagged))
-        raise ConfigError(f"untagged '{untagged}' does not exist", do=f"use one of {known}")
+    _check_untagged(untagged)
     separator = separator_from(tag_separator)
     place, source = find_photos_and_tags(
         Path(path), _path(tags), layout, _path(synsets), search=True
@@ -127,6 +125,12 @@ def load_target(
         by_name = _pick(by_name, listed, place.photo_folder, "are not here")
     dataset = _dataset(place, source, class_list, by_name, "unknown")
     return replace(dataset, max_pixels=max_pixels, notes=said.notes)
+
+
+def _check_untagged(untagged: str | None) -> None:
+    if untagged not in (None, *get_args(Untagged)):
+        known = ", ".join(get_args(Untagged))
+        raise ConfigError(f"untagged '{untagged}' does not exist", do=f"use one of {known}")
 
 
 def _dataset(

@@ -6,7 +6,7 @@ import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
-from functools import partial
+from functools import cached_property, partial
 from pathlib import PurePosixPath
 from unicodedata import normalize
 from urllib.parse import parse_qs, unquote, urlsplit
@@ -37,16 +37,22 @@ class PhotoNames:
     def __init__(self, photos: Iterable[str], name_of: Callable[[str], str]) -> None:
         self._photos = frozenset(photos)
         self._name_of = name_of
-        self._by_base: dict[str, list[str]] = defaultdict(list)
+
+    @cached_property
+    def _by_base(self) -> dict[str, list[str]]:
+        """File name without suffix -> photos of that name, in whatever folder."""
+        found: dict[str, list[str]] = defaultdict(list)
         for name in self._photos:
-            self._by_base[_base(name)].append(name)
+            found[_base(name)].append(name)
+        return found
 
     def is_photo(self, written: str) -> bool:
         """Whether ``written`` names a photo in one of the ways that :meth:`renamed` knows."""
+        if self._as_is(written) is not None:
+            return True
         base = _base(_plain(written))
         upload = _UPLOAD.fullmatch(base)
-        bases = (base, upload[1]) if upload else (base,)
-        return self._as_is(written) is not None or any(b in self._by_base for b in bases)
+        return base in self._by_base or (upload is not None and upload[1] in self._by_base)
 
     def renamed(self, said: TagFile, folder: str = "") -> TagFile:
         """The rows with photos' names for what is written there; a note says how, if not plainly.

@@ -176,18 +176,22 @@ def _by_evidence(cells: Sequence[str]) -> tuple[tuple[str, ...], list[str]]:
         notes = [f"tags are separated by {_quoted(first)}"]
         if not _is_proven(first[0], cells) and first[0] in ",|":
             notes.append(_both_readings(first[0], cells, split=True))
-    chosen = first
+    chosen, pieces = first, _distinct_pieces(cells, first)
     for other in (*(s for s in _SURE if used[s] and s not in first), *_MAYBE):
-        pieces = list(dict.fromkeys(p for cell in cells for p in _tidy(_pieces(cell, chosen))))
-        pieces = [piece for piece in pieces if not _ID.fullmatch(piece)]
-        if not any(other in piece for piece in pieces):
+        doubtful = [piece for piece in pieces if other in piece and not _ID.fullmatch(piece)]
+        if not doubtful:
             continue
         if _is_proven(other, pieces):
             chosen = (*chosen, other)
             notes.append(f"tags are separated by {_quoted(chosen)}")
+            pieces = _distinct_pieces(pieces, (other,))
         elif other != " " or not first:
             notes.append(_both_readings(other, pieces, split=False))
     return chosen or (";",), notes
+
+
+def _distinct_pieces(cells: Iterable[str], separators: tuple[str, ...]) -> list[str]:
+    return list(dict.fromkeys(p for cell in cells for p in _tidy(_pieces(cell, separators))))
 
 
 def _is_proven(separator: str, cells: Iterable[str]) -> bool:
