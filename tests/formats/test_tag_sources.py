@@ -246,6 +246,11 @@ class TestVocOfOnesOwn:
         (folder / "train.txt").write_text("a\n")
         assert load_dataset(folder, split="train").classes == ("helmet", "person", "vest")
 
+    def test_a_list_may_hold_no_positive_photo(self, tmp_path):
+        folder = self.make(tmp_path, "dog", "cat", "person", "unicorn")
+        (folder / "val.txt").write_text("d\n")
+        assert not load_dataset(folder, split="val").tags.any()
+
     def test_no_object_at_all(self, tmp_path):
         folder = folder_of(tmp_path, {"Annotations/a.xml": "<annotation/>"}, "JPEGImages/a.jpg")
         with pytest.raises(TagError, match="not one of 1 photos has a tag"):

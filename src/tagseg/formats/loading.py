@@ -83,8 +83,9 @@ def load_dataset(
     _check_has_tags(source, place)
     listed = None if split is None else _listed_in_all(place, split)
     class_list, said = _read(place, source, classes, listed, separator)
-    if untagged != "unknown":
-        _check_some_tag(said, class_list, source)
+    if untagged != "unknown" and not _has_tag(said):
+        whole = said if listed is None else _read(place, source, classes, None, separator)[1]
+        _check_some_tag(whole, class_list, source)  # a list may hold none, the folder must not
     by_name, said = _by_name(said, place)
     unlisted = len(place.photos.keys() - by_name.keys()) if source.file else 0
     if source.synsets:
@@ -280,8 +281,12 @@ def _by_name(said: TagFile, place: Place) -> tuple[dict[str, TagRow], TagFile]:
     return {name: settled(row) for name, row in found.items()}, said
 
 
+def _has_tag(said: TagFile) -> bool:
+    return any(row.tags for row in said.rows)
+
+
 def _check_some_tag(said: TagFile, classes: Sequence[str], source: TagSource) -> None:
-    if not any(row.tags for row in said.rows):
+    if not _has_tag(said):
         raise TagError(
             f"not one of {len(said.rows)} photos has a tag (of {_first(classes)})",
             where=source.where,

@@ -99,7 +99,7 @@ def read_annotations(
     note = f"{folder.name}: the classes are those of the annotations, not VOC's 20: "
     note += listed(sorted(found), 20)
     like = [name for name in own if name.lower() in VOC_CLASSES]
-    note += f" ({listed(like)} not being VOC's names for their capitals)" if like else ""
+    note += f" (not {listed(like)} as in VOC, where capitals differ)" if like else ""
     return TagFile(rows, tuple(sorted(found)), (note,))
 
 

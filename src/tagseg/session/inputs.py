@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from tagseg.data.dataset import Dataset
 from tagseg.data.targets import notes_on_classes, with_target
+from tagseg.errors import TagError
 from tagseg.formats.ground_truth import GroundTruth
 from tagseg.formats.layouts import Layout
 from tagseg.formats.loading import Untagged, load_dataset, load_target
@@ -81,7 +82,20 @@ def load_photos(
     loaded = _load(source, target, say)
     for note in loaded.photos.notes:
         say(note)
+    if source.untagged != "unknown":
+        _check_some_training_tag(loaded, source)
     return loaded
+
+
+def _check_some_training_tag(loaded: Loaded, source: Source) -> None:
+    """Raise TagError if there is nothing to learn from: not one tag outside ``val``."""
+    training = loaded.photos.without(loaded.val)
+    if len(training) and not training.tags.any():
+        raise TagError(
+            f"not one of {len(training)} training photos has a tag",
+            where=source.tags or source.folder,
+            do="check the lists and the tags",
+        )
 
 
 def _load(source: Source, target: Target | None, say: Callable[[str], None]) -> Loaded:
