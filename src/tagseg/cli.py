@@ -84,7 +84,14 @@ _USAGE_ERROR: Any = typer.BadParameter.__mro__[1]
 
 Photos = Annotated[Path, typer.Argument(help="Folder of photos, in any of the known layouts.")]
 Tags = Annotated[
-    Path | None, typer.Option(help="Tag file (.csv, .jsonl). [default: what the folder holds]")
+    Path | None,
+    typer.Option(help="Tag file (CSV, JSON, XML) or annotations. [default: what the folder holds]"),
+]
+TagSeparator = Annotated[
+    str | None,
+    typer.Option(
+        help="What stands between tags in a cell: ';', ',', 'space'. [default: by content]"
+    ),
 ]
 ClassList = Annotated[Path | None, typer.Option(help="Class names, one a line, in label order.")]
 Untagged = Annotated[
@@ -137,6 +144,7 @@ def train(
     photos: Photos,
     out: Annotated[Path, typer.Option(help="Folder of the run.")],
     tags: Tags = None,
+    tag_separator: TagSeparator = None,
     recipe: Annotated[str, typer.Option(help="See tagseg recipes.")] = "builtin_priors",
     classes: ClassList = None,
     untagged: Untagged = None,
@@ -192,7 +200,9 @@ def train(
     options = Options(
         backbone, weights, device.value, precision.value, seed, workers, threads, allow_skipped
     )
-    source = _source(photos, tags, classes, untagged, layout, synsets, train_list, val)
+    source = _source(
+        photos, tags, classes, untagged, layout, synsets, train_list, val, tag_separator
+    )
     other = _target(target, target_tags, target_layout, target_ground_truth)
     loaded = load_photos(source, other, say=_note)
     truth = ground_truth_of(loaded, ground_truth, target_ground_truth)
@@ -203,6 +213,7 @@ def train(
 def check(
     photos: Photos,
     tags: Tags = None,
+    tag_separator: TagSeparator = None,
     classes: ClassList = None,
     untagged: Untagged = None,
     layout: Layout = LayoutName.auto,
@@ -223,7 +234,9 @@ def check(
     from tagseg.session.train import Options
 
     options = Options(threads=threads, allow_skipped=allow_skipped)
-    source = _source(photos, tags, classes, untagged, layout, synsets, train_list, val)
+    source = _source(
+        photos, tags, classes, untagged, layout, synsets, train_list, val, tag_separator
+    )
     dataset, held_out, _ = load_photos(
         source, _target(target, target_tags, target_layout), say=_note
     )
@@ -334,6 +347,7 @@ def tables(
     photos: Photos,
     run: Annotated[Path, typer.Option(help="Folder of a finished run of that recipe.")],
     tags: Tags = None,
+    tag_separator: TagSeparator = None,
     classes: ClassList = None,
     untagged: Untagged = None,
     layout: Layout = LayoutName.auto,
@@ -355,7 +369,9 @@ def tables(
     from tagseg.session.inputs import ground_truth_of, load_photos
     from tagseg.tables.making import make_tables
 
-    source = _source(photos, tags, classes, untagged, layout, synsets, train_list, val)
+    source = _source(
+        photos, tags, classes, untagged, layout, synsets, train_list, val, tag_separator
+    )
     other = _target(target, target_tags, target_layout, target_ground_truth)
     loaded = load_photos(source, other, say=_note)
     made = make_tables(
@@ -600,11 +616,13 @@ def _source(
     synsets: Path | None,
     train_list: str | None,
     val: str | None,
+    tag_separator: str | None,
 ) -> Source:
     from tagseg.session.inputs import Source
 
     meaning: Any = untagged.value if untagged is not None else None
-    return Source(folder, tags, classes, meaning, layout.value, synsets, train_list, val)
+    kind: Any = layout.value
+    return Source(folder, tags, classes, meaning, kind, synsets, train_list, val, tag_separator)
 
 
 def _target(

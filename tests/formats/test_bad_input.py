@@ -101,12 +101,15 @@ CSV = "image,tags\na.png,cat\n"
 TAGS: dict[str, tuple[str | bytes, str]] = {
     "empty": ("", ": the first line has no column 'image'; begin with the line image,tags"),
     "no header": (
-        "a.png,cat\n",
+        "a.png,cat,3\n",
         ": the first line has no column 'image'; begin with the line image,tags and put ; "
         "between tags",
     ),
-    "semicolons for commas": ("image;tags\na.png;cat\n", ": the first line has no column 'image'"),
-    "no tags column": ("image,label\na.png,cat\n", ": the first line has no column 'tags'"),
+    "no tags column": (
+        "image,width\na.png,640\n",
+        ": the first line has no column 'tags'; begin with the line image,tags and put ; between "
+        "tags; it has 'image', 'width'",
+    ),
     "header only": ("image,tags\n", ": this tag file names no photos; add one line per photo"),
     "commas between tags": (
         f"{CSV}b.png,cat,dog\n",
@@ -116,7 +119,7 @@ TAGS: dict[str, tuple[str | bytes, str]] = {
     "open quote": (f'{CSV}"b.png,cat\n', ", line 3: not CSV: unexpected end of data; check quotes"),
     "no image": (f"{CSV},cat\n", ", line 3: no image is named; name the photo or remove the line"),
     "other tags for the same photo": (
-        f"{CSV}b.png,dog\na,dog\n",
+        f"{CSV}b.png,dog;cat\na,dog\n",
         ", line 4: photo 'a' is listed again with other tags; keep one of the lines",
     ),
     "misspelt tag": (
@@ -152,9 +155,9 @@ JSONL: dict[str, tuple[str, str]] = {
     "not json": ("{'file_name': 'a.png'}", ", line 1: not JSON; write one object per line"),
     "no name": ('\n{"tags": ["cat"]}', ", line 2: has no file_name; name the photo there"),
     "a list": ('["a.png", "cat"]', ", line 1: has no file_name; name the photo there"),
-    "one string": (
-        '{"file_name": "a.png", "tags": "cat"}',
-        ', line 1: tags is not a list of names; write "tags": ["cat"]',
+    "a number": (
+        '{"file_name": "a.png", "tags": [1.5]}',
+        ", line 1: 1.5 is no name of a class; write names",
     ),
 }
 

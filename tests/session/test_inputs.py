@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image as PilImage
 
 from tagseg.data.masks import read_mask, write_mask
 from tagseg.data.scenes import SCENES
@@ -262,3 +263,37 @@ def test_folders_of_masks_that_are_not_there(target, loaded, missing):
     own, of_target = (None if name is None else target / name for name in missing)
     with pytest.raises(MaskError, match="no: this folder does not exist; check the path"):
         ground_truth_of(loaded, own, of_target)
+
+
+# Tags
+
+
+def _photos_with_tags(folder: Path, text: str) -> Path:
+    for name in "abc":
+        PilImage.new("RGB", (4, 3)).save(folder / f"{name}.png")
+    (folder / "tags.csv").write_text(text)
+    return folder
+
+
+def test_how_tags_were_understood_is_said(tmp_path):
+    folder = _photos_with_tags(tmp_path, "file;labels\na;cat, dog\nb;cat\nc;dog\n")
+    said: list[str] = []
+    load_photos(Source(folder), say=said.append)
+    assert said == [
+        "tags.csv: photos in column 'file', tags in column 'labels', separated by semicolons",
+        "tags.csv: tags are separated by ',': 2 classes, cat, dog",
+    ]
+
+
+def test_the_separator_can_be_said(tmp_path):
+    folder = _photos_with_tags(tmp_path, "image,tags\na,cat dog\nb,cat\nc,cat\n")
+    assert load_photos(Source(folder)).photos.classes == ("cat", "cat dog")
+    assert load_photos(Source(folder, tag_separator=" ")).photos.classes == ("cat", "dog")
+
+
+def test_nothing_to_learn_from(tmp_path):
+    folder = _photos_with_tags(tmp_path, "filename, cat\na, 1\nb, 0\nc, 0\n")
+    (folder / "val.txt").write_text("a\n")
+    with pytest.raises(TagError, match="not one of 2 training photos has a tag"):
+        load_photos(Source(folder, val="val"))
+    assert len(load_photos(Source(folder)).photos) == 3

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal, get_args
 from unicodedata import normalize
@@ -20,6 +20,7 @@ from tagseg.formats.object_discovery import (
 )
 from tagseg.formats.synsets import folder_of_synsets, read_synsets
 from tagseg.formats.tag_files import TagRow
+from tagseg.formats.tag_sources import find_tag_files
 from tagseg.formats.voc import is_voc
 
 __all__ = ["Layout", "Place", "TagSource", "find_photos_and_tags"]
@@ -39,7 +40,12 @@ _TAGS_BY_FOLDER = ("folders", "object_discovery", "object_discovery_100")
 
 
 def find_photos_and_tags(
-    folder: Path, tags: Path | None, layout: Layout, synsets: Path | None = None
+    folder: Path,
+    tags: Path | None,
+    layout: Layout,
+    synsets: Path | None = None,
+    *,
+    search: bool = False,
 ) -> tuple[Place, TagSource]:
     """The photos in ``folder``, named, and where their tags come from.
 
@@ -47,6 +53,7 @@ def find_photos_and_tags(
         tags: a tag file; None for what lies in the folder.
         layout: ``auto`` for what the folder looks like.
         synsets: a list of synsets, for the layout ``imagenet`` alone.
+        search: for ``auto``, whether to look for files of other tools that tell the tags.
 
     Raises ConfigError if these exclude each other, DataError if there are no photos, TagError for
     a list of synsets that cannot be used.
@@ -60,6 +67,11 @@ def find_photos_and_tags(
     if layout == "auto" and not has_tags and not is_voc(folder) and is_object_discovery(folder):
         layout = "object_discovery_100" if which_set(folder) else "object_discovery"
     place = Place.at(folder, layout)
+    if search and layout == "auto" and not has_tags and not is_voc(folder):
+        files, notes = find_tag_files(folder, place.photos, place.name_of)
+        if files:
+            return place, TagSource("csv", files[0], files[0], files=files, notes=notes)
+        return place, replace(_tag_source(place, tags, layout), notes=notes)
     return place, _tag_source(place, tags, layout)
 
 
@@ -127,12 +139,16 @@ class TagSource:
     """Where the tags come from: a file, or else the layout's own place.
 
     ``layout`` None: there are no tags. ``synsets``: the class of each, of the layout imagenet.
+    ``files``: all files (or folders of annotations) that belong to ``file``, which is the first.
+    ``notes``: how it was found, a line each.
     """
 
     layout: Layout | None
     file: Path | None
     where: Path
     synsets: Mapping[str, str] = field(default_factory=dict)
+    files: tuple[Path, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 def _tag_source(place: Place, tags: Path | None, layout: Layout) -> TagSource:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal, get_args
@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from tagseg.data.dataset import Dataset, tag_matrix
 from tagseg.data.pictures import MAX_PIXELS
+from tagseg.data.text import tidy_name
 from tagseg.errors import ConfigError, DataError, TagError
 from tagseg.formats.class_folders import rows_of_class_folders
 from tagseg.formats.class_lists import class_names, read_classes
@@ -19,8 +20,10 @@ from tagseg.formats.layouts import Layout, Place, TagSource, find_photos_and_tag
 from tagseg.formats.object_discovery import rows_of_object_discovery
 from tagseg.formats.photo_lists import read_names
 from tagseg.formats.synsets import check_classes_are_there, count_unlisted, rows_of_synset_folders
-from tagseg.formats.tag_files import TagFile, TagRow, check_tags, read_tag_file
-from tagseg.formats.voc import VOC_CLASSES, rows_of_annotations
+from tagseg.formats.tag_cells import separator_from
+from tagseg.formats.tag_rows import TagFile, TagRow, check_tags, joined, settled, without_background
+from tagseg.formats.tag_sources import read_tags_of_photos
+from tagseg.formats.voc import VOC_CLASSES, read_annotations
 
 __all__ = ["Layout", "Untagged", "load_dataset", "load_target"]
 
@@ -39,14 +42,16 @@ def load_dataset(
     layout: Layout = "auto",
     split: str | Path | Sequence[str | Path] | None = None,
     synsets: Path | str | None = None,
+    tag_separator: str | None = None,
     max_pixels: int = MAX_PIXELS,
 ) -> Dataset:
     """Load a folder of photos with image-level tags; nothing is decoded yet, nothing written.
 
     Args:
         path: the folder; photos lie in it or in its ``JPEGImages``.
-        tags: tag file (.csv, or .jsonl); by default ``tags.csv`` or ``metadata.jsonl`` in the
-            folder, or what the layout has.
+        tags: tag file of any known form, or a folder of annotations, one a photo; by default
+            ``tags.csv`` or ``metadata.jsonl`` in the folder, or what the layout has, or the only
+            file that names the photos.
         classes: the foreground classes in order, or a file of them; by default those of
             ``synsets``, else ``classes.txt`` beside the photos or the tags, else VOC's 20 in the
             VOC layout, else sorted names.
@@ -58,30 +63,36 @@ def load_dataset(
             train.txt), or several: only these photos, in that order.
         synsets: a list of the WordNet synsets of each class (:func:`read_synsets`); the folder is
             then laid out as ImageNet, one folder per synset, in it or in its ``train``.
+        tag_separator: what stands between tags in one cell of a tag file, or ``space``, ``comma``;
+            by default what the file shows.
         max_pixels: refuse larger photos.
 
     Raises TagError for tags, classes or lists that cannot be used (and if photos without tags
     exist but ``untagged`` is not given), DataError for a folder that cannot, and if more than 1 %
     of the tagged photos are missing. Fewer stay in the dataset for the audit to report.
     """
-    if untagged not in (None, *get_args(Untagged)):
-        known = ", ".join(get_args(Untagged))
-        raise ConfigError(f"untagged '{untagged}' does not exist", do=f"use one of {known}")
-    place, source = find_photos_and_tags(Path(path), _path(tags), layout, _path(synsets))
+    _check_untagged(untagged)
+    separator = separator_from(tag_separator)
+    place, source = find_photos_and_tags(
+        Path(path), _path(tags), layout, _path(synsets), search=True
+    )
     if source.layout is None and untagged == "unknown":  # as for recipes that use no tags
         told = classes is not None or _class_file(place, source) is not None
         anything = classes if told else _ANY_CLASS
         return load_target(path, classes=anything, split=split, max_pixels=max_pixels)
     _check_has_tags(source, place)
     listed = None if split is None else _listed_in_all(place, split)
-    class_list, said = _read(place, source, classes, listed)
-    by_name = _by_name(said.rows, place)
+    class_list, said = _read(place, source, classes, listed, separator)
+    if untagged != "unknown" and not _has_tag(said):
+        whole = said if listed is None else _read(place, source, classes, None, separator)[1]
+        _check_some_tag(whole, class_list, source)  # a list may hold none, the folder must not
+    by_name, said = _by_name(said, place)
     unlisted = len(place.photos.keys() - by_name.keys()) if source.file else 0
     if source.synsets:
         unlisted = count_unlisted(place.photo_folder, source.synsets)
     if listed is not None:
         by_name = _pick(by_name, listed, source.where, "have no entry")
-    dataset = _dataset(place, source, class_list, by_name, untagged)
+    dataset = _dataset(place, source, class_list, by_name, untagged, said.notes)
     return replace(dataset, max_pixels=max_pixels, unlisted=unlisted, notes=said.notes)
 
 
@@ -110,11 +121,17 @@ def load_target(
         source = replace(source, layout=None)  # the folders need not be classes
     class_list, said = _read(place, source, classes, listed)
     photos = [name for name in place.photos if not _is_mask(place.photos[name], place, masks)]
-    by_name = {name: TagRow(name, (), name) for name in photos} | _by_name(said.rows, place)
+    by_name = {name: TagRow(name, (), name) for name in photos} | _by_name(said, place)[0]
     if listed is not None:
         by_name = _pick(by_name, listed, place.photo_folder, "are not here")
     dataset = _dataset(place, source, class_list, by_name, "unknown")
     return replace(dataset, max_pixels=max_pixels, notes=said.notes)
+
+
+def _check_untagged(untagged: str | None) -> None:
+    if untagged not in (None, *get_args(Untagged)):
+        known = ", ".join(get_args(Untagged))
+        raise ConfigError(f"untagged '{untagged}' does not exist", do=f"use one of {known}")
 
 
 def _dataset(
@@ -123,13 +140,14 @@ def _dataset(
     classes: tuple[str, ...],
     rows: dict[str, TagRow],
     untagged: Untagged | None,
+    notes: Sequence[str] = (),
 ) -> Dataset:
     _check_missing(rows, place)
     return Dataset(
         classes=classes,
         names=tuple(rows),
         tags=tag_matrix([row.tags for row in rows.values()], classes),
-        known=_known(tuple(rows.values()), untagged, source),
+        known=_known(tuple(rows.values()), untagged, source, notes),
         sources=tuple(place.file_of(name, row) for name, row in rows.items()),
     )
 
@@ -151,6 +169,7 @@ def _read(
     source: TagSource,
     classes: Path | str | Sequence[str] | None,
     listed: Sequence[str] | None,
+    separator: str | None = None,
 ) -> tuple[tuple[str, ...], TagFile]:
     """The classes, and the photos' tags, which are among them."""
     class_list = _given_classes(classes, place, source)
@@ -160,7 +179,8 @@ def _read(
             where=place.folder,
             do="write their names, one a line in the order of the masks, into classes.txt",
         )
-    said = _read_tags(place, source, class_list, listed)
+    said = _read_tags(place, source, class_list, listed, separator)
+    said = without_background(replace(said, notes=(*source.notes, *said.notes)), class_list)
     class_list = class_list or said.classes
     if class_list is None:
         found = sorted({tag for row in said.rows for tag in row.tags})
@@ -173,15 +193,20 @@ def _given_classes(
     classes: Path | str | Sequence[str] | None, place: Place, source: TagSource
 ) -> tuple[str, ...] | None:
     if isinstance(classes, str | Path):
-        return read_classes(Path(classes))
+        return _tidy(read_classes(Path(classes)))
     if classes is not None:
-        return class_names(classes)
+        return _tidy(class_names(classes))
     if source.synsets:
         return tuple(dict.fromkeys(source.synsets.values()))
     file = _class_file(place, source)
     if file is not None:
-        return read_classes(file)
-    return VOC_CLASSES if source.layout == "voc" else None
+        return _tidy(read_classes(file))
+    return VOC_CLASSES if source.layout == "voc" and source.file is not None else None
+
+
+def _tidy(classes: Sequence[str]) -> tuple[str, ...]:
+    """Class names as tags are compared with them: composed letters, no invisible ones."""
+    return tuple(map(tidy_name, classes))
 
 
 def _class_file(place: Place, source: TagSource) -> Path | None:
@@ -196,13 +221,15 @@ def _read_tags(
     source: TagSource,
     classes: tuple[str, ...] | None,
     listed: Sequence[str] | None,
+    separator: str | None,
 ) -> TagFile:
     if source.file is not None:
-        return read_tag_file(source.file)
+        return read_tags_of_photos(
+            source.files or (source.file,), place.photos, place.name_of, classes, separator
+        )
     if source.layout == "voc":
         names = place.photos if listed is None else listed
-        rows = rows_of_annotations(place.folder / "Annotations", names, classes or VOC_CLASSES)
-        return TagFile(rows)
+        return read_annotations(place.folder / "Annotations", names, place.photos, classes)
     if source.layout == "imagenet":
         every = TagRow("", tuple(source.synsets.values()), str(source.where))
         check_tags([every], classes or every.tags)
@@ -230,17 +257,41 @@ def _listed(place: Place, split: str | Path) -> tuple[str, ...]:
     return tuple(dict.fromkeys(place.name_of(name) for name in read_names(file)))
 
 
-def _by_name(rows: Iterable[TagRow], place: Place) -> dict[str, TagRow]:
+def _by_name(said: TagFile, place: Place) -> tuple[dict[str, TagRow], TagFile]:
+    """The row of each photo; several are put together where the source says so."""
     found: dict[str, TagRow] = {}
-    for row in rows:
-        first = found.setdefault(place.name_of(row.image), row)
-        if set(first.tags) != set(row.tags):
+    again = 0
+    for row in said.rows:
+        name = place.name_of(row.image)
+        first = found.setdefault(name, row)
+        if first is row:
+            continue
+        if said.merge:
+            again += 1
+            found[name] = joined(first, row)
+        elif set(first.tags) != set(row.tags):
             raise TagError(
                 f"photo '{row.image}' is listed again with other tags",
                 where=row.where,
                 do="keep one of the lines",
             )
-    return found
+    if again:
+        note = f"{again} rows name a photo of another row: the tags of one photo are put together"
+        said = replace(said, notes=(*said.notes, note))
+    return {name: settled(row) for name, row in found.items()}, said
+
+
+def _has_tag(said: TagFile) -> bool:
+    return any(row.tags for row in said.rows)
+
+
+def _check_some_tag(said: TagFile, classes: Sequence[str], source: TagSource) -> None:
+    if not _has_tag(said):
+        raise TagError(
+            f"not one of {len(said.rows)} photos has a tag (of {_first(classes)})",
+            where=source.where,
+            do="check the tags and the class list, or give --tags FILE",
+        )
 
 
 def _pick(
@@ -267,14 +318,15 @@ def _check_missing(rows: dict[str, TagRow], place: Place) -> None:
 
 
 def _known(
-    rows: Sequence[TagRow], untagged: Untagged | None, source: TagSource
+    rows: Sequence[TagRow], untagged: Untagged | None, source: TagSource, notes: Sequence[str]
 ) -> npt.NDArray[np.bool_]:
     said = np.array([bool(row.tags) or row.complete for row in rows], bool)
     if untagged is None and not said.all():
+        words = next((f" (note: {note})" for note in notes if "means no tags" in note), "")
         raise TagError(
             f"{np.count_nonzero(~said)} of {len(rows)} photos have no tags",
             where=source.where,
-            do="say what that means: --untagged negative (none of the classes) or unknown",
+            do=f"say what that means: --untagged negative (none of the classes) or unknown{words}",
         )
     return said | (untagged == "negative")
 

@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections import Counter
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
-from xml.etree import ElementTree
+from xml.etree.ElementTree import Element
 
-from tagseg.errors import TagError
-from tagseg.formats.tag_files import TagRow
+from tagseg.data.text import tidy_name
+from tagseg.formats.tag_rows import TagFile, TagRow, listed
+from tagseg.formats.xml_files import read_xml
 
-__all__ = ["VOC_CLASSES", "is_voc", "rows_of_annotations"]
+__all__ = [
+    "VOC_CLASSES",
+    "is_voc",
+    "read_annotations",
+    "row_of_annotation",
+    "rows_of_annotations",
+]
 
 VOC_CLASSES = (
     "aeroplane",
@@ -35,6 +44,9 @@ VOC_CLASSES = (
 )
 
 
+_SURELY_VOC = 10  # so many of its classes, and no others, are enough to know
+
+
 def is_voc(folder: Path) -> bool:
     """Whether ``folder`` looks like VOC 2012: JPEGImages, and its lists or annotations."""
     has_lists = (folder / "ImageSets").is_dir() or (folder / "Annotations").is_dir()
@@ -50,26 +62,64 @@ def rows_of_annotations(
     is a statement that there are none; without a file nothing is known. Raises TagError for a file
     that is not plain XML.
     """
-    return tuple(_row(folder / f"{name}.xml", name, classes) for name in names)
+    return _within(
+        tuple(_row(folder / f"{name}.xml", name) for name in names), tuple(classes), (), folder
+    ).rows
 
 
-class _NoDoctype(ElementTree.TreeBuilder):
-    """Refuses document types, and with them entities that expand to gigabytes."""
+def row_of_annotation(root: Element, name: str, path: Path) -> TagRow:
+    """The classes of all objects in one annotation, in their order there."""
+    found = (tidy_name(element.text or "") for element in root.iterfind("object/name"))
+    return TagRow(name, tuple(dict.fromkeys(filter(None, found))), str(path), complete=True)
 
-    def doctype(self, name: str, pubid: str | None, system: str | None) -> None:
-        raise ValueError("a document type is declared")
+
+def read_annotations(
+    folder: Path,
+    listed_names: Iterable[str],
+    names: Iterable[str],
+    classes: Sequence[str] | None,
+) -> TagFile:
+    """Tags of the photos ``listed_names``, and which classes there are.
+
+    Without ``classes``, these are VOC's 20 if most classes of the annotations of all photos
+    ``names`` are among them, else what the annotations name; notes say what is left out.
+    """
+    rows = tuple(_row(folder / f"{name}.xml", name) for name in listed_names)
+    if classes is not None:
+        return _within(rows, classes, rows, folder)
+    found = {tag for row in rows for tag in row.tags}
+    every = rows
+    if len(found) < _SURELY_VOC or not found <= set(VOC_CLASSES):
+        done = {row.image: row for row in rows}
+        every = tuple(done.get(name) or _row(folder / f"{name}.xml", name) for name in names)
+        found = {tag for row in every for tag in row.tags}
+    own = sorted(found - set(VOC_CLASSES))
+    if len(own) < len(found) - len(own) or not own:
+        return _within(rows, VOC_CLASSES, every, folder)
+    note = f"{folder.name}: the classes are those of the annotations, not VOC's 20: "
+    note += listed(sorted(found), 20)
+    like = [name for name in own if name.lower() in VOC_CLASSES]
+    note += f" (not {listed(like)} as in VOC, where capitals differ)" if like else ""
+    return TagFile(rows, tuple(sorted(found)), (note,))
 
 
-def _row(path: Path, name: str, classes: Collection[str]) -> TagRow:
+def _within(
+    rows: tuple[TagRow, ...], classes: Sequence[str], every: Iterable[TagRow], folder: Path
+) -> TagFile:
+    """The rows without tags that are no classes, and a note that counts these."""
+    counts = Counter(tag for row in every for tag in row.tags if tag not in classes)
+    kept = tuple(replace(row, tags=tuple(c for c in classes if c in row.tags)) for row in rows)
+    said = TagFile(kept, tuple(classes))
+    if not counts:
+        return said
+    shown = listed(f"{tag} (in {n} photos)" for tag, n in counts.most_common())
+    whose = "VOC's 20" if tuple(classes) == VOC_CLASSES else "those of the class list"
+    note = f"{folder.name}: the classes are {whose}; objects of others are left out: {shown}"
+    note += "; list all classes in classes.txt to learn them"
+    return replace(said, notes=(note,))
+
+
+def _row(path: Path, name: str) -> TagRow:
     if not path.exists():
         return TagRow(name, (), str(path))
-    try:
-        parser = ElementTree.XMLParser(target=_NoDoctype())
-        root = ElementTree.parse(path, parser=parser).getroot()
-    except OSError as problem:
-        reason = problem.strerror or "reading failed"
-        raise TagError(f"cannot be read: {reason}", where=path, do="check the file") from None
-    except (ElementTree.ParseError, ValueError, LookupError) as problem:
-        raise TagError(f"not plain XML: {problem}", where=path, do="mend or remove it") from None
-    found = {(element.text or "").strip() for element in root.iterfind("object/name")}
-    return TagRow(name, tuple(c for c in classes if c in found), str(path), complete=True)
+    return row_of_annotation(read_xml(path), name, path)

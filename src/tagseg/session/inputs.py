@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from tagseg.data.dataset import Dataset
 from tagseg.data.targets import notes_on_classes, with_target
+from tagseg.errors import TagError
 from tagseg.formats.ground_truth import GroundTruth
 from tagseg.formats.layouts import Layout
 from tagseg.formats.loading import Untagged, load_dataset, load_target
@@ -21,6 +22,7 @@ class Source(NamedTuple):
     Attributes:
         train_list: of the photos to train on; None for all but those of ``val``.
         val: list of the photos to score; of the target, if there is one.
+        tag_separator: what stands between tags in a cell of a tag file.
     """
 
     folder: Path
@@ -31,6 +33,7 @@ class Source(NamedTuple):
     synsets: Path | None = None
     train_list: str | None = None
     val: str | None = None
+    tag_separator: str | None = None
 
     def load(self, split: str | list[str] | None) -> Dataset:
         """The photos of a list, of several, or all."""
@@ -42,6 +45,7 @@ class Source(NamedTuple):
             layout=self.layout,
             split=split,
             synsets=self.synsets,
+            tag_separator=self.tag_separator,
         )
 
 
@@ -78,7 +82,20 @@ def load_photos(
     loaded = _load(source, target, say)
     for note in loaded.photos.notes:
         say(note)
+    if source.untagged != "unknown":
+        _check_some_training_tag(loaded, source)
     return loaded
+
+
+def _check_some_training_tag(loaded: Loaded, source: Source) -> None:
+    """Raise TagError if there is nothing to learn from: not one tag outside ``val``."""
+    training = loaded.photos.without(loaded.val)
+    if len(training) and not training.tags.any():
+        raise TagError(
+            f"not one of {len(training)} training photos has a tag",
+            where=source.tags or source.folder,
+            do="check the lists and the tags",
+        )
 
 
 def _load(source: Source, target: Target | None, say: Callable[[str], None]) -> Loaded:
