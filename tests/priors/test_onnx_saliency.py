@@ -167,7 +167,9 @@ def test_a_run_says_that_it_is_not_from_tags_alone(tmp_path: Path, go: Any) -> N
     path = written(tmp_path / "net.onnx", form=PLAIN)
     values = {"seeder_side": 64, "guide": "g1", "saliency_model": str(path)}
     result = go("guided", values, out=tmp_path / "run")
-    said = "Not from tags alone:</strong> saliency is by a network that has learned from pixel masks"
+    said = (
+        "Not from tags alone:</strong> saliency is by a network that has learned from pixel masks"
+    )
     assert said in result.report.read_text()
     with pytest.raises(ConfigError, match="--saliency-model is given, but saliency comes from"):
         go("guided", values | {"saliency": "barrier"})
