@@ -112,7 +112,7 @@ class SaliencyFolder:
 def _find_maps(folder: Path) -> dict[str, Path]:
     """Name -> file. Hidden files and folders are left out, as :func:`find_photos` does."""
     found = {
-        name: path for name, path in find_photos(folder).items() if path.suffix.lower() in _PICTURES
+        name: path for name, path in find_photos(folder, outputs=True).items() if path.suffix.lower() in _PICTURES
     }
     for path in folder.rglob("*"):
         below = path.relative_to(folder)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import replace
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -15,16 +15,31 @@ from tagseg.data.pictures import MAX_PIXELS
 from tagseg.errors import ConfigError, DataError, TagError
 from tagseg.formats.class_folders import rows_of_class_folders
 from tagseg.formats.class_lists import class_names, read_classes
+from tagseg.formats.exclusion import parse_patterns
 from tagseg.formats.layouts import Layout, Place, TagSource, find_photos_and_tags
 from tagseg.formats.object_discovery import rows_of_object_discovery
 from tagseg.formats.photo_lists import read_names
+from tagseg.formats.photo_tree import kind_of_split
+from tagseg.formats.split_tags import read_tag_files
 from tagseg.formats.synsets import check_classes_are_there, count_unlisted, rows_of_synset_folders
 from tagseg.formats.tag_files import TagFile, TagRow, check_tags, read_tag_file
+from tagseg.formats.understood import understood
 from tagseg.formats.voc import VOC_CLASSES, rows_of_annotations
 
-__all__ = ["Layout", "Untagged", "load_dataset", "load_target"]
+__all__ = [
+    "ALL_SPLITS",
+    "Layout",
+    "OpenedPhotos",
+    "Untagged",
+    "load_dataset",
+    "load_target",
+    "open_photos",
+]
 
 Untagged = Literal["negative", "unknown"]
+
+ALL_SPLITS = "all"
+"""As the name of a list: the photos in all folders of splits."""
 
 _ANY_CLASS = ("object",)  # of photos without any tags
 _MAX_MISSING = 0.01  # share of tagged photos that may be missing from the folder
@@ -39,6 +54,7 @@ def load_dataset(
     layout: Layout = "auto",
     split: str | Path | Sequence[str | Path] | None = None,
     synsets: Path | str | None = None,
+    exclude: str | Sequence[str] = (),
     max_pixels: int = MAX_PIXELS,
 ) -> Dataset:
     """Load a folder of photos with image-level tags; nothing is decoded yet, nothing written.
@@ -55,34 +71,82 @@ def load_dataset(
             nothing else is said.
         layout: how the folder is laid out; by default what it looks like.
         split: a list file, or the name of one (``train`` for ImageSets/Segmentation/train.txt or
-            train.txt), or several: only these photos, in that order.
+            train.txt), or of a folder of a split, or several: only these photos, in that order.
         synsets: a list of the WordNet synsets of each class (:func:`read_synsets`); the folder is
             then laid out as ImageNet, one folder per synset, in it or in its ``train``.
+        exclude: patterns of pictures that are no photos, such as ``*_mask.png`` or ``masks``; one
+            that begins with ``!`` keeps what looks like a mask (:mod:`tagseg.formats.exclusion`).
         max_pixels: refuse larger photos.
 
     Raises TagError for tags, classes or lists that cannot be used (and if photos without tags
     exist but ``untagged`` is not given), DataError for a folder that cannot, and if more than 1 %
     of the tagged photos are missing. Fewer stay in the dataset for the audit to report.
     """
-    if untagged not in (None, *get_args(Untagged)):
-        known = ", ".join(get_args(Untagged))
-        raise ConfigError(f"untagged '{untagged}' does not exist", do=f"use one of {known}")
-    place, source = find_photos_and_tags(Path(path), _path(tags), layout, _path(synsets))
-    if source.layout is None and untagged == "unknown":  # as for recipes that use no tags
-        told = classes is not None or _class_file(place, source) is not None
-        anything = classes if told else _ANY_CLASS
-        return load_target(path, classes=anything, split=split, max_pixels=max_pixels)
-    _check_has_tags(source, place)
-    listed = None if split is None else _listed_in_all(place, split)
-    class_list, said = _read(place, source, classes, listed)
-    by_name = _by_name(said.rows, place)
-    unlisted = len(place.photos.keys() - by_name.keys()) if source.file else 0
-    if source.synsets:
-        unlisted = count_unlisted(place.photo_folder, source.synsets)
-    if listed is not None:
-        by_name = _pick(by_name, listed, source.where, "have no entry")
-    dataset = _dataset(place, source, class_list, by_name, untagged)
-    return replace(dataset, max_pixels=max_pixels, unlisted=unlisted, notes=said.notes)
+    opened = open_photos(path, tags=tags, layout=layout, synsets=synsets, exclude=exclude)
+    return opened.load(split, classes=classes, untagged=untagged, max_pixels=max_pixels)
+
+
+def open_photos(
+    path: Path | str,
+    *,
+    tags: Path | str | None = None,
+    layout: Layout = "auto",
+    synsets: Path | str | None = None,
+    exclude: str | Sequence[str] = (),
+) -> OpenedPhotos:
+    """Find the photos of a folder, and where their tags come from; arguments and errors are those
+    of :func:`load_dataset`."""
+    exclusion = parse_patterns(exclude)
+    place, source = find_photos_and_tags(
+        Path(path), _path(tags), layout, _path(synsets), exclusion
+    )
+    return OpenedPhotos(place, source)
+
+
+@dataclass(frozen=True)
+class OpenedPhotos:
+    """Photos that were found in a folder, not yet their tags.
+
+    Attributes:
+        place: where they are.
+        source: where their tags come from.
+    """
+
+    place: Place
+    source: TagSource
+
+    def splits(self) -> dict[str, int]:
+        """Number of photos in each folder of a split, such as ``train``; none if there is none."""
+        return {split: len(names) for split, names in self.place.splits().items()}
+
+    def load(
+        self,
+        split: str | Path | Sequence[str | Path] | None = None,
+        *,
+        classes: Path | str | Sequence[str] | None = None,
+        untagged: Untagged | None = None,
+        max_pixels: int = MAX_PIXELS,
+    ) -> Dataset:
+        """The photos of a list, of several, or all, as :func:`load_dataset` does."""
+        if untagged not in (None, *get_args(Untagged)):
+            known = ", ".join(get_args(Untagged))
+            raise ConfigError(f"untagged '{untagged}' does not exist", do=f"use one of {known}")
+        place, source = self.place, self.source
+        if source.layout is None and untagged == "unknown":  # as for recipes that use no tags
+            told = classes is not None or _class_file(place, source) is not None
+            anything = classes if told else _ANY_CLASS
+            return _load_all(place, source, anything, split, max_pixels)
+        _check_has_tags(source, place)
+        listed = None if split is None else _listed_in_all(place, split)
+        class_list, said = _read(place, source, classes, listed)
+        by_name = _by_name(said.rows, place)
+        unlisted = len(place.photos.keys() - by_name.keys()) if source.file else 0
+        if source.synsets:
+            unlisted = count_unlisted(place.photo_folder, source.synsets)
+        if listed is not None:
+            by_name = _pick(by_name, listed, source.where, "have no entry")
+        dataset = _dataset(place, source, class_list, by_name, untagged)
+        return _told(dataset, place, source, said, max_pixels, unlisted)
 
 
 def load_target(
@@ -105,16 +169,48 @@ def load_target(
     if layout == "imagenet":
         raise ConfigError("a target cannot have the layout 'imagenet'", do="use another layout")
     place, source = find_photos_and_tags(Path(path), _path(tags), layout)
+    if source.layout in ("folders", "split_folders") and layout == "auto":
+        told = _class_file(place, source) is not None  # then the folders need not be classes
+        source = replace(source, layout=None) if told else source
+    inside = {name for name, path in place.photos.items() if _is_mask(path, place, masks)}
+    return _load_all(place, source, classes, split, max_pixels, inside)
+
+
+def _load_all(
+    place: Place,
+    source: TagSource,
+    classes: Path | str | Sequence[str] | None,
+    split: str | Path | Sequence[str | Path] | None,
+    max_pixels: int,
+    masks: Collection[str] = (),
+) -> Dataset:
+    """All photos of the folder or of a list, with a tag or without, but ``masks``."""
     listed = None if split is None else _listed_in_all(place, split)
-    if source.layout == "folders" and layout == "auto" and _class_file(place, source) is not None:
-        source = replace(source, layout=None)  # the folders need not be classes
     class_list, said = _read(place, source, classes, listed)
-    photos = [name for name in place.photos if not _is_mask(place.photos[name], place, masks)]
+    photos = [name for name in place.photos if name not in masks]
     by_name = {name: TagRow(name, (), name) for name in photos} | _by_name(said.rows, place)
     if listed is not None:
         by_name = _pick(by_name, listed, place.photo_folder, "are not here")
     dataset = _dataset(place, source, class_list, by_name, "unknown")
-    return replace(dataset, max_pixels=max_pixels, notes=said.notes)
+    return _told(dataset, place, source, said, max_pixels)
+
+
+def _told(
+    dataset: Dataset,
+    place: Place,
+    source: TagSource,
+    said: TagFile,
+    max_pixels: int,
+    unlisted: int = 0,
+) -> Dataset:
+    """The dataset with all that was understood of its folder."""
+    return replace(
+        dataset,
+        max_pixels=max_pixels,
+        unlisted=unlisted,
+        left_out=tuple(place.left_out.items()),
+        notes=(understood(place, source), *place.notes, *said.notes),
+    )
 
 
 def _dataset(
@@ -139,7 +235,8 @@ def _check_has_tags(source: TagSource, place: Place) -> None:
         raise TagError(
             "no tags: neither tags.csv nor metadata.jsonl nor class folders",
             where=place.folder,
-            do="add one of them or give --tags; --untagged unknown for recipes that use none",
+            do=f"{_hint(place)}add one of them or give --tags; --untagged unknown for recipes that "
+            "use none",
         )
     no_file = source.layout == "voc" and source.file is None
     if no_file and not (place.folder / "Annotations").is_dir():
@@ -186,7 +283,12 @@ def _given_classes(
 
 def _class_file(place: Place, source: TagSource) -> Path | None:
     """The class list that lies beside the tags or the photos."""
-    beside = (source.where.parent if source.file else None, place.folder, place.photo_folder)
+    beside = (
+        source.where.parent if source.file else None,
+        place.folder,
+        place.photo_folder,
+        place.given,
+    )
     files = (folder / "classes.txt" for folder in beside if folder is not None)
     return next((file for file in files if file.is_file()), None)
 
@@ -197,6 +299,10 @@ def _read_tags(
     classes: tuple[str, ...] | None,
     listed: Sequence[str] | None,
 ) -> TagFile:
+    if len(source.files) > 1:
+        return read_tag_files(
+            source.files, place.photo_folder, is_photo=lambda name: place.photo_of(name) is not None
+        )
     if source.file is not None:
         return read_tag_file(source.file)
     if source.layout == "voc":
@@ -211,7 +317,7 @@ def _read_tags(
         return TagFile(rows)
     if source.layout in ("object_discovery", "object_discovery_100"):
         return TagFile(rows_of_object_discovery(place.photos))
-    return TagFile(() if source.layout is None else rows_of_class_folders(place.photos))
+    return TagFile(() if source.layout is None else rows_of_class_folders(place.photos, place.tree))
 
 
 def _listed_in_all(place: Place, splits: str | Path | Sequence[str | Path]) -> tuple[str, ...]:
@@ -221,13 +327,31 @@ def _listed_in_all(place: Place, splits: str | Path | Sequence[str | Path]) -> t
 
 def _listed(place: Place, split: str | Path) -> tuple[str, ...]:
     named = (
-        place.folder / "ImageSets" / "Segmentation" / f"{split}.txt",
-        place.folder / f"{split}.txt",
+        folder / inner
+        for folder in dict.fromkeys((place.folder, place.given))
+        for inner in (Path("ImageSets", "Segmentation", f"{split}.txt"), f"{split}.txt")
     )
     file = next((path for path in (Path(split), *named) if path.is_file()), None)
     if file is None:
-        raise TagError(f"there is no list '{split}'", where=place.folder, do="give a list file")
+        return _in_split(place, str(split))
     return tuple(dict.fromkeys(place.name_of(name) for name in read_names(file)))
+
+
+def _in_split(place: Place, split: str) -> tuple[str, ...]:
+    """The photos in the folder of a split: of that name, else of that kind (val for valid)."""
+    splits = place.splits()
+    if splits and split == ALL_SPLITS:
+        return tuple(place.photos)
+    alike = [name for name in splits if kind_of_split(name) == kind_of_split(split) is not None]
+    names = splits.get(split) or (splits[alike[0]] if len(alike) == 1 else None)
+    if names is None:
+        advice = f"give a list file, or one of the folders {', '.join(splits)}"
+        raise TagError(
+            f"there is no list '{split}'",
+            where=place.folder,
+            do=advice if splits else "give a list file",
+        )
+    return names
 
 
 def _by_name(rows: Iterable[TagRow], place: Place) -> dict[str, TagRow]:
@@ -277,6 +401,17 @@ def _known(
             do="say what that means: --untagged negative (none of the classes) or unknown",
         )
     return said | (untagged == "negative")
+
+
+def _hint(place: Place) -> str:
+    """What the folders are, where they are no classes."""
+    names = sorted({name.partition("/")[0] for name in place.photos if "/" in name})
+    if names:
+        return f"folders {_first(names)} are no classes (--layout folders makes them so); "
+    if place.photo_folder != place.given:
+        inner = place.photo_folder.relative_to(place.given).as_posix()
+        return f"{inner} holds all photos and is no class (--layout folders makes it one); "
+    return ""
 
 
 def _first(names: Sequence[str]) -> str:
