@@ -75,6 +75,8 @@ class LayoutName(StrEnum):
     imagenet = "imagenet"
     object_discovery = "object_discovery"
     object_discovery_100 = "object_discovery_100"
+    split_folders = "split_folders"
+    inner_folders = "inner_folders"
 
 
 _SALIENCY_FIELDS = {"boxes", "saliency", "saliency_maps"}
@@ -95,6 +97,13 @@ Synsets = Annotated[
     Path | None,
     typer.Option(help="Synset and class, one pair a line, for ImageNet's folders of synsets."),
 ]
+Exclude = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="Pictures that are no photos, such as '*_mask.png' or a folder's name; '!...' keeps "
+        "what looks like masks. May be repeated."
+    ),
+]
 TargetPhotos = Annotated[
     Path | None,
     typer.Option("--target", help="Folder of another data set, to score; never trained on."),
@@ -107,7 +116,10 @@ TargetTruth = Annotated[
     Path | None, typer.Option(help="Folder of ground-truth masks of --target's photos.")
 ]
 TrainList = Annotated[
-    str | None, typer.Option("--train", help="List of training photos. [default: all but --val]")
+    str | None,
+    typer.Option(
+        "--train", help="List of training photos. [default: all but --val, or the folder train]"
+    ),
 ]
 ValList = Annotated[
     str | None,
@@ -139,6 +151,7 @@ def train(
     untagged: Untagged = None,
     layout: Layout = LayoutName.auto,
     synsets: Synsets = None,
+    exclude: Exclude = None,
     train_list: TrainList = None,
     val: ValList = None,
     ground_truth: Truth = None,
@@ -186,6 +199,7 @@ def train(
         backbone, weights, device.value, precision.value, seed, workers, threads, allow_skipped
     )
     source = _source(photos, tags, classes, untagged, layout, synsets, train_list, val)
+    source = source._replace(exclude=tuple(exclude or ()), masks=ground_truth)
     other = _target(target, target_tags, target_layout, target_ground_truth)
     loaded = load_photos(source, other, say=_note)
     truth = ground_truth_of(loaded, ground_truth, target_ground_truth)
@@ -200,6 +214,7 @@ def check(
     untagged: Untagged = None,
     layout: Layout = LayoutName.auto,
     synsets: Synsets = None,
+    exclude: Exclude = None,
     train_list: TrainList = None,
     val: ValList = None,
     target: TargetPhotos = None,
@@ -217,6 +232,7 @@ def check(
 
     options = Options(threads=threads, allow_skipped=allow_skipped)
     source = _source(photos, tags, classes, untagged, layout, synsets, train_list, val)
+    source = source._replace(exclude=tuple(exclude or ()))
     dataset, held_out, _ = load_photos(
         source, _target(target, target_tags, target_layout), say=_note
     )
@@ -331,6 +347,7 @@ def tables(
     untagged: Untagged = None,
     layout: Layout = LayoutName.auto,
     synsets: Synsets = None,
+    exclude: Exclude = None,
     train_list: TrainList = None,
     val: ValList = None,
     ground_truth: Truth = None,
@@ -349,6 +366,7 @@ def tables(
     from tagseg.tables.making import make_tables
 
     source = _source(photos, tags, classes, untagged, layout, synsets, train_list, val)
+    source = source._replace(exclude=tuple(exclude or ()), masks=ground_truth)
     other = _target(target, target_tags, target_layout, target_ground_truth)
     loaded = load_photos(source, other, say=_note)
     made = make_tables(

@@ -106,7 +106,7 @@ def find_photos(folder: Path, *, outputs: bool = False) -> dict[str, Path]:
 
 
 def find_masks(folder: Path) -> dict[str, Path]:
-    """All mask files under ``folder``, hidden ones left out, as :func:`find_photos` names photos."""
+    """All mask files under ``folder`` but hidden ones, named as :func:`find_photos` does."""
     root = _existing(Path(folder))
     files = (place / name for place, names in visible_folders(root) for name in names)
     masks = (path for path in files if path.suffix.lower() in _MASK_SUFFIXES)

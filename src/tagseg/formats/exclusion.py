@@ -9,7 +9,7 @@ from fnmatch import translate
 
 from tagseg.errors import ConfigError
 
-__all__ = ["Exclusion", "parse_patterns"]
+__all__ = ["NOTHING", "Exclusion", "parse_patterns"]
 
 
 @dataclass(frozen=True)
@@ -21,8 +21,8 @@ class Exclusion:
         kept: patterns of what is a photo although it looks like a mask.
     """
 
-    dropped: tuple[Pattern, ...] = ()
-    kept: tuple[Pattern, ...] = ()
+    dropped: tuple[_Pattern, ...] = ()
+    kept: tuple[_Pattern, ...] = ()
 
     def drops(self, path: str) -> bool:
         """Whether the picture is to be left out."""
@@ -40,7 +40,7 @@ class Exclusion:
 
 
 @dataclass(frozen=True)
-class Pattern:
+class _Pattern:
     """A pattern as the shell has them: ``*``, ``?``, ``[abc]``."""
 
     text: str
@@ -59,6 +59,10 @@ class Pattern:
         return any(self.expression.match("/".join(parts[:n])) for n in range(1, len(parts)))
 
 
+NOTHING = Exclusion()
+"""The user said nothing."""
+
+
 def parse_patterns(texts: str | Iterable[str]) -> Exclusion:
     """Patterns such as ``masks``, ``*_mask.png``, ``train/cat/*``; ``!...`` keeps what it matches.
 
@@ -72,8 +76,8 @@ def parse_patterns(texts: str | Iterable[str]) -> Exclusion:
     )
 
 
-def _pattern(text: str) -> Pattern:
+def _pattern(text: str) -> _Pattern:
     tidy = text.strip().replace("\\", "/").removeprefix("./").rstrip("/")
     if not tidy:
         raise ConfigError("a pattern of exclude is empty", do="give one such as '*_mask.png'")
-    return Pattern(tidy, re.compile(translate(tidy)))
+    return _Pattern(tidy, re.compile(translate(tidy)))

@@ -11,7 +11,7 @@ from unicodedata import normalize
 
 from tagseg.data.finding import Listing, is_picture, list_pictures, visible_entries, without_suffix
 from tagseg.errors import ConfigError, DataError
-from tagseg.formats.exclusion import Exclusion
+from tagseg.formats.exclusion import NOTHING, Exclusion
 from tagseg.formats.object_discovery import (
     CLASSES,
     MASKS,
@@ -33,12 +33,12 @@ Layout = Literal[
     "csv",
     "jsonl",
     "folders",
-    "split_folders",
-    "inner_folders",
     "voc",
     "imagenet",
     "object_discovery",
     "object_discovery_100",
+    "split_folders",
+    "inner_folders",
 ]
 _TAG_FILES: dict[Layout, str] = {"csv": "tags.csv", "jsonl": "metadata.jsonl"}
 _CLASS_FOLDERS = ("folders", "split_folders", "inner_folders")
@@ -51,7 +51,7 @@ def find_photos_and_tags(
     tags: Path | None,
     layout: Layout,
     synsets: Path | None = None,
-    exclusion: Exclusion = Exclusion(),
+    exclusion: Exclusion = NOTHING,
 ) -> tuple[Place, TagSource]:
     """The photos in ``folder``, named, and where their tags come from.
 
@@ -74,7 +74,10 @@ def find_photos_and_tags(
     if layout == "auto" and not has_tags and not is_voc(home) and is_object_discovery(home):
         layout = "object_discovery_100" if which_set(home) else "object_discovery"
     place = Place.at(home, layout, exclusion=exclusion, given=folder)
-    return place, _tag_source(place, tags, layout)
+    source = _tag_source(place, tags, layout)
+    if source.file is None and place.doubt is not None:
+        raise place.doubt
+    return place, source
 
 
 def _check_fit(tags: Path | None, layout: Layout, synsets: Path | None) -> None:
@@ -128,6 +131,7 @@ class Place:
         tree: what the photos' folders mean.
         left_out: reason -> number of pictures that are no photos.
         notes: what should be said of that, a line each.
+        doubt: to be raised if no tag file tells photos and masks apart.
     """
 
     folder: Path
@@ -135,9 +139,10 @@ class Place:
     photos: dict[str, Path]
     composed: dict[str, str]
     given: Path
-    tree: Tree = Tree()
+    tree: Tree = field(default_factory=Tree)
     left_out: Mapping[str, int] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    doubt: DataError | None = None
 
     @classmethod
     def at(
@@ -145,7 +150,7 @@ class Place:
         folder: Path,
         layout: Layout,
         synsets: Iterable[str] = (),
-        exclusion: Exclusion = Exclusion(),
+        exclusion: Exclusion = NOTHING,
         given: Path | None = None,
     ) -> Place:
         """The photos that the layout has in ``folder``; DataError if there are none."""
@@ -172,6 +177,7 @@ class Place:
             read_tree({name.rpartition("/")[0] for name in photos}, layout),
             found.left_out,
             found.notes,
+            found.doubt,
         )
 
     def name_of(self, written: str) -> str:

@@ -97,9 +97,7 @@ def open_photos(
     """Find the photos of a folder, and where their tags come from; arguments and errors are those
     of :func:`load_dataset`."""
     exclusion = parse_patterns(exclude)
-    place, source = find_photos_and_tags(
-        Path(path), _path(tags), layout, _path(synsets), exclusion
-    )
+    place, source = find_photos_and_tags(Path(path), _path(tags), layout, _path(synsets), exclusion)
     return OpenedPhotos(place, source)
 
 

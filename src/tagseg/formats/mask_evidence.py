@@ -41,10 +41,13 @@ class Evidence(NamedTuple):
     Attributes:
         masks: path -> path of the photo that it belongs to, "" if that is not known.
         notes: what else should be said, a line each.
+        doubt: the first case, with the flags that decide it, in which names say mask and pixels
+            leave it open; such pictures are not among the masks.
     """
 
     masks: dict[str, str]
     notes: tuple[str, ...]
+    doubt: DataError | None
 
 
 def tell_masks(files: Mapping[str, Path], *, is_kept: Callable[[str], bool]) -> Evidence:
@@ -53,18 +56,16 @@ def tell_masks(files: Mapping[str, Path], *, is_kept: Callable[[str], bool]) -> 
     Args:
         files: relative path with suffix -> file.
         is_kept: whether the user said that a path is no mask.
-
-    Raises DataError, which names the flag, where names say mask and pixels do not decide.
     """
     groups = _groups(name for name in mask_names(files) if not is_kept(name.path))
     judge = _Judge(files, len(groups))
     masks: dict[str, str] = {}
-    notes = []
+    notes, doubts = [], []
     for names in groups:
         verdicts = judge.of_group(names)
         unclear = [name for name in names if verdicts[name.path] is Verdict.UNCLEAR]
         if unclear:
-            raise _both_readings(unclear)
+            doubts.append(_both_readings(unclear))
         masks |= {n.path: n.partner or "" for n in names if verdicts[n.path] is Verdict.MASK}
         kept = [n for n in names if verdicts[n.path] is Verdict.PHOTO]
         if kept and kept[0].hint == "affix" and kept[0].partner and _same_folder(kept[0]):
@@ -73,7 +74,7 @@ def tell_masks(files: Mapping[str, Path], *, is_kept: Callable[[str], bool]) -> 
                 f"such as {kept[0].path} beside {kept[0].partner}; "
                 f"--exclude '{kept[0].pattern}' leaves them out"
             )
-    return Evidence(masks, tuple(notes))
+    return Evidence(masks, tuple(notes), next(iter(doubts), None))
 
 
 class Verdict(Enum):
@@ -248,7 +249,7 @@ def _few_about(colours: npt.NDArray) -> bool:
 
 def _has_voc_palette(picture: PilImage.Image) -> bool:
     palette = picture.getpalette() if picture.mode == "P" else None
-    return bool(palette) and palette == voc_palette().ravel().tolist()[: len(palette)]
+    return palette is not None and palette == voc_palette().ravel().tolist()[: len(palette)]
 
 
 def _spread(number: int, most: int) -> list[int]:

@@ -190,8 +190,8 @@ def _by_words(pictures: list[_Picture]) -> Iterator[MaskName]:
             hint, place = folder
             ends = _ends(mask.folders[place + 1 :])
             partner = photos.find(keys, ends, _beside(mask.folders, place))
-            group, pattern = (*mask.folders, "*"), mask.folders[: place + 1]
-            yield MaskName(mask.path, hint, "/".join(group), "/".join(pattern), partner)
+            pattern = "/".join(mask.folders[: place + 1])
+            yield MaskName(mask.path, hint, "/".join((*mask.folders, "*")), pattern, partner)
 
 
 def _beside(folders: tuple[str, ...], place: int) -> Callable[[_Picture], bool]:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from tagseg.data.finding import OUTPUT_MARKER, Listing, is_output, list_pictures, named
 from tagseg.errors import DataError
-from tagseg.formats.exclusion import Exclusion
+from tagseg.formats.exclusion import NOTHING, Exclusion
 from tagseg.formats.mask_evidence import tell_masks
 
 __all__ = ["PhotoFiles", "choose_photos", "find_photo_files", "refuse_output"]
@@ -22,24 +22,30 @@ class PhotoFiles:
         photos: name (relative posix path without suffix) -> file, sorted.
         left_out: reason -> number of pictures.
         notes: what should be said, a line each.
+        doubt: to be raised where nothing else tells photos and masks apart.
     """
 
     photos: dict[str, Path]
     left_out: dict[str, int] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    doubt: DataError | None = None
 
 
 def find_photo_files(folder: Path) -> PhotoFiles:
-    """The photos under ``folder``; errors are those of :func:`list_pictures`, :func:`choose_photos`.
+    """The photos under ``folder``, as the user said nothing of them.
 
-    Raises DataError, too, if the folder itself is one that tagseg wrote.
+    Raises DataError if there is no such folder or tagseg wrote it, if two photos differ only in
+    their suffix, and if it cannot be told whether pictures are masks or photos.
     """
     refuse_output(folder)
-    return choose_photos(list_pictures(folder))
+    found = choose_photos(list_pictures(folder))
+    if found.doubt is not None:
+        raise found.doubt
+    return found
 
 
 def choose_photos(
-    found: Listing, exclusion: Exclusion = Exclusion(), *, prefix: str = ""
+    found: Listing, exclusion: Exclusion = NOTHING, *, prefix: str = ""
 ) -> PhotoFiles:
     """The photos among pictures.
 
@@ -47,8 +53,7 @@ def choose_photos(
         exclusion: what the user said, of paths that begin with ``prefix``.
         prefix: where the listed folder lies in the one that the user gave, ``JPEGImages/``.
 
-    Raises DataError if two photos differ only in their suffix, and if it cannot be told whether
-    pictures are masks or photos.
+    Raises DataError if two photos differ only in their suffix.
     """
     files, left_out = found.files, dict(found.left_out)
     wanted = {path: file for path, file in files.items() if not exclusion.drops(prefix + path)}
@@ -56,11 +61,11 @@ def choose_photos(
     notes = [f"--exclude '{pattern}' matches no picture" for pattern in idle]
     if len(wanted) < len(files):
         left_out["by --exclude"] = len(files) - len(wanted)
-    masks, more = tell_masks(wanted, is_kept=lambda path: exclusion.keeps(prefix + path))
+    masks, more, doubt = tell_masks(wanted, is_kept=lambda path: exclusion.keeps(prefix + path))
     if masks:
         left_out["masks"] = len(masks)
     photos = named({path: file for path, file in wanted.items() if path not in masks})
-    return PhotoFiles(photos, left_out, (*_left_out(left_out, masks), *notes, *more))
+    return PhotoFiles(photos, left_out, (*_left_out(left_out, masks), *notes, *more), doubt)
 
 
 def refuse_output(folder: Path) -> None:

@@ -128,8 +128,7 @@ def _without_containers(paths: Iterable[Folders]) -> dict[Folders, Folders]:
         return not again and not all(name.lower() in CONTAINERS for name in names)
 
     return {
-        path: tuple(name for i, name in enumerate(path) if says_something(path, i))
-        for path in hold
+        path: tuple(name for i, name in enumerate(path) if says_something(path, i)) for path in hold
     }
 
 
@@ -169,15 +168,11 @@ def _doubt_of_splits(paths: set[Folders]) -> str:
     """Whether folders that are called as splits may be classes."""
     inner = _inner(paths)
     filled = [names for names in inner.values() if names]
-    shared = len(filled) > len(set().union(*filled)) if filled else False
-    shared = shared or any(a & b for i, a in enumerate(filled) for b in filled[:i])
-    tops = _some(sorted(inner))
-    if not filled:
-        return f"folders {tops} look like splits without classes"
-    if len(filled) > 1 and not shared:
-        names = _some(sorted(set().union(*filled)))
-        return f"folders {tops} may be classes, or splits with the classes {names}"
-    return ""
+    shared = any(a & b for i, a in enumerate(filled) for b in filled[:i])
+    if len(filled) < 2 or shared:
+        return ""
+    names = _some(sorted(set().union(*filled)))
+    return f"folders {_some(sorted(inner))} may be classes, or splits with the classes {names}"
 
 
 def _doubt_of_classes(paths: set[Folders]) -> str:

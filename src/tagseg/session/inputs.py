@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
+from glob import escape
 from pathlib import Path
 from typing import NamedTuple
 
@@ -10,7 +12,8 @@ from tagseg.data.dataset import Dataset
 from tagseg.data.targets import notes_on_classes, with_target
 from tagseg.formats.ground_truth import GroundTruth
 from tagseg.formats.layouts import Layout
-from tagseg.formats.loading import Untagged, load_dataset, load_target
+from tagseg.formats.loading import ALL_SPLITS, OpenedPhotos, Untagged, load_target, open_photos
+from tagseg.formats.photo_tree import kind_of_split
 
 __all__ = ["Loaded", "Source", "Target", "ground_truth_of", "load_photos"]
 
@@ -19,8 +22,12 @@ class Source(NamedTuple):
     """A data set to learn from, as :func:`load_dataset` reads it.
 
     Attributes:
-        train_list: of the photos to train on; None for all but those of ``val``.
-        val: list of the photos to score; of the target, if there is one.
+        train_list: of the photos to train on; None for all but those of ``val``, or, where folders
+            are called as splits, for those of ``train``.
+        val: list of the photos to score; of the target, if there is one. None for none, or, where
+            folders are called as splits and no list is given, for those of ``val``.
+        exclude: patterns of pictures that are no photos.
+        masks: folder of ground truth, whose pictures are no photos either.
     """
 
     folder: Path
@@ -31,17 +38,17 @@ class Source(NamedTuple):
     synsets: Path | None = None
     train_list: str | None = None
     val: str | None = None
+    exclude: tuple[str, ...] = ()
+    masks: Path | None = None
 
-    def load(self, split: str | list[str] | None) -> Dataset:
-        """The photos of a list, of several, or all."""
-        return load_dataset(
+    def open(self) -> OpenedPhotos:
+        """The photos that are there."""
+        return open_photos(
             self.folder,
             tags=self.tags,
-            classes=self.classes,
-            untagged=self.untagged,
             layout=self.layout,
-            split=split,
             synsets=self.synsets,
+            exclude=(*self.exclude, *_folders_of_masks(self.masks, self.folder)),
         )
 
 
@@ -82,13 +89,66 @@ def load_photos(
 
 
 def _load(source: Source, target: Target | None, say: Callable[[str], None]) -> Loaded:
+    opened = source.open()
+    splits = opened.splits()
+    lists = _lists(source, splits, with_val=target is None)
+
+    def load(split: str | list[str] | None) -> Dataset:
+        return opened.load(split, classes=source.classes, untagged=source.untagged)
+
     if target is not None:
-        return _load_both(source, target, say)
-    train_list, val = source.train_list, source.val
-    if val is None:
-        return Loaded(source.load(train_list), (), None)
-    dataset = source.load(None if train_list is None else [train_list, val])
-    return Loaded(dataset, source.load(val).names, None)
+        learned = _with_notes(load(lists.train), splits, lists)
+        return _load_both(learned, target, source.val, say)
+    if lists.val is None:
+        return Loaded(_with_notes(load(lists.train), splits, lists), (), None)
+    dataset = load(None if lists.train is None else [lists.train, lists.val])
+    return Loaded(_with_notes(dataset, splits, lists), load(lists.val).names, None)
+
+
+class _Lists(NamedTuple):
+    """Names of lists or of folders of splits; None for all photos, or for none to validate with."""
+
+    train: str | None
+    val: str | None
+
+
+def _lists(source: Source, splits: Mapping[str, int], *, with_val: bool) -> _Lists:
+    """What the user said; of folders that are called as splits, what these say."""
+    train, val = source.train_list, source.val if with_val else None
+    if train is None:
+        train = _of_kind(splits, "train")
+        if val is None and with_val and train is not None:
+            val = _of_kind(splits, "val")
+    return _Lists(train, val)
+
+
+def _of_kind(splits: Iterable[str], kind: str) -> str | None:
+    found = [split for split in splits if kind_of_split(split) == kind]
+    return found[0] if len(found) == 1 else None
+
+
+def _with_notes(dataset: Dataset, splits: Mapping[str, int], lists: _Lists) -> Dataset:
+    """The dataset, with a line on what becomes of each split."""
+    if not splits:
+        return dataset
+    uses = {lists.val: "validation", lists.train: "training"}
+    every = lists.train is None
+    told = [
+        f"{name} {number} ({uses.get(name, 'training' if every else 'left out')})"
+        for name, number in splits.items()
+    ]
+    advice = f"--train, --val take these names; --train {ALL_SPLITS} trains on all but --val"
+    note = f"splits: {', '.join(told)}; {advice}"
+    return replace(dataset, notes=(*dataset.notes, note))
+
+
+def _folders_of_masks(masks: Path | None, photos: Path) -> tuple[str, ...]:
+    """A pattern of the folder of masks, if it lies among the photos."""
+    if masks is None or not masks.is_dir():
+        return ()
+    inner, home = masks.resolve(), photos.resolve()
+    inside = inner != home and inner.is_relative_to(home)
+    return (escape(inner.relative_to(home).as_posix()),) if inside else ()
 
 
 def ground_truth_of(
@@ -103,8 +163,10 @@ def ground_truth_of(
     return truth.with_target(GroundTruth(of_target, loaded.target_classes))
 
 
-def _load_both(source: Source, target: Target, say: Callable[[str], None]) -> Loaded:
-    learned, other = source.load(source.train_list), target.load(source.val)
+def _load_both(
+    learned: Dataset, target: Target, val: str | None, say: Callable[[str], None]
+) -> Loaded:
+    other = target.load(val)
     photos, names = with_target(learned, other)
     for note in notes_on_classes(other.classes, learned.classes):
         say(f"note: {note}")
