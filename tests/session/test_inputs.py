@@ -20,6 +20,13 @@ OTHER = tuple(f"target/{name}" for name in VAL)
 STRANGE = "Unicorn"
 OWN = (STRANGE, *(name.upper() for name in reversed(SCENES.classes)))  # of the target
 SHAPE = (96, 128)
+READ = "read as voc: 32 photos in JPEGImages, tags from Annotations"
+READ_TARGET = "target: read as photos: 8 photos, no tags"
+MASKS_OF_TARGET = (
+    "target: left out: 8 pictures as masks, such as masks/val_00000.png beside val_00000.jpg "
+    "(--ground-truth DIR scores with masks)"
+)
+MASKS_SAID = "target: left out: 8 pictures excluded by a flag"
 
 
 @pytest.fixture(scope="module")
@@ -80,7 +87,7 @@ def test_lists(scenes, tmp_path, train_list, val, names, held_out):
     assert found.val == held_out
     assert found.target_classes is None
     assert found.photos.classes == SCENES.classes
-    assert said == []
+    assert said == [READ]
 
 
 def test_a_photo_of_both_lists_is_there_once(scenes, tmp_path):
@@ -150,8 +157,10 @@ def test_val_is_a_list_of_the_target(scenes, target):
 
 def test_masks_among_the_targets_photos_are_no_photos(scenes, target):
     source = Source(scenes, untagged="negative", train_list="train")
-    found = load_photos(source, Target(target))
-    assert len(found.val) == 2 * len(VAL), "nobody said which the masks are"
+    said: list[str] = []
+    found = load_photos(source, Target(target), say=said.append)
+    assert sorted(found.val) == list(OTHER), "they look like masks, though nobody said so"
+    assert MASKS_OF_TARGET in said
 
 
 def test_tags_of_a_target_meet_the_classes_by_name(scenes, target, tmp_path):
@@ -175,17 +184,18 @@ def test_notes_on_classes_that_differ(scenes, target, tmp_path):
     said: list[str] = []
     load_photos(source, Target(target, masks=target / "masks"), say=said.append)
     note = "note: classes of the target that are not learned count as background: Unicorn"
-    assert said == [note]
+    assert said == [READ, READ_TARGET, MASKS_SAID, note]
     other = tmp_path / "fewer"
     shutil.copytree(target, other)
     (other / "classes.txt").write_text("\n".join(name.upper() for name in SCENES.classes[2:]))
     said = []
     load_photos(source, Target(other), say=said.append)
     absent = ", ".join(SCENES.classes[:2])
-    assert said == [f"note: learned classes that the target does not have: {absent}"]
+    note = f"note: learned classes that the target does not have: {absent}"
+    assert said == [READ, READ_TARGET, MASKS_OF_TARGET, note]
     said = []
     load_photos(source, Target(scenes, masks=scenes / "SegmentationClass"), say=said.append)
-    assert said == [], "the same classes"
+    assert said == [READ, f"target: {READ}"], "the same classes"
 
 
 def test_without_a_listener_notes_are_dropped(scenes, target, capsys):

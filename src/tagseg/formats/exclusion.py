@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import translate
+from glob import escape
+from pathlib import Path
 
 from tagseg.errors import ConfigError
 
@@ -19,14 +21,26 @@ class Exclusion:
     Attributes:
         dropped: patterns of what is no photo.
         kept: patterns of what is a photo although it looks like a mask.
+        masks: patterns of the folder of ground truth, if it lies among the photos.
     """
 
     dropped: tuple[_Pattern, ...] = ()
     kept: tuple[_Pattern, ...] = ()
+    masks: tuple[_Pattern, ...] = ()
 
     def drops(self, path: str) -> bool:
         """Whether the picture is to be left out."""
-        return any(pattern.matches(path) for pattern in self.dropped) and not self.keeps(path)
+        patterns = (*self.dropped, *self.masks)
+        return any(pattern.matches(path) for pattern in patterns) and not self.keeps(path)
+
+    def with_masks(self, masks: Path | None, photos: Path) -> Exclusion:
+        """Pictures in the folder ``masks`` are left out, too, if it lies in that of the photos."""
+        if masks is None or not masks.is_dir():
+            return self
+        inner, home = masks.resolve(), photos.resolve()
+        if inner == home or not inner.is_relative_to(home):
+            return self
+        return replace(self, masks=(_pattern(escape(inner.relative_to(home).as_posix())),))
 
     def keeps(self, path: str) -> bool:
         """Whether the picture is a photo, whatever it looks like."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, get_args
@@ -93,10 +93,14 @@ def open_photos(
     layout: Layout = "auto",
     synsets: Path | str | None = None,
     exclude: str | Sequence[str] = (),
+    masks: Path | str | None = None,
 ) -> OpenedPhotos:
-    """Find the photos of a folder, and where their tags come from; arguments and errors are those
-    of :func:`load_dataset`."""
-    exclusion = parse_patterns(exclude)
+    """Find the photos of a folder, and where their tags come from.
+
+    Arguments and errors are those of :func:`load_dataset`. ``masks``: a folder of ground truth,
+    whose pictures are no photos if it lies among them.
+    """
+    exclusion = parse_patterns(exclude).with_masks(_path(masks), Path(path))
     place, source = find_photos_and_tags(Path(path), _path(tags), layout, _path(synsets), exclusion)
     return OpenedPhotos(place, source)
 
@@ -166,12 +170,12 @@ def load_target(
     """
     if layout == "imagenet":
         raise ConfigError("a target cannot have the layout 'imagenet'", do="use another layout")
-    place, source = find_photos_and_tags(Path(path), _path(tags), layout)
+    opened = open_photos(path, tags=tags, layout=layout, masks=masks)
+    place, source = opened.place, opened.source
     if source.layout in ("folders", "split_folders") and layout == "auto":
         told = _class_file(place, source) is not None  # then the folders need not be classes
         source = replace(source, layout=None) if told else source
-    inside = {name for name, path in place.photos.items() if _is_mask(path, place, masks)}
-    return _load_all(place, source, classes, split, max_pixels, inside)
+    return _load_all(place, source, classes, split, max_pixels)
 
 
 def _load_all(
@@ -180,13 +184,11 @@ def _load_all(
     classes: Path | str | Sequence[str] | None,
     split: str | Path | Sequence[str | Path] | None,
     max_pixels: int,
-    masks: Collection[str] = (),
 ) -> Dataset:
-    """All photos of the folder or of a list, with a tag or without, but ``masks``."""
+    """All photos of the folder or of a list, with a tag or without."""
     listed = None if split is None else _listed_in_all(place, split)
     class_list, said = _read(place, source, classes, listed)
-    photos = [name for name in place.photos if name not in masks]
-    by_name = {name: TagRow(name, (), name) for name in photos} | _by_name(said.rows, place)
+    by_name = {name: TagRow(name, (), name) for name in place.photos} | _by_name(said.rows, place)
     if listed is not None:
         by_name = _pick(by_name, listed, place.photo_folder, "are not here")
     dataset = _dataset(place, source, class_list, by_name, "unknown")
@@ -402,7 +404,13 @@ def _known(
 
 
 def _hint(place: Place) -> str:
-    """What the folders are, where they are no classes."""
+    """What was found where there are no tags: masks, and folders that are no classes."""
+    masks = place.left_out.get("masks", 0)
+    start = f"{masks} pictures are masks, from which no tags are read; " if masks else ""
+    return start + _hint_on_folders(place)
+
+
+def _hint_on_folders(place: Place) -> str:
     names = sorted({name.partition("/")[0] for name in place.photos if "/" in name})
     if names:
         return f"folders {_first(names)} are no classes (--layout folders makes them so); "
@@ -414,15 +422,6 @@ def _hint(place: Place) -> str:
 
 def _first(names: Sequence[str]) -> str:
     return ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
-
-
-def _is_mask(picture: Path, place: Place, masks: Path | str | None) -> bool:
-    """Whether a picture lies in a folder ``masks`` among the photos."""
-    if masks is None:
-        return False
-    folder, photos = Path(masks).resolve(), place.photo_folder.resolve()
-    inside = folder != photos and folder.is_relative_to(photos)
-    return inside and picture.resolve().is_relative_to(folder)
 
 
 def _path(given: Path | str | None) -> Path | None:

@@ -7,7 +7,7 @@ with one kind of name, some: if these agree, they speak for all.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from functools import cache
@@ -31,6 +31,7 @@ _MOST_ROWS = 256  # of a picture that are looked at
 _FEW = 16  # values: a mask of so few, whatever its shape
 _SEVERAL = 64  # values that nearly all pixels have, if the picture is flat, too
 _SAME_RATIO = 0.02  # of width to height; masks are at times of another scale
+_REPEATED = 0.9  # of a folder's names that others have, too
 _GREY = 12  # largest difference of R, G and B in what counts as grey
 _LOSSY = ("JPEG", "MPO", "WEBP")
 
@@ -74,6 +75,7 @@ def tell_masks(files: Mapping[str, Path], *, is_kept: Callable[[str], bool]) -> 
                 f"such as {kept[0].path} beside {kept[0].partner}; "
                 f"--exclude '{kept[0].pattern}' leaves them out"
             )
+    doubts += _repetitions([path for path in files if path not in masks and not is_kept(path)])
     return Evidence(masks, tuple(notes), next(iter(doubts), None))
 
 
@@ -274,6 +276,24 @@ def _both_readings(unclear: Sequence[MaskName]) -> DataError:
         f"{_pictures(len(unclear))} may be {kind} or photos, such as {first.path}{beside}",
         do=f"leave them out with --exclude '{group}', or keep them with --exclude '!{group}'",
     )
+
+
+def _repetitions(paths: Sequence[str]) -> Iterator[DataError]:
+    """Folders with the names of the others over again, ``out/cat/x`` for ``cat/x``: results?"""
+    names = {path.rpartition(".")[0] for path in paths}
+    inside: dict[str, list[str]] = defaultdict(list)
+    for name in names:
+        top, _, rest = name.partition("/")
+        if rest:
+            inside[top].append(rest)
+    for top, rests in sorted(inside.items()):
+        again = [rest for rest in rests if rest in names]
+        if len(again) > max(1, _REPEATED * len(rests)):
+            yield DataError(
+                f"{_pictures(len(again))} in {top} have the names of others, such as "
+                f"{top}/{min(again)} of {min(again)}: they may be results, or photos",
+                do=f"leave them out with --exclude '{top}', or keep them with --exclude '!{top}'",
+            )
 
 
 def _pictures(number: int) -> str:

@@ -60,7 +60,7 @@ def choose_photos(
     idle = exclusion.idle(prefix + path for path in files)
     notes = [f"--exclude '{pattern}' matches no picture" for pattern in idle]
     if len(wanted) < len(files):
-        left_out["by --exclude"] = len(files) - len(wanted)
+        left_out["excluded by a flag"] = len(files) - len(wanted)
     masks, more, doubt = tell_masks(wanted, is_kept=lambda path: exclusion.keeps(prefix + path))
     if masks:
         left_out["masks"] = len(masks)

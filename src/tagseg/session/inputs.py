@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
-from glob import escape
 from pathlib import Path
 from typing import NamedTuple
 
@@ -48,7 +47,8 @@ class Source(NamedTuple):
             tags=self.tags,
             layout=self.layout,
             synsets=self.synsets,
-            exclude=(*self.exclude, *_folders_of_masks(self.masks, self.folder)),
+            exclude=self.exclude,
+            masks=self.masks,
         )
 
 
@@ -82,13 +82,16 @@ def load_photos(
 
     ``say`` is told how they were understood, and where the classes of a target differ.
     """
-    loaded = _load(source, target, say)
+    loaded = _load(source, target)
     for note in loaded.photos.notes:
         say(note)
+    if loaded.target_classes is not None:
+        for note in notes_on_classes(loaded.target_classes, loaded.photos.classes):
+            say(f"note: {note}")
     return loaded
 
 
-def _load(source: Source, target: Target | None, say: Callable[[str], None]) -> Loaded:
+def _load(source: Source, target: Target | None) -> Loaded:
     opened = source.open()
     splits = opened.splits()
     lists = _lists(source, splits, with_val=target is None)
@@ -98,7 +101,8 @@ def _load(source: Source, target: Target | None, say: Callable[[str], None]) -> 
 
     if target is not None:
         learned = _with_notes(load(lists.train), splits, lists)
-        return _load_both(learned, target, source.val, say)
+        other = target.load(source.val)
+        return Loaded(*with_target(learned, other), other.classes)
     if lists.val is None:
         return Loaded(_with_notes(load(lists.train), splits, lists), (), None)
     dataset = load(None if lists.train is None else [lists.train, lists.val])
@@ -142,15 +146,6 @@ def _with_notes(dataset: Dataset, splits: Mapping[str, int], lists: _Lists) -> D
     return replace(dataset, notes=(*dataset.notes, note))
 
 
-def _folders_of_masks(masks: Path | None, photos: Path) -> tuple[str, ...]:
-    """A pattern of the folder of masks, if it lies among the photos."""
-    if masks is None or not masks.is_dir():
-        return ()
-    inner, home = masks.resolve(), photos.resolve()
-    inside = inner != home and inner.is_relative_to(home)
-    return (escape(inner.relative_to(home).as_posix()),) if inside else ()
-
-
 def ground_truth_of(
     loaded: Loaded, ground_truth: Path | None, of_target: Path | None = None
 ) -> GroundTruth | None:
@@ -161,13 +156,3 @@ def ground_truth_of(
         return truth
     truth = truth if truth is not None else GroundTruth({}, classes)
     return truth.with_target(GroundTruth(of_target, loaded.target_classes))
-
-
-def _load_both(
-    learned: Dataset, target: Target, val: str | None, say: Callable[[str], None]
-) -> Loaded:
-    other = target.load(val)
-    photos, names = with_target(learned, other)
-    for note in notes_on_classes(other.classes, learned.classes):
-        say(f"note: {note}")
-    return Loaded(photos, names, other.classes)
