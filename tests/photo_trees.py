@@ -31,7 +31,7 @@ def shape_of(size: tuple[int, int]) -> np.ndarray:
 
 
 def mask(path: Path, size: tuple[int, int] = SIZE, *, kind: str = "grey") -> None:
-    """A mask: ``grey`` of 0 and 255, ``ids``, ``voc`` palette, ``bits``, ``colours`` or ``soft``."""
+    """A mask: ``grey`` (0 and 255), ``ids``, ``voc`` palette, ``bits``, ``colours``, ``soft``."""
     path.parent.mkdir(parents=True, exist_ok=True)
     labels = shape_of(size)
     if kind == "voc":

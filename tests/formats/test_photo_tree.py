@@ -58,9 +58,8 @@ PLAIN = {
 def test_plain(case):
     tree = read_tree(PLAIN[case], "auto")
     assert tree.doubt == ""
-    assert {folder: (tree.splits[folder], tree.classes[folder]) for folder in PLAIN[case]} == {
-        folder: meaning for folder, meaning in PLAIN[case].items()
-    }
+    found = {folder: (tree.splits[folder], tree.classes[folder]) for folder in PLAIN[case]}
+    assert found == PLAIN[case]
 
 
 DOUBTS = {

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from photo_trees import photos
 from tagseg.data.masks import read_mask, write_mask
 from tagseg.data.scenes import SCENES
 from tagseg.errors import ConfigError, MaskError, TagError, TagsegError
@@ -126,6 +127,70 @@ def test_a_list_that_is_not_there(scenes, field):
     source = Source(scenes, untagged="negative", **{field: "vla"})
     with pytest.raises(TagError, match="there is no list 'vla'"):
         load_photos(source)
+
+
+# Folders of splits
+
+
+@pytest.fixture(scope="module")
+def splits(tmp_path_factory) -> Path:
+    names = ("train/cat/1", "train/dog/2", "valid/cat/3", "valid/dog/4", "test/cat/5")
+    return photos(tmp_path_factory.mktemp("splits"), *(f"{name}.jpg" for name in names))
+
+
+IN_TRAIN = ("train/cat/1", "train/dog/2")
+IN_VALID = ("valid/cat/3", "valid/dog/4")
+NAMES_OF_SPLITS = "; --train, --val take these names; --train all trains on all but --val"
+
+
+@pytest.mark.parametrize(
+    ("train_list", "val", "learned", "held_out", "uses"),
+    [
+        (None, None, IN_TRAIN, IN_VALID, ("left out", "training", "validation")),
+        (None, "test", IN_TRAIN, ("test/cat/5",), ("validation", "training", "left out")),
+        ("train", None, IN_TRAIN, (), ("left out", "training", "left out")),
+        ("all", "val", ("test/cat/5", *IN_TRAIN), IN_VALID, ("training", "training", "validation")),
+        ("all", None, ("test/cat/5", *IN_TRAIN, *IN_VALID), (), ("training",) * 3),
+        ("valid", "train", IN_VALID, IN_TRAIN, ("left out", "validation", "training")),
+    ],
+)
+def test_folders_of_splits(splits, train_list, val, learned, held_out, uses):
+    said: list[str] = []
+    source = Source(splits, train_list=train_list, val=val)
+    found = load_photos(source, say=said.append)
+    assert sorted(found.photos.without(held_out).names) == sorted(learned)
+    assert found.val == held_out
+    told = "test 1 ({}), train 2 ({}), valid 2 ({})".format(*uses)
+    assert f"splits: {told}{NAMES_OF_SPLITS}" in said
+
+
+def test_folders_without_a_train_are_all_trained_on(tmp_path):
+    said: list[str] = []
+    photos(tmp_path, "valid/cat/1.jpg", "test/cat/2.jpg", "test/dog/3.jpg")
+    found = load_photos(Source(tmp_path), say=said.append)
+    assert (len(found.photos), found.val) == (3, ())
+    assert f"splits: test 2 (training), valid 1 (training){NAMES_OF_SPLITS}" in said
+
+
+def test_a_test_without_tags_needs_no_flag(tmp_path):
+    photos(tmp_path, "train/cat/1.jpg", "train/dog/2.jpg", "test/3.jpg")
+    assert load_photos(Source(tmp_path)).photos.names == ("train/cat/1", "train/dog/2")
+
+
+def test_splits_beside_a_target(splits, target):
+    (target / "classes.txt").write_text("cat\ndog")
+    found = load_photos(Source(splits), Target(target, masks=target / "masks"))
+    (target / "classes.txt").write_text("\n".join(OWN))
+    assert found.photos.without(found.val).names == IN_TRAIN
+
+
+def test_masks_among_the_photos(tmp_path):
+    """Pictures in the folder of ground truth are no photos, whatever they look like."""
+    photos(tmp_path, "cat/a.jpg", "dog/b.jpg", "truth/cat/a.png")
+    found = load_photos(Source(tmp_path, masks=tmp_path / "truth"))
+    assert found.photos.classes == ("cat", "dog")
+    found = load_photos(Source(tmp_path, exclude=("truth", "b.jpg")))
+    assert found.photos.names == ("cat/a",)
 
 
 # Another as target

@@ -145,7 +145,10 @@ class OpenedPhotos:
         unlisted = len(place.photos.keys() - by_name.keys()) if source.file else 0
         if source.synsets:
             unlisted = count_unlisted(place.photo_folder, source.synsets)
-        if listed is not None:
+        if split is not None and listed is not None:
+            # Photos that a tag file leaves out are left out of the folders of splits, too.
+            unnamed = _in_folders(place, split) - by_name.keys() if source.file else set()
+            listed = tuple(name for name in listed if name not in unnamed)
             by_name = _pick(by_name, listed, source.where, "have no entry")
         dataset = _dataset(place, source, class_list, by_name, untagged)
         return _told(dataset, place, source, said, max_pixels, unlisted)
@@ -209,7 +212,7 @@ def _told(
         max_pixels=max_pixels,
         unlisted=unlisted,
         left_out=tuple(place.left_out.items()),
-        notes=(understood(place, source), *place.notes, *said.notes),
+        notes=(*understood(place, source), *place.notes, *said.notes),
     )
 
 
@@ -299,7 +302,7 @@ def _read_tags(
     classes: tuple[str, ...] | None,
     listed: Sequence[str] | None,
 ) -> TagFile:
-    if len(source.files) > 1:
+    if source.files:
         return read_tag_files(
             source.files, place.photo_folder, is_photo=lambda name: place.photo_of(name) is not None
         )
@@ -326,15 +329,26 @@ def _listed_in_all(place: Place, splits: str | Path | Sequence[str | Path]) -> t
 
 
 def _listed(place: Place, split: str | Path) -> tuple[str, ...]:
+    file = _list_file(place, split)
+    if file is None:
+        return _in_split(place, str(split))
+    return tuple(dict.fromkeys(place.name_of(name) for name in read_names(file)))
+
+
+def _list_file(place: Place, split: str | Path) -> Path | None:
     named = (
         folder / inner
         for folder in dict.fromkeys((place.folder, place.given))
         for inner in (Path("ImageSets", "Segmentation", f"{split}.txt"), f"{split}.txt")
     )
-    file = next((path for path in (Path(split), *named) if path.is_file()), None)
-    if file is None:
-        return _in_split(place, str(split))
-    return tuple(dict.fromkeys(place.name_of(name) for name in read_names(file)))
+    return next((path for path in (Path(split), *named) if path.is_file()), None)
+
+
+def _in_folders(place: Place, splits: str | Path | Sequence[str | Path]) -> set[str]:
+    """The photos that no list names, but the folder of a split holds."""
+    several = (splits,) if isinstance(splits, str | Path) else splits
+    folders = (str(split) for split in several if _list_file(place, split) is None)
+    return {name for split in folders for name in _in_split(place, split)}
 
 
 def _in_split(place: Place, split: str) -> tuple[str, ...]:

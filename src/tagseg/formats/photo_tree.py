@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -149,10 +149,24 @@ def _tree(paths: Mapping[Folders, str], short: Mapping[Folders, Folders], way: W
             return None
         return None if place < 0 and way.split == 0 and len(shown) < 2 else shown[place]
 
-    return Tree(
-        {folder: part(path, way.of_class) for path, folder in paths.items()},
-        {folder: part(path, way.split) for path, folder in paths.items()},
-    )
+    classes = {folder: part(path, way.of_class) for path, folder in paths.items()}
+    splits = {folder: part(path, way.split) for path, folder in paths.items()}
+    return Tree(classes, splits, notes=tuple(_unlike_splits(classes, splits)))
+
+
+def _unlike_splits(
+    classes: Mapping[str, str | None], splits: Mapping[str, str | None]
+) -> Iterator[str]:
+    """Which splits do not have all of the classes."""
+    found: dict[str, set[str]] = defaultdict(set)
+    for folder, split in splits.items():
+        name = classes[folder]
+        if split is not None and name is not None:
+            found[split].add(name)
+    every = set().union(*found.values())
+    for split in sorted(found):
+        if found[split] != every:
+            yield f"{split} has no photos of {_some(sorted(every - found[split]))}"
 
 
 def _inner(paths: Iterable[Folders]) -> dict[str, set[str]]:

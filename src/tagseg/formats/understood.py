@@ -1,4 +1,4 @@
-"""One line that says how a folder was understood."""
+"""Lines that say how a folder was understood."""
 
 from __future__ import annotations
 
@@ -17,12 +17,14 @@ _FROM = {
 }
 
 
-def understood(place: Place, source: TagSource) -> str:
-    """Such as ``read as csv: 24 photos in images, tags from tags.csv``."""
+def understood(place: Place, source: TagSource) -> tuple[str, ...]:
+    """Such as ``read as csv: 24 photos in images, tags from tags.csv``; what folders mean."""
     number = f"{len(place.photos)} photo{'s' if len(place.photos) > 1 else ''}"
     inner = place.photo_folder.relative_to(place.given).as_posix()
     where = "" if inner == "." else f" in {inner}"
-    return f"read as {source.layout or 'photos'}: {number}{where}, {_tags(place, source)}"
+    line = f"read as {source.layout or 'photos'}: {number}{where}, {_tags(place, source)}"
+    by_folders = source.file is None and source.layout in ("folders", "split_folders")
+    return (line, *place.tree.notes) if by_folders else (line,)
 
 
 def _tags(place: Place, source: TagSource) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence, Set
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
@@ -93,37 +93,35 @@ def load_photos(
 
 def _load(source: Source, target: Target | None) -> Loaded:
     opened = source.open()
-    splits = opened.splits()
-    lists = _lists(source, splits, with_val=target is None)
+    splits = opened.place.splits()
+    train, val = _lists(source, splits, with_val=target is None)
 
     def load(split: str | list[str] | None) -> Dataset:
         return opened.load(split, classes=source.classes, untagged=source.untagged)
 
     if target is not None:
-        learned = _with_notes(load(lists.train), splits, lists)
+        learned = _with_note(load(train), splits, ())
         other = target.load(source.val)
         return Loaded(*with_target(learned, other), other.classes)
-    if lists.val is None:
-        return Loaded(_with_notes(load(lists.train), splits, lists), (), None)
-    dataset = load(None if lists.train is None else [lists.train, lists.val])
-    return Loaded(_with_notes(dataset, splits, lists), load(lists.val).names, None)
+    if val is None:
+        return Loaded(_with_note(load(train), splits, ()), (), None)
+    dataset, held_out = load(None if train is None else [train, val]), load(val).names
+    return Loaded(_with_note(dataset, splits, held_out), held_out, None)
 
 
-class _Lists(NamedTuple):
-    """Names of lists or of folders of splits; None for all photos, or for none to validate with."""
+def _lists(
+    source: Source, splits: Iterable[str], *, with_val: bool
+) -> tuple[str | None, str | None]:
+    """Lists of training and of validation: the user's, or else folders that are called so.
 
-    train: str | None
-    val: str | None
-
-
-def _lists(source: Source, splits: Mapping[str, int], *, with_val: bool) -> _Lists:
-    """What the user said; of folders that are called as splits, what these say."""
+    None for all photos, and for none to validate with.
+    """
     train, val = source.train_list, source.val if with_val else None
     if train is None:
         train = _of_kind(splits, "train")
         if val is None and with_val and train is not None:
             val = _of_kind(splits, "val")
-    return _Lists(train, val)
+    return train, val
 
 
 def _of_kind(splits: Iterable[str], kind: str) -> str | None:
@@ -131,19 +129,30 @@ def _of_kind(splits: Iterable[str], kind: str) -> str | None:
     return found[0] if len(found) == 1 else None
 
 
-def _with_notes(dataset: Dataset, splits: Mapping[str, int], lists: _Lists) -> Dataset:
-    """The dataset, with a line on what becomes of each split."""
+def _with_note(
+    dataset: Dataset, splits: Mapping[str, tuple[str, ...]], val: Collection[str]
+) -> Dataset:
+    """The dataset, with a line on what becomes of each folder of a split."""
     if not splits:
         return dataset
-    uses = {lists.val: "validation", lists.train: "training"}
-    every = lists.train is None
-    told = [
-        f"{name} {number} ({uses.get(name, 'training' if every else 'left out')})"
-        for name, number in splits.items()
-    ]
+    held_out = set(val)
+    learned = set(dataset.names) - held_out
+    told = [f"{split} {_uses(names, learned, held_out)}" for split, names in splits.items()]
     advice = f"--train, --val take these names; --train {ALL_SPLITS} trains on all but --val"
-    note = f"splits: {', '.join(told)}; {advice}"
-    return replace(dataset, notes=(*dataset.notes, note))
+    return replace(dataset, notes=(*dataset.notes, f"splits: {', '.join(told)}; {advice}"))
+
+
+def _uses(names: Sequence[str], learned: Set[str], held_out: Set[str]) -> str:
+    """Such as ``24 (training)``, ``10 (8 training, 2 left out)``."""
+    numbers = {
+        "training": sum(name in learned for name in names),
+        "validation": sum(name in held_out for name in names),
+    }
+    numbers["left out"] = len(names) - sum(numbers.values())
+    uses = {use: number for use, number in numbers.items() if number}
+    if len(uses) == 1:
+        return f"{len(names)} ({next(iter(uses))})"
+    return f"{len(names)} ({', '.join(f'{number} {use}' for use, number in uses.items())})"
 
 
 def ground_truth_of(
