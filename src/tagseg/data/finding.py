@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
+import posixpath
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import NamedTuple
 
 from tagseg.errors import DataError
@@ -115,8 +116,8 @@ def find_masks(folder: Path) -> dict[str, Path]:
 
 def without_suffix(name: str) -> str:
     """``name`` without its suffix if that is a photo's; other dots belong to the name."""
-    path = PurePosixPath(name)
-    return str(path.with_suffix("")) if path.suffix.lower() in PHOTO_SUFFIXES else name
+    stem, suffix = posixpath.splitext(name)
+    return stem if suffix.lower() in PHOTO_SUFFIXES else name
 
 
 def visible_folders(root: Path) -> Iterator[tuple[Path, list[str]]]:

@@ -188,6 +188,8 @@ class Place:
     def photo_of(self, written: str) -> str | None:
         """The name of the photo that is called so; None if there is none."""
         path = _tidy(written)
+        if path in self.photos:
+            return path
         inner = self._inner(path)
         for candidate in (path, without_suffix(path), inner, without_suffix(inner)):
             name = self.composed.get(normalize("NFC", candidate))
