@@ -16,6 +16,7 @@ import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cache
+from glob import escape
 from typing import Literal, NamedTuple
 
 __all__ = ["Hint", "MaskName", "mask_names"]
@@ -107,7 +108,7 @@ def _affix(stem: str) -> tuple[Hint, str] | None:
         for pattern, expression in zip(("*{}*", "{}*"), expressions, strict=True):
             found = expression.match(stem)
             if found:
-                return hint, pattern.format(_ENDS.sub("", found["affix"]))
+                return hint, pattern.format(escape(_ENDS.sub("", found["affix"])))
     return None
 
 
@@ -190,7 +191,7 @@ def _by_words(pictures: list[_Picture]) -> Iterator[MaskName]:
             hint, place = folder
             ends = _ends(mask.folders[place + 1 :])
             partner = photos.find(keys, ends, _beside(mask.folders, place))
-            pattern = "/".join(mask.folders[: place + 1])
+            pattern = escape("/".join(mask.folders[: place + 1]))
             yield MaskName(mask.path, hint, "/".join((*mask.folders, "*")), pattern, partner)
 
 
@@ -207,7 +208,8 @@ def _by_places(pictures: list[_Picture]) -> Iterator[MaskName]:
         return
     photos = _Photos(pictures, lambda picture: [picture.stem, picture.stem + picture.suffix])
     for picture in lossless:
-        group = "/".join((*picture.folders, f"*{picture.suffix}"))
+        ending = picture.path[-len(picture.suffix) :]  # in its own case of letters
+        group = "/".join((*map(escape, picture.folders), f"*{ending}"))
         twin = photos.find([picture.stem], [picture.folders], _twin_of(picture))
         if twin is not None:
             yield MaskName(picture.path, "twin", group, group, twin)
