@@ -224,6 +224,18 @@ class TestPlacesOfPhotos:
         assert (data.names, data.classes) == (("rose/a", "tulip/b"), ("rose", "tulip"))
         assert data.notes[0].startswith("read as folders: 2 photos in flowers")
 
+    @pytest.mark.parametrize("file", ["labels.csv", "data.JSON"])
+    def test_a_file_that_may_tell_tags_stays_in_sight(self, tmp_path, file):
+        photos(tmp_path / "flowers", "rose/a.jpg", "tulip/b.jpg")
+        (tmp_path / file).touch()
+        data = load_dataset(tmp_path)
+        assert (data.names, data.classes) == (
+            ("flowers/rose/a", "flowers/tulip/b"),
+            ("rose", "tulip"),
+        )
+        (tmp_path / file).rename(tmp_path / "flowers" / file)
+        assert load_dataset(tmp_path).names == ("rose/a", "tulip/b")
+
     def test_one_class_with_a_folder_stays(self, tmp_path):
         photos(tmp_path, "cat/monday/a.jpg")
         data = load_dataset(tmp_path)

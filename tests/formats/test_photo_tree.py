@@ -125,6 +125,8 @@ def test_inner_folders_that_do_not_count_are_named():
         ("seg_test", "test"),
         ("trainSet", "train"),
         ("train_data", "train"),
+        ("imagesTr", "train"),
+        ("images_test", "test"),
         ("train_val", None),
         ("trainer", None),
         ("steam train", None),

@@ -34,6 +34,7 @@ _MASK_SUFFIXES = frozenset((".png", ".tif", ".tiff", ".bmp", ".gif"))
 OUTPUT_MARKER = ".tagseg-output"
 """A file that ``tagseg predict`` leaves where it writes, so that no result is read as a photo."""
 
+_HIDDEN = "hidden or of the system"
 _RUN = "workspace.json"  # the file of a run's folder; "stages" lies beside it
 _STAGES = "stages"
 _SYSTEM_FOLDERS = frozenset(
@@ -66,22 +67,18 @@ def list_pictures(folder: Path, *, outputs: bool = False) -> Listing:
     files: dict[str, Path] = {}
     left_out: Counter[str] = Counter()
     for place, below, names in _each_folder(root):
+        inside = "" if place == root else place.relative_to(root).as_posix() + "/"
         if place != root and not outputs and _is_output(below, names):
-            left_out[f"in {place.relative_to(root).as_posix()}, which tagseg wrote"] += _count(
-                place
-            )
+            left_out[f"in {inside[:-1]}, which tagseg wrote"] = _count(place)
             below.clear()
             continue
-        visible = [name for name in below if not _is_hidden(name)]
-        hidden = sum(_count(place / name) for name in below if _is_hidden(name))
-        below[:] = sorted(visible)
-        prefix = "" if place == root else place.relative_to(root).as_posix() + "/"
-        for name in filter(is_picture, names):
-            if name.startswith("."):
-                hidden += 1
-            else:
-                files[prefix + name] = place / name
-        left_out["hidden or of the system"] += hidden
+        pictures = [name for name in names if is_picture(name)]
+        visible = [name for name in pictures if not name.startswith(".")]
+        files |= {inside + name: place / name for name in visible}
+        hidden = [name for name in below if _is_hidden(name)]
+        left_out[_HIDDEN] += len(pictures) - len(visible)
+        left_out[_HIDDEN] += sum(_count(place / name) for name in hidden)
+        below[:] = sorted(set(below).difference(hidden))
     return Listing(dict(sorted(files.items())), {why: n for why, n in left_out.items() if n})
 
 

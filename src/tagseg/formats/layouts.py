@@ -43,6 +43,7 @@ Layout = Literal[
 _TAG_FILES: dict[Layout, str] = {"csv": "tags.csv", "jsonl": "metadata.jsonl"}
 _CLASS_FOLDERS = ("folders", "split_folders", "inner_folders")
 _OBJECT_DISCOVERY = ("object_discovery", "object_discovery_100")
+_TABLES = frozenset([".csv", ".tsv", ".json", ".jsonl", ".xlsx", ".xml"])
 _VOC_PHOTOS = "JPEGImages"
 
 
@@ -96,10 +97,8 @@ def _check_fit(tags: Path | None, layout: Layout, synsets: Path | None) -> None:
 
 def _unwrapped(folder: Path) -> Path:
     """The folder that is alone in ``folder`` and looks like a whole data set, or ``folder``."""
-    if not folder.is_dir() or _tag_file_in(folder) is not None:
-        return folder
-    below, names = visible_entries(folder)
-    if len(below) != 1 or any(map(is_picture, names)):
+    below, names = visible_entries(folder) if folder.is_dir() else ([], [])
+    if len(below) != 1 or any(map(is_picture, names)) or _may_tell_tags(names):
         return folder
     inner = folder / below[0]
     plain = inner.name.lower() in CONTAINERS or is_split(inner.name)
@@ -108,14 +107,18 @@ def _unwrapped(folder: Path) -> Path:
 
 def _is_data_set(folder: Path) -> bool:
     """Whether it holds tags, or no photos but several folders, or one that says no class."""
-    if _tag_file_in(folder) is not None or is_voc(folder) or is_object_discovery(folder):
-        return True
     below, names = visible_entries(folder)
+    if _may_tell_tags(names) or is_voc(folder) or is_object_discovery(folder):
+        return True
     if not below or any(map(is_picture, names)):
         return False
     alone = below[0]
     plain = alone.lower() in CONTAINERS or is_split(alone)
     return len(below) > 1 or plain or _is_data_set(folder / alone)
+
+
+def _may_tell_tags(files: Iterable[str]) -> bool:
+    return any(Path(name).suffix.lower() in _TABLES for name in files)
 
 
 @dataclass(frozen=True)
@@ -159,22 +162,22 @@ class Place:
             raise DataError("this folder does not exist", where=folder, do="check the path")
         for place in (given, folder):
             refuse_output(place)
-        photo_folder, listing = _pictures(folder, layout, synsets)
-        prefix = _prefix(photo_folder, given)
-        found = choose_photos(listing, exclusion, prefix=prefix)
+        home, listing = _pictures(folder, layout, synsets)
+        found = choose_photos(listing, exclusion, prefix=_prefix(home, given))
         if not found.photos:
             why = "".join(f"; {note}" for note in found.notes)
-            raise DataError(_no_photos(layout) + why, where=photo_folder, do="check the path")
-        if photo_folder == folder and layout not in _CLASS_FOLDERS:
-            photo_folder, found = _in_container(photo_folder, found)
-        photos = found.photos
+            raise DataError(_no_photos(layout) + why, where=home, do="check the path")
+        if home == folder and layout not in _CLASS_FOLDERS:
+            home, found = _in_container(home, found)
+        composed = {normalize("NFC", name): name for name in found.photos}
+        tree = read_tree({name.rpartition("/")[0] for name in found.photos}, layout)
         return cls(
             folder,
-            photo_folder,
-            photos,
-            {normalize("NFC", n): n for n in photos},
+            home,
+            found.photos,
+            composed,
             given,
-            read_tree({name.rpartition("/")[0] for name in photos}, layout),
+            tree,
             found.left_out,
             found.notes,
             found.doubt,

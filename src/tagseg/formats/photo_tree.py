@@ -19,9 +19,9 @@ Folders = tuple[str, ...]
 """The folders that a photo lies in, from the top."""
 
 _KINDS = {
-    "train": ("train", "training", "trn"),
+    "train": ("train", "training", "trn", "tr"),
     "val": ("val", "valid", "validation", "validate", "dev", "eval"),
-    "test": ("test", "testing", "tst"),
+    "test": ("test", "testing", "tst", "ts"),
 }
 _SPLITS = {word: kind for kind, words in _KINDS.items() for word in words}
 _FILLERS = frozenset(
