@@ -191,6 +191,9 @@ def test_masks_among_the_photos(tmp_path):
     assert found.photos.classes == ("cat", "dog")
     found = load_photos(Source(tmp_path, exclude=("truth", "b.jpg")))
     assert found.photos.names == ("cat/a",)
+    photos(tmp_path / "alone", "images/a.jpg")
+    source = Source(tmp_path / "alone", untagged="unknown", masks=tmp_path / "alone" / "images")
+    assert load_photos(source).photos.names == ("a",), "their own folder"
 
 
 # Another as target

@@ -30,8 +30,12 @@ class Exclusion:
 
     def drops(self, path: str) -> bool:
         """Whether the picture is to be left out."""
-        patterns = (*self.dropped, *self.masks)
-        return any(pattern.matches(path) for pattern in patterns) and not self.keeps(path)
+        dropped = self.is_mask(path) or any(pattern.matches(path) for pattern in self.dropped)
+        return dropped and not self.keeps(path)
+
+    def is_mask(self, path: str) -> bool:
+        """Whether the picture lies in the folder of ground truth."""
+        return any(pattern.matches(path) for pattern in self.masks)
 
     def with_masks(self, masks: Path | None, photos: Path) -> Exclusion:
         """Pictures in the folder ``masks`` are left out, too, if it lies in that of the photos."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from tagseg.data.finding import OUTPUT_MARKER, Listing, is_output, list_pictures, named
@@ -56,6 +56,8 @@ def choose_photos(
     Raises DataError if two photos differ only in their suffix.
     """
     files, left_out = found.files, dict(found.left_out)
+    if all(exclusion.is_mask(prefix + path) for path in files):
+        exclusion = replace(exclusion, masks=())  # the photos' own folder, which is no such folder
     wanted = {path: file for path, file in files.items() if not exclusion.drops(prefix + path)}
     idle = exclusion.idle(prefix + path for path in files)
     notes = [f"--exclude '{pattern}' matches no picture" for pattern in idle]
