@@ -16,6 +16,7 @@ from PIL import Image as PilImage
 
 import tagseg as package
 from guided_runs import MINING, RECURSION, write_boxes
+from photo_trees import masks, photos
 from small_runs import (
     DISTINCT,
     OPTION_FLAGS,
@@ -26,6 +27,7 @@ from small_runs import (
     tagseg,
 )
 from tagseg import cli
+from tagseg.data.finding import OUTPUT_MARKER
 from tagseg.data.masks import read_mask, write_mask
 from tagseg.data.scenes import SCENES
 from tagseg.recipes.catalog import RECIPES
@@ -301,7 +303,27 @@ def test_check(scenes):
     assert "96 x 128 (smallest)" in told.out
     as_json = tagseg("check", scenes, "--val", "val", "--threads", "1", "--json")
     assert json.loads(as_json.out)["photos"] == 32
-    assert set(as_json.err.splitlines()[0].split(":")[0:1]) == {"checking the photos"}
+    understood, progress = as_json.err.splitlines()[:2]
+    assert understood == "read as voc: 32 photos in JPEGImages, tags from Annotations"
+    assert progress.startswith("checking the photos")
+
+
+def test_check_says_what_is_no_photo_and_what_splits_there_are(tmp_path):
+    photos(tmp_path, *(f"{split}/{c}/{split}.jpg" for split in ("train", "valid") for c in "ab"))
+    masks(tmp_path, "train/a/train_mask.png")
+    words = ("check", tmp_path, "--threads", "1")
+    told = tagseg(*words)
+    assert told.out.startswith("4 photos, 2 classes\nphotos per class: a 2, b 2\n")
+    assert told.err.splitlines()[:3] == [
+        "read as split_folders: 4 photos, the folder in that of the split is the class",
+        "left out: 1 picture as masks, such as train/a/train_mask.png beside train/a/train.jpg "
+        "(--ground-truth DIR scores with masks)",
+        "splits: train 2 (training), valid 2 (validation); --train, --val take these names; "
+        "--train all trains on all but --val",
+    ]
+    assert tagseg(*words, "--layout", "folders").out.startswith("4 photos, 2 classes\nphotos per ")
+    some = tagseg(*words, "--exclude", "valid", "--exclude", "!*_mask*")
+    assert some.out.startswith("3 photos, 2 classes")
 
 
 def test_predict_a_folder(finished, scenes, tmp_path):
@@ -319,8 +341,12 @@ def test_predict_a_folder(finished, scenes, tmp_path):
     assert said.status == 0
     assert said.out == f"3 masks in {tmp_path / 'masks'}, 1 photos skipped\n"
     assert f"skipped: {photos / 'broken.jpg'}: the JPEG file is cut short or damaged" in said.err
-    assert sorted(contents(tmp_path / "masks")) == ["grey.png", "sub/high.png", "wide.png"]
-    assert sorted(contents(tmp_path / "over")) == ["grey.jpg", "sub/high.jpg", "wide.jpg"]
+    assert sorted(contents(tmp_path / "masks")) == [
+        *(OUTPUT_MARKER, "grey.png", "sub/high.png", "wide.png")
+    ]
+    assert sorted(contents(tmp_path / "over")) == [
+        *(OUTPUT_MARKER, "grey.jpg", "sub/high.jpg", "wide.jpg")
+    ]
     for name, shape in shapes.items():
         assert read_mask(tmp_path / "masks" / f"{name}.png").shape == shape
         with PilImage.open(tmp_path / "masks" / f"{name}.png") as mask:
@@ -341,13 +367,37 @@ def test_predict_agrees_with_the_runs_own_predictions(finished, scenes, tmp_path
         out = tmp_path / source.name
         said = tagseg("predict", source, photo, "--out", out, "--device", "cpu", *extra)
         assert said.status == 0
-        assert [p.name for p in out.iterdir()] == ["val_00003.png"]
+        assert sorted(p.name for p in out.iterdir()) == [OUTPUT_MARKER, "val_00003.png"]
     segmenter = package.load_segmenter(finished[0], device="cpu")
     with PilImage.open(photo) as picture:
         image = np.asarray(picture.convert("RGB"))
     for source, refine in ((finished[0], True), (file, False)):
         mask = read_mask(tmp_path / source.name / "val_00003.png")
         assert np.array_equal(mask, segmenter.predict(image, refine=refine))
+
+
+def test_predict_passes_over_its_own_results(finished, tmp_path):
+    photos(tmp_path, "cat/a.jpg", "dog/b.jpg")
+    words = ("predict", finished[0], tmp_path, "--threads", "1", "--out", tmp_path / "masks")
+    words = (*words, "--overlays", tmp_path / "cat" / "over")
+    for _ in range(2):
+        told = tagseg(*words)
+        assert told.out == f"2 masks in {tmp_path / 'masks'}, 0 photos skipped\n"
+    assert "left out: 2 pictures in masks, which tagseg wrote" in told.err.splitlines()
+    assert tagseg("check", tmp_path).out.startswith("2 photos, 2 classes\n")
+    refused = tagseg("check", tmp_path / "masks")
+    assert refused.status == 2
+    assert "tagseg wrote this folder: its pictures are results, no photos" in refused.err
+    refused = tagseg("check", finished[0])
+    assert "tagseg wrote this folder" in refused.err
+
+
+def test_predict_does_not_mark_a_folder_of_other_pictures(finished, tmp_path):
+    photos(tmp_path, "cat/a.jpg", "new/b.jpg")
+    words = ("predict", finished[0], tmp_path / "new", "--threads", "1", "--out", tmp_path / "cat")
+    assert tagseg(*words).status == 0
+    assert (tmp_path / "cat" / "b.png").exists()
+    assert not (tmp_path / "cat" / OUTPUT_MARKER).exists()
 
 
 def test_predict_refuses_to_write_over_photos(finished, tmp_path):

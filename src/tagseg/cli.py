@@ -75,6 +75,8 @@ class LayoutName(StrEnum):
     imagenet = "imagenet"
     object_discovery = "object_discovery"
     object_discovery_100 = "object_discovery_100"
+    split_folders = "split_folders"
+    inner_folders = "inner_folders"
 
 
 _SALIENCY_FIELDS = {"boxes", "saliency", "saliency_maps"}
@@ -102,6 +104,13 @@ Synsets = Annotated[
     Path | None,
     typer.Option(help="Synset and class, one pair a line, for ImageNet's folders of synsets."),
 ]
+Exclude = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="Pictures that are no photos, such as '*_mask.png' or a folder's name; '!...' keeps "
+        "what looks like masks. May be repeated."
+    ),
+]
 TargetPhotos = Annotated[
     Path | None,
     typer.Option("--target", help="Folder of another data set, to score; never trained on."),
@@ -114,7 +123,10 @@ TargetTruth = Annotated[
     Path | None, typer.Option(help="Folder of ground-truth masks of --target's photos.")
 ]
 TrainList = Annotated[
-    str | None, typer.Option("--train", help="List of training photos. [default: all but --val]")
+    str | None,
+    typer.Option(
+        "--train", help="List of training photos. [default: all but --val, or the folder train]"
+    ),
 ]
 ValList = Annotated[
     str | None,
@@ -150,6 +162,7 @@ def train(
     untagged: Untagged = None,
     layout: Layout = LayoutName.auto,
     synsets: Synsets = None,
+    exclude: Exclude = None,
     train_list: TrainList = None,
     val: ValList = None,
     ground_truth: Truth = None,
@@ -203,6 +216,7 @@ def train(
     source = _source(
         photos, tags, classes, untagged, layout, synsets, train_list, val, tag_separator
     )
+    source = source._replace(exclude=tuple(exclude or ()), masks=ground_truth)
     other = _target(target, target_tags, target_layout, target_ground_truth)
     loaded = load_photos(source, other, say=_note)
     truth = ground_truth_of(loaded, ground_truth, target_ground_truth)
@@ -218,6 +232,7 @@ def check(
     untagged: Untagged = None,
     layout: Layout = LayoutName.auto,
     synsets: Synsets = None,
+    exclude: Exclude = None,
     train_list: TrainList = None,
     val: ValList = None,
     target: TargetPhotos = None,
@@ -237,6 +252,7 @@ def check(
     source = _source(
         photos, tags, classes, untagged, layout, synsets, train_list, val, tag_separator
     )
+    source = source._replace(exclude=tuple(exclude or ()))
     dataset, held_out, _ = load_photos(
         source, _target(target, target_tags, target_layout), say=_note
     )
@@ -352,6 +368,7 @@ def tables(
     untagged: Untagged = None,
     layout: Layout = LayoutName.auto,
     synsets: Synsets = None,
+    exclude: Exclude = None,
     train_list: TrainList = None,
     val: ValList = None,
     ground_truth: Truth = None,
@@ -372,6 +389,7 @@ def tables(
     source = _source(
         photos, tags, classes, untagged, layout, synsets, train_list, val, tag_separator
     )
+    source = source._replace(exclude=tuple(exclude or ()), masks=ground_truth)
     other = _target(target, target_tags, target_layout, target_ground_truth)
     loaded = load_photos(source, other, say=_note)
     made = make_tables(
@@ -622,7 +640,8 @@ def _source(
 
     meaning: Any = untagged.value if untagged is not None else None
     kind: Any = layout.value
-    return Source(folder, tags, classes, meaning, kind, synsets, train_list, val, tag_separator)
+    source = Source(folder, tags, classes, meaning, kind, synsets, train_list, val)
+    return source._replace(tag_separator=tag_separator)
 
 
 def _target(

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image as PilImage
 
+from photo_trees import photos
 from tagseg.data.masks import read_mask, write_mask
 from tagseg.data.scenes import SCENES
 from tagseg.errors import ConfigError, MaskError, TagError, TagsegError
@@ -21,6 +22,13 @@ OTHER = tuple(f"target/{name}" for name in VAL)
 STRANGE = "Unicorn"
 OWN = (STRANGE, *(name.upper() for name in reversed(SCENES.classes)))  # of the target
 SHAPE = (96, 128)
+READ = "read as voc: 32 photos in JPEGImages, tags from Annotations"
+READ_TARGET = "target: read as photos: 8 photos, no tags"
+MASKS_OF_TARGET = (
+    "target: left out: 8 pictures as masks, such as masks/val_00000.png beside val_00000.jpg "
+    "(--ground-truth DIR scores with masks)"
+)
+MASKS_SAID = "target: left out: 8 pictures excluded by a flag"
 
 
 @pytest.fixture(scope="module")
@@ -81,7 +89,7 @@ def test_lists(scenes, tmp_path, train_list, val, names, held_out):
     assert found.val == held_out
     assert found.target_classes is None
     assert found.photos.classes == SCENES.classes
-    assert said == []
+    assert said == [READ]
 
 
 def test_a_photo_of_both_lists_is_there_once(scenes, tmp_path):
@@ -122,6 +130,73 @@ def test_a_list_that_is_not_there(scenes, field):
         load_photos(source)
 
 
+# Folders of splits
+
+
+@pytest.fixture(scope="module")
+def splits(tmp_path_factory) -> Path:
+    names = ("train/cat/1", "train/dog/2", "valid/cat/3", "valid/dog/4", "test/cat/5")
+    return photos(tmp_path_factory.mktemp("splits"), *(f"{name}.jpg" for name in names))
+
+
+IN_TRAIN = ("train/cat/1", "train/dog/2")
+IN_VALID = ("valid/cat/3", "valid/dog/4")
+NAMES_OF_SPLITS = "; --train, --val take these names; --train all trains on all but --val"
+
+
+@pytest.mark.parametrize(
+    ("train_list", "val", "learned", "held_out", "uses"),
+    [
+        (None, None, IN_TRAIN, IN_VALID, ("left out", "training", "validation")),
+        (None, "test", IN_TRAIN, ("test/cat/5",), ("validation", "training", "left out")),
+        ("train", None, IN_TRAIN, (), ("left out", "training", "left out")),
+        ("all", "val", ("test/cat/5", *IN_TRAIN), IN_VALID, ("training", "training", "validation")),
+        ("all", None, ("test/cat/5", *IN_TRAIN, *IN_VALID), (), ("training",) * 3),
+        ("valid", "train", IN_VALID, IN_TRAIN, ("left out", "validation", "training")),
+    ],
+)
+def test_folders_of_splits(splits, train_list, val, learned, held_out, uses):
+    said: list[str] = []
+    source = Source(splits, train_list=train_list, val=val)
+    found = load_photos(source, say=said.append)
+    assert sorted(found.photos.without(held_out).names) == sorted(learned)
+    assert found.val == held_out
+    told = "test 1 ({}), train 2 ({}), valid 2 ({})".format(*uses)
+    assert f"splits: {told}{NAMES_OF_SPLITS}" in said
+
+
+def test_folders_without_a_train_are_all_trained_on(tmp_path):
+    said: list[str] = []
+    photos(tmp_path, "valid/cat/1.jpg", "test/cat/2.jpg", "test/dog/3.jpg")
+    found = load_photos(Source(tmp_path), say=said.append)
+    assert (len(found.photos), found.val) == (3, ())
+    assert f"splits: test 2 (training), valid 1 (training){NAMES_OF_SPLITS}" in said
+
+
+def test_a_test_without_tags_needs_no_flag(tmp_path):
+    photos(tmp_path, "train/cat/1.jpg", "train/dog/2.jpg", "test/3.jpg")
+    assert load_photos(Source(tmp_path)).photos.names == ("train/cat/1", "train/dog/2")
+
+
+def test_splits_beside_a_target(splits, target):
+    (target / "classes.txt").write_text("cat\ndog")
+    found = load_photos(Source(splits), Target(target, masks=target / "masks"))
+    (target / "classes.txt").write_text("\n".join(OWN))
+    assert found.photos.without(found.val).names == IN_TRAIN
+
+
+def test_masks_among_the_photos(tmp_path):
+    """Pictures in the folder of ground truth are no photos, whatever they look like."""
+    photos(tmp_path, "cat/a.jpg", "dog/b.jpg", "truth/cat/a.png")
+    found = load_photos(Source(tmp_path, masks=tmp_path / "truth"))
+    assert found.photos.classes == ("cat", "dog")
+    found = load_photos(Source(tmp_path, exclude=("truth", "b.jpg")))
+    assert found.photos.names == ("cat/a",)
+    photos(tmp_path / "alone", "images/a.jpg")
+    source = Source(tmp_path / "alone", untagged="unknown", masks=tmp_path / "alone" / "images")
+    assert load_photos(source).photos.names == ("a",), "their own folder"
+
+
 # Another as target
 
 
@@ -151,8 +226,10 @@ def test_val_is_a_list_of_the_target(scenes, target):
 
 def test_masks_among_the_targets_photos_are_no_photos(scenes, target):
     source = Source(scenes, untagged="negative", train_list="train")
-    found = load_photos(source, Target(target))
-    assert len(found.val) == 2 * len(VAL), "nobody said which the masks are"
+    said: list[str] = []
+    found = load_photos(source, Target(target), say=said.append)
+    assert sorted(found.val) == list(OTHER), "they look like masks, though nobody said so"
+    assert MASKS_OF_TARGET in said
 
 
 def test_tags_of_a_target_meet_the_classes_by_name(scenes, target, tmp_path):
@@ -176,17 +253,18 @@ def test_notes_on_classes_that_differ(scenes, target, tmp_path):
     said: list[str] = []
     load_photos(source, Target(target, masks=target / "masks"), say=said.append)
     note = "note: classes of the target that are not learned count as background: Unicorn"
-    assert said == [note]
+    assert said == [READ, READ_TARGET, MASKS_SAID, note]
     other = tmp_path / "fewer"
     shutil.copytree(target, other)
     (other / "classes.txt").write_text("\n".join(name.upper() for name in SCENES.classes[2:]))
     said = []
     load_photos(source, Target(other), say=said.append)
     absent = ", ".join(SCENES.classes[:2])
-    assert said == [f"note: learned classes that the target does not have: {absent}"]
+    note = f"note: learned classes that the target does not have: {absent}"
+    assert said == [READ, READ_TARGET, MASKS_OF_TARGET, note]
     said = []
     load_photos(source, Target(scenes, masks=scenes / "SegmentationClass"), say=said.append)
-    assert said == [], "the same classes"
+    assert said == [READ, f"target: {READ}"], "the same classes"
 
 
 def test_without_a_listener_notes_are_dropped(scenes, target, capsys):
@@ -280,6 +358,7 @@ def test_how_tags_were_understood_is_said(tmp_path):
     said: list[str] = []
     load_photos(Source(folder), say=said.append)
     assert said == [
+        "read as csv: 3 photos, tags from tags.csv",
         "tags.csv: photos in column 'file', tags in column 'labels', separated by semicolons",
         "tags.csv: tags are separated by ',': 2 classes, cat, dog",
     ]

@@ -10,6 +10,7 @@ import torch
 from PIL import Image as PilImage
 
 from small_runs import contents
+from tagseg.data.finding import OUTPUT_MARKER
 from tagseg.data.masks import read_mask
 from tagseg.errors import DataError, WorkspaceError
 from tagseg.maps import Image, Probs, Tags
@@ -52,7 +53,8 @@ def test_each_photo_gets_its_mask(segmenter, photos, tmp_path, threads):
     done = predict_folder(segmenter, photos, tmp_path / "m", refine=False, threads=threads)
     assert done.written == ("one", "x/two.v2", "x/y/three")
     assert done.skipped == ()
-    assert sorted(contents(tmp_path / "m")) == [f"{name}.png" for name in done.written]
+    results = [f"{name}.png" for name in done.written]
+    assert sorted(contents(tmp_path / "m")) == [OUTPUT_MARKER, *results]
     for name in done.written:
         with PilImage.open(photos / f"{name}.png") as picture:
             expected = segmenter.predict(np.asarray(picture), refine=False)

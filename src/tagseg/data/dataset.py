@@ -41,6 +41,7 @@ class Dataset:
         sources: a file or a uint8 (H, W, 3) array per photo.
         max_pixels: limit above which a photo is refused.
         unlisted: photos that lie in the folder but not in its tag file, left out.
+        left_out: (reason, number) of pictures in the folder that are no photos.
         notes: how the folder and its tags were understood, a line each; no part of the content.
 
     Raises TagError, DataError or ShapeError if these do not fit together.
@@ -53,6 +54,7 @@ class Dataset:
     sources: tuple[Path | Image, ...]
     max_pixels: int = MAX_PIXELS
     unlisted: int = 0
+    left_out: tuple[tuple[str, int], ...] = ()
     notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:

@@ -3,60 +3,90 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
-from pathlib import Path, PurePosixPath
+import posixpath
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import NamedTuple
 
 from tagseg.errors import DataError
 
-__all__ = ["PHOTO_SUFFIXES", "find_masks", "find_photos", "visible_folders", "without_suffix"]
+__all__ = [
+    "OUTPUT_MARKER",
+    "PHOTO_SUFFIXES",
+    "Listing",
+    "find_masks",
+    "find_photos",
+    "is_output",
+    "is_picture",
+    "list_pictures",
+    "named",
+    "visible_entries",
+    "visible_folders",
+    "without_suffix",
+]
 
 PHOTO_SUFFIXES = frozenset(
     [".jpg", ".jpeg", ".jpe", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm"],
 )
 _MASK_SUFFIXES = frozenset((".png", ".tif", ".tiff", ".bmp", ".gif"))
 
+OUTPUT_MARKER = ".tagseg-output"
+"""A file that ``tagseg predict`` leaves where it writes, so that no result is read as a photo."""
 
-def find_photos(folder: Path) -> dict[str, Path]:
-    """All photos under ``folder``: name (relative posix path without suffix) -> path, sorted.
+_HIDDEN = "hidden or of the system"
+_RUN = "workspace.json"  # the file of a run's folder; "stages" lies beside it
+_STAGES = "stages"
+_SYSTEM_FOLDERS = frozenset(
+    ["__MACOSX", "@eaDir", "#recycle", "$RECYCLE.BIN", "System Volume Information", "lost+found"]
+)
+_VERSION_CONTROL = frozenset([".git", ".hg", ".svn"])  # no pictures, and many files
 
-    Hidden files and folders are left out; links are followed. Raises DataError if two files
-    differ only in their suffix, because both would have the same name.
+
+class Listing(NamedTuple):
+    """Pictures under a folder.
+
+    Attributes:
+        files: relative posix path, with its suffix -> file, sorted.
+        left_out: reason -> number of pictures that are no photos of the user's.
     """
-    return _find(Path(folder), PHOTO_SUFFIXES)
+
+    files: dict[str, Path]
+    left_out: dict[str, int]
 
 
-def find_masks(folder: Path) -> dict[str, Path]:
-    """All mask files under ``folder``, as :func:`find_photos` finds photos."""
-    return _find(Path(folder), _MASK_SUFFIXES)
+def list_pictures(folder: Path, *, outputs: bool = False) -> Listing:
+    """All pictures under ``folder`` but hidden ones, the system's, and what tagseg wrote.
 
+    Args:
+        outputs: take what tagseg wrote, too. ``folder`` itself is always taken.
 
-def without_suffix(name: str) -> str:
-    """``name`` without its suffix if that is a photo's; other dots belong to the name."""
-    path = PurePosixPath(name)
-    return str(path.with_suffix("")) if path.suffix.lower() in PHOTO_SUFFIXES else name
-
-
-def visible_folders(root: Path) -> Iterator[tuple[Path, list[str]]]:
-    """Every folder that is not hidden and its files, through links, each real folder once."""
-    seen: set[str] = set()
-    for folder, below, names in os.walk(root, followlinks=True):
-        real = os.path.realpath(folder)
-        if real in seen:
+    Links are followed. Raises DataError if there is no such folder.
+    """
+    root = _existing(Path(folder))
+    files: dict[str, Path] = {}
+    left_out: Counter[str] = Counter()
+    for place, below, names in _each_folder(root):
+        inside = "" if place == root else place.relative_to(root).as_posix() + "/"
+        if place != root and not outputs and _is_output(below, names):
+            left_out[f"in {inside[:-1]}, which tagseg wrote"] = _count(place)
             below.clear()
             continue
-        seen.add(real)
-        below[:] = sorted(name for name in below if not name.startswith("."))
-        yield Path(folder), [name for name in names if not name.startswith(".")]
+        pictures = [name for name in names if is_picture(name)]
+        visible = [name for name in pictures if not name.startswith(".")]
+        files |= {inside + name: place / name for name in visible}
+        hidden = [name for name in below if _is_hidden(name)]
+        left_out[_HIDDEN] += len(pictures) - len(visible)
+        left_out[_HIDDEN] += sum(_count(place / name) for name in hidden)
+        below[:] = sorted(set(below).difference(hidden))
+    return Listing(dict(sorted(files.items())), {why: n for why, n in left_out.items() if n})
 
 
-def _find(folder: Path, suffixes: frozenset[str]) -> dict[str, Path]:
-    if not folder.is_dir():
-        raise DataError("this folder does not exist", where=folder, do="check the path")
+def named(files: Mapping[str, Path]) -> dict[str, Path]:
+    """Pictures by name, without suffix; DataError if two differ only in their suffix."""
     found: dict[str, Path] = {}
-    for path in _walk(folder):
-        if path.suffix.lower() not in suffixes:
-            continue
-        name = path.relative_to(folder).with_suffix("").as_posix()
+    for relative, path in files.items():
+        name = relative[: -len(path.suffix)]
         if name in found:
             both = " and ".join(sorted((found[name].name, path.name)))
             raise DataError(f"{both} have the same name", where=path.parent, do="rename one")
@@ -64,7 +94,94 @@ def _find(folder: Path, suffixes: frozenset[str]) -> dict[str, Path]:
     return dict(sorted(found.items()))
 
 
-def _walk(folder: Path) -> Iterator[Path]:
-    """Every file that is not hidden."""
-    for place, names in visible_folders(folder):
-        yield from (place / name for name in names)
+def find_photos(folder: Path, *, outputs: bool = False) -> dict[str, Path]:
+    """All photos under ``folder``: name (relative posix path without suffix) -> path, sorted.
+
+    What :func:`list_pictures` finds. Raises DataError if two files differ only in their suffix,
+    because both would have the same name.
+    """
+    return named(list_pictures(folder, outputs=outputs).files)
+
+
+def find_masks(folder: Path) -> dict[str, Path]:
+    """All mask files under ``folder`` but hidden ones, named as :func:`find_photos` does."""
+    root = _existing(Path(folder))
+    files = (place / name for place, names in visible_folders(root) for name in names)
+    masks = (path for path in files if path.suffix.lower() in _MASK_SUFFIXES)
+    return named({path.relative_to(root).as_posix(): path for path in masks})
+
+
+def without_suffix(name: str) -> str:
+    """``name`` without its suffix if that is a photo's; other dots belong to the name."""
+    stem, suffix = posixpath.splitext(name)
+    return stem if suffix.lower() in PHOTO_SUFFIXES else name
+
+
+def visible_folders(root: Path) -> Iterator[tuple[Path, list[str]]]:
+    """Every folder that is not hidden and its files, through links, each real folder once."""
+    for folder, below, names in _each_folder(root):
+        below[:] = sorted(name for name in below if not name.startswith("."))
+        yield folder, [name for name in names if not name.startswith(".")]
+
+
+def is_output(folder: Path) -> bool:
+    """Whether a folder is a run's, or one that ``tagseg predict`` wrote."""
+    return _is_output(*_entries(folder))
+
+
+def is_picture(name: str) -> bool:
+    """Whether a file's name ends as a picture's does."""
+    return os.path.splitext(name)[1].lower() in PHOTO_SUFFIXES
+
+
+def visible_entries(folder: Path) -> tuple[list[str], list[str]]:
+    """Names of the folders that may hold photos, and of the files, in one folder."""
+    below, names = _entries(folder)
+    inner = sorted(name for name in below if not _is_hidden(name))
+    return (
+        [name for name in inner if not is_output(folder / name)],
+        [name for name in names if not name.startswith(".")],
+    )
+
+
+def _is_output(below: list[str], names: list[str]) -> bool:
+    return OUTPUT_MARKER in names or (_RUN in names and _STAGES in below)
+
+
+def _entries(folder: Path) -> tuple[list[str], list[str]]:
+    """Names of the folders and of the files in one folder."""
+    below: list[str] = []
+    names: list[str] = []
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            (below if entry.is_dir() else names).append(entry.name)
+    return below, names
+
+
+def _each_folder(root: Path) -> Iterator[tuple[Path, list[str], list[str]]]:
+    """Folder, folders in it (what is taken from that list is not visited) and files."""
+    seen: set[str] = set()
+    for folder, below, names in os.walk(root, followlinks=True):
+        real = os.path.realpath(folder)
+        if real in seen:
+            below.clear()
+            continue
+        seen.add(real)
+        yield Path(folder), below, names
+
+
+def _existing(folder: Path) -> Path:
+    if not folder.is_dir():
+        raise DataError("this folder does not exist", where=folder, do="check the path")
+    return folder
+
+
+def _is_hidden(folder: str) -> bool:
+    return folder.startswith(".") or folder in _SYSTEM_FOLDERS
+
+
+def _count(folder: Path) -> int:
+    """Number of pictures in a folder that is left out."""
+    if folder.name in _VERSION_CONTROL:
+        return 0
+    return sum(is_picture(name) for _, _, names in os.walk(folder) for name in names)

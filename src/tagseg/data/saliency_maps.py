@@ -111,9 +111,8 @@ class SaliencyFolder:
 
 def _find_maps(folder: Path) -> dict[str, Path]:
     """Name -> file. Hidden files and folders are left out, as :func:`find_photos` does."""
-    found = {
-        name: path for name, path in find_photos(folder).items() if path.suffix.lower() in _PICTURES
-    }
+    pictures = find_photos(folder, outputs=True)
+    found = {name: path for name, path in pictures.items() if path.suffix.lower() in _PICTURES}
     for path in folder.rglob("*"):
         below = path.relative_to(folder)
         if path.suffix.lower() != _ARRAY or any(part.startswith(".") for part in below.parts):

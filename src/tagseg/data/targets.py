@@ -55,6 +55,8 @@ def with_target(photos: Dataset, target: Dataset) -> tuple[Dataset, tuple[str, .
         sources=photos.sources + target.sources,
         max_pixels=max(photos.max_pixels, target.max_pixels),
         unlisted=photos.unlisted + target.unlisted,
+        left_out=photos.left_out + target.left_out,
+        notes=photos.notes + tuple(f"target: {note}" for note in target.notes),
     )
     return joined, names
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tagseg.errors import TagError
@@ -58,23 +58,27 @@ def read_tags_of_photos(
     parts = [
         names.renamed(read_tag_file(file, hints), _folder_within(file, root)) for file in files
     ]
-    return _joined(parts)
+    said = _joined(parts)
+    return replace(said, notes=(*_absent_classes(files, root, parts), *said.notes))
 
 
 def find_tag_files(
-    folder: Path, photos: Mapping[str, Path], name_of: Callable[[str], str]
+    folder: Path,
+    photos: Mapping[str, Path],
+    name_of: Callable[[str], str],
+    class_of: Callable[[str], str | None] = lambda name: name.rpartition("/")[0] or None,
 ) -> tuple[tuple[Path, ...], tuple[str, ...]]:
     """The files, or folders of annotations, that name the photos in ``folder``; and notes.
 
     No files if there are none; notes say which is taken, and which cannot be.
 
     Files of usual names are read and count if they name photos that are there. They do not if they
-    say the same as class folders. TagError if several sources fit, and where the only one that is
+    say the same as class folders, of which ``class_of`` tells a photo's. TagError if several sources fit, and where the only one that is
     there cannot be read.
     """
     candidates = [_read(files, photos, name_of) for files in _groups(folder, photos)]
     good = [c for c in candidates if c.said is not None and _names_photos(c.said, photos)]
-    if any(_as_folders(c.said, photos) for c in good if c.said is not None):
+    if any(_as_folders(c.said, photos, class_of) for c in good if c.said is not None):
         return (), ()
     if len(good) > 1:
         shown = ", ".join(_shown(c.files, folder) for c in good)
@@ -134,10 +138,12 @@ def _names_photos(said: TagFile, photos: Mapping[str, Path]) -> bool:
     return there > 0 and 2 * there >= min(len(named), len(photos))
 
 
-def _as_folders(said: TagFile, photos: Mapping[str, Path]) -> bool:
-    """Whether each photo's only tag is its first folder."""
+def _as_folders(
+    said: TagFile, photos: Mapping[str, Path], class_of: Callable[[str], str | None]
+) -> bool:
+    """Whether each photo's only tag is the class of its folder."""
     rows = [row for row in said.rows if row.image in photos and "/" in row.image]
-    return bool(rows) and all(row.tags == tuple(row.image.split("/")[:-1][:1]) for row in rows)
+    return bool(rows) and all(row.tags == (class_of(row.image),) for row in rows)
 
 
 def _shown(files: Iterable[Path], folder: Path) -> str:
@@ -156,6 +162,17 @@ def _joined(parts: Sequence[TagFile]) -> TagFile:
         tuple(dict.fromkeys(note for part in parts for note in part.notes)),
         merge=any(part.merge for part in parts),
     )
+
+
+def _absent_classes(files: Sequence[Path], root: Path, parts: Sequence[TagFile]) -> list[str]:
+    """Which of several files do not have all of the classes."""
+    found = [{tag for row in part.rows for tag in row.tags} for part in parts]
+    every = set().union(*found)
+    return [
+        f"{_shown([file], root)} has no photo of {', '.join(sorted(every - names))}"
+        for file, names in zip(files, found, strict=True)
+        if names and names != every
+    ]
 
 
 def _root(photos: Mapping[str, Path]) -> Path:

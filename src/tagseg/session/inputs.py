@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence, Set
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -11,7 +12,8 @@ from tagseg.data.targets import notes_on_classes, with_target
 from tagseg.errors import TagError
 from tagseg.formats.ground_truth import GroundTruth
 from tagseg.formats.layouts import Layout
-from tagseg.formats.loading import Untagged, load_dataset, load_target
+from tagseg.formats.loading import ALL_SPLITS, OpenedPhotos, Untagged, load_target, open_photos
+from tagseg.formats.photo_tree import kind_of_split
 
 __all__ = ["Loaded", "Source", "Target", "ground_truth_of", "load_photos"]
 
@@ -20,8 +22,12 @@ class Source(NamedTuple):
     """A data set to learn from, as :func:`load_dataset` reads it.
 
     Attributes:
-        train_list: of the photos to train on; None for all but those of ``val``.
-        val: list of the photos to score; of the target, if there is one.
+        train_list: of the photos to train on; None for all but those of ``val``, or, where folders
+            are called as splits, for those of ``train``.
+        val: list of the photos to score; of the target, if there is one. None for none, or, where
+            folders are called as splits and no list is given, for those of ``val``.
+        exclude: patterns of pictures that are no photos.
+        masks: folder of ground truth, whose pictures are no photos either.
         tag_separator: what stands between tags in a cell of a tag file.
     """
 
@@ -33,19 +39,21 @@ class Source(NamedTuple):
     synsets: Path | None = None
     train_list: str | None = None
     val: str | None = None
+    exclude: tuple[str, ...] = ()
+    masks: Path | None = None
     tag_separator: str | None = None
 
-    def load(self, split: str | list[str] | None) -> Dataset:
-        """The photos of a list, of several, or all."""
-        return load_dataset(
+    def open(self) -> OpenedPhotos:
+        """The photos that are there."""
+        return open_photos(
             self.folder,
             tags=self.tags,
-            classes=self.classes,
-            untagged=self.untagged,
             layout=self.layout,
-            split=split,
             synsets=self.synsets,
+            exclude=self.exclude,
+            masks=self.masks,
             tag_separator=self.tag_separator,
+            search=True,
         )
 
 
@@ -79,11 +87,14 @@ def load_photos(
 
     ``say`` is told how they were understood, and where the classes of a target differ.
     """
-    loaded = _load(source, target, say)
+    loaded = _load(source, target)
     for note in loaded.photos.notes:
         say(note)
     if source.untagged != "unknown":
         _check_some_training_tag(loaded, source)
+    if loaded.target_classes is not None:
+        for note in notes_on_classes(loaded.target_classes, loaded.photos.classes):
+            say(f"note: {note}")
     return loaded
 
 
@@ -98,14 +109,68 @@ def _check_some_training_tag(loaded: Loaded, source: Source) -> None:
         )
 
 
-def _load(source: Source, target: Target | None, say: Callable[[str], None]) -> Loaded:
+def _load(source: Source, target: Target | None) -> Loaded:
+    opened = source.open()
+    splits = opened.place.splits()
+    train, val = _lists(source, splits, with_val=target is None)
+
+    def load(split: str | list[str] | None) -> Dataset:
+        return opened.load(split, classes=source.classes, untagged=source.untagged)
+
     if target is not None:
-        return _load_both(source, target, say)
-    train_list, val = source.train_list, source.val
+        learned = _with_note(load(train), splits, ())
+        other = target.load(source.val)
+        return Loaded(*with_target(learned, other), other.classes)
     if val is None:
-        return Loaded(source.load(train_list), (), None)
-    dataset = source.load(None if train_list is None else [train_list, val])
-    return Loaded(dataset, source.load(val).names, None)
+        return Loaded(_with_note(load(train), splits, ()), (), None)
+    dataset, held_out = load(None if train is None else [train, val]), load(val).names
+    return Loaded(_with_note(dataset, splits, held_out), held_out, None)
+
+
+def _lists(
+    source: Source, splits: Iterable[str], *, with_val: bool
+) -> tuple[str | None, str | None]:
+    """Lists of training and of validation: the user's, or else folders that are called so.
+
+    None for all photos, and for none to validate with.
+    """
+    train, val = source.train_list, source.val if with_val else None
+    if train is None:
+        train = _of_kind(splits, "train")
+        if val is None and with_val and train is not None:
+            val = _of_kind(splits, "val")
+    return train, val
+
+
+def _of_kind(splits: Iterable[str], kind: str) -> str | None:
+    found = [split for split in splits if kind_of_split(split) == kind]
+    return found[0] if len(found) == 1 else None
+
+
+def _with_note(
+    dataset: Dataset, splits: Mapping[str, tuple[str, ...]], val: Collection[str]
+) -> Dataset:
+    """The dataset, with a line on what becomes of each folder of a split."""
+    if not splits:
+        return dataset
+    held_out = set(val)
+    learned = set(dataset.names) - held_out
+    told = [f"{split} {_uses(names, learned, held_out)}" for split, names in splits.items()]
+    advice = f"--train, --val take these names; --train {ALL_SPLITS} trains on all but --val"
+    return replace(dataset, notes=(*dataset.notes, f"splits: {', '.join(told)}; {advice}"))
+
+
+def _uses(names: Sequence[str], learned: Set[str], held_out: Set[str]) -> str:
+    """Such as ``24 (training)``, ``10 (8 training, 2 left out)``."""
+    numbers = {
+        "training": sum(name in learned for name in names),
+        "validation": sum(name in held_out for name in names),
+    }
+    numbers["left out"] = len(names) - sum(numbers.values())
+    uses = {use: number for use, number in numbers.items() if number}
+    if len(uses) == 1:
+        return f"{len(names)} ({next(iter(uses))})"
+    return f"{len(names)} ({', '.join(f'{number} {use}' for use, number in uses.items())})"
 
 
 def ground_truth_of(
@@ -118,11 +183,3 @@ def ground_truth_of(
         return truth
     truth = truth if truth is not None else GroundTruth({}, classes)
     return truth.with_target(GroundTruth(of_target, loaded.target_classes))
-
-
-def _load_both(source: Source, target: Target, say: Callable[[str], None]) -> Loaded:
-    learned, other = source.load(source.train_list), target.load(source.val)
-    photos, names = with_target(learned, other)
-    for note in notes_on_classes(other.classes, learned.classes):
-        say(f"note: {note}")
-    return Loaded(photos, names, other.classes)

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Set
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
 
 import cv2
 
-from tagseg.data.finding import PHOTO_SUFFIXES, find_photos
+import tagseg
+from tagseg.data.finding import OUTPUT_MARKER, PHOTO_SUFFIXES, list_pictures
 from tagseg.data.images import decode_photo
 from tagseg.data.masks import encode_mask
 from tagseg.data.working import argmax_at, working_image
 from tagseg.errors import DataError, ImageError
+from tagseg.formats.photo_files import PhotoFiles, find_photo_files
 from tagseg.maps import Image
 from tagseg.report.figures import overlay
 from tagseg.run.engine import map_photos
-from tagseg.run.files import atomic_write, one_line_errors
+from tagseg.run.files import atomic_write, one_line_errors, write_json
 from tagseg.run.progress import Progress
 from tagseg.segment.predict import Segmenter
 
@@ -52,14 +55,17 @@ def predict_folder(
         DataError: there are no photos, or a result would replace a photo.
         WorkspaceError: a result cannot be written.
     """
-    photos = _photos_of(source)
+    progress = progress if progress is not None else Progress()
+    found = _photos_of(source)
+    photos = found.photos
+    for note in found.notes:
+        progress.say(note)
     for folder, suffix in ((out, ".png"), (overlays, ".jpg")):
         if folder is not None:
             _keep_photos_safe(photos, folder, suffix)
-    for folder in (out, overlays):
+    for folder, suffix in ((out, ".png"), (overlays, ".jpg")):
         if folder is not None:
-            _make_folder(folder)
-    progress = progress if progress is not None else Progress()
+            _mark(folder, {f"{name}{suffix}" for name in photos})
     network = Lock()  # one photo at a time in the network, which uses all cores by itself
 
     def segment(item: tuple[str, Path]) -> tuple[str, str]:
@@ -87,24 +93,35 @@ def predict_folder(
     )
 
 
-def _photos_of(source: Path) -> dict[str, Path]:
+def _photos_of(source: Path) -> PhotoFiles:
     if source.is_file():
         if source.suffix.lower() not in PHOTO_SUFFIXES:
             raise DataError("is no photo", where=source, do="give a photo or a folder of photos")
-        return {source.stem: source}
+        return PhotoFiles({source.stem: source})
     if not source.is_dir():
         raise DataError("does not exist", where=source, do="give a photo or a folder of photos")
     folder = source / "JPEGImages" if (source / "JPEGImages").is_dir() else source
-    photos = find_photos(folder)
-    if not photos:
-        raise DataError("no photos in this folder", where=source, do="check the path")
-    return photos
+    found = find_photo_files(folder)
+    if not found.photos:
+        why = "".join(f"; {note}" for note in found.notes)
+        raise DataError(f"no photos in this folder{why}", where=source, do="check the path")
+    return found
 
 
 def _keep_photos_safe(photos: dict[str, Path], out: Path, suffix: str) -> None:
     for name, path in photos.items():
         if (out / f"{name}{suffix}").resolve() == path.resolve():
             raise DataError("a result would replace this photo", where=path, do="change --out")
+
+
+def _mark(folder: Path, results: Set[str]) -> None:
+    """Make the folder of results, marked so that none of them is read as a photo.
+
+    A folder that holds other pictures, photos perhaps, is not marked.
+    """
+    _make_folder(folder)
+    if list_pictures(folder, outputs=True).files.keys() <= results:
+        write_json(folder / OUTPUT_MARKER, {"by": "tagseg predict", "version": tagseg.__version__})
 
 
 def _make_folder(path: Path) -> None:
