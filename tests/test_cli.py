@@ -280,8 +280,10 @@ def test_bad_sources_and_targets(scenes, tmp_path, monkeypatch, flags, line):
     places = {"scenes": scenes, "other": tmp_path / "other"}
     said = tagseg("train", scenes, "--out", "run", *(flag.format(**places) for flag in flags))
     assert (said.status, said.out) == (2, "")
-    assert said.err.startswith("tagseg: error: " + line.format(**places))
-    assert said.err.count("\n") == 1
+    understood = ("read as ", "target: read as ")
+    told = [text for text in said.err.splitlines() if not text.startswith(understood)]
+    assert len(told) == 1
+    assert told[0].startswith("tagseg: error: " + line.format(**places))
     assert not (tmp_path / "run").exists()
 
 
@@ -679,7 +681,7 @@ def test_the_demo_says_a_next_command_that_works(tmp_path):
     assert line.startswith("next: tagseg predict ")
     follow = tagseg(*shlex.split(line)[2:], "--threads", "1")
     assert follow.status == 0
-    assert len(list((tmp_path / "my demo" / "masks").iterdir())) == 12
+    assert len(list((tmp_path / "my demo" / "masks").glob("*.png"))) == 12
 
 
 REFINING = ("--set", "rounds=1", "--set", "segmenter_iterations=1")
