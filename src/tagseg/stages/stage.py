@@ -29,7 +29,7 @@ from tagseg.run.engine import map_photos
 from tagseg.run.workspace import Stage, atomic_write
 from tagseg.stages.context import Plain, Run, Setup, Split
 from tagseg.stages.settings import Settings
-from tagseg.training import Execution, Schedule
+from tagseg.training import Execution, Loop, Schedule
 
 __all__ = [
     "Declared",
@@ -374,10 +374,10 @@ def levels(maps: npt.NDArray[np.float32]) -> npt.NDArray[np.uint8]:
 
 
 class Fit(Protocol):
-    """Trains a network in place, with the hooks of :func:`tagseg.training.train`."""
+    """Trains a network in place."""
 
-    def __call__(self, *, execution: Any, frozen_batch_norm: bool, **hooks: Any) -> object:
-        """``hooks`` are checkpoint, log and ticks."""
+    def __call__(self, *, loop: Loop) -> object:
+        """``loop`` is that of :func:`tagseg.training.train`."""
 
 
 Net = TypeVar("Net", bound=nn.Module)
@@ -407,13 +407,8 @@ def trained(
     with opened(run, declared, [setup.means(), *settings, schedule], inputs) as stage:
         if stage.pending:
             with run.task(f"training {title}", schedule.iterations) as ticks:
-                fit(
-                    execution=setup.execution,
-                    frozen_batch_norm=setup.weights is not None,
-                    checkpoint=stage.checkpoint,
-                    log=stage.log,
-                    ticks=ticks,
-                )
+                frozen = setup.weights is not None
+                fit(loop=Loop(setup.execution, frozen, stage.checkpoint, stage.log, ticks))
             stage.save_tensors(declared.weights, net.state_dict())
     if not stage.planned:
         net.load_state_dict(stage.load_tensors(declared.weights)[0])
