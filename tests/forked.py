@@ -15,7 +15,9 @@ from pathlib import Path
 import pytest
 
 _CONTEXT = get_context("forkserver")
-_CONTEXT.set_forkserver_preload(["pytest", "tagseg.tables.making", "tagseg.session.inputs"])
+_CONTEXT.set_forkserver_preload(
+    ["pytest", "tagseg.tables.making", "tagseg.session.inputs", "sklearn.metrics", "torch._dynamo"]
+)  # the last two are imported late, by scores and by the first optimizer: 3 s a process
 
 
 def start(script: str | Path, *words: object) -> BaseProcess:
