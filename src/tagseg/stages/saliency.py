@@ -124,7 +124,7 @@ class PhotoSaliency:
             return self._regional(self.forest, split)
         if self.student is not None:
             return self._by_student(self.student, split)
-        photos, settings = self.run.part(split).photos, MinimumBarrierSettings()
+        photos, settings = self.run.split(split).photos, MinimumBarrierSettings()
         return self._each(
             split,
             lambda index: minimum_barrier_saliency(photos.image(index), settings),
@@ -132,7 +132,7 @@ class PhotoSaliency:
         )
 
     def _regional(self, forest: RegionForest, split: Split) -> SaliencyMaps:
-        photos, settings = self.run.part(split).photos, DrfiSettings()
+        photos, settings = self.run.split(split).photos, DrfiSettings()
         return self._each(
             split,
             lambda index: drfi_saliency(photos.image(index), forest, settings),
@@ -141,7 +141,7 @@ class PhotoSaliency:
         )
 
     def _from_folder(self, folder: SaliencyFolder, split: Split) -> SaliencyMaps:
-        photos = self.run.part(split).photos
+        photos = self.run.split(split).photos
         folder.check(photos.names)
 
         def read(index: int) -> SaliencyMap:

@@ -41,7 +41,7 @@ def photo_score_maps(
 
     The seeder holds a network, so photos come one after the other.
     """
-    photos = run.part(split).photos
+    photos = run.split(split).photos
 
     def make(index: int) -> dict[str, Any]:
         tags = photos.tags[index] if photos.dataset.known[index] else None
@@ -92,7 +92,7 @@ def grid_score_maps(
         side: longer side at which photos are shown to ``score``; None for the working size.
         title: of the progress bar; the stage's name if it is empty.
     """
-    photos = run.part(split).photos
+    photos = run.split(split).photos
 
     def make(images: Images, indices: list[int]) -> Iterator[dict[str, Any]]:
         tags = torch.from_numpy(photos.tags[indices])
