@@ -196,3 +196,17 @@ def test_every_field_acts_on_the_right_keys(planner: Planner, recipe: str) -> No
     }
     assert acts == expected
     assert all(expected.values()), "a field that cannot act should not exist"
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_idle_fields_decide_on_nothing(planner: Planner, recipe: str) -> None:
+    kind, base = RECIPES[recipe].config, {**QUICK, "refiner": "none"}
+    hints, before = get_type_hints(kind), planner.records(recipe, base)
+    idle = make_config(kind, base).idle().keys() - {"segmenter_regions"}  # some refuse it
+    for item in fields(kind):
+        if item.name in idle:
+            value = base.get(item.name, item.default)
+            other = other_value(item.name, value, hints[item.name], item.metadata)
+            after = planner.records(recipe, {**base, item.name: other})
+            assert not changed(before, after), item.name
+    assert "segmenter_unary" in idle

@@ -238,7 +238,18 @@ def test_data_refused_before_anything_is_written(scenes, tmp_path):
             {"refiner": "none", "segmenter_unary": "log", "segmenter_regions": "crisp"},
             [
                 "note: segmenter_regions does nothing; it acts with refiner=crf",
+                "note: segmenter_unary does nothing; it acts with refiner=crf",
             ],
+        ),
+        (
+            "gradient_baseline",
+            {"refiner": "none", "crf_filter": "lattice", "crf_iterations": 3},
+            ["note: crf_filter does nothing; it acts with refiner=crf"],
+        ),
+        (
+            "dcsm",
+            {"segmenter_epochs": 3.0},
+            ["note: segmenter_epochs does nothing; it acts with segmenter=trained"],
         ),
         (
             "builtin_priors",

@@ -251,14 +251,9 @@ def _checked_config(config: C) -> C:
 
 def _say_what_is_idle(given: Any, config: WorkSettings, progress: Progress) -> None:
     """A field that is set and does nothing beside the others deserves a word."""
-    acting = config.acting()
-    for item in fields(config):
-        if isinstance(given, Mapping) and item.name in given and item.name not in acting:
-            needs = " and ".join(
-                f"{name}={' or '.join(map(str, values)).lower()}"
-                for name, values in item.metadata["only_with"].items()
-            )
-            progress.say(f"note: {item.name} does nothing; it acts with {needs}")
+    for name, needs in config.idle().items():
+        if isinstance(given, Mapping) and name in given:
+            progress.say(f"note: {name} does nothing; it acts with {needs}")
 
 
 def make_setup(options: Options) -> Setup:
