@@ -125,7 +125,7 @@ class Refines:
     def __init__(self, function: Callable[[Any, Any], Any]) -> None:
         self.function = function
 
-    def refine(self, image: Any, probs: Any, tags: Any = None) -> Any:
+    def refine(self, image: Any, probs: Any, known: Any = None) -> Any:
         return self.function(image, probs)
 
 

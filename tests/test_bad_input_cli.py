@@ -333,7 +333,7 @@ def negative_workers(place):
 
 @case
 def allow_skipped_over_one(place):
-    line = "allow_skipped is 2.0; use a part, 0 to 1"
+    line = "allow_skipped is 2.0; use a fraction, 0 to 1"
     return place.train("--allow-skipped", "2"), line
 
 

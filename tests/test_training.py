@@ -14,7 +14,7 @@ from torch.nn import functional
 from tagseg import training
 from tagseg.errors import ConfigError, ImageError, TrainingError
 from tagseg.run.checkpoint import Checkpoint, Log
-from tagseg.training import Batch, Execution, Schedule, learning_rate_factor, train
+from tagseg.training import Batch, Execution, Loop, Schedule, learning_rate_factor, train
 
 
 class Net(nn.Module):
@@ -114,7 +114,7 @@ def run(
     try:
         train(
             net, cross_entropy, picture, 10, schedule,
-            groups=groups, execution=execution, ticks=ticks, **hooks,
+            groups=groups, loop=Loop(execution, ticks=ticks, **hooks),
         )  # fmt: skip
     except KeyboardInterrupt:
         assert stop is not None
@@ -186,7 +186,12 @@ def test_checkpoints_are_saved_when_due_only(tmp_path: Path, monkeypatch: Any) -
             clock[0] += 4.0  # seconds an iteration; due after more than 15
 
     train(
-        new_net(), cross_entropy, picture, 4, Schedule(12, 2, 0.1), checkpoint=Keeps(), ticks=Slow()
+        new_net(),
+        cross_entropy,
+        picture,
+        4,
+        Schedule(12, 2, 0.1),
+        loop=Loop(checkpoint=Keeps(), ticks=Slow()),
     )
     assert saved == [5, 9]
 
@@ -213,7 +218,7 @@ def test_dropout_is_drawn_anew_in_each_iteration() -> None:
 
     for seed in (0, 1):
         execution = Execution(seed=seed)
-        train(Weights({"w": 1.0}), loss, nothing, 1, Schedule(3, 1, 0.1), execution=execution)
+        train(Weights({"w": 1.0}), loss, nothing, 1, Schedule(3, 1, 0.1), loop=Loop(execution))
     assert len({tuple(mask.tolist()) for mask in masks}) == 6
 
 
@@ -221,7 +226,9 @@ def test_dropout_is_drawn_anew_in_each_iteration() -> None:
 def test_the_global_random_state_stays(workers: int) -> None:
     net = new_net()
     before, before_numpy = torch.get_rng_state(), np.random.get_state()[1].copy()  # noqa: NPY002
-    train(net, cross_entropy, picture, 4, Schedule(3, 2, 0.1), execution=Execution(workers=workers))
+    train(
+        net, cross_entropy, picture, 4, Schedule(3, 2, 0.1), loop=Loop(Execution(workers=workers))
+    )
     assert torch.equal(torch.get_rng_state(), before)
     np.testing.assert_array_equal(np.random.get_state()[1], before_numpy)  # noqa: NPY002
 
@@ -288,7 +295,7 @@ def test_sgd_with_groups_equals_the_loop(policy: Any) -> None:
     lines: list[dict[str, Any]] = []
     train(
         net, lambda module, _: 2 * sum(p.sum() for p in module.parameters()), nothing, 1, schedule,
-        groups=net.groups(), log=lambda **values: lines.append(values),
+        groups=net.groups(), loop=Loop(log=lambda **values: lines.append(values)),
     )  # fmt: skip
     factors = [learning_rate_factor(schedule, t) for t in range(30)]
     for name, value in start.items():
@@ -356,7 +363,7 @@ def test_the_logged_loss_is_the_mean_since_the_last_line() -> None:
     lines: list[dict[str, Any]] = []
     train(
         net, lambda module, _: module.w.sum() * 0 + next(losses), nothing, 1, Schedule(45, 1, 0.1),
-        log=lambda **values: lines.append(values),
+        loop=Loop(log=lambda **values: lines.append(values)),
     )  # fmt: skip
     assert [(line["iteration"], line["loss"]) for line in lines] == [
         (20, sum(range(1, 21)) / 20),
@@ -385,7 +392,7 @@ def test_frozen_batch_norm_is_frozen(optimizer: Any) -> None:
     before = {name: tensor.clone() for name, tensor in net.state_dict().items()}
     train(
         net, cross_entropy, picture, 4, Schedule(5, 2, 0.1, optimizer),
-        groups=net.groups(), frozen_batch_norm=True,
+        groups=net.groups(), loop=Loop(frozen_batch_norm=True),
     )  # fmt: skip
     for name, tensor in net.state_dict().items():
         assert torch.equal(tensor, before[name]) == name.startswith("body.1"), name
@@ -420,7 +427,7 @@ def test_precision_is_that_of_the_layers(precision: torch.dtype) -> None:
         seen.add(scores.dtype)
         return functional.cross_entropy(scores.float(), batch["class"])
 
-    train(net, loss, picture, 4, Schedule(2, 2, 0.1), execution=Execution(precision=precision))
+    train(net, loss, picture, 4, Schedule(2, 2, 0.1), loop=Loop(Execution(precision=precision)))
     assert seen == {precision}
     assert all(p.dtype == torch.float32 for p in net.parameters())
 
@@ -436,7 +443,8 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_is_never_saved(
     with pytest.raises(TrainingError, match=r"the loss is (nan|inf) at iteration 23; lower the"):
         train(
             Weights({"w": 1.0}), lambda module, _: module.w.sum() * 0 + next(losses), nothing, 1,
-            Schedule(40, 1, 0.1), checkpoint=checkpoint, log=lambda **values: log.append(values),
+            Schedule(40, 1, 0.1),
+            loop=Loop(checkpoint=checkpoint, log=lambda **values: log.append(values)),
         )  # fmt: skip
     state = checkpoint.load()
     assert state is not None
@@ -455,7 +463,7 @@ def test_an_error_in_a_sample_stays_one_line(workers: int) -> None:
     with pytest.raises(ImageError) as caught:
         train(
             Weights({"w": 1.0}), lambda module, _: module.w.sum(), sample, 4, Schedule(4, 2, 0.1),
-            execution=Execution(workers=workers),
+            loop=Loop(Execution(workers=workers)),
         )  # fmt: skip
     assert str(caught.value) == "a.jpg: is cut off; replace it"
 

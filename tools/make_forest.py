@@ -26,7 +26,7 @@ from tagseg.data.scenes import OBJECTS, draw_scene
 from tagseg.data.textures import smooth_noise
 from tagseg.data.working import labels_at
 from tagseg.run.engine import set_threads
-from tagseg.session.train_saliency import train_saliency
+from tagseg.session.train_saliency import SaliencyTraining, train_saliency
 
 PACKAGE = Path(__file__).parents[1] / "src" / "tagseg"
 OUT = PACKAGE / "priors" / "saliency" / "drfi_scenes.safetensors"
@@ -105,9 +105,7 @@ def main() -> None:
             Path(folder) / "photos",
             Path(folder) / "masks",
             args.out,
-            trees=args.trees,
-            max_leaves=args.max_leaves,
-            max_rows=ROWS,
+            SaliencyTraining(args.trees, args.max_leaves, max_rows=ROWS),
             threads=args.threads,
         )
     about = {**done.forest.about, "trained_on": "generated pictures (tools/make_forest.py)"}

@@ -22,7 +22,7 @@ from tagseg.data.scenes import OBJECTS
 from tagseg.priors.student import SHIPPED, load_student, save_student
 from tagseg.run.engine import set_threads
 from tagseg.run.progress import Progress
-from tagseg.session.train_student import train_student
+from tagseg.session.train_student import StudentTraining, train_student
 
 SEED = 700  # tests and demos draw other clips
 KIND = replace(OBJECTS, sizes=(0.22, 0.8))  # from small things to what fills the picture
@@ -45,7 +45,7 @@ def main() -> None:
         done = train_student(
             clips,
             args.out,
-            iterations=args.iterations,
+            StudentTraining(iterations=args.iterations),
             masks=clips / "SegmentationClass",
             device="cpu",
             progress=progress,

@@ -21,7 +21,7 @@ from torch.nn import functional
 from tagseg.data.scenes import OBJECTS, draw_scene
 from tagseg.data.transforms import Augmentation, augment
 from tagseg.nets.tiny import Tiny
-from tagseg.training import Batch, Execution, Schedule, train
+from tagseg.training import Batch, Execution, Loop, Schedule, train
 
 OUT = Path(__file__).parents[1] / "src" / "tagseg" / "nets" / "tiny_scenes.safetensors"
 SIZE = (96, 128)
@@ -95,8 +95,7 @@ def main() -> None:
         sample,
         len(images),
         schedule,
-        execution=Execution(precision=torch.bfloat16, seed=args.seed),
-        log=log,
+        loop=Loop(Execution(precision=torch.bfloat16, seed=args.seed), log=log),
     )
     held_out, truth = pictures(600, args.seed + 1)
     with torch.no_grad():

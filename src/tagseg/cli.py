@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from tagseg.formats.ground_truth import GroundTruth
     from tagseg.run.progress import Progress
     from tagseg.session.inputs import Loaded, Source, Target
-    from tagseg.session.train import Options
+    from tagseg.session.train import Caller, Options
     from tagseg.stages.recipe import Recipe
 
 __all__ = ["app", "main"]
@@ -145,7 +145,7 @@ PrecisionFlag = Annotated[Precision, typer.Option("--precision", help="Arithmeti
 Seed = Annotated[int, typer.Option(help="Of all random draws.")]
 Workers = Annotated[int, typer.Option(help="Processes that load photos; 0: none beside the main.")]
 Threads = Annotated[int | None, typer.Option(help="Threads. [default: all cores]")]
-Skipped = Annotated[float, typer.Option(help="Part of the photos that may be unreadable.")]
+Skipped = Annotated[float, typer.Option(help="Fraction of the photos that may be unreadable.")]
 Settings = Annotated[
     list[str] | None, typer.Option("--set", help="field=value of the recipe; may be repeated.")
 ]
@@ -401,8 +401,7 @@ def tables(
         only=[name.strip() for name in only.split(",")] if only is not None else (),
         device=device.value,
         threads=threads,
-        progress=_progress(),
-        command="tagseg " + shlex.join(sys.argv[1:]),
+        caller=_caller(),
     )
     for table in made.tables:
         typer.echo(table.markdown())
@@ -452,7 +451,7 @@ def train_saliency(
     """Train a saliency forest from photos and masks of salient objects."""
     from tagseg.run.engine import set_threads, usable_cores
     from tagseg.session.train import Options
-    from tagseg.session.train_saliency import MaskMeaning, train_saliency
+    from tagseg.session.train_saliency import MaskMeaning, SaliencyTraining, train_saliency
 
     cores = Options(threads=threads).threads or usable_cores()
     set_threads(1)  # photos are mapped over the cores
@@ -460,12 +459,9 @@ def train_saliency(
         photos,
         masks,
         out,
-        trees=trees,
-        max_leaves=max_leaves,
-        max_photos=max_photos,
+        SaliencyTraining(trees, max_leaves, max_photos, seed=seed),
         meaning=MaskMeaning(void, salient_from),
         threads=cores,
-        seed=seed,
         progress=_progress(),
     )
     typer.echo("\n".join(done.lines()))
@@ -498,21 +494,17 @@ def train_student(
     """Train a student, which finds objects in photos, from unlabelled video."""
     from tagseg.run.engine import set_threads, usable_cores
     from tagseg.session.train import Options
-    from tagseg.session.train_student import train_student
+    from tagseg.session.train_student import StudentTraining, train_student
 
     options = Options(device=device.value, precision=precision.value, seed=seed, threads=threads)
     set_threads(options.threads or usable_cores())
     done = train_student(
         videos,
         out,
-        size=size.value,
-        fraction=fraction,
-        iterations=iterations,
-        max_frames=max_frames,
+        StudentTraining(size.value, fraction, iterations, max_frames, options.seed),
         masks=masks,
         device=options.device,
         precision=options.precision,
-        seed=options.seed,
         progress=_progress(),
     )
     typer.echo("\n".join(done.lines()))
@@ -625,6 +617,12 @@ def _progress() -> Progress:
     return Progress(Console(stderr=True))
 
 
+def _caller() -> Caller:
+    from tagseg.session.train import Caller
+
+    return Caller(_progress(), "tagseg " + shlex.join(sys.argv[1:]))
+
+
 def _source(
     folder: Path,
     tags: Path | None,
@@ -723,8 +721,7 @@ def _train_and_tell(
         out=out,
         options=options,
         full_supervision=full_supervision,
-        progress=_progress(),
-        command="tagseg " + shlex.join(sys.argv[1:]),
+        caller=_caller(),
     )
     for warning in result.audit.warnings:
         typer.echo(f"note: {warning}")

@@ -24,6 +24,7 @@ __all__ = [
     "Batch",
     "Checkpoint",
     "Execution",
+    "Loop",
     "Sample",
     "Schedule",
     "freeze_batch_norm",
@@ -117,6 +118,25 @@ class Execution:
             raise ConfigError(f"workers is {self.workers}", do="use 0 or more")
 
 
+@dataclass(frozen=True)
+class Loop:
+    """What a training runs with, beside what it learns and how fast.
+
+    Attributes:
+        execution: device, precision, seed and loaders.
+        frozen_batch_norm: see :func:`freeze_batch_norm`.
+        checkpoint: resumed from if it holds a state; saved to while training.
+        log: called with iteration, loss and learning_rate every 20 iterations.
+        ticks: told of every iteration.
+    """
+
+    execution: Execution = Execution()
+    frozen_batch_norm: bool = False
+    checkpoint: Checkpoint | None = None
+    log: Callable[..., None] = lambda **_: None
+    ticks: Ticks | None = None
+
+
 def learning_rate_factor(schedule: Schedule, iteration: int) -> float:
     """Factor on the learning rate at ``iteration`` (0-based)."""
     rise = min(1.0, (iteration + 1) / schedule.warmup) if schedule.warmup else 1.0
@@ -146,11 +166,7 @@ def train(
     schedule: Schedule,
     *,
     groups: Sequence[Mapping[str, Any]] | None = None,
-    frozen_batch_norm: bool = False,
-    execution: Execution = Execution(),
-    checkpoint: Checkpoint | None = None,
-    log: Callable[..., None] = lambda **_: None,
-    ticks: Ticks | None = None,
+    loop: Loop = Loop(),
 ) -> None:
     """Train ``net`` in place.
 
@@ -161,20 +177,19 @@ def train(
         n_samples: how many samples there are; each epoch visits all in a new order.
         groups: parameter groups with "params" and "name", and with "weight_decay" where it is not
             the schedule's; all parameters in one if None.
-        frozen_batch_norm: see :func:`freeze_batch_norm`.
-        checkpoint: resumed from if it holds a state; saved to while training.
-        log: called with iteration, loss and learning_rate every 20 iterations.
+        loop: where to compute, what is told, and where the state is kept.
 
     Raises:
         TrainingError: the loss is not finite; no such state is saved.
         TagsegError: what ``sample`` raises, from worker processes too.
     """
+    execution, ticks = loop.execution, loop.ticks
     net.to(execution.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     net.train()
-    if frozen_batch_norm:
+    if loop.frozen_batch_norm:
         freeze_batch_norm(net)
     optimizer = _optimizer(net, groups, schedule)
-    start, total = _resume(net, optimizer, checkpoint)
+    start, total = _resume(net, optimizer, loop.checkpoint)
     if ticks is not None:
         ticks.skip(start)
     saved = time.monotonic()
@@ -190,10 +205,10 @@ def train(
             if (t + 1) % _LOG_EVERY == 0 or t + 1 == schedule.iterations:
                 mean = total / ((t % _LOG_EVERY) + 1)
                 rate = schedule.learning_rate * learning_rate_factor(schedule, t)
-                log(iteration=t + 1, loss=mean, learning_rate=rate)
+                loop.log(iteration=t + 1, loss=mean, learning_rate=rate)
                 total = 0.0
-            if checkpoint is not None and time.monotonic() - saved > _CHECKPOINT_EVERY:
-                checkpoint.save(_state(net, optimizer, t + 1, total))
+            if loop.checkpoint is not None and time.monotonic() - saved > _CHECKPOINT_EVERY:
+                loop.checkpoint.save(_state(net, optimizer, t + 1, total))
                 saved = time.monotonic()
             if ticks is not None:
                 ticks.advance(1)

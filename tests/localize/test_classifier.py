@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import copy
 import math
+from dataclasses import fields
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,7 @@ from tagseg.localize.classifier import multi_label_loss, tag_scores, train_tag_c
 from tagseg.nets.backbone import Activations, Backbone
 from tagseg.nets.fully_convolutional import FullyConvolutionalClassifier
 from tagseg.nets.gap import GapClassifier
-from tagseg.training import Execution, Schedule
+from tagseg.training import Execution, Loop, Schedule
 
 EXECUTION = Execution(seed=1)
 
@@ -66,7 +67,7 @@ def coloured(known: list[bool] | None = None, n: int = 24) -> WorkingPhotos:
 def fit(photos: WorkingPhotos, iterations: int = 60, **hooks: Any) -> GapClassifier:
     schedule = Schedule(iterations, 8, 0.03, optimizer="adamw")
     how = Augmentation((24, 24))
-    return train_tag_classifier(classifier(), photos, how, schedule, execution=EXECUTION, **hooks)
+    return train_tag_classifier(classifier(), photos, how, schedule, loop=Loop(EXECUTION, **hooks))
 
 
 def loop_loss(scores: Any, tags: Any) -> float:
@@ -150,8 +151,8 @@ def test_frozen_batch_norm_is_passed_on() -> None:
     net = classifier()
     before = net.backbone.layers[1].running_mean.clone()  # type: ignore[index, union-attr]
     train_tag_classifier(
-        net, coloured(), Augmentation((24, 24)), schedule, execution=EXECUTION,
-        frozen_batch_norm=True,
+        net, coloured(), Augmentation((24, 24)), schedule,
+        loop=Loop(EXECUTION, frozen_batch_norm=True),
     )  # fmt: skip
     assert torch.equal(net.backbone.layers[1].running_mean, before)  # type: ignore[index, union-attr]
 
@@ -164,10 +165,15 @@ def fully_convolutional() -> FullyConvolutionalClassifier:
     return FullyConvolutionalClassifier(Coarse(), 2, hidden=16, dropout=0.2)
 
 
+LOOP = {item.name for item in fields(Loop)}
+
+
 def train_some(net: Any, iterations: int = 6, rate: float = 0.01, **options: Any) -> Any:
     schedule = Schedule(iterations, 8, rate, optimizer="adamw", clip=1.0)
-    options = {"execution": EXECUTION, **options}
-    return train_tag_classifier(net, coloured(), Augmentation((24, 24)), schedule, **options)
+    named = {name: options.pop(name) for name in LOOP & options.keys()}
+    loop = Loop(**{"execution": EXECUTION, **named})
+    how = Augmentation((24, 24))
+    return train_tag_classifier(net, coloured(), how, schedule, loop=loop, **options)
 
 
 def copied(module: nn.Module) -> dict[str, Tensor]:
@@ -203,8 +209,8 @@ def test_a_fully_convolutional_net_learns_in_two_phases() -> None:
     for iterations, train_backbone in ((100, False), (100, True)):
         schedule = Schedule(iterations, 8, 0.01, optimizer="adamw")
         train_tag_classifier(
-            net, photos, how, schedule, execution=EXECUTION, batch_scale=scale,
-            train_backbone=train_backbone, log=lambda **values: lines.append(values),
+            net, photos, how, schedule, train_backbone=train_backbone, batch_scale=scale,
+            loop=Loop(EXECUTION, log=lambda **values: lines.append(values)),
         )  # fmt: skip
     assert lines[-1]["loss"] < 0.6 * lines[0]["loss"]
     assert ((tag_scores(net, photos, execution=EXECUTION) > 0.5) == photos.tags).mean() > 0.9

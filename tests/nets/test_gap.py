@@ -58,10 +58,10 @@ def test_bias_is_outside_the_maps() -> None:
 
 
 def test_hidden_layers_are_as_asked() -> None:
-    net = GapClassifier(Sampled(), 3, hidden=7, kernel=5)
+    net = GapClassifier(Sampled(), 3, hidden=7, hidden_layers=[HiddenLayer(5), HiddenLayer(3)])
     first, second = (layer for layer in net.hidden if isinstance(layer, nn.Conv2d))
     assert first.weight.shape == (7, 6, 5, 5)
-    assert second.weight.shape == (7, 7, 5, 5)
+    assert second.weight.shape == (7, 7, 3, 3)
     assert net.scores.weight.shape == (3, 7)
     assert net.scores.bias is None
 
@@ -102,7 +102,7 @@ def test_parameter_groups_hold_every_parameter_once() -> None:
         ({"n_classes": 0}, "0 classes"),
         ({"hidden_layers": -1}, "-1 hidden layers"),
         ({"hidden": 0}, "0 channels"),
-        ({"kernel": 4}, "kernel of 4"),
+        ({"hidden_layers": [HiddenLayer(4)]}, "kernel of 4"),
         ({"hidden_layers": [HiddenLayer(3), HiddenLayer(2)]}, "kernel of 2"),
     ],
 )

@@ -37,7 +37,7 @@ from tagseg.priors.student import (
     student_schedule,
 )
 from tagseg.priors.videopca import videopca_masks
-from tagseg.training import Execution
+from tagseg.training import Execution, Loop
 
 TINY: dict[str, Any] = {"width": 4, "last": 2, "branch": 3, "rank": 5}
 Float32 = npt.NDArray[np.float32]
@@ -202,7 +202,7 @@ def test_it_learns_what_it_is_shown() -> None:
     losses: list[float] = []
     fit_student(
         net, some_lessons(24), replace(student_schedule(80, 4), learning_rate=5e-3),
-        execution=Execution(), log=lambda **values: losses.append(values["loss"]),
+        loop=Loop(Execution(), log=lambda **values: losses.append(values["loss"])),
     )  # fmt: skip
     assert losses[-1] < 0.75 * losses[0]
     image, mask = some_lessons(1, seed=9)[0]
@@ -218,7 +218,7 @@ def test_the_loss_is_the_squared_distance_of_masks(monkeypatch: pytest.MonkeyPat
 
     monkeypatch.setattr(student, "train", spy)
     net, schedule = tiny(), student_schedule(7)
-    fit_student(net, some_lessons(3), schedule, execution=Execution(seed=3))
+    fit_student(net, some_lessons(3), schedule, loop=Loop(Execution(seed=3)))
     rng = np.random.default_rng(0)
     image = torch.from_numpy(rng.integers(0, 256, (2, 3, 128, 128), np.uint8))
     target = torch.from_numpy(rng.random((2, 32, 32), np.float32))
@@ -228,7 +228,7 @@ def test_the_loss_is_the_squared_distance_of_masks(monkeypatch: pytest.MonkeyPat
     expected = [((a - b) ** 2).sum() for a, b in zip(out, target.numpy(), strict=True)]
     assert got == pytest.approx(float(np.mean(expected)), rel=1e-5)
     assert given_to["n"] == 3
-    assert given_to["execution"].seed == 3
+    assert given_to["loop"].execution.seed == 3
     decays = {group["name"]: group["weight_decay"] for group in given_to["groups"]}
     assert decays == {"convolutions": 0.0, "mask": 0.004, "bias": 0.0}
 
@@ -242,7 +242,7 @@ def test_the_same_student_again() -> None:
     digests = []
     for seed in (1, 1, 2):
         net = fit_student(
-            tiny(), some_lessons(5), student_schedule(3, 4), execution=Execution(seed=seed)
+            tiny(), some_lessons(5), student_schedule(3, 4), loop=Loop(Execution(seed=seed))
         )
         digests.append(net.digest)
     assert digests[0] == digests[1] != digests[2]
@@ -250,7 +250,7 @@ def test_the_same_student_again() -> None:
 
 def test_nothing_to_learn_from() -> None:
     with pytest.raises(ConfigError, match="no lessons"):
-        fit_student(tiny(), [], student_schedule(1), execution=Execution())
+        fit_student(tiny(), [], student_schedule(1), loop=Loop(Execution()))
 
 
 # Answers
@@ -329,7 +329,7 @@ def test_a_file_holds_the_student(tmp_path: Path) -> None:
     np.testing.assert_allclose(
         student_saliency(again, image), student_saliency(net, image), atol=0.01
     )
-    fit_student(again, some_lessons(2), student_schedule(1, 2), execution=Execution())
+    fit_student(again, some_lessons(2), student_schedule(1, 2), loop=Loop(Execution()))
 
 
 def test_a_folder_that_is_not_there(tmp_path: Path) -> None:

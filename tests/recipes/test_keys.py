@@ -24,7 +24,7 @@ from tagseg.session.train import make_config, make_setup
 from tagseg.stages.context import Run
 
 SIDE = 64
-QUICK = {"photo_side": SIDE, "segmenter_width": 8}
+QUICK = {"photo_side": SIDE, "segmenter_width": 8, "classifier_width": 8, "regionnet_width": 8}
 LEARNED = {"boxes": "boxes"}
 GIVEN = {"saliency_maps": "maps"}
 
@@ -54,9 +54,15 @@ VARIANTS: dict[str, list[dict[str, Any]]] = {
     "mcof": [{"rounds": 2}, {"rounds": 2, "segmenter_regions": "crisp"}, LEARNED, GIVEN],
     "sec": [{}, {"segmenter_regions": "crisp"}],
 }
-for variants in VARIANTS.values():
-    for variant in variants:
-        variant.update({k: v for k, v in QUICK.items() if k not in variant})
+
+
+def quick(recipe: str) -> dict[str, Any]:
+    """Narrow networks, of what the recipe has."""
+    return {name: value for name, value in QUICK.items() if RECIPES[recipe].config.named(name)}
+
+
+for recipe_name, variants in VARIANTS.items():
+    variants[:] = [{**quick(recipe_name), **variant} for variant in variants]
 
 # Values that differ in effect from the default, where another value as such does not.
 OTHER: dict[str, Any] = {
@@ -204,3 +210,17 @@ def test_every_field_acts_on_the_right_keys(planner: Planner, recipe: str) -> No
     }
     assert acts == expected
     assert all(expected.values()), "a field that cannot act should not exist"
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_idle_fields_decide_on_nothing(planner: Planner, recipe: str) -> None:
+    kind, base = RECIPES[recipe].config, {**quick(recipe), "refiner": "none"}
+    hints, before = get_type_hints(kind), planner.records(recipe, base)
+    idle = make_config(kind, base).idle().keys() - {"segmenter_regions"}  # some refuse it
+    for item in fields(kind):
+        if item.name in idle:
+            value = base.get(item.name, item.default)
+            other = other_value(item.name, value, hints[item.name], item.metadata)
+            after = planner.records(recipe, {**base, item.name: other})
+            assert not changed(before, after), item.name
+    assert "segmenter_unary" in idle

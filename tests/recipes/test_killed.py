@@ -8,18 +8,17 @@ Run as a script, this file is the command line with a checkpoint at every iterat
 from __future__ import annotations
 
 import json
-import os
 import signal
-import subprocess
-import sys
 import time
 from dataclasses import dataclass, field
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 if __name__ != "__main__":
+    import forked
     from small_runs import contents
     from tagseg.data.scenes import write_scenes
     from tagseg.run.workspace import Workspace
@@ -29,10 +28,10 @@ pytestmark = pytest.mark.slow
 LAST = ("masks", "predictions", "val-location-maps", "findings", "export")
 QUICK = {
     "classifier_width": 16,
-    "classifier_iterations": 24,
+    "classifier_iterations": 8,
     "classifier_batch_size": 4,
     "segmenter_width": 16,
-    "segmenter_iterations": 24,
+    "segmenter_iterations": 8,
     "segmenter_batch_size": 4,
     "crf_iterations": 2,
 }
@@ -74,7 +73,7 @@ CASES = (
             "regionnet_width": 16,
             "regionnet_side": 96,
             "seeder_side": 96,
-            "regionnet_iterations": 24,
+            "regionnet_iterations": 8,
             "saliency": "barrier",
         },
     ),
@@ -88,18 +87,14 @@ def scenes(tmp_path_factory) -> Path:
     return folder
 
 
-def start(case: Case, scenes: Path, run: Path) -> subprocess.Popen[bytes]:
+def start(case: Case, scenes: Path, run: Path) -> BaseProcess:
     truth = scenes / "SegmentationClass"
     words = ["train", scenes, "--out", run, "--val", "val", "--ground-truth", truth]
     words += ["--recipe", case.recipe]
     settings = {**QUICK, **case.settings}
     words += ["--backbone", "tiny", "--device", "cpu", "--precision", "fp32", "--threads", "1"]
     words += [part for k, v in settings.items() for part in ("--set", f"{k}={v}")]
-    return subprocess.Popen(
-        [sys.executable, __file__, *map(str, words)],
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        stdout=subprocess.DEVNULL,
-    )
+    return forked.start(__file__, *words)
 
 
 def kill_in(case: Case, stage: str, number: int, scenes: Path, run: Path) -> None:
@@ -108,7 +103,7 @@ def kill_in(case: Case, stage: str, number: int, scenes: Path, run: Path) -> Non
     process = start(case, scenes, run)
     begun = time.monotonic()
     while not (folder / "started.json").exists() and not (folder / "manifest.json").exists():
-        assert process.poll() is None, "it ended before"
+        assert process.is_alive(), "it ended before"
         assert time.monotonic() - begun < 120
         time.sleep(0.001)
     wanted = folder / "checkpoint.pt"
@@ -116,15 +111,15 @@ def kill_in(case: Case, stage: str, number: int, scenes: Path, run: Path) -> Non
     until = time.monotonic() + (60 if trains else 0.01)
     while time.monotonic() < until and not (trains and wanted.exists()):
         time.sleep(0.001)
-    process.send_signal(signal.SIGKILL)
-    assert process.wait(60) == -signal.SIGKILL
+    process.kill()
+    assert forked.ended(process, 60) == -signal.SIGKILL
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.recipe)
 def test_killed_in_stages_of_every_kind(scenes, tmp_path, case):
     """One run that is killed in each stage: each start gets a stage further than the last."""
     run, undisturbed = tmp_path / "run", tmp_path / "undisturbed"
-    assert start(case, scenes, undisturbed).wait(120) == 0
+    assert forked.ended(start(case, scenes, undisturbed), 120) == 0
     caught = 0
     for number, stage in enumerate(case.stages, start=1):
         if stage not in case.killed:
@@ -136,7 +131,7 @@ def test_killed_in_stages_of_every_kind(scenes, tmp_path, case):
         if stage in case.trains:
             assert stage not in done
     assert caught >= 3, "most kills must fall into their stage"
-    assert start(case, scenes, run).wait(120) == 0
+    assert forked.ended(start(case, scenes, run), 120) == 0
     assert results(case, run) == results(case, undisturbed)
     assert not [p for p in run.rglob("*") if p.name.startswith(".tmp-")]
     left = {p.name for p in run.glob("stages/*/*")} & {"started.json", "checkpoint.pt"}

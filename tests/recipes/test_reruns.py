@@ -14,7 +14,7 @@ from rich.console import Console
 
 from small_runs import OPTIONS, QUICK, contents, finished_stages, options
 from tagseg.run.progress import Progress
-from tagseg.session.train import train
+from tagseg.session.train import Caller, train
 
 AFTER_SEGMENTER = {"segmenter", "masks", "predictions", "findings", "export"}
 AFTER_MASKS = {"training-masks"} | AFTER_SEGMENTER
@@ -72,7 +72,7 @@ def rerun(folder: Path, go: Any, config: dict[str, Any], **changed: Any) -> tupl
     """The stages that ran, and what was said of them."""
     before, said = finished_stages(folder), StringIO()
     progress = Progress(Console(file=said, width=500))
-    go("builtin_priors", config, out=folder, progress=progress, **changed)
+    go("builtin_priors", config, out=folder, caller=Caller(progress), **changed)
     after = finished_stages(folder)
     return {name for name in after if after[name] != before.get(name)}, said.getvalue()
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -17,6 +16,7 @@ import numpy as np
 import pytest
 import torch
 
+import forked
 from tagseg.run import files, stage
 from tagseg.run.workspace import Stage, Workspace
 
@@ -134,9 +134,8 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str,
 def test_a_killed_run_goes_on_to_the_same_end(
     tmp_path: Path, undisturbed: dict[str, dict[str, str]], point: str, left: dict[str, int]
 ) -> None:
-    command = [sys.executable, __file__, str(tmp_path / "run"), point]
-    killed = subprocess.run(command, timeout=60, env={**os.environ, "OMP_NUM_THREADS": "1"})
-    assert killed.returncode == -signal.SIGKILL
+    killed = forked.start(__file__, tmp_path / "run", point)
+    assert forked.ended(killed, 60) == -signal.SIGKILL
     assert hashes(tmp_path / "run") != undisturbed
 
     assert work_through(tmp_path / "run", in_peace) == left

@@ -21,7 +21,7 @@ from tagseg.nets.deeplab import SegmentationNet
 from tagseg.nets.fpn import FpnNet
 from tagseg.nets.weights import resolve
 from tagseg.segment.fit import GridBatch, fit_on_grid, fit_segmenter
-from tagseg.training import Execution, Schedule
+from tagseg.training import Execution, Loop, Schedule
 
 EXECUTION = Execution(seed=2)
 HOW = Augmentation((48, 64))
@@ -54,7 +54,7 @@ def test_a_few_iterations_on_a_few_scenes_lower_the_loss(photos: WorkingPhotos) 
     lines: list[dict[str, Any]] = []
     fitted = fit_segmenter(
         net(), photos, targets, cross_entropy, HOW, Schedule(40, 4, 3e-3, optimizer="adamw"),
-        execution=EXECUTION, frozen_batch_norm=True, log=lambda **values: lines.append(values),
+        loop=Loop(EXECUTION, frozen_batch_norm=True, log=lambda **values: lines.append(values)),
     )  # fmt: skip
     assert [line["iteration"] for line in lines] == [20, 40]
     assert lines[1]["loss"] < 0.75 * lines[0]["loss"]
@@ -69,7 +69,9 @@ def test_the_objective_sees_scores_tags_and_labels_of_the_same_crop(photos: Work
         return cross_entropy(scores, tags, labels)
 
     how = Augmentation((72, 64), scale=(0.9, 1.1))
-    fit_segmenter(net(), photos, targets, objective, how, Schedule(4, 4, 1e-3), execution=EXECUTION)
+    fit_segmenter(
+        net(), photos, targets, objective, how, Schedule(4, 4, 1e-3), loop=Loop(EXECUTION)
+    )
     for scores, tags, labels in seen:
         assert scores.shape == (4, 9, 72, 64)
         assert tags.shape == (4, 8)
@@ -98,7 +100,7 @@ def test_photos_without_known_tags_are_left_out() -> None:
 
     fit_segmenter(
         net(), WorkingPhotos(dataset, 80), remembered, objective, HOW, Schedule(4, 2, 1e-3),
-        execution=EXECUTION,
+        loop=Loop(EXECUTION),
     )  # fmt: skip
     assert set(asked) == {0, 2, 4, 6}
     assert told == [dataset.tags[index].tolist() for index in asked]
@@ -110,7 +112,7 @@ def test_without_any_known_tags_there_is_nothing_to_learn() -> None:
     with pytest.raises(TagError, match="no photo has known tags; tag some"):
         fit_segmenter(
             net(), WorkingPhotos(dataset, 80), targets, cross_entropy, HOW, Schedule(1, 1, 1e-3),
-            execution=EXECUTION,
+            loop=Loop(EXECUTION),
         )  # fmt: skip
 
 
@@ -131,7 +133,7 @@ def test_labels_of_255_teach_nothing(photos: WorkingPhotos) -> None:
 
     fit_segmenter(
         net(), photos, hidden, scores_of_hidden_side, HOW, Schedule(2, 4, 1e-3),
-        execution=EXECUTION,
+        loop=Loop(EXECUTION),
     )  # fmt: skip
 
 
@@ -139,7 +141,7 @@ def test_the_same_seed_gives_the_same_network(photos: WorkingPhotos) -> None:
     weights = [
         fit_segmenter(
             net(), photos, targets, cross_entropy, HOW, Schedule(3, 2, 1e-2),
-            execution=Execution(seed=seed),
+            loop=Loop(Execution(seed=seed)),
         ).state_dict()
         for seed in (3, 3, 4)
     ]  # fmt: skip
@@ -215,7 +217,7 @@ def test_what_the_objective_is_told_on_the_grid(
     """Labels of the pixels stride * i, mean colours around them, and which lie in the photo."""
     fit_on_grid(
         grid_net(stride), photos, places, watch, Augmentation(size),
-        Schedule(3, 4, 1e-3), execution=EXECUTION,
+        Schedule(3, 4, 1e-3), loop=Loop(EXECUTION),
     )  # fmt: skip
     grid = tuple(-(-side // stride) for side in size)
     padded = 0
@@ -246,7 +248,7 @@ def test_labels_are_those_of_the_pixels_themselves(watch: Watch) -> None:
 
     fit_on_grid(
         grid_net(), WorkingPhotos(dataset, 80), own, watch, Augmentation((72, 56)),
-        Schedule(4, 2, 1e-3), execution=EXECUTION,
+        Schedule(4, 2, 1e-3), loop=Loop(EXECUTION),
     )  # fmt: skip
     known = 0
     for _, on_grid, crops in watch.seen:
@@ -270,7 +272,7 @@ def test_labels_that_are_not_known_are_inside_all_the_same(
     fit_on_grid(
         grid_net(), photos, lambda index: nothing,
         lambda scores, on_grid: 0 * watch(scores, on_grid).nan_to_num(),
-        Augmentation((72, 80)), Schedule(2, 3, 1e-3), execution=EXECUTION,
+        Augmentation((72, 80)), Schedule(2, 3, 1e-3), loop=Loop(EXECUTION),
     )  # fmt: skip
     for _, on_grid, _ in watch.seen:
         assert (on_grid.labels == IGNORE).all()
@@ -282,7 +284,7 @@ def test_labels_that_are_not_known_are_inside_all_the_same(
 def test_stretched_photos_fill_the_grid(photos: WorkingPhotos, watch: Watch) -> None:
     fit_on_grid(
         grid_net(), photos, targets, watch, Augmentation((72, 96), stretch=True),
-        Schedule(2, 4, 1e-3), execution=EXECUTION,
+        Schedule(2, 4, 1e-3), loop=Loop(EXECUTION),
     )  # fmt: skip
     for _, on_grid, _ in watch.seen:
         assert on_grid.inside.all()
@@ -326,7 +328,7 @@ def test_it_learns_on_the_grid(kind: str) -> None:
     schedule = Schedule(60, 4, 2e-3, optimizer="adamw", multipliers={"backbone": 0.2})
     fitted = fit_on_grid(
         net, photos, masks.__getitem__, grid_loss, HOW, schedule,
-        execution=EXECUTION, frozen_batch_norm=True, log=lambda **values: lines.append(values),
+        loop=Loop(EXECUTION, frozen_batch_norm=True, log=lambda **values: lines.append(values)),
     )  # fmt: skip
     assert lines[-1]["loss"] < 0.5 * lines[0]["loss"]
     assert not fitted.training
@@ -354,14 +356,14 @@ def test_on_the_grid_photos_without_known_tags_are_left_out() -> None:
 
     fit_on_grid(
         grid_net(), WorkingPhotos(dataset, 80), remembered, grid_loss, HOW, Schedule(4, 2, 1e-3),
-        execution=EXECUTION,
+        loop=Loop(EXECUTION),
     )  # fmt: skip
     assert set(asked) == {0, 2, 4, 6}
     dataset.known[:] = False
     with pytest.raises(TagError, match="no photo has known tags; tag some"):
         fit_on_grid(
             grid_net(), WorkingPhotos(dataset, 80), targets, grid_loss, HOW, Schedule(1, 1, 1e-3),
-            execution=EXECUTION,
+            loop=Loop(EXECUTION),
         )  # fmt: skip
 
 
@@ -378,7 +380,7 @@ def test_chosen_photos_alone_are_learned_from(watch: Watch, chosen: list[int]) -
 
     fit_on_grid(
         grid_net(), WorkingPhotos(dataset, 80), remembered, watch, HOW, Schedule(8, 2, 1e-3),
-        execution=EXECUTION, chosen=np.array(chosen),
+        loop=Loop(EXECUTION), chosen=np.array(chosen),
     )  # fmt: skip
     assert set(asked) == set(chosen)
     told = [tags for _, on_grid, _ in watch.seen for tags in on_grid.tags.tolist()]
@@ -389,7 +391,7 @@ def test_all_known_photos_are_the_usual_choice(photos: WorkingPhotos) -> None:
     weights = [
         fit_on_grid(
             grid_net(), photos, targets, grid_loss, HOW, Schedule(2, 2, 1e-2),
-            execution=EXECUTION, chosen=chosen,
+            loop=Loop(EXECUTION), chosen=chosen,
         ).state_dict()
         for chosen in (None, np.arange(8), np.arange(7))
     ]  # fmt: skip
@@ -401,7 +403,7 @@ def test_the_same_seed_gives_the_same_network_on_the_grid(photos: WorkingPhotos)
     weights = [
         fit_on_grid(
             grid_net(), photos, targets, grid_loss, HOW, Schedule(3, 2, 1e-2),
-            execution=Execution(seed=seed),
+            loop=Loop(Execution(seed=seed)),
         ).state_dict()
         for seed in (3, 3, 4)
     ]  # fmt: skip
@@ -415,7 +417,9 @@ def test_the_reflected_margin_is_for_prediction_alone(photos: WorkingPhotos) -> 
     for margin in (0, 16):
         net = grid_net()
         net.margin = margin
-        fit_on_grid(net, photos, targets, grid_loss, HOW, Schedule(2, 2, 1e-2), execution=EXECUTION)
+        fit_on_grid(
+            net, photos, targets, grid_loss, HOW, Schedule(2, 2, 1e-2), loop=Loop(EXECUTION)
+        )
         weights.append(net.state_dict())
     assert all(torch.equal(tensor, weights[1][name]) for name, tensor in weights[0].items())
 
@@ -456,7 +460,7 @@ def test_a_finer_grid_than_the_networks(
     torch.nn.init.normal_(net.score.weight)
     fit_on_grid(
         net, photos, places, objective, Augmentation(size), Schedule(1, 2, 1e-3),
-        execution=EXECUTION, loss_stride=loss_stride,
+        loop=Loop(EXECUTION), loss_stride=loss_stride,
     )  # fmt: skip
     ((scores, on_grid, crops),) = seen
     grid = tuple(-(-side // loss_stride) for side in size)
@@ -479,7 +483,7 @@ def test_the_networks_own_grid_by_its_number(photos: WorkingPhotos) -> None:
     weights = [
         fit_on_grid(
             grid_net(), photos, targets, grid_loss, HOW, Schedule(2, 2, 1e-2),
-            execution=EXECUTION, loss_stride=stride,
+            loop=Loop(EXECUTION), loss_stride=stride,
         ).state_dict()
         for stride in (None, 8)
     ]  # fmt: skip
@@ -516,6 +520,6 @@ def test_scores_are_those_of_the_pixels_with_labels(
 
     fit_on_grid(
         fpn, photos, targets, objective, Augmentation((40, 56)), Schedule(2, 2, 1e-3),
-        loss_stride=loss_stride, execution=EXECUTION,
+        loss_stride=loss_stride, loop=Loop(EXECUTION),
     )  # fmt: skip
     assert len(made) == 2

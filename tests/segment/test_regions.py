@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +24,10 @@ from tagseg.nets.weights import resolve
 from tagseg.run.checkpoint import Checkpoint, Log
 from tagseg.segment import regions as regions_module
 from tagseg.segment.regions import balanced_draw, describe_regions, fit_regions, predict_regions
-from tagseg.training import Batch, Execution, Schedule
+from tagseg.training import Batch, Execution, Loop, Schedule
 
 EXECUTION = Execution(seed=2)
+LOOP = {item.name for item in fields(Loop)}
 HOW = Augmentation((48, 64))
 _SCENES = scene_dataset(SCENES, 8, seed=1, height=48, width=64)[0]
 
@@ -67,13 +68,16 @@ class Toy:
         return np.stack([self.photos.image(i) for i in range(8)])
 
     def fit(self, schedule: Schedule, fitted: RegionNet | None = None, **changes: Any) -> RegionNet:
-        given = {"execution": EXECUTION, "frozen_batch_norm": True, **changes}
+        loop = {"execution": EXECUTION, "frozen_batch_norm": True}
+        given = {name: value for name, value in changes.items() if name not in LOOP}
+        loop |= {name: value for name, value in changes.items() if name in LOOP}
         photos = given.pop("photos", self.photos)
         maps, labels = given.pop("maps", self.maps), given.pop("labels", self.labels)
         how = given.pop("how", HOW)
         return fit_regions(
-            fitted or net(), photos, maps.__getitem__, labels.__getitem__, how, schedule, **given
-        )
+            fitted or net(), photos, maps.__getitem__, labels.__getitem__, how, schedule,
+            loop=Loop(**loop), **given,
+        )  # fmt: skip
 
 
 @pytest.fixture

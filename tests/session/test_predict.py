@@ -13,10 +13,10 @@ from small_runs import contents
 from tagseg.data.finding import OUTPUT_MARKER
 from tagseg.data.masks import read_mask
 from tagseg.errors import DataError, WorkspaceError
-from tagseg.maps import Image, Probs, Tags
+from tagseg.maps import Image, Probs
 from tagseg.nets.catalog import build_backbone
 from tagseg.nets.deeplab import SegmentationNet
-from tagseg.segment.predict import Segmenter
+from tagseg.segment.predict import NOTHING, Known, Segmenter
 from tagseg.session.predict import predict_folder
 from tagseg.training import Execution
 
@@ -24,9 +24,9 @@ from tagseg.training import Execution
 class AllOfB:
     """Finds nothing but label 2; new photos come without tags."""
 
-    def refine(self, image: Image, probs: Probs, tags: Tags | None = None) -> Probs:
+    def refine(self, image: Image, probs: Probs, known: Known = NOTHING) -> Probs:
         assert image.shape[:2] == probs.shape[1:]
-        assert tags is None
+        assert known == Known()
         ahead = [0.0, 0.0, 9.0, 0.0]
         return np.stack([np.full_like(p, a) for p, a in zip(probs, ahead, strict=True)])
 

@@ -77,7 +77,7 @@ def toy_scores(split: Split, index: int) -> np.ndarray:
 def outcome_of(run: Run, *seeds: tuple[str, float | None]) -> Outcome:
     def maps(name: str) -> Any:
         def maps_of(split: Split) -> Any:
-            with run.stage(f"{run.part(split).prefix}maps-{name}", {}, []) as stage:
+            with run.stage(f"{run.split(split).prefix}maps-{name}", {}, []) as stage:
                 pass
             return ScoreMaps(stage, lambda index: toy_scores(split, index))
 
@@ -88,7 +88,7 @@ def outcome_of(run: Run, *seeds: tuple[str, float | None]) -> Outcome:
 
 
 def by_hand(run: Run, truth: GroundTruth, split: Split) -> tuple[SeedCurves, SeedCurves]:
-    photos = run.part(split).photos
+    photos = run.split(split).photos
     ours, baseline, shape = SeedCurves(2), SeedCurves(2), CentreMeanShape()
     indices = [i for i, name in enumerate(photos.names) if truth.has(name)]
     labels = {i: labels_at(truth.labels(photos.names[i], SHAPE), SMALL) for i in indices}
@@ -121,7 +121,7 @@ def test_rows_are_the_curves_by_hand(run, split):
     assert ours.mean_precision() > 0
     for score in found:
         assert score.split == split
-        assert score.photos == len(run.part(split).photos) - 1
+        assert score.photos == len(run.split(split).photos) - 1
         assert_is(score, baseline if score.method == "centre mean shape" else ours)
     assert [score.threshold for score in found] == [0.5, None, None]
     assert [score.miou for score in found] == [pytest.approx(ours.miou(0.5)), None, None]

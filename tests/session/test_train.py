@@ -26,7 +26,7 @@ from tagseg.run.progress import Progress
 from tagseg.run.workspace import Workspace
 from tagseg.session.export import load_segmenter
 from tagseg.session.report import render_report
-from tagseg.session.train import Data, check_data, train
+from tagseg.session.train import Caller, Data, check_data, train
 
 
 @pytest.fixture(scope="module")
@@ -170,9 +170,9 @@ def test_loading_workers_change_nothing(scenes):
         ({"seed": 1 << 63}, "seed is 9223372036854775808; use 0 to"),
         ({"workers": -1}, "workers is -1; use 0 or more"),
         ({"threads": 0}, "threads is 0; use 1 or more"),
-        ({"allow_skipped": -0.1}, "allow_skipped is -0.1; use a part, 0 to 1"),
-        ({"allow_skipped": float("nan")}, "allow_skipped is nan; use a part, 0 to 1"),
-        ({"allow_skipped": 2}, "allow_skipped is 2; use a part, 0 to 1"),
+        ({"allow_skipped": -0.1}, "allow_skipped is -0.1; use a fraction, 0 to 1"),
+        ({"allow_skipped": float("nan")}, "allow_skipped is nan; use a fraction, 0 to 1"),
+        ({"allow_skipped": 2}, "allow_skipped is 2; use a fraction, 0 to 1"),
     ],
 )
 def test_options_that_do_not_fit(changed, line):
@@ -238,7 +238,18 @@ def test_data_refused_before_anything_is_written(scenes, tmp_path):
             {"refiner": "none", "segmenter_unary": "log", "segmenter_regions": "crisp"},
             [
                 "note: segmenter_regions does nothing; it acts with refiner=crf",
+                "note: segmenter_unary does nothing; it acts with refiner=crf",
             ],
+        ),
+        (
+            "gradient_baseline",
+            {"refiner": "none", "crf_filter": "lattice", "crf_iterations": 3},
+            ["note: crf_filter does nothing; it acts with refiner=crf"],
+        ),
+        (
+            "dcsm",
+            {"segmenter_epochs": 3.0},
+            ["note: segmenter_epochs does nothing; it acts with segmenter=trained"],
         ),
         (
             "builtin_priors",
@@ -257,7 +268,7 @@ def test_fields_that_do_nothing_are_told(scenes, recipe, config, notes):
     said = io.StringIO()
     progress = Progress(Console(file=said, width=500))
     with pytest.raises(DataError, match="not among the photos: nobody"):
-        train(scenes[0], recipe, config, val=["nobody"], options=OPTIONS, progress=progress)
+        train(scenes[0], recipe, config, val=["nobody"], options=OPTIONS, caller=Caller(progress))
     found = [line for line in said.getvalue().splitlines() if "does nothing" in line]
     assert sorted(found) == sorted(notes)
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 import io
 import re
 import shutil
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -23,11 +24,18 @@ from tagseg.priors.saliency.drfi import DRFI_LEVELS, DrfiSettings, drfi_saliency
 from tagseg.priors.saliency.forest import RegionForest
 from tagseg.run.progress import Progress
 from tagseg.session import train_saliency as training_saliency
-from tagseg.session.train_saliency import MaskMeaning, train_saliency
+from tagseg.session.train_saliency import MaskMeaning, SaliencyTraining, train_saliency
 
 FEW = DrfiSettings(levels=DRFI_LEVELS[:2])
 QUICK: dict[str, Any] = {"trees": 4, "settings": FEW}
 COUNT = 12
+
+
+def trained(photos: Path, masks: Path, out: Path, **values: Any) -> Any:
+    """Train; the numbers among ``values`` are those of the training."""
+    names = {item.name for item in fields(SaliencyTraining)}
+    numbers = {name: values.pop(name) for name in names & values.keys()}
+    return train_saliency(photos, masks, out, SaliencyTraining(**numbers), **values)
 
 
 @pytest.fixture(scope="module")
@@ -92,7 +100,7 @@ def test_values_that_masks_cannot_have() -> None:
 
 def test_the_file_holds_the_forest_that_was_measured(drawn: Path, tmp_path: Path) -> None:
     out = tmp_path / "forest.safetensors"
-    done = train_saliency(drawn / "photos", drawn / "masks", out, **QUICK)
+    done = trained(drawn / "photos", drawn / "masks", out, **QUICK)
     again = RegionForest.load(out)
     np.testing.assert_array_equal(again.number, done.forest.number)
     assert again.about == {"trained_on": str(drawn / "masks"), "photos": "11"}
@@ -117,9 +125,7 @@ def test_what_it_is_fitted_to(drawn: Path, tmp_path: Path, monkeypatch: pytest.M
         return fit(features, targets, **more)
 
     monkeypatch.setattr(training_saliency.RegionForest, "fit", spy)
-    done = train_saliency(
-        drawn / "photos", drawn / "masks", tmp_path / "f", seed=5, max_leaves=7, **QUICK
-    )
+    done = trained(drawn / "photos", drawn / "masks", tmp_path / "f", seed=5, max_leaves=7, **QUICK)
     ((features, targets, more),) = fitted
     assert (more["trees"], more["seed"], more["max_leaves"]) == (4, 5, 7)
     names = sorted(
@@ -145,7 +151,7 @@ def test_what_it_is_fitted_to(drawn: Path, tmp_path: Path, monkeypatch: pytest.M
 
 
 def test_at_most_so_many_rows(drawn: Path, tmp_path: Path) -> None:
-    done = train_saliency(drawn / "photos", drawn / "masks", tmp_path / "f", max_rows=88, **QUICK)
+    done = trained(drawn / "photos", drawn / "masks", tmp_path / "f", max_rows=88, **QUICK)
     assert 22 < done.rows <= 88
     assert done.rows % 2 == 0
 
@@ -154,14 +160,14 @@ def test_the_same_file_for_any_number_of_threads(drawn: Path, tmp_path: Path) ->
     files = []
     for name, more in (("a", {}), ("b", {"threads": 3}), ("c", {"seed": 1})):
         out = tmp_path / name
-        train_saliency(drawn / "photos", drawn / "masks", out, max_rows=100, **QUICK, **more)
+        trained(drawn / "photos", drawn / "masks", out, max_rows=100, **QUICK, **more)
         files.append(out.read_bytes())
     assert files[0] == files[1]
     assert files[0] != files[2]
 
 
 def test_some_of_the_photos(drawn: Path, tmp_path: Path) -> None:
-    done = train_saliency(drawn / "photos", drawn / "masks", tmp_path / "f", max_photos=5, **QUICK)
+    done = trained(drawn / "photos", drawn / "masks", tmp_path / "f", max_photos=5, **QUICK)
     assert (done.photos, done.scores["photos"]) == (5, 0)
     assert done.lines()[-1] == "quality was not measured: too few photos to hold any out"
 
@@ -175,18 +181,16 @@ def test_void_pixels_and_vocs_layout(place: Path, tmp_path: Path) -> None:
         write_mask(path, labels)
     (place / "masks" / "01.png").unlink()
     with pytest.raises(MaskError, match="--void 255"):
-        train_saliency(place, place / "masks", tmp_path / "f", **QUICK)
+        trained(place, place / "masks", tmp_path / "f", **QUICK)
     meaning = MaskMeaning(void=255)
-    done = train_saliency(place, place / "masks", tmp_path / "f", meaning=meaning, **QUICK)
+    done = trained(place, place / "masks", tmp_path / "f", meaning=meaning, **QUICK)
     assert (done.photos, done.unpaired) == (10, 1)
     assert "note: 1 photos or masks have no partner of the same name" in done.lines()
 
 
 def test_large_photos_are_brought_down(place: Path, tmp_path: Path) -> None:
     settings = DrfiSettings(levels=FEW.levels, side=40)
-    done = train_saliency(
-        place / "photos", place / "masks", tmp_path / "f", trees=3, settings=settings
-    )
+    done = trained(place / "photos", place / "masks", tmp_path / "f", trees=3, settings=settings)
     assert done.rows > 20
     assert done.scores["photos"] == 1
 
@@ -194,7 +198,7 @@ def test_large_photos_are_brought_down(place: Path, tmp_path: Path) -> None:
 def test_it_tells_how_far_it_is(drawn: Path, tmp_path: Path) -> None:
     said = io.StringIO()
     progress = Progress(Console(file=said, width=200))
-    train_saliency(drawn / "photos", drawn / "masks", tmp_path / "f", progress=progress, **QUICK)
+    trained(drawn / "photos", drawn / "masks", tmp_path / "f", progress=progress, **QUICK)
     for line in ("features of regions: 11 done", "fitting 4 trees to ", "held out: 1 done"):
         assert line in said.getvalue()
 
@@ -205,7 +209,7 @@ def test_it_tells_how_far_it_is(drawn: Path, tmp_path: Path) -> None:
 def refused(kind: type[TagsegError], place: Path, **more: Any) -> str:
     before = contents(place)
     with pytest.raises(kind) as caught:
-        train_saliency(place / "photos", place / "masks", place / "out", **QUICK | more)
+        trained(place / "photos", place / "masks", place / "out", **QUICK | more)
     assert contents(place) == before, "nothing is written"
     assert "\n" not in str(caught.value)
     return str(caught.value)
@@ -258,7 +262,7 @@ def test_places_that_cannot_be_written_are_told_before_work(
     monkeypatch.setattr(training_saliency, "training_rows", never)
     for out, message in ((place, "is a folder"), (place / "no" / "f", "its folder does not exist")):
         with pytest.raises(ConfigError, match=message):
-            train_saliency(place / "photos", place / "masks", out, **QUICK)
+            trained(place / "photos", place / "masks", out, **QUICK)
 
 
 # The command

@@ -3,6 +3,7 @@ from __future__ import annotations
 import io
 import shutil
 from collections.abc import Iterator
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -24,11 +25,18 @@ from tagseg.priors.student import best_frames, lesson, load_student, student_sal
 from tagseg.priors.videopca import videopca_masks
 from tagseg.run.progress import Progress
 from tagseg.session import train_student as training_student
-from tagseg.session.train_student import train_student
+from tagseg.session.train_student import StudentTraining, train_student
 
 FRAMES, SHOTS = 8, 6
 QUICK: dict[str, Any] = {"iterations": 2, "fraction": 0.25, "device": "cpu"}
 HELD_OUT = "shot_10"  # the fifth, in natural order
+
+
+def trained(videos: Path, out: Path, **values: Any) -> Any:
+    """Train; the numbers among ``values`` are those of the training."""
+    names = {item.name for item in fields(StudentTraining)}
+    numbers = {name: values.pop(name) for name in names & values.keys()}
+    return train_student(videos, out, StudentTraining(**numbers), **values)
 
 
 @pytest.fixture(autouse=True)
@@ -101,7 +109,7 @@ ALL = {f"shot_{number}" for number in (1, 2, 3, 4, 10, 11)}
 
 def test_the_file_holds_the_student(drawn: Path, tmp_path: Path) -> None:
     out = tmp_path / "student.safetensors"
-    done = train_student(drawn, out, **QUICK)
+    done = trained(drawn, out, **QUICK)
     assert load_student(out).digest == done.net.digest
     assert (done.shots, done.too_short, done.frames, done.lessons) == (6, 0, 48, 12)
     assert done.teacher is done.student is None
@@ -113,7 +121,7 @@ def test_the_file_holds_the_student(drawn: Path, tmp_path: Path) -> None:
 
 
 def test_it_is_trained_on_the_best_frames(drawn: Path, tmp_path: Path, fitted: list[Any]) -> None:
-    train_student(drawn, tmp_path / "f", seed=3, **QUICK)
+    trained(drawn, tmp_path / "f", seed=3, **QUICK)
     pairs = taught(drawn, ALL)
     best = best_frames([mask for _, mask in pairs], 0.25)
     assert len(best) == 12
@@ -124,7 +132,7 @@ def test_it_is_trained_on_the_best_frames(drawn: Path, tmp_path: Path, fitted: l
         np.testing.assert_array_equal(got.image, expected.image)
         np.testing.assert_array_equal(got.mask, expected.mask)
     assert schedule.iterations == 2
-    assert more["execution"].seed == 3
+    assert more["loop"].execution.seed == 3
 
 
 def test_masks_only_score_the_shots_held_out(
@@ -139,7 +147,7 @@ def test_masks_only_score_the_shots_held_out(
 
     monkeypatch.setattr(training_student, "read_mask", spy)
     masks = drawn / "SegmentationClass"
-    done = train_student(drawn, tmp_path / "f", masks=masks, **QUICK)
+    done = trained(drawn, tmp_path / "f", masks=masks, **QUICK)
     assert read == [masks / HELD_OUT / f"{t}.png" for t in range(FRAMES)]
     pairs = taught(drawn, ALL - {HELD_OUT})
     best = best_frames([mask for _, mask in pairs], 0.25)
@@ -173,7 +181,7 @@ def test_the_teacher_finds_the_disk(drawn: Path) -> None:
 def test_too_few_shots_to_hold_any_out(place: Path, tmp_path: Path) -> None:
     for name in ("shot_1", "shot_2"):
         shutil.rmtree(place / "JPEGImages" / name)
-    done = train_student(place, tmp_path / "f", masks=place / "SegmentationClass", **QUICK)
+    done = trained(place, tmp_path / "f", masks=place / "SegmentationClass", **QUICK)
     assert (done.shots, done.student) == (4, None)
     assert "quality was not measured" in done.lines()[-1]
 
@@ -185,14 +193,14 @@ def test_masks_are_of_the_frames_at_full_size(place: Path, tmp_path: Path) -> No
         image.save(path)
     for path in sorted((place / "SegmentationClass" / HELD_OUT).iterdir()):
         write_mask(path, np.kron(read_mask(path), np.ones((10, 10), np.uint8)))
-    done = train_student(place, tmp_path / "f", masks=place / "SegmentationClass", **QUICK)
+    done = trained(place, tmp_path / "f", masks=place / "SegmentationClass", **QUICK)
     assert done.teacher is not None
     assert done.teacher["photos"] == FRAMES
     assert done.teacher["mean_iou"] > 0.2
 
 
 def test_at_most_so_many_frames(drawn: Path, tmp_path: Path, fitted: list[Any]) -> None:
-    done = train_student(drawn, tmp_path / "f", max_frames=3, **QUICK)
+    done = trained(drawn, tmp_path / "f", max_frames=3, **QUICK)
     pairs = taught(drawn, ALL)
     best = best_frames([mask for _, mask in pairs], 3 / 48)
     assert done.lessons == 3
@@ -203,7 +211,7 @@ def test_at_most_so_many_frames(drawn: Path, tmp_path: Path, fitted: list[Any]) 
 def test_short_shots_are_left_out(place: Path, tmp_path: Path) -> None:
     for t in range(2, FRAMES):
         (place / "JPEGImages" / "shot_3" / f"{t}.png").unlink()
-    done = train_student(place, tmp_path / "f", **QUICK)
+    done = trained(place, tmp_path / "f", **QUICK)
     assert (done.shots, done.too_short, done.frames) == (5, 1, 40)
     assert "note: 1 shots are too short for the teacher: left out" in done.lines()
 
@@ -211,7 +219,7 @@ def test_short_shots_are_left_out(place: Path, tmp_path: Path) -> None:
 def test_the_same_file_again_and_another_for_another_seed(drawn: Path, tmp_path: Path) -> None:
     files = []
     for name, seed in (("a", 0), ("b", 0), ("c", 1)):
-        train_student(drawn, tmp_path / name, seed=seed, **QUICK)
+        trained(drawn, tmp_path / name, seed=seed, **QUICK)
         files.append((tmp_path / name).read_bytes())
     assert files[0] == files[1] != files[2]
 
@@ -220,7 +228,7 @@ def test_it_tells_how_far_it_is(drawn: Path, tmp_path: Path) -> None:
     said = io.StringIO()
     progress = Progress(Console(file=said, width=200))
     masks = drawn / "SegmentationClass"
-    train_student(drawn, tmp_path / "f", masks=masks, progress=progress, **QUICK)
+    trained(drawn, tmp_path / "f", masks=masks, progress=progress, **QUICK)
     for line in ("through the teacher: 40 done", "the student: 2 done", "held out: 1 done"):
         assert line in said.getvalue()
 
@@ -231,7 +239,7 @@ def test_it_tells_how_far_it_is(drawn: Path, tmp_path: Path) -> None:
 def refused(kind: type[TagsegError], place: Path, **more: Any) -> str:
     before = contents(place)
     with pytest.raises(kind) as caught:
-        train_student(place, place / "out", **QUICK | more)
+        trained(place, place / "out", **QUICK | more)
     assert contents(place) == before, "nothing is written"
     assert "\n" not in str(caught.value)
     return str(caught.value)
@@ -287,7 +295,7 @@ def test_places_that_cannot_be_written_are_told_before_work(
     monkeypatch.setattr(training_student, "find_shots", never)
     for out, message in ((place, "is a folder"), (place / "no" / "f", "its folder does not exist")):
         with pytest.raises(ConfigError, match=message):
-            train_student(place, out, **QUICK)
+            trained(place, out, **QUICK)
 
 
 def test_the_command(drawn: Path, tmp_path: Path) -> None:

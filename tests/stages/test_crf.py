@@ -16,6 +16,7 @@ from tagseg.priors import crisp
 from tagseg.recipes.builtin_priors.config import Config
 from tagseg.refine.dense_crf import CrfParameters, refine
 from tagseg.refine.higher_order import HigherOrder
+from tagseg.segment.predict import Known
 from tagseg.session.train import make_config
 from tagseg.stages import crf as smoothing
 from tagseg.stages.crf import (
@@ -112,7 +113,7 @@ def test_regions_that_are_known_are_not_looked_for(given, monkeypatch):
     monkeypatch.setattr(crisp, "regions", None)
     known = np.zeros((4, 5), np.int32)
     refiner = CrfRefiner(stored(config_of(segmenter_regions="crisp")))
-    refiner.refine(np.zeros((4, 5, 3), np.uint8), probs_of(4, 5), regions=known)
+    refiner.refine(np.zeros((4, 5, 3), np.uint8), probs_of(4, 5), Known(regions=known))
     assert given[0][3]["regions"] is known
 
 
@@ -143,7 +144,7 @@ def test_regions_reach_the_result():
     regions = np.repeat(np.int32([[0, 1]]), 5, axis=1).repeat(8, axis=0)
     with_regions = CrfRefiner(stored(config))
     without = CrfRefiner(stored(replace(config, segmenter_regions="none")))
-    assert with_regions.refine(image, probs, regions=regions).argmax(0)[3, 7] == 0
+    assert with_regions.refine(image, probs, Known(regions=regions)).argmax(0)[3, 7] == 0
     assert without.refine(image, probs).argmax(0)[3, 7] == 1
 
 

@@ -124,7 +124,7 @@ def test_samples_are_crops_or_whole_photos_and_flips_alone(run, monkeypatch, who
     assert given["schedule"] == large_fov_schedule(config, run.setup, len(run.photos))
     assert given["objective"] is grid_cross_entropy
     assert given["loss_stride"] == min(loss_stride(size), 8)
-    assert given["frozen_batch_norm"]
+    assert given["loop"].frozen_batch_norm
     assert given["net"].view_scale == view_scale(config, shapes)
     assert segmenter.model.net is given["net"]
     assert segmenter.stage.name == "segmenter"

@@ -80,7 +80,7 @@ def test_maps_of_a_new_one(odd_run, made, split):
     """Of photos of all kinds and sizes: of the known tags, between 0 and 1, at working size."""
     found = localized(odd_run, config_of(localizer="channels"))
     assert (found.id, found.tag_scores, found.curves) == ("channels", None, ())
-    maps_of, photos = found.maps_of(split), odd_run.part(split).photos
+    maps_of, photos = found.maps_of(split), odd_run.split(split).photos
     (localizer,) = made
     assert sum(localizer.asked) == len(photos)
     assert maps_of.stage.name == {"train": "score-maps", "val": "val-score-maps"}[split]

@@ -14,6 +14,7 @@ from tagseg.data.scenes import SCENES, scene_dataset
 from tagseg.errors import ConfigError, WeightsError
 from tagseg.maps import Image, Probs, Tags, labels_of_tags
 from tagseg.recipes.builtin_priors.config import Config
+from tagseg.segment.predict import NOTHING, Known
 from tagseg.session.export import load_segmenter
 from tagseg.session.train import make_config, train
 from tagseg.stages import refiners
@@ -30,9 +31,9 @@ class Shifter:
     def __init__(self, settings: Mapping[str, Any]) -> None:
         self.by = settings["by"]
 
-    def refine(self, image: Image, probs: Probs, tags: Tags | None = None) -> Probs:
+    def refine(self, image: Image, probs: Probs, known: Known = NOTHING) -> Probs:
         assert image.shape[:2] == probs.shape[1:]
-        self.told.append(tags)
+        self.told.append(known.tags)
         return np.roll(probs, self.by, axis=0)
 
 

@@ -211,7 +211,7 @@ def test_what_a_rounds_network_makes_of_photos_unseen(trained, photos, tmp_path,
         (found,) = round_predictions(own, after, 3, "Net")
         assert (found.id, found.title, found.split, found.number) == ("segmenter", title, "val", 3)
         assert found.stage.name == "predictions-3"
-        val = own.part("val").photos
+        val = own.split("val").photos
         for index in range(len(val)):
             image = val.image(index)
             probs = segmenter.forward(image[None])[0]

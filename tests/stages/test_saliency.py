@@ -164,7 +164,7 @@ def test_seeds_alone_need_no_saliency_whatever_is_given():
 @pytest.mark.parametrize("split", ["train", "val"])
 def test_minimum_barrier(run, split):
     read = PhotoSaliency(run, config_of()).maps(split)
-    photos, _, prefix = run.part(split)
+    photos, _, prefix = run.split(split)
     assert read.stage.name == f"{prefix}saliency"
     for index in range(len(photos)):
         expected = minimum_barrier_saliency(photos.image(index))
@@ -202,7 +202,7 @@ def test_maps_of_a_forest(run, forest, split):
     """DRFI (Jiang et al. 2013) at working size, of odd photos, too."""
     saliency = PhotoSaliency(run, config_of(saliency_forest=str(forest)))
     read = saliency.maps(split)
-    photos, _, prefix = run.part(split)
+    photos, _, prefix = run.split(split)
     assert read.stage.name == f"{prefix}saliency"
     loaded, spread = RegionForest.load(forest), 0.0
     for index in range(len(photos)):
@@ -298,7 +298,7 @@ def test_maps_of_a_student(run, student, split):
     """Jing et al. 2018, III-B, at working size, of odd photos, too."""
     saliency = PhotoSaliency(run, config_of(student=str(student)))
     read = saliency.maps(split)
-    photos, _, prefix = run.part(split)
+    photos, _, prefix = run.split(split)
     assert read.stage.name == f"{prefix}saliency"
     net, spread = load_student(student), 0.0
     for index in range(len(photos)):
@@ -470,7 +470,7 @@ def test_a_network_learns_from_boxes(run, boxes):
         assert read(index).shape == expected.shape
         np.testing.assert_allclose(read(index), expected, atol=LEVEL + 1e-3)
     again = saliency.maps("val")
-    assert again(0).shape == run.part("val").photos.image(0).shape[:2]
+    assert again(0).shape == run.split("val").photos.image(0).shape[:2]
     assert saliency.curves == [trained]
 
 

@@ -155,7 +155,7 @@ def test_a_seeder_with_its_maps(photos, tmp_path):
         (seeds,) = found.seeds
         assert (seeds.id, seeds.method, seeds.threshold) == ("seeder", "seeder (roi)", 0.4)
         of_val = seeds.maps_of("val")
-        val = run.part("val").photos
+        val = run.split("val").photos
         assert of_val.stage.name == "val-location-maps"
         assert of_val(0).shape == (len(val.classes), *val.image(0).shape[:2])
         assert found.tag_scores is not None

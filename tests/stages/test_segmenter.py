@@ -66,8 +66,8 @@ def test_a_refiner_is_told_the_tags_that_are_known(odd_run, segmenter, by_tags):
     told = []
 
     class Listens:
-        def refine(self, image, probs, tags=None):
-            told.append(tags)
+        def refine(self, image, probs, known):
+            told.append(known.tags)
             return probs
 
     segmenter.refiner, config = Listens(), replace(CONFIG, masks_by_tags=by_tags)
@@ -87,7 +87,7 @@ def test_predictions_of_a_round(odd_run, segmenter, after):
     assert (first.raw.stage.name, second.raw.stage.name) == ("predictions", "predictions-1")
     assert first.raw.stage is first.refined.stage
     assert first.best is first.refined
-    val = odd_run.part("val").photos
+    val = odd_run.split("val").photos
     for index in (0, UNKNOWN):
         np.testing.assert_array_equal(first.raw(index), second.raw(index))
         np.testing.assert_array_equal(first.refined(index), second.refined(index))
@@ -115,7 +115,7 @@ def stops_before_the_last(forward, batches):
 
 
 def test_predictions_go_on_where_they_stopped(odd_run, segmenter, after, monkeypatch):
-    batches = [indices for indices, _ in odd_run.part("val").photos.batches(BATCH)]
+    batches = [indices for indices, _ in odd_run.split("val").photos.batches(BATCH)]
     forward, rest = segmenter.forward, []
     monkeypatch.setattr(segmenter, "forward", stops_before_the_last(forward, len(batches)))
     with pytest.raises(KeyboardInterrupt):

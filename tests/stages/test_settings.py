@@ -54,7 +54,7 @@ class Bounded(Settings):
         ("over_to", [1e-9, 1.0], [0.0, 1.5], "use over 0, up to 1"),
         ("from_below", [0.0, 0.999], [-0.1, 1.0], "use 0 to below 1"),
         ("over_below", [1e-9, 0.999], [0.0, 1.0], "use over 0, below 1"),
-        ("maybe", [None, 1e-9], [0.0], "use a value over 0"),
+        ("maybe", [None, 1e-9], [0.0], "use a value over 0, or none"),
     ],
 )
 def test_bounds(name, good, bad, advice):
@@ -118,10 +118,10 @@ def test_tuples_within_their_bounds(values):
         ({"factors": (1.0, 0.0)}, "factors is 1,0; use over 0, up to 4"),
         ({"factors": (5.0,)}, "factors is 5; use over 0, up to 4"),
         ({"factors": (1.0, NAN)}, "factors is 1,nan; use over 0, up to 4"),
-        ({"spread": (1.0, -1.0)}, "spread is 1,-1; use 0 or more"),
-        ({"spread": (1.0, 2.0, -1.0)}, "spread is 1,2,-1; use 0 or more"),
-        ({"ends": (0, 0)}, "ends is 0,0; use 1 or more"),
-        ({"ends": (-1, 1)}, "ends is -1,1; use 0 or more"),
+        ({"spread": (1.0, -1.0)}, "spread is 1,-1; use 0 or more, or none"),
+        ({"spread": (1.0, 2.0, -1.0)}, "spread is 1,2,-1; use 0 or more, or none"),
+        ({"ends": (0, 0)}, "ends is 0,0; use 1 or more, or none"),
+        ({"ends": (-1, 1)}, "ends is -1,1; use 0 or more, or none"),
         ({"ends": (1, 2, 3)}, "ends is (1, 2, 3); give 2 numbers"),
     ],
     ids=str,

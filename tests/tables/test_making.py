@@ -6,16 +6,17 @@ import json
 import os
 import shutil
 import signal
-import subprocess
 import sys
 import time
 from dataclasses import replace
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 if __name__ != "__main__":
+    import forked
     from small_runs import Photos, contents, options
     from tagseg.errors import ConfigError, MaskError, TagsegError, WorkspaceError
     from tagseg.stages import segmenter as stages
@@ -223,25 +224,27 @@ def test_a_run_with_other_options(go, photos, tmp_path, worked):
 @pytest.mark.slow
 def test_killed_again_and_again(scenes, tmp_path):
     """``kill -9`` wherever it falls, then the same command: the same tables in the end."""
-    words = [sys.executable, __file__, str(scenes)]
-    quiet: dict[str, Any] = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+
+    def start(run: Path, verb: str) -> BaseProcess:
+        return forked.start(__file__, scenes, run, verb)
+
     whole, killed = tmp_path / "whole", tmp_path / "killed"
-    assert subprocess.run([*words, str(whole), "train"], **quiet, timeout=120).returncode == 0
+    assert forked.ended(start(whole, "train"), 120) == 0
     shutil.copytree(whole, killed)
     began = time.monotonic()
-    assert subprocess.run([*words, str(whole), "tables"], **quiet, timeout=300).returncode == 0
+    assert forked.ended(start(whole, "tables"), 300) == 0
     pause, kills = (time.monotonic() - began) / 12, 0
     for number in range(40):
-        process = subprocess.Popen([*words, str(killed), "tables"], **quiet)
-        try:
-            assert process.wait(pause * (5 + number % 5)) == 0
+        process = start(killed, "tables")
+        status = forked.ended(process, pause * (5 + number % 5))
+        if status is not None:
+            assert status == 0
             break
-        except subprocess.TimeoutExpired:
-            process.send_signal(signal.SIGKILL)
-            process.wait(60)
-            kills += 1
+        process.kill()
+        assert forked.ended(process, 60) == -signal.SIGKILL
+        kills += 1
     assert kills >= 1
-    assert subprocess.run([*words, str(killed), "tables"], **quiet, timeout=300).returncode == 0
+    assert forked.ended(start(killed, "tables"), 300) == 0
     assert rows(killed) == rows(whole)
     assert without_tables(killed).keys() == without_tables(whole).keys()
     assert not [p for p in killed.rglob("*") if p.name.startswith(".tmp-")]

@@ -16,7 +16,7 @@ from tagseg.data.transforms import Augmentation, augment, factor_to, resize_batc
 from tagseg.data.working import WorkingPhotos
 from tagseg.errors import ConfigError, TagError
 from tagseg.nets.backbone import Backbone
-from tagseg.training import Batch, Execution, Schedule, train
+from tagseg.training import Batch, Execution, Loop, Schedule, train
 
 __all__ = ["TagClassifier", "multi_label_loss", "tag_scores", "train_tag_classifier"]
 
@@ -47,28 +47,24 @@ def train_tag_classifier(
     how: Augmentation,
     schedule: Schedule,
     *,
-    execution: Execution,
-    frozen_batch_norm: bool = False,
     train_backbone: bool = True,
     batch_scale: tuple[float, float] | None = None,
-    **hooks: Any,
+    loop: Loop,
 ) -> Net:
     """Train a network on tags, in place (Saleh et al. 3.1.2, 4.2.2; Shimoda & Yanai 3.2, 4.2).
 
-    Photos whose tags are not known are left out. ``hooks`` are the checkpoint, log and ticks of
-    :func:`tagseg.training.train`.
+    Photos whose tags are not known are left out.
 
     Args:
         net: the classifier.
         photos: with their tags.
         how: samples are cut from photos so.
         schedule: how long and how fast.
-        execution: device, precision and seed.
-        frozen_batch_norm: see :func:`tagseg.training.freeze_batch_norm`.
         train_backbone: False trains the layers above the backbone only, the first of Shimoda &
             Yanai's two phases; the backbone then computes as in evaluation.
         batch_scale: range of a factor on the size of samples, drawn once per mini-batch (Shimoda &
             Yanai: 0.7 to 1.4).
+        loop: as in :func:`tagseg.training.train`.
 
     Raises:
         TagError: no photo has known tags.
@@ -101,9 +97,7 @@ def train_tag_classifier(
             len(known),
             schedule,
             groups=net.parameter_groups(),
-            frozen_batch_norm=frozen_batch_norm,
-            execution=execution,
-            **hooks,
+            loop=loop,
         )
     return net
 

@@ -68,9 +68,8 @@ class GapClassifier(nn.Module):
         backbone: the pre-trained network.
         n_classes: C, foreground classes.
         hidden: channels of the new convolutions (Oh et al.: 1024).
-        hidden_layers: the convolutions in order, or how many of ``kernel`` (the paper's two); with
-            none the scores lie right on the backbone.
-        kernel: their odd kernel size, where ``hidden_layers`` is a number.
+        hidden_layers: the convolutions in order, or how many of 3 x 3 (the paper's two); with none
+            the scores lie right on the backbone.
         dropout: probability after each of them, in training.
         bias: adds a constant per class to the scores; Eq. 1 has none.
         pool5: takes the place of what the backbone has behind block5 (VGG's pool5); None keeps it.
@@ -86,7 +85,6 @@ class GapClassifier(nn.Module):
         n_classes: int,
         hidden: int = 1024,
         hidden_layers: int | Sequence[HiddenLayer] = 2,
-        kernel: int = 3,
         dropout: float = 0.5,
         bias: bool = False,
         *,
@@ -96,7 +94,7 @@ class GapClassifier(nn.Module):
         super().__init__()
         if n_classes < 1:
             raise ConfigError(f"a classifier of {n_classes} classes", do="give at least one class")
-        layers = _described(hidden_layers, hidden, kernel)
+        layers = _described(hidden_layers, hidden)
         self.backbone, self.pool5 = backbone, pool5
         self.hidden = nn.Sequential(
             *_convolutions(backbone.out_channels, hidden, layers, dropout, std)
@@ -195,15 +193,13 @@ def _scaled(layer: HiddenLayer, view_scale: float) -> HiddenLayer:
     return layer._replace(dilation=max(1, round(layer.dilation * view_scale)))
 
 
-def _described(
-    layers: int | Sequence[HiddenLayer], hidden: int, kernel: int
-) -> Sequence[HiddenLayer]:
+def _described(layers: int | Sequence[HiddenLayer], hidden: int) -> Sequence[HiddenLayer]:
     """The hidden layers one by one, if they can be meant."""
     count = layers if isinstance(layers, int) else len(layers)
     if hidden < 1 or count < 0:
         raise ConfigError(f"{count} hidden layers of {hidden} channels", do="raise them")
-    described = [HiddenLayer(kernel)] * count if isinstance(layers, int) else layers
-    for size in (kernel, *(layer.kernel for layer in described)):
+    described = [HiddenLayer(3)] * count if isinstance(layers, int) else layers
+    for size in (layer.kernel for layer in described):
         if size < 1 or size % 2 == 0:
             raise ConfigError(
                 f"a kernel of {size}", do="use an odd kernel, so that maps keep place"

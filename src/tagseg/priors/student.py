@@ -27,7 +27,7 @@ from tagseg.maps import Image, SaliencyMap, check_image
 from tagseg.nets.student import GRID, INPUT_SIDE, StudentNet
 from tagseg.priors.float_arrays import float_array
 from tagseg.run.files import atomic_write
-from tagseg.training import Batch, Execution, Sample, Schedule, train
+from tagseg.training import Batch, Loop, Sample, Schedule, train
 
 __all__ = [
     "SHIPPED",
@@ -191,8 +191,7 @@ def fit_student(
     lessons: Sequence[Lesson],
     schedule: Schedule,
     *,
-    execution: Execution,
-    **hooks: Any,
+    loop: Loop,
 ) -> StudentNet:
     """Train ``net`` in place on random 128 x 128 crops of the lessons, mirrored half of the time.
 
@@ -205,8 +204,8 @@ def fit_student(
         net: the network to train, such as ``tagseg.nets.student.student_net("small")``.
         lessons: as :func:`lesson` makes them.
         schedule: see :func:`student_schedule`.
-        execution: the device to train on, its precision, and the seed of the crops.
-        hooks: checkpoint, log and ticks of :func:`tagseg.training.train`.
+        loop: the device to train on, its precision, the seed of the crops, and what is told, as in
+            :func:`tagseg.training.train`.
 
     Returns:
         ``net``.
@@ -221,12 +220,12 @@ def fit_student(
         >>> import numpy as np
         >>> from tagseg.nets.student import StudentNet
         >>> from tagseg.priors import fit_student, lesson, student_saliency, student_schedule
-        >>> from tagseg.training import Execution
+        >>> from tagseg.training import Loop
         >>> frame, mask = np.full((32, 48, 3), 120, np.uint8), np.zeros((32, 48))
         >>> mask[8:24, 16:32] = 1.0
         >>> lessons = [lesson(frame, mask)]
         >>> net = StudentNet(width=1, last=1, rank=1)
-        >>> net = fit_student(net, lessons, student_schedule(1, 1), execution=Execution())
+        >>> net = fit_student(net, lessons, student_schedule(1, 1), loop=Loop())
         >>> student_saliency(net, frame).shape
         (32, 48)
     """
@@ -243,7 +242,7 @@ def fit_student(
     ]
     train(
         net, loss, _crops(lessons), len(lessons), schedule,
-        groups=groups, execution=execution, **hooks,
+        groups=groups, loop=loop,
     )  # fmt: skip
     return net
 

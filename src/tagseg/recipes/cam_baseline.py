@@ -16,7 +16,14 @@ from tagseg.stages.outcome import Outcome, Prediction, Seeds
 from tagseg.stages.predictions import final_predictions, show_maps
 from tagseg.stages.recipe import Recipe
 from tagseg.stages.segmenter import trained_segmenter
-from tagseg.stages.settings import LocalizerSettings, MaskSettings, Settings, WorkSettings, number
+from tagseg.stages.settings import (
+    CRF_FIELDS,
+    LocalizerSettings,
+    MaskSettings,
+    Settings,
+    WorkSettings,
+    number,
+)
 from tagseg.stages.stage import Declared, label_maps
 
 __all__ = ["RECIPE", "Config", "run"]
@@ -40,6 +47,10 @@ class SeedSettings(Settings):
 @dataclass(frozen=True)
 class Config(MaskSettings, WorkSettings, SeedSettings, LocalizerSettings):
     """The shared numbers and the threshold."""
+
+    def refiners_own(self) -> tuple[str, ...]:
+        """There is no other CRF."""
+        return (*super().refiners_own(), *CRF_FIELDS)
 
 
 def run(run: Run, config: Config) -> Outcome:

@@ -19,7 +19,7 @@ from tagseg.stages.outcome import Outcome
 from tagseg.stages.predictions import final_predictions
 from tagseg.stages.recipe import Recipe
 from tagseg.stages.segmenter import trained_segmenter
-from tagseg.stages.settings import MaskSettings, WorkSettings, number
+from tagseg.stages.settings import CRF_FIELDS, MaskSettings, WorkSettings, number
 from tagseg.stages.stage import Declared, label_maps
 
 __all__ = ["RECIPE", "Config", "check_truth", "run"]
@@ -40,6 +40,10 @@ class Config(MaskSettings, WorkSettings):
         "Chen et al. 2015",
         "of the CRF after the segmenter: softmax of probs, or -log",
     )
+
+    def refiners_own(self) -> tuple[str, ...]:
+        """There is no other CRF."""
+        return (*super().refiners_own(), *CRF_FIELDS)
 
 
 def check_truth(names: Sequence[str], truth: GroundTruth) -> None:

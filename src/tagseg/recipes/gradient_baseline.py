@@ -7,7 +7,7 @@ recipe: the classifier of ``cam_baseline``, gradients in place of its maps, "see
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from typing import Literal
 
 import numpy as np
@@ -28,6 +28,7 @@ from tagseg.stages.score_maps import photo_score_maps
 from tagseg.stages.segmenter import trained_segmenter
 from tagseg.stages.settings import (
     BILATERAL,
+    KERNELS,
     SMOOTHNESS,
     CrfIterations,
     GapSettings,
@@ -110,6 +111,10 @@ class ThresholdSettings(Settings):
 class Config(MaskSettings, WorkSettings, ThresholdSettings, GradientSettings, GapSettings):
     """The shared numbers, the kind of back-propagation and its smoothing."""
 
+    def refiners_own(self) -> tuple[str, ...]:
+        """The seeds' CRF has kernels of its own, and shares the rest."""
+        return (*super().refiners_own(), *KERNELS)
+
     def crf(self) -> CrfParameters:
         """The CRF on the seeds."""
         return CrfParameters(
@@ -155,16 +160,19 @@ def seed_maps(
     execution, settings = run.setup.execution, config.only(GradientSettings)
     crf = config.crf() if settings.seed_crf else None
     no_tags = np.zeros(len(run.photos.classes), bool)
-    seeder = GradientSeeder(
-        classifier.model.to(execution.device),
-        settings.method,
-        blocks=settings.blocks,
-        sigma=settings.seed_sigma,
-        precision=execution.precision,
-    )
+
+    @cache
+    def seeder() -> GradientSeeder:  # not for stages that are finished
+        return GradientSeeder(
+            classifier.model.to(execution.device),
+            settings.method,
+            blocks=settings.blocks,
+            sigma=settings.seed_sigma,
+            precision=execution.precision,
+        )
 
     def make(image: Image, tags: Tags | None) -> ScoreMap:
-        scores = seeder(image, tags if tags is not None else no_tags)
+        scores = seeder()(image, tags if tags is not None else no_tags)
         if crf is None:
             return scores
         return smoothed_scores(image, scores, crf, contrast=settings.seed_contrast)

@@ -17,7 +17,7 @@ from tagseg.errors import TagError
 from tagseg.maps import BACKGROUND, IGNORE, Labels
 from tagseg.nets.backbone import upsample_grid
 from tagseg.nets.deeplab import SegmentationNet, coarse_labels
-from tagseg.training import Batch, Execution, Sample, Schedule, train
+from tagseg.training import Batch, Loop, Sample, Schedule, train
 
 __all__ = [
     "GridBatch",
@@ -78,9 +78,7 @@ def fit_segmenter(
     how: Augmentation,
     schedule: Schedule,
     *,
-    execution: Execution,
-    frozen_batch_norm: bool = False,
-    **hooks: Any,
+    loop: Loop,
 ) -> SegmentationNet:
     """Train ``net`` in place.
 
@@ -88,7 +86,7 @@ def fit_segmenter(
         targets: training labels (h, w) of photo i at working size; 255 where nothing is known.
         objective: loss of scores (B, C+1, H, W), tags (B, C) and labels (B, H, W); labels are 255
             outside the photo, too.
-        hooks: checkpoint, log and ticks of :func:`tagseg.training.train`.
+        loop: as in :func:`tagseg.training.train`.
 
     Photos whose tags are not known are left out.
 
@@ -108,9 +106,7 @@ def fit_segmenter(
         len(known),
         schedule,
         groups=net.parameter_groups(),
-        frozen_batch_norm=frozen_batch_norm,
-        execution=execution,
-        **hooks,
+        loop=loop,
     )
     return net
 
@@ -125,9 +121,7 @@ def fit_on_grid(
     *,
     loss_stride: int | None = None,
     chosen: npt.NDArray[np.intp] | None = None,
-    execution: Execution,
-    frozen_batch_norm: bool = False,
-    **hooks: Any,
+    loop: Loop,
 ) -> Net:
     """Train ``net`` in place on the grid of its scores, as DeepLab does (Chen et al. 2015, 2017).
 
@@ -164,9 +158,7 @@ def fit_on_grid(
         len(known),
         schedule,
         groups=net.parameter_groups(),
-        frozen_batch_norm=frozen_batch_norm,
-        execution=execution,
-        **hooks,
+        loop=loop,
     )
     return net
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -14,14 +14,29 @@ from tagseg.data.working import argmax_at, working_image
 from tagseg.maps import Image, Labels, Probs, Tags, check_image
 from tagseg.training import Execution
 
-__all__ = ["Refiner", "Segmenter"]
+__all__ = ["NOTHING", "Known", "Refiner", "Segmenter"]
+
+
+class Known(NamedTuple):
+    """What is known of a photo beside its pixels; None where it is not.
+
+    Attributes:
+        tags: bool (C,).
+        regions: crisp regions, int32 (H, W), that were found before.
+    """
+
+    tags: Tags | None = None
+    regions: npt.NDArray[np.int32] | None = None
+
+
+NOTHING = Known()
 
 
 class Refiner(Protocol):
     """What is applied last, a dense CRF as a rule."""
 
-    def refine(self, image: Image, probs: Probs, tags: Tags | None = None) -> Probs:
-        """Better probabilities (L, H, W) of a photo (H, W, 3) with ``tags`` (C,), if known."""
+    def refine(self, image: Image, probs: Probs, known: Known = NOTHING) -> Probs:
+        """Better probabilities (L, H, W) of a photo (H, W, 3)."""
 
 
 class Segmenter:

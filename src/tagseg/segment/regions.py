@@ -18,7 +18,7 @@ from tagseg.errors import ShapeError
 from tagseg.maps import BACKGROUND, IGNORE, Image
 from tagseg.nets.regionnet import RegionNet
 from tagseg.segment.fit import known_photos
-from tagseg.training import Batch, Execution, Schedule, train
+from tagseg.training import Batch, Execution, Loop, Schedule, train
 
 __all__ = [
     "balanced_draw",
@@ -41,9 +41,7 @@ def fit_regions(
     schedule: Schedule,
     *,
     regions_per_photo: int = 64,
-    execution: Execution,
-    frozen_batch_norm: bool = False,
-    **hooks: Any,
+    loop: Loop,
 ) -> RegionNet:
     """Train ``net`` in place on labelled regions: Eq. 1 of Wang et al. 2018.
 
@@ -57,7 +55,7 @@ def fit_regions(
         how: how crops are cut; ``scale`` enlarges photos (Fast R-CNN's have 600 pixels on the
             shorter side).
         regions_per_photo: most regions of a photo that are drawn each time.
-        hooks: checkpoint, log and ticks of :func:`tagseg.training.train`.
+        loop: as in :func:`tagseg.training.train`.
 
     Photos whose tags are not known are left out.
 
@@ -83,9 +81,7 @@ def fit_regions(
         len(known),
         schedule,
         groups=net.parameter_groups(),
-        frozen_batch_norm=frozen_batch_norm,
-        execution=execution,
-        **hooks,
+        loop=loop,
     )
     return net
 

@@ -41,7 +41,7 @@ def find_seed_maps(run: Run, seeds: Sequence[Seeds], truth: GroundTruth | None) 
     if truth is None:
         return []
     split: Split = "val" if run.val is not None else "train"
-    photos = run.part(split).photos
+    photos = run.split(split).photos
     if not photos.dataset.known.all() or not any(map(truth.has, photos.names)):
         return []
     found = [(seed, seed.maps_of(split)) for seed in seeds]
@@ -58,7 +58,7 @@ def score_seeds(
     """
     if not maps or truth is None:
         return []
-    photos = run.part(maps[0].split).photos
+    photos = run.split(maps[0].split).photos
     chosen = [i for i in indices if truth.has(photos.names[i])]
     truths = {i: truth_at_work(photos, truth, i) for i in chosen}
     if not any((labels != IGNORE).any() for labels in truths.values()):

@@ -33,6 +33,7 @@ from tagseg.stages.settings import BackboneSettings, Settings, WorkSettings, whe
 from tagseg.training import Execution
 
 __all__ = [
+    "Caller",
     "Data",
     "Options",
     "Result",
@@ -62,7 +63,7 @@ class Options:
         precision: "auto", "fp32" or "bf16".
         workers: processes that load photos; 0 loads them in the training process.
         threads: for arithmetic and for refining photos; None for all cores.
-        allow_skipped: part of the photos that may be unreadable.
+        allow_skipped: fraction of the photos that may be unreadable.
     """
 
     backbone: str = "efficientnet_lite0"
@@ -82,7 +83,20 @@ class Options:
         if self.threads is not None and self.threads < 1:
             raise ConfigError(f"threads is {self.threads}", do="use 1 or more")
         if not 0 <= self.allow_skipped <= 1:
-            raise ConfigError(f"allow_skipped is {self.allow_skipped}", do="use a part, 0 to 1")
+            raise ConfigError(f"allow_skipped is {self.allow_skipped}", do="use a fraction, 0 to 1")
+
+
+@dataclass(frozen=True)
+class Caller:
+    """Who asks for a run.
+
+    Attributes:
+        progress: where it is told how far things are; nowhere by default.
+        command: what was asked, for the record.
+    """
+
+    progress: Progress = field(default_factory=Progress)
+    command: str = ""
 
 
 @dataclass(frozen=True)
@@ -148,8 +162,7 @@ def train(
     out: Path | str | None = None,
     options: Options = Options(),
     full_supervision: Path | None = None,
-    progress: Progress | None = None,
-    command: str = "",
+    caller: Caller | None = None,
 ) -> Result:
     """Train a segmenter from photos and tags, make the photos' masks and the report.
 
@@ -164,11 +177,13 @@ def train(
         out: folder of the run; None for a temporary one.
         full_supervision: folder of a finished ``full_supervision`` run on the same photos, to
             state the percentage of it.
+        caller: where progress is told, and the command for the record.
 
     Raises:
         TagsegError: the data, the configuration or the folder cannot be used; one line says why.
     """
-    progress = progress if progress is not None else Progress()
+    caller = caller if caller is not None else Caller()
+    progress = caller.progress
     chosen = find_recipe(recipe)
     given, config = config, make_config(chosen.config, config)
     _say_what_is_idle(given, config, progress)
@@ -181,7 +196,7 @@ def train(
         chosen.check_truth(data.photos.names, ground_truth)
     if full_supervision is not None:
         full_supervision_score(full_supervision, data.val_key)
-    settings = make_settings(options, setup, config, command)
+    settings = make_settings(options, setup, config, caller.command)
     folder = Path(out) if out is not None else None
     work = Workspace.open(
         folder,
@@ -196,7 +211,7 @@ def train(
         outcome = chosen.outcome(run, config, ground_truth, truth_key)
         findings = examine(run, outcome, ground_truth, truth_key)
         export(run, outcome)
-        write_about(run, chosen.paper, config, data.audit, outcome, command)
+        write_about(run, chosen.paper, config, data.audit, outcome, caller.command)
         report = render_report(work.folder, full_supervision=full_supervision)
         if not run.worked:
             progress.say("the run was finished before; nothing had to be done")
@@ -236,14 +251,9 @@ def _checked_config(config: C) -> C:
 
 def _say_what_is_idle(given: Any, config: WorkSettings, progress: Progress) -> None:
     """A field that is set and does nothing beside the others deserves a word."""
-    acting = config.acting()
-    for item in fields(config):
-        if isinstance(given, Mapping) and item.name in given and item.name not in acting:
-            needs = " and ".join(
-                f"{name}={' or '.join(map(str, values)).lower()}"
-                for name, values in item.metadata["only_with"].items()
-            )
-            progress.say(f"note: {item.name} does nothing; it acts with {needs}")
+    for name, needs in config.idle().items():
+        if isinstance(given, Mapping) and name in given:
+            progress.say(f"note: {name} does nothing; it acts with {needs}")
 
 
 def make_setup(options: Options) -> Setup:

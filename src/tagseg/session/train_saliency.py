@@ -7,7 +7,7 @@ ones to be segmented, never the ground truth of these.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +25,7 @@ from tagseg.priors.saliency.forest import RegionForest
 from tagseg.run.engine import map_photos
 from tagseg.run.progress import Progress
 
-__all__ = ["MaskMeaning", "TrainedSaliency", "train_saliency"]
+__all__ = ["MaskMeaning", "SaliencyTraining", "TrainedSaliency", "train_saliency"]
 
 Float32 = npt.NDArray[np.float32]
 
@@ -78,6 +78,32 @@ class MaskMeaning:
 
 
 @dataclass(frozen=True)
+class SaliencyTraining:
+    """The numbers of a training. Raises ConfigError at numbers out of range.
+
+    Attributes:
+        trees, max_leaves: of the forest.
+        max_photos: use at most so many photos, drawn; None for all.
+        max_rows: most regions to train on, spread evenly over the photos; 93 floats each.
+        seed: of all draws.
+    """
+
+    trees: int = 200
+    max_leaves: int | None = None
+    max_photos: int | None = None
+    max_rows: int = 200_000
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("trees", "max_photos"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ConfigError(f"{name} is {value}", do="give 1 or more")
+        if self.max_rows < 2:
+            raise ConfigError(f"max_rows is {self.max_rows}", do="give 2 or more")
+
+
+@dataclass(frozen=True)
 class TrainedSaliency:
     """What :func:`train_saliency` did.
 
@@ -114,15 +140,11 @@ def train_saliency(
     photos: Path,
     masks: Path,
     out: Path,
+    numbers: SaliencyTraining = SaliencyTraining(),
     *,
-    trees: int = 200,
-    max_leaves: int | None = None,
-    max_photos: int | None = None,
-    max_rows: int = 200_000,
     meaning: MaskMeaning | None = None,
     settings: DrfiSettings | None = None,
     threads: int = 1,
-    seed: int = 0,
     progress: Progress | None = None,
 ) -> TrainedSaliency:
     """Train DRFI's forest (Jiang et al. 2013) on photos and masks of the same names; write it.
@@ -135,12 +157,9 @@ def train_saliency(
         photos: folder of photos, or VOC's with ``JPEGImages``.
         masks: folder of masks, with the photos' names and sizes.
         out: file of the forest, ``.safetensors``.
-        trees, max_leaves: of the forest.
-        max_photos: use at most so many photos, drawn; None for all.
-        max_rows: most regions to train on, spread evenly over the photos; 93 floats each.
         meaning: of the masks' values; by default 0 is background and the rest salient.
-        threads: photos, then trees, at a time.
-        seed: of all draws; the same file for any number of threads.
+        settings: of the regions and their features, by default DRFI's.
+        threads: photos, then trees, at a time; the same file for any number.
 
     Raises:
         DataError: photos or masks cannot be used; the line names the file.
@@ -149,11 +168,12 @@ def train_saliency(
     """
     settings, meaning = settings or DrfiSettings(), meaning or MaskMeaning()
     progress = progress if progress is not None else Progress()
-    _check_request(out, trees=trees, max_photos=max_photos, max_rows=max_rows)
-    pairs, unpaired = _pairs(Path(photos), Path(masks), max_photos, seed)
+    _check_place(out)
+    seed = numbers.seed
+    pairs, unpaired = _pairs(Path(photos), Path(masks), numbers.max_photos, seed)
     held_out, trained = pairs[_HELD_OUT - 1 :: _HELD_OUT], list(pairs)
     del trained[_HELD_OUT - 1 :: _HELD_OUT]
-    share = max(2, max_rows // len(trained))
+    share = max(2, numbers.max_rows // len(trained))
 
     def rows(pair: _Pair) -> Rows:
         drawn = np.random.default_rng([seed, pair.number])
@@ -162,16 +182,17 @@ def train_saliency(
     with progress.task("features of regions", len(trained)) as ticks:
         parts = list(map_photos(rows, trained, workers=threads, progress=ticks))
     features, targets = _balanced(parts, np.random.default_rng([seed, len(pairs)]), masks)
-    progress.say(f"fitting {trees} trees to {len(targets)} regions")
+    progress.say(f"fitting {numbers.trees} trees to {len(targets)} regions")
     forest = RegionForest.fit(
         features,
         targets,
-        trees=trees,
-        max_leaves=max_leaves,
+        trees=numbers.trees,
+        max_leaves=numbers.max_leaves,
         seed=seed,
         jobs=threads,
-        about={"trained_on": str(Path(masks).absolute()), "photos": str(len(trained))},
     )
+    about = {"trained_on": str(Path(masks).absolute()), "photos": str(len(trained))}
+    forest = replace(forest, about=about)
     scores = _scores(forest, held_out, meaning, settings, threads, progress)
     forest.save(out)
     return TrainedSaliency(forest, len(trained), len(targets), scores, unpaired)
@@ -200,12 +221,7 @@ class _Pair:
         return small, labels_at(labels, (small.shape[0], small.shape[1]))
 
 
-def _check_request(out: Path, *, max_rows: int, **numbers: int | None) -> None:
-    for name, value in numbers.items():
-        if value is not None and value < 1:
-            raise ConfigError(f"{name} is {value}", do="give 1 or more")
-    if max_rows < 2:
-        raise ConfigError(f"max_rows is {max_rows}", do="give 2 or more")
+def _check_place(out: Path) -> None:
     if out.is_dir():
         raise ConfigError("is a folder", where=out, do="name a file, such as forest.safetensors")
     if not out.absolute().parent.is_dir():

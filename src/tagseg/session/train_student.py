@@ -36,9 +36,9 @@ from tagseg.priors.student import (
 from tagseg.priors.videopca import VideoPcaSettings, videopca_masks
 from tagseg.run.engine import choose_device, choose_precision
 from tagseg.run.progress import Progress
-from tagseg.training import Execution
+from tagseg.training import Execution, Loop, Schedule
 
-__all__ = ["TrainedStudent", "train_student"]
+__all__ = ["StudentTraining", "TrainedStudent", "train_student"]
 
 _HELD_OUT = 5  # every 5th shot is scored and not trained on
 
@@ -48,6 +48,37 @@ _SIDE = 320  # longest side of frames, pixels: twice that of a lesson
 
 # The paper does not say how long it trained: assumed.
 _ITERATIONS: dict[StudentName, int] = {"small": 1500, "published": 20_000}
+
+
+@dataclass(frozen=True)
+class StudentTraining:
+    """The numbers of a training. Raises ConfigError at numbers out of range.
+
+    Attributes:
+        size: "small", or "published", which wants a GPU.
+        fraction: share of all frames that is trained on; the paper's is 0.1 to 0.2.
+        iterations: updates of 32 crops each; None for 1,500 of the small student and 20,000 of
+            the published one.
+        max_frames: most frames to train on.
+        seed: of all draws.
+    """
+
+    size: StudentName = "small"
+    fraction: float = 0.15
+    iterations: int | None = None
+    max_frames: int = 10_000
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not 0 < self.fraction <= 1:
+            raise ConfigError(f"fraction is {self.fraction}", do="give a share above 0, up to 1")
+        if self.max_frames < 1:
+            raise ConfigError(f"max_frames is {self.max_frames}", do="give 1 or more")
+
+    def schedule(self) -> Schedule:
+        """How long and how fast; ConfigError for less than one iteration."""
+        usual = _ITERATIONS.get(self.size, 1)
+        return student_schedule(usual if self.iterations is None else self.iterations)
 
 
 @dataclass(frozen=True)
@@ -94,16 +125,12 @@ class TrainedStudent:
 def train_student(
     videos: Path,
     out: Path,
+    numbers: StudentTraining = StudentTraining(),
     *,
-    size: StudentName = "small",
-    fraction: float = 0.15,
-    iterations: int | None = None,
-    max_frames: int = 10_000,
     masks: Path | None = None,
     settings: VideoPcaSettings | None = None,
     device: str = "auto",
     precision: str = "auto",
-    seed: int = 0,
     progress: Progress | None = None,
 ) -> TrainedStudent:
     """Train a student (Croitoru et al. 2017) on what VideoPCA finds in shots; write it.
@@ -116,17 +143,11 @@ def train_student(
     Args:
         videos: video file or folder, see :func:`tagseg.data.shots.find_shots`.
         out: file of the student, ``.safetensors``.
-        size: "small", or "published", which wants a GPU.
-        fraction: share of all frames that is trained on; the paper's is 0.1 to 0.2.
-        iterations: updates of 32 crops each; None for 1,500 of the small student and 20,000 of
-            the published one.
-        max_frames: most frames to train on.
         masks: ground truth of frames, ``<shot>/<frame>.png``, one for each frame in order, for
             scores of shots held out alone; shots without masks are trained on.
         settings: of the teacher, by default the paper's.
         device: "auto", "cpu" or "cuda"; the teacher works on the CPU.
         precision: of the training: "auto", "fp32" or "bf16".
-        seed: of all draws.
 
     Raises:
         DataError: shots or masks cannot be used; the line names the file.
@@ -136,13 +157,13 @@ def train_student(
     """
     progress = progress if progress is not None else Progress()
     settings = settings or VideoPcaSettings()
-    schedule = student_schedule(_ITERATIONS.get(size, 1) if iterations is None else iterations)
-    _check_request(out, fraction, max_frames)
+    schedule = numbers.schedule()
+    _check_place(out)
     where = choose_device(device)
-    execution = Execution(where, choose_precision(precision, where), seed)
-    net = _untrained(size, seed)
+    execution = Execution(where, choose_precision(precision, where), numbers.seed)
+    net = _untrained(numbers.size, numbers.seed)
     taught, held_out = _split(find_shots(Path(videos)), masks)
-    best = _best_lessons(taught, fraction, max_frames, settings, progress)
+    best = _best_lessons(taught, numbers, settings, progress)
     if not best.lessons:
         raise TrainingError(
             f"the teacher found nothing that moves in {best.frames} frames",
@@ -150,7 +171,7 @@ def train_student(
             do="give shots of moving things, of 10 frames or more",
         )
     with progress.task("training the student", schedule.iterations) as ticks:
-        fit_student(net, best.lessons, schedule, execution=execution, ticks=ticks)
+        fit_student(net, best.lessons, schedule, loop=Loop(execution, ticks=ticks))
     trained_on = f"{len(best.lessons)} of {best.frames} frames of {Path(videos).absolute()}"
     save_student(net, out, {"trained_on": trained_on, "teacher": "VideoPCA"})
     written = load_student(out).to(execution.device)
@@ -176,11 +197,7 @@ class _Best:
     too_short: int = 0
 
 
-def _check_request(out: Path, fraction: float, max_frames: int) -> None:
-    if not 0 < fraction <= 1:
-        raise ConfigError(f"fraction is {fraction}", do="give a share above 0, up to 1")
-    if max_frames < 1:
-        raise ConfigError(f"max_frames is {max_frames}", do="give 1 or more")
+def _check_place(out: Path) -> None:
     if out.is_dir():
         raise ConfigError("is a folder", where=out, do="name a file, such as student.safetensors")
     folder = out.absolute().parent
@@ -225,11 +242,7 @@ def _split(shots: Sequence[Shot], masks: Path | None) -> tuple[list[Shot], list[
 
 
 def _best_lessons(
-    shots: Sequence[Shot],
-    fraction: float,
-    most: int,
-    settings: VideoPcaSettings,
-    progress: Progress,
+    shots: Sequence[Shot], numbers: StudentTraining, settings: VideoPcaSettings, progress: Progress
 ) -> _Best:
     """What :func:`tagseg.priors.student.best_frames` chooses of all frames, as they come by.
 
@@ -238,7 +251,7 @@ def _best_lessons(
     counts = [shot.count() for shot in shots]
     enough = [shot for shot, n in zip(shots, counts, strict=True) if n > settings.components]
     total = sum(n for n in counts if n > settings.components)
-    room = min(most, number_of_best(total, fraction))
+    room = min(numbers.max_frames, number_of_best(total, numbers.fraction))
     kept: list[tuple[float, int, Lesson]] = []  # a heap, the worst first
     number = 0
     with progress.task("frames through the teacher", total) as ticks:

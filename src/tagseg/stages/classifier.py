@@ -2,41 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from tagseg.data.transforms import (
-    Augmentation,
-    crop_size,
-    factor_to,
-    resize_batch,
-    resized_shape,
-)
+from tagseg.data.transforms import Augmentation, crop_size
 from tagseg.data.working import WorkingPhotos
-from tagseg.localize.cam import class_activation_maps, normalised_maps
+from tagseg.localize.cam import class_activation_maps
 from tagseg.localize.classifier import tag_scores, train_tag_classifier
-from tagseg.maps import ScoreMap
 from tagseg.nets.gap import GapClassifier
 from tagseg.stages.context import Plain, Run, Split
 from tagseg.stages.schedules import classifier_schedule
+from tagseg.stages.score_maps import grid_score_maps
 from tagseg.stages.settings import CamSettings, GapSettings
 from tagseg.stages.shapes import Seen, some_shapes
-from tagseg.stages.stage import (
-    Declared,
-    Images,
-    ScoreMaps,
-    Trained,
-    network_input,
-    per_batch,
-    trained,
-)
+from tagseg.stages.stage import Declared, ScoreMaps, Trained, trained
 from tagseg.training import Schedule
 
 __all__ = ["classifier_scores", "location_maps", "tag_classifier"]
@@ -114,41 +98,26 @@ def location_maps(
 ) -> ScoreMaps:
     """Class activation maps of the photos' known tags (Saleh et al. Eq. 1).
 
-    Kept on the network's grid, of present classes only; read as M_c in [0, 1] at working size.
-    The classifier sees photos of the longer side ``side``, or at working size.
+    Read as M_c in [0, 1] at working size. The classifier sees photos of the longer side ``side``,
+    or at working size.
     """
-    net, photos, execution = classifier.model, run.part(split).photos, run.setup.execution
-    settings = settings.only(CamSettings)
+    net, settings = classifier.model, settings.only(CamSettings)
 
-    def make(images: Images, indices: list[int]) -> Iterator[dict[str, Any]]:
-        net.to(execution.device)
-        with network_input(execution, images) as x:
-            x = resize_batch(x, factor_to(side, x.shape[2:]))
-            maps = class_activation_maps(net, x, flip=settings.cam_flip, scales=settings.cam_scales)
-        for index, classes in zip(indices, maps.float().cpu().numpy(), strict=True):
-            yield {"class-maps": {"present": classes[photos.tags[index]].astype(np.float16)}}
+    def score(x: Tensor, tags: Tensor) -> Tensor:
+        net.to(x.device)
+        return class_activation_maps(net, x, flip=settings.cam_flip, scales=settings.cam_scales)
 
-    stage = per_batch(
+    return grid_score_maps(
         run,
         _LOCATION_MAPS,
-        ["class-maps"],
-        make,
+        score,
         settings=[settings, Seen(side)],
         inputs=[classifier],
         split=split,
+        stride=net.backbone.grid_stride,
+        side=side,
         title="class activation maps",
     )
-
-    def read(index: int) -> ScoreMap:
-        present = stage.maps("class-maps").get(photos.names[index])["present"]
-        tags = photos.tags[index]
-        maps = np.zeros((len(tags), *present.shape[1:]), np.float32)
-        maps[tags] = present
-        shape = photos.image(index).shape[:2]
-        seen = resized_shape(shape, factor_to(side, shape))
-        return normalised_maps(maps, tags, shape, stride=net.backbone.grid_stride, seen=seen)
-
-    return ScoreMaps(stage, read)
 
 
 def _classifier_input(photos: WorkingPhotos, settings: GapSettings) -> Augmentation:

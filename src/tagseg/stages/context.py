@@ -18,7 +18,7 @@ from tagseg.run.workspace import Stage, Workspace
 from tagseg.stages.settings import BackboneSettings
 from tagseg.training import Execution
 
-__all__ = ["Means", "Part", "Plain", "Run", "Setup", "Split"]
+__all__ = ["Means", "Plain", "Run", "Setup", "Split", "SplitPhotos"]
 
 
 class Plain:
@@ -95,7 +95,7 @@ class Setup:
 Split = Literal["train", "val"]
 
 
-class Part(NamedTuple):
+class SplitPhotos(NamedTuple):
     """Photos of a run, the hash of their content and tags, and what their stages' names start with.
 
     Nothing for training photos, so that a recipe's own stages are called what they are.
@@ -126,13 +126,13 @@ class Run:
     progress: Progress
     worked: list[str] = field(default_factory=list)
 
-    def part(self, split: Split) -> Part:
+    def split(self, split: Split) -> SplitPhotos:
         """The photos for training or for validation; ConfigError if there are none for that."""
         if split == "train":
-            return Part(self.photos, self.photos_key, "")
+            return SplitPhotos(self.photos, self.photos_key, "")
         if self.val is None:
             raise ConfigError("there are no validation photos", do="give --val")
-        return Part(self.val, self.val_key, "val-")
+        return SplitPhotos(self.val, self.val_key, "val-")
 
     def stage(self, name: str, config: dict[str, Any], inputs: Sequence[str | Stage]) -> Stage:
         """A stage of the workspace, new or finished."""

@@ -9,10 +9,11 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from tagseg.maps import Image, Labels, Probs, ScoreMap, Tags
+from tagseg.maps import Image, Labels, Probs, ScoreMap
 from tagseg.priors import crisp
 from tagseg.refine.dense_crf import CrfParameters, refine, softmax_unary
 from tagseg.refine.higher_order import HigherOrder
+from tagseg.segment.predict import NOTHING, Known
 from tagseg.stages.refiners import Refining, register_refiner
 from tagseg.stages.settings import CrispForm, RefinementSettings
 
@@ -186,16 +187,10 @@ class CrfRefiner:
             strengths = HigherOrder(**found["strengths"])
         self._smoothing = Smoothing(CrfParameters(**values), strengths)
 
-    def refine(
-        self,
-        image: Image,
-        probs: Probs,
-        tags: Tags | None = None,
-        *,
-        regions: Regions | None = None,
-    ) -> Probs:
-        """Probabilities (L, H, W) that follow the photo (H, W, 3), by its ``regions`` if known."""
+    def refine(self, image: Image, probs: Probs, known: Known = NOTHING) -> Probs:
+        """Probabilities (L, H, W) that follow the photo (H, W, 3), by its regions if known."""
         costs = softmax_unary(probs) if self._unary == "softmax" else -np.log(probs.clip(1e-8, 1.0))
+        regions = known.regions
         if regions is None and self.regions_of is not None:
             regions = self.regions_of(image)
         return self._smoothing(image, costs, probs, regions)

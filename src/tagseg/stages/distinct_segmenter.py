@@ -20,7 +20,7 @@ from tagseg.errors import ConfigError
 from tagseg.localize.backprop import Method
 from tagseg.localize.dcsm import DcsmSettings, unary, with_background
 from tagseg.localize.seeds import DistinctSeeder
-from tagseg.maps import Image, Probs, ScoreMap, Tags
+from tagseg.maps import Image, Probs, ScoreMap
 from tagseg.nets.fully_convolutional import FullyConvolutionalClassifier
 from tagseg.refine.dense_crf import CrfParameters, refine
 from tagseg.segment.model_file import (
@@ -30,7 +30,7 @@ from tagseg.segment.model_file import (
     positive,
     unpack_backbone,
 )
-from tagseg.segment.predict import Segmenter
+from tagseg.segment.predict import NOTHING, Known, Segmenter
 from tagseg.stages.crf import from_json
 from tagseg.training import Execution
 
@@ -120,7 +120,7 @@ class DistinctRefiner:
             raise ConfigError("the CRF of distinct maps has no regions", do="leave them out")
         self._parameters = CrfParameters(**values)
 
-    def refine(self, image: Image, probs: Probs, tags: Tags | None = None) -> Probs:
+    def refine(self, image: Image, probs: Probs, known: Known = NOTHING) -> Probs:
         """Probabilities (L, H, W) after the CRF; 0 for labels without any before."""
         here = probs.any((1, 2))
         if here.sum() < 2:

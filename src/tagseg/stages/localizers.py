@@ -7,30 +7,25 @@ own: :func:`localized` keeps its maps.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
-from typing import Any, Protocol
+from typing import Protocol
 
-import numpy as np
-import torch
 from torch import Tensor
 
 from tagseg.errors import ConfigError, choose_from
-from tagseg.localize.cam import normalised_maps
-from tagseg.maps import ScoreMap
 from tagseg.run.workspace import Stage
 from tagseg.stages.classifier import location_maps, tag_classifier
 from tagseg.stages.context import Plain, Run, Split
 from tagseg.stages.outcome import TagScores
 from tagseg.stages.predictions import classifier_outcome
+from tagseg.stages.score_maps import grid_score_maps
 from tagseg.stages.settings import LocalizerSettings, Settings
-from tagseg.stages.stage import Declared, Images, ScoreMaps, network_input, per_batch
+from tagseg.stages.stage import Declared, ScoreMaps
 
 __all__ = ["Localized", "Localizer", "check_localizer", "localized", "register_localizer"]
 
 _SCORE_MAPS = Declared("score-maps")
-_CAM = "cam"
 
 
 class Localizer(Protocol):
@@ -65,7 +60,43 @@ class Localized:
     tag_scores: TagScores | None = None
 
 
-_LOCALIZERS: dict[str, Callable[[Run], Localizer]] = {}
+def _by_activations(run: Run, settings: LocalizerSettings) -> Localized:
+    """Class activation maps of a classifier that learns the tags."""
+    classifier = tag_classifier(run, settings)
+    return Localized(
+        "cam",
+        "CAM",
+        "class activation maps",
+        lambda split: location_maps(run, settings, classifier, split=split),
+        (classifier.stage,),
+        classifier_outcome(run, classifier.model),
+    )
+
+
+@dataclass(frozen=True)
+class _Untrained:
+    """Maps of a :class:`Localizer`, kept on its own grid."""
+
+    name: str
+    make: Callable[[Run], Localizer]
+
+    def __call__(self, run: Run, settings: LocalizerSettings) -> Localized:
+        localizer, arithmetic = self.make(run), _Arithmetic(run.setup.means().precision)
+
+        def maps_of(split: Split) -> ScoreMaps:
+            return grid_score_maps(
+                run,
+                _SCORE_MAPS,
+                localizer.score_maps,
+                settings=[arithmetic],
+                inputs=[localizer.key],
+                split=split,
+            )
+
+        return Localized(self.name, self.name, f"score maps of {self.name}", maps_of)
+
+
+_LOCALIZERS: dict[str, Callable[[Run, LocalizerSettings], Localized]] = {"cam": _by_activations}
 
 
 def register_localizer(name: str, make: Callable[[Run], Localizer]) -> None:
@@ -74,9 +105,10 @@ def register_localizer(name: str, make: Callable[[Run], Localizer]) -> None:
     Raises:
         ConfigError: the name is another's.
     """
-    if name == _CAM or _LOCALIZERS.get(name, make) != make:
+    localizer = _Untrained(name, make)
+    if _LOCALIZERS.get(name, localizer) != localizer:
         raise ConfigError(f"there is a localizer {name!r} already", do="choose another name")
-    _LOCALIZERS[name] = make
+    _LOCALIZERS[name] = localizer
 
 
 def localized(run: Run, settings: LocalizerSettings) -> Localized:
@@ -85,20 +117,15 @@ def localized(run: Run, settings: LocalizerSettings) -> Localized:
     Raises:
         ConfigError: there is no localizer of that name.
     """
-    name = settings.localizer
     check_localizer(settings)
-    if name == _CAM:
-        return _by_activations(run, settings)
-    localizer = _LOCALIZERS[name](run)
-    return Localized(name, name, f"score maps of {name}", partial(_kept, run, localizer))
+    return _LOCALIZERS[settings.localizer](run, settings)
 
 
 def check_localizer(settings: Settings) -> None:
     """Raise ConfigError if there is no localizer of the name that is configured."""
-    known = [_CAM, *_LOCALIZERS]
-    if isinstance(settings, LocalizerSettings) and settings.localizer not in known:
+    if isinstance(settings, LocalizerSettings) and settings.localizer not in _LOCALIZERS:
         name = settings.localizer
-        raise ConfigError(f"there is no localizer {name!r}", do=choose_from(known, name))
+        raise ConfigError(f"there is no localizer {name!r}", do=choose_from(_LOCALIZERS, name))
 
 
 @dataclass(frozen=True)
@@ -106,50 +133,3 @@ class _Arithmetic(Plain):
     """What networks compute in."""
 
     precision: str
-
-
-def _by_activations(run: Run, settings: LocalizerSettings) -> Localized:
-    classifier = tag_classifier(run, settings)
-
-    def maps_of(split: Split) -> ScoreMaps:
-        return location_maps(run, settings, classifier, split=split)
-
-    return Localized(
-        _CAM,
-        "CAM",
-        "class activation maps",
-        maps_of,
-        (classifier.stage,),
-        classifier_outcome(run, classifier.model),
-    )
-
-
-def _kept(run: Run, localizer: Localizer, split: Split) -> ScoreMaps:
-    """Its maps, kept on its own grid, of present classes only; read as those of CAM are."""
-    photos, execution = run.part(split).photos, run.setup.execution
-
-    def make(images: Images, indices: list[int]) -> Iterator[dict[str, Any]]:
-        tags = torch.from_numpy(photos.tags[indices])
-        with network_input(execution, images) as x:
-            maps = localizer.score_maps(x, tags.to(x.device))
-        for index, classes in zip(indices, maps.float().cpu().numpy(), strict=True):
-            yield {"class-maps": {"present": classes[photos.tags[index]].astype(np.float16)}}
-
-    stage = per_batch(
-        run,
-        _SCORE_MAPS,
-        ["class-maps"],
-        make,
-        settings=[_Arithmetic(run.setup.means().precision)],
-        inputs=[localizer.key],
-        split=split,
-    )
-
-    def read(index: int) -> ScoreMap:
-        present = stage.maps("class-maps").get(photos.names[index])["present"]
-        tags = photos.tags[index]
-        maps = np.zeros((len(tags), *present.shape[1:]), np.float32)
-        maps[tags] = present
-        return normalised_maps(maps, tags, photos.image(index).shape[:2], stride=None)
-
-    return ScoreMaps(stage, read)

@@ -52,7 +52,7 @@ def activation_prior(
     (4.2.2). Kept as the channel means of the two blocks; read at working size, with ``saturate``
     of its pixels at either end as 0 and 1.
     """
-    photos, setup = run.part(split).photos, run.setup
+    photos, setup = run.split(split).photos, run.setup
     stride = setup.output_stride(settings)
     strides = (8 if setup.backbone == "vgg16" else stride, stride)
 
@@ -93,7 +93,7 @@ def activation_prior(
 
 def photo_regions(run: Run, settings: CrispForm, *, split: Split = "train") -> PhotoRegions:
     """Crisp regions of the photos at working size (Saleh et al. 3.1.3)."""
-    photos = run.part(split).photos
+    photos = run.split(split).photos
     find = RegionFinder.of(settings, run.setup.execution.seed)
     stage = per_photo(
         run,

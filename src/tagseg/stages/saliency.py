@@ -144,11 +144,11 @@ class PhotoSaliency:
     def _of_photos(
         self, split: Split, make: Callable[[Image], SaliencyMap], settings: object, *files: str
     ) -> SaliencyMaps:
-        photos = self.run.part(split).photos
+        photos = self.run.split(split).photos
         return self._each(split, lambda index: make(photos.image(index)), settings, *files)
 
     def _from_folder(self, folder: SaliencyFolder, split: Split) -> SaliencyMaps:
-        photos = self.run.part(split).photos
+        photos = self.run.split(split).photos
         folder.check(photos.names)
 
         def read(index: int) -> SaliencyMap:

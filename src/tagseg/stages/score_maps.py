@@ -1,17 +1,29 @@
-"""Score maps of all photos by an algorithm that sees one photo at a time."""
+"""Score maps of all photos, by an algorithm that sees one at a time or by a network on its grid."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import numpy as np
+import torch
+from torch import Tensor
 
+from tagseg.data.transforms import factor_to, resize_batch, resized_shape
+from tagseg.localize.cam import normalised_maps
 from tagseg.maps import Image, ScoreMap, Tags
 from tagseg.stages.context import Run, Split
-from tagseg.stages.stage import Declared, Input, ScoreMaps, per_photo
+from tagseg.stages.stage import (
+    Declared,
+    Images,
+    Input,
+    ScoreMaps,
+    network_input,
+    per_batch,
+    per_photo,
+)
 
-__all__ = ["Seeder", "photo_score_maps"]
+__all__ = ["Seeder", "grid_score_maps", "photo_score_maps"]
 
 Seeder = Callable[[Image, Tags | None], ScoreMap]
 
@@ -29,7 +41,7 @@ def photo_score_maps(
 
     The seeder holds a network, so photos come one after the other.
     """
-    photos = run.part(split).photos
+    photos = run.split(split).photos
 
     def make(index: int) -> dict[str, Any]:
         tags = photos.tags[index] if photos.dataset.known[index] else None
@@ -54,5 +66,60 @@ def photo_score_maps(
         scores = np.zeros((len(photos.classes), *photos.image(index).shape[:2]), np.float32)
         scores[arrays["present"]] = arrays["scores"]
         return scores
+
+    return ScoreMaps(stage, read)
+
+
+def grid_score_maps(
+    run: Run,
+    declared: Declared,
+    score: Callable[[Tensor, Tensor], Tensor],
+    *,
+    settings: Iterable[object],
+    inputs: Iterable[Input],
+    split: Split = "train",
+    stride: int | None = None,
+    side: int | None = None,
+    title: str = "",
+) -> ScoreMaps:
+    """Score maps of the photos' known tags, kept on their own grid, of present classes only.
+
+    Read (C, h, w) at working size, each class divided by its maximum.
+
+    Args:
+        score: of photos (B, 3, H, W) in [0, 1] with tags (B, C): maps (B, C, h', w').
+        stride: pixels a position of the grid; None spreads it from edge to edge.
+        side: longer side at which photos are shown to ``score``; None for the working size.
+        title: of the progress bar; the stage's name if it is empty.
+    """
+    photos = run.split(split).photos
+
+    def make(images: Images, indices: list[int]) -> Iterator[dict[str, Any]]:
+        tags = torch.from_numpy(photos.tags[indices])
+        with network_input(run.setup.execution, images) as x:
+            x = resize_batch(x, factor_to(side, x.shape[2:]))
+            maps = score(x, tags.to(x.device))
+        for index, classes in zip(indices, maps.float().cpu().numpy(), strict=True):
+            yield {"class-maps": {"present": classes[photos.tags[index]].astype(np.float16)}}
+
+    stage = per_batch(
+        run,
+        declared,
+        ["class-maps"],
+        make,
+        settings=settings,
+        inputs=inputs,
+        split=split,
+        title=title,
+    )
+
+    def read(index: int) -> ScoreMap:
+        present = stage.maps("class-maps").get(photos.names[index])["present"]
+        tags = photos.tags[index]
+        maps = np.zeros((len(tags), *present.shape[1:]), np.float32)
+        maps[tags] = present
+        shape = photos.image(index).shape[:2]
+        seen = resized_shape(shape, factor_to(side, shape))
+        return normalised_maps(maps, tags, shape, stride=stride, seen=seen)
 
     return ScoreMaps(stage, read)

@@ -19,9 +19,9 @@ from tagseg.maps import Image, Labels, Probs, labels_of_tags
 from tagseg.nets.deeplab import FieldOfView, SegmentationNet, initialise_from_classifier
 from tagseg.run.engine import map_photos
 from tagseg.segment.fit import Objective, fit_segmenter
-from tagseg.segment.predict import Segmenter
+from tagseg.segment.predict import Known, Segmenter
 from tagseg.stages.context import Run
-from tagseg.stages.crf import CrfRefiner, Regions
+from tagseg.stages.crf import Regions
 from tagseg.stages.priors import photo_regions
 from tagseg.stages.refiners import find_refiner, refiner_from
 from tagseg.stages.schedules import segmenter_schedule
@@ -147,7 +147,7 @@ def predicted(
         after: what the segmenter is from.
         number: of the round, for a recipe that predicts in each.
     """
-    photos = run.part("val").photos
+    photos = run.split("val").photos
 
     def refine(item: tuple[str, Image, Probs]) -> dict[str, bytes]:
         _, image, probs = item
@@ -190,9 +190,9 @@ def photo_masks(
     Restricted to the classes of a photo's known tags where the settings say so. With
     ``probabilities`` (C + 1, h, w) of a photo, made before, the segmenter only refines them.
     """
-    photos, refiner = run.photos, segmenter.refiner
+    photos = run.photos
     inputs, regions_of, of_masks = [after], None, settings.of_masks()
-    if isinstance(refiner, CrfRefiner) and refiner.regions_of is not None:
+    if settings.acting().get("segmenter_regions") == "crisp":
         regions_of = photo_regions(run, settings)  # which other stages may have found before
         inputs.append(regions_of)
 
@@ -242,8 +242,6 @@ def refined_by_tags(
     if settings.masks_by_tags and tags is not None:
         labels = labels_of_tags(tags)
         probs = probs[labels] / probs[labels].sum(0).clip(1e-12)
-    if regions is not None and isinstance(refiner, CrfRefiner):
-        probs = refiner.refine(image, probs, tags, regions=regions)
-    elif refiner is not None:
-        probs = refiner.refine(image, probs, tags)
+    if refiner is not None:
+        probs = refiner.refine(image, probs, Known(tags, regions))
     return labels, probs

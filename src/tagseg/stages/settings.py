@@ -19,6 +19,8 @@ from tagseg.errors import ConfigError
 
 __all__ = [
     "BILATERAL",
+    "CRF_FIELDS",
+    "KERNELS",
     "SMOOTHNESS",
     "BackboneSettings",
     "CamSettings",
@@ -127,6 +129,18 @@ class Settings:
             if all(getattr(self, o) in v for o, v in item.metadata["only_with"].items())
         }
 
+    def idle(self) -> dict[str, str]:
+        """Fields that do nothing beside the values of others, and what they would act with."""
+        acting = self.acting()
+        return {
+            item.name: " and ".join(
+                f"{name}={' or '.join(map(str, values)).lower()}"
+                for name, values in item.metadata["only_with"].items()
+            )
+            for item in fields(self)
+            if item.name not in acting
+        }
+
     @classmethod
     def named(cls, name: str) -> bool:
         """Whether there is a field ``name``."""
@@ -161,7 +175,10 @@ def _check_value(name: str, value: Any, hint: Any, metadata: Any) -> None:
     for position, part in enumerate(value if several else (value,)):
         bounds = {kind: _at(bound, position) for kind, bound in metadata["bounds"].items()}
         if not all(_within(part, bounds)):
-            raise ConfigError(f"{name} is {_shown(value)}", do=_advice(bounds, several))
+            advice = _advice(bounds, several) + (
+                ", or none" if type(None) in get_args(hint) else ""
+            )
+            raise ConfigError(f"{name} is {_shown(value)}", do=advice)
 
 
 def _at(bound: Bound, position: int) -> float | None:
@@ -311,11 +328,22 @@ class CamSettings(Settings):
             )
 
 
+_OF_CAM = ("classifier_", "cam_flip", "cam_scales")
+
+
 @dataclass(frozen=True)
 class LocalizerSettings(GapSettings, CamSettings):
     """What says where each class is; the other fields are those of "cam"."""
 
     localizer: str = number("cam", "3.1.2", "of the score maps: cam, class activation maps")
+
+    def idle(self) -> dict[str, str]:
+        """No other localizer has a classifier."""
+        found = super().idle()
+        if self.localizer != "cam":
+            own = [item.name for item in fields(self) if item.name.startswith(_OF_CAM)]
+            found |= dict.fromkeys(own, "localizer=cam")
+        return found
 
 
 @dataclass(frozen=True)
@@ -359,6 +387,10 @@ class CrfSettings(CrfIterations):
     crf_filter: Literal["fine", "lattice"] = number(
         "fine", "assumed", "fine: close to the exact mean field; lattice: as pydensecrf has it"
     )
+
+
+KERNELS = ("crf_bilateral", "crf_smoothness", "crf_filter")
+CRF_FIELDS = (*KERNELS, "crf_iterations", "crf_reference_side")
 
 
 @dataclass(frozen=True)
@@ -466,6 +498,17 @@ class SegmenterSettings(SegmenterForm, ScheduleSettings):
 @dataclass(frozen=True)
 class WorkSettings(RefinementSettings, SegmenterSettings, PhotoSettings):
     """What every recipe has: photos at a size, a segmenter and its refinement."""
+
+    def refiners_own(self) -> tuple[str, ...]:
+        """Fields that serve the refiner alone; a recipe without another CRF has more of them."""
+        return ("segmenter_unary",)
+
+    def idle(self) -> dict[str, str]:
+        """Without a refiner, all that it alone would heed."""
+        found = super().idle()
+        if self.refiner == "none":
+            found |= dict.fromkeys(self.refiners_own(), "refiner=crf")
+        return found
 
     def of_masks(self) -> MaskSettings:
         """Those of the final masks; of a recipe that knows no classes, they hold any label."""

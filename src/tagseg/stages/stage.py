@@ -29,7 +29,7 @@ from tagseg.run.engine import map_photos
 from tagseg.run.workspace import Stage, atomic_write
 from tagseg.stages.context import Plain, Run, Setup, Split
 from tagseg.stages.settings import Settings
-from tagseg.training import Execution, Schedule
+from tagseg.training import Execution, Loop, Schedule
 
 __all__ = [
     "Declared",
@@ -118,10 +118,10 @@ def opened(
     keys = [item if isinstance(item, str | Stage) else item.stage for item in inputs]
     if split is None:
         return run.stage(declared.name, config, keys)
-    part = run.part(split)
-    config["photo_side"] = part.photos.side
-    prefix = "" if declared.val_alone else part.prefix
-    return run.stage(f"{prefix}{declared.name}", config, [part.key, *keys])
+    of_split = run.split(split)
+    config["photo_side"] = of_split.photos.side
+    prefix = "" if declared.val_alone else of_split.prefix
+    return run.stage(f"{prefix}{declared.name}", config, [of_split.key, *keys])
 
 
 def _described(item: object) -> dict[str, Any]:
@@ -224,7 +224,7 @@ def per_photo(
         title: of the progress bar; the stage's name if it is empty.
         threads: photos at once; None for the run's.
     """
-    photos = run.part(split).photos
+    photos = run.split(split).photos
     with opened(run, declared, settings, inputs, split=split) as stage:
         if stage.pending:
             sinks = [_sink(stage, store) for store in stores]
@@ -265,7 +265,7 @@ def per_batch(
         make: of images (B, h, w, 3) at working size and their indices; a row for each, in order.
         batch: photos at once, at most.
     """
-    photos = run.part(split).photos
+    photos = run.split(split).photos
     with opened(run, declared, settings, inputs, split=split) as stage:
         if stage.pending:
             sinks = [_sink(stage, store) for store in stores]
@@ -359,12 +359,12 @@ def label_maps(
         inputs=inputs,
         split=split,
     )
-    return LabelMaps(stage, "labels", run.part(split).photos.names)
+    return LabelMaps(stage, "labels", run.split(split).photos.names)
 
 
 def saliency_maps(run: Run, stage: Stage, split: Split, store: str = "labels") -> SaliencyMaps:
     """Maps (h, w) in [0, 1] that a stage keeps as :func:`levels`."""
-    kept = LabelMaps(stage, store, run.part(split).photos.names)
+    kept = LabelMaps(stage, store, run.split(split).photos.names)
     return PhotoMaps(stage, lambda index: kept(index).astype(np.float32) / np.float32(_LEVELS))
 
 
@@ -374,10 +374,10 @@ def levels(maps: npt.NDArray[np.float32]) -> npt.NDArray[np.uint8]:
 
 
 class Fit(Protocol):
-    """Trains a network in place, with the hooks of :func:`tagseg.training.train`."""
+    """Trains a network in place."""
 
-    def __call__(self, *, execution: Any, frozen_batch_norm: bool, **hooks: Any) -> object:
-        """``hooks`` are checkpoint, log and ticks."""
+    def __call__(self, *, loop: Loop) -> object:
+        """``loop`` is that of :func:`tagseg.training.train`."""
 
 
 Net = TypeVar("Net", bound=nn.Module)
@@ -407,13 +407,8 @@ def trained(
     with opened(run, declared, [setup.means(), *settings, schedule], inputs) as stage:
         if stage.pending:
             with run.task(f"training {title}", schedule.iterations) as ticks:
-                fit(
-                    execution=setup.execution,
-                    frozen_batch_norm=setup.weights is not None,
-                    checkpoint=stage.checkpoint,
-                    log=stage.log,
-                    ticks=ticks,
-                )
+                frozen = setup.weights is not None
+                fit(loop=Loop(setup.execution, frozen, stage.checkpoint, stage.log, ticks))
             stage.save_tensors(declared.weights, net.state_dict())
     if not stage.planned:
         net.load_state_dict(stage.load_tensors(declared.weights)[0])

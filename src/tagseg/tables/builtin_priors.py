@@ -245,7 +245,7 @@ def _mask_rows(
 
 def _with_known_tags(run: Run) -> Run:
     """The same run without validation photos whose tags are unknown."""
-    photos, key, _ = run.part("val")
+    photos, key, _ = run.split("val")
     known = photos.dataset.known
     if known.all():
         return run
@@ -268,7 +268,7 @@ def _segmentation(run: Run, config: Config) -> dict[str, Prediction]:
 
 def _trimap(context: Context[Config], run: Run, prediction: Prediction) -> dict[str, Any]:
     """Accuracy and pixels per width, and the photos compared."""
-    photos = run.part("val").photos
+    photos = run.split("val").photos
     indices = [i for i, name in enumerate(photos.names) if context.truth.has(name)]
 
     def compute() -> dict[str, Any]:

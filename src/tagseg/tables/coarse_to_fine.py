@@ -240,7 +240,7 @@ def _scores_by_number(
     context: Context[Config], run: Run, prediction: Prediction
 ) -> list[tuple[str, float | None, int]]:
     """(classes in the photo, mIoU, photos), in the order of the first."""
-    photos = run.part("val").photos
+    photos = run.split("val").photos
     groups: dict[int, list[str]] = {}
     for index, name in enumerate(photos.names):
         if context.truth.has(name):

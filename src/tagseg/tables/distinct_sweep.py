@@ -73,7 +73,7 @@ def sweep(
 
     Each row is a stage, so that rows are added and interrupted at will.
     """
-    photos, key, _ = run.part("val")
+    photos, key, _ = run.split("val")
     indices = [i for i, name in enumerate(photos.names) if context.truth.has(name)]
     network = _Network(run, classifier.to(run.setup.execution.device), context.config)
     with ExitStack() as open_stages:
@@ -124,7 +124,7 @@ class _Views:
     """One photo at all sizes, each looked at once."""
 
     def __init__(self, network: _Network, run: Run, index: int) -> None:
-        photos = run.part("val").photos
+        photos = run.split("val").photos
         self.image, self.full_shape = photos.image(index), photos.full_shape(index)
         self.name = photos.names[index]
         self.tags: Tags | None = photos.tags[index] if photos.dataset.known[index] else None

@@ -241,7 +241,7 @@ def _seeder_scores(context: Context[Config], name: str, label: str) -> dict[str,
     """Precision, recall and average precision of one seeder on the validation photos."""
     row = Row(f"seeder-{name}", label, {**_PLAIN, "guide": "seeds", "seeder": name}, None)
     with context.variant(row) as (run, config):
-        photos = run.part("val").photos
+        photos = run.split("val").photos
         seeding = Seeding(run, config)
         maps = find_seed_maps(run, seeding.seeds, context.truth)
 

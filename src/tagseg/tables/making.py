@@ -15,9 +15,8 @@ from tagseg.errors import ConfigError, MaskError, WorkspaceError
 from tagseg.formats.ground_truth import GroundTruth
 from tagseg.recipes.catalog import find_recipe
 from tagseg.run.files import one_line_errors, read_json
-from tagseg.run.progress import Progress
 from tagseg.run.workspace import Workspace, atomic_write
-from tagseg.session.train import Options, check_data, make_config, make_setup
+from tagseg.session.train import Caller, Options, check_data, make_config, make_setup
 from tagseg.stages.settings import WorkSettings
 from tagseg.tables.base import TABLES_FOLDER, Context, Study, Table
 from tagseg.tables.catalog import find_paper
@@ -48,8 +47,7 @@ def make_tables(
     only: Sequence[str] = (),
     device: str = "auto",
     threads: int | None = None,
-    progress: Progress | None = None,
-    command: str = "",
+    caller: Caller | None = None,
 ) -> Tables:
     """Rerun a paper's ablations from a finished run, and write its tables into the run's folder.
 
@@ -61,11 +59,13 @@ def make_tables(
         run: its folder; network, weights, seed, precision and Config are its own.
         ground_truth: for scores alone.
         only: names of tables; all for none.
+        caller: where progress is told, and the command for the record.
 
     Raises:
         TagsegError: the run, the photos or the ground truth do not fit; one line says why.
     """
-    progress = progress if progress is not None else Progress()
+    caller = caller if caller is not None else Caller()
+    progress = caller.progress
     module = find_paper(paper)
     studies = _chosen(module.TABLES, only, paper)
     truth = _checked_truth(ground_truth, studies, photos.names, frozenset(val))
@@ -95,7 +95,7 @@ def make_tables(
         data=data,
         truth=truth,
         progress=progress,
-        command=command,
+        command=caller.command,
     )
     tables = tuple(study.make(context) for study in studies.values())
     return _write(context, recipe.paper, tables)

@@ -37,9 +37,8 @@ def rows(count: int, seed: int = 0) -> tuple[Float32, Float32]:
 
 @pytest.fixture(scope="module")
 def forest() -> RegionForest:
-    return RegionForest.fit(
-        *rows(400), trees=12, seed=3, about={"trained_on": "ünï", "photos": "7"}
-    )
+    made = RegionForest.fit(*rows(400), trees=12, seed=3)
+    return replace(made, about={"trained_on": "ünï", "photos": "7"})
 
 
 def tree_by_tree(forest: RegionForest, features: Float32) -> npt.NDArray[np.float64]:

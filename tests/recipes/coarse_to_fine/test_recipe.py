@@ -51,7 +51,7 @@ from tagseg.refine.grabcut import enhanced_mask
 from tagseg.run.progress import Progress
 from tagseg.run.workspace import Workspace
 from tagseg.session.export import load_segmenter
-from tagseg.session.train import Result, make_config, train
+from tagseg.session.train import Caller, Result, make_config, train
 
 FORMS = {"coarse_to_fine": "deeplab", "coarse_to_fine_foreground": "fpn"}
 Go = Callable[..., Result]
@@ -306,7 +306,7 @@ def test_random_weights_and_low_precision(done):
 
 def said_by(go: Go, *args: Any, **named: Any) -> str:
     said = StringIO()
-    go(*args, progress=Progress(Console(file=said, width=500)), **named)
+    go(*args, caller=Caller(Progress(Console(file=said, width=500))), **named)
     return said.getvalue()
 
 

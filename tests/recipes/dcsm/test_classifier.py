@@ -106,7 +106,7 @@ def test_what_the_classifier_is_trained_with(run_of, monkeypatch):
         assert named["batch_scale"] == (0.7, 1.4)
         assert named["how"].size == (SIDE, SIDE)
         assert named["how"].letterbox == net.backbone.preprocessing.mean_colour
-        assert named["frozen_batch_norm"]
+        assert named["loop"].frozen_batch_norm
 
 
 def test_score_maps_are_kept_and_read_as_they_were_made(run_of):

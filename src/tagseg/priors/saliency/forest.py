@@ -96,7 +96,6 @@ class RegionForest:
         max_leaves: int | None = None,
         seed: int = 0,
         jobs: int = 1,
-        about: Mapping[str, str] | None = None,
     ) -> Self:
         """Fit a forest by random-forest regression (Breiman 2001) with the numbers of DRFI.
 
@@ -109,7 +108,6 @@ class RegionForest:
             max_leaves: largest number of leaves in a tree, the best first; None for no limit.
             seed: where the draws start.
             jobs: threads to fit with; the forest does not depend on it.
-            about: what it was trained on, for the record.
 
         Raises:
             ShapeError: features or targets are no such arrays, or not finite.
@@ -136,7 +134,7 @@ class RegionForest:
             random_state=seed,
             n_jobs=jobs,
         ).fit(features, targets)
-        return cls._of([estimator.tree_ for estimator in model.estimators_], about or {})
+        return cls._of([estimator.tree_ for estimator in model.estimators_], {})
 
     @classmethod
     def load(cls, path: Path) -> Self:

@@ -46,7 +46,7 @@ class Evidence:
     """
 
     def __init__(self, run: Run, config: Config, *, split: Split = "train") -> None:
-        self.photos, self.config, self.split = run.part(split).photos, config, split
+        self.photos, self.config, self.split = run.split(split).photos, config, split
         self.curves: list[Stage] = []
         self.scores_of: ScoreMaps | None = None
         self.foreground_of: SaliencyMaps | None = None

@@ -9,6 +9,7 @@ from tagseg.errors import ConfigError
 from tagseg.fuse.one_label import ForegroundLimits, check_limits
 from tagseg.refine.grabcut import GrabCutSettings
 from tagseg.stages.settings import (
+    CRF_FIELDS,
     DeepLabSettings,
     RoundSettings,
     SaliencySettings,
@@ -101,6 +102,10 @@ class RecursionConfig(
     start: Literal["warm", "cold"] = number(
         "warm", "III-D", "later rounds' networks go on from the one before, or begin anew"
     )
+
+    def refiners_own(self) -> tuple[str, ...]:
+        """There is no other CRF."""
+        return (*super().refiners_own(), *CRF_FIELDS)
 
     @classmethod
     def papers_saliency(cls) -> str:

@@ -10,9 +10,12 @@ from tagseg.localize.dcsm import DcsmSettings
 from tagseg.refine.dense_crf import CrfParameters
 from tagseg.stages.settings import (
     BILATERAL,
+    KERNELS,
     SMOOTHNESS,
+    BackboneSettings,
     ClassifierSettings,
     MaskSettings,
+    SegmenterSettings,
     Settings,
     WorkSettings,
     check_blocks,
@@ -128,6 +131,15 @@ class Config(MaskSettings, WorkSettings, MapSettings, TwoPhaseSettings):
         """Regions are of a segmenter's CRF."""
         if self.segmenter == "none" and self.segmenter_regions != "none":
             raise ConfigError("segmenter_regions needs a segmenter", do="set segmenter=trained")
+
+    def idle(self) -> dict[str, str]:
+        """Without a segmenter, all that would train and refine one."""
+        found = super().idle()
+        if self.segmenter == "none":
+            own = (*self.refiners_own(), *KERNELS, *SegmenterSettings.__dataclass_fields__)
+            shared = (*BackboneSettings.__dataclass_fields__, "schedule")
+            found |= {name: "segmenter=trained" for name in own if name not in shared}
+        return found
 
     def crf(self) -> CrfParameters:
         """The CRF of Eq. 6 to 8."""

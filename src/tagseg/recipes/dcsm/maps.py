@@ -56,7 +56,7 @@ class DistinctMaps:
 
     def smoothed(self, split: Split) -> ScoreMaps:
         """Probabilities of the classes after the CRF of Eq. 6 to 8, likewise."""
-        photos = self._run.part(split).photos
+        photos = self._run.split(split).photos
 
         def smooth(index: int, scores: ScoreMap) -> ScoreMap:
             return self._refiner.refine(photos.image(index), distinct_probabilities(scores))[1:]
