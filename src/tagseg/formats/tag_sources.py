@@ -73,8 +73,8 @@ def find_tag_files(
     No files if there are none; notes say which is taken, and which cannot be.
 
     Files of usual names are read and count if they name photos that are there. They do not if they
-    say the same as class folders, of which ``class_of`` tells a photo's. TagError if several sources fit, and where the only one that is
-    there cannot be read.
+    say the same as class folders, of which ``class_of`` tells a photo's. TagError if several
+    sources fit, and where the only one that is there cannot be read.
     """
     candidates = [_read(files, photos, name_of) for files in _groups(folder, photos)]
     good = [c for c in candidates if c.said is not None and _names_photos(c.said, photos)]
