@@ -3,16 +3,27 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
+from tagseg.data.picture_formats import (
+    NAME_SUFFIXES,
+    PHOTO_SUFFIXES,
+    SPARE_SUFFIXES,
+    unread_suffix,
+)
 from tagseg.errors import DataError
 
-__all__ = ["PHOTO_SUFFIXES", "find_masks", "find_photos", "visible_folders", "without_suffix"]
+__all__ = [
+    "PHOTO_SUFFIXES",
+    "find_masks",
+    "find_photos",
+    "notes_on_unread",
+    "visible_folders",
+    "without_suffix",
+]
 
-PHOTO_SUFFIXES = frozenset(
-    [".jpg", ".jpeg", ".jpe", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm"],
-)
 _MASK_SUFFIXES = frozenset((".png", ".tif", ".tiff", ".bmp", ".gif"))
 
 
@@ -20,7 +31,8 @@ def find_photos(folder: Path) -> dict[str, Path]:
     """All photos under ``folder``: name (relative posix path without suffix) -> path, sorted.
 
     Hidden files and folders are left out; links are followed. Raises DataError if two files
-    differ only in their suffix, because both would have the same name.
+    differ only in their suffix, because both would have the same name; but of a JPEG (or another
+    common picture) and a HEIC, AVIF, JPEG 2000 or MPO file, the JPEG counts.
     """
     return _find(Path(folder), PHOTO_SUFFIXES)
 
@@ -33,7 +45,38 @@ def find_masks(folder: Path) -> dict[str, Path]:
 def without_suffix(name: str) -> str:
     """``name`` without its suffix if that is a photo's; other dots belong to the name."""
     path = PurePosixPath(name)
-    return str(path.with_suffix("")) if path.suffix.lower() in PHOTO_SUFFIXES else name
+    return str(path.with_suffix("")) if path.suffix.lower() in NAME_SUFFIXES else name
+
+
+def notes_on_unread(folder: Path) -> tuple[str, ...]:
+    """What :func:`find_photos` passes over: a line for each kind of pictures, with counts.
+
+    These are pictures that no decoder here reads, and further forms of a photo that counts.
+    """
+    found: dict[str, Counter[str]] = {}
+    for _, names in visible_folders(folder):
+        for suffix, advice in filter(None, map(unread_suffix, names)):
+            found.setdefault(advice, Counter())[suffix] += 1
+        for suffix in _spare(names):
+            found.setdefault("a photo of the same name lies beside", Counter())[suffix] += 1
+    return tuple(f"left out: {_files(counts)}; {advice}" for advice, counts in found.items())
+
+
+def _is_spare(path: Path) -> bool:
+    return path.suffix.lower() in SPARE_SUFFIXES
+
+
+def _spare(names: list[str]) -> list[str]:
+    """Suffixes of the spare forms of photos among the files of one folder."""
+    split = [os.path.splitext(name) for name in names]
+    common = {stem for stem, suffix in split if suffix.lower() in PHOTO_SUFFIXES - SPARE_SUFFIXES}
+    readable = PHOTO_SUFFIXES & SPARE_SUFFIXES
+    return [s.lower() for stem, s in split if s.lower() in readable and stem in common]
+
+
+def _files(counts: Counter[str]) -> str:
+    parts = ", ".join(f"{n} {suffix}" for suffix, n in sorted(counts.items()))
+    return f"{parts} file{'s' if counts.total() > 1 else ''}"
 
 
 def visible_folders(root: Path) -> Iterator[tuple[Path, list[str]]]:
@@ -57,6 +100,9 @@ def _find(folder: Path, suffixes: frozenset[str]) -> dict[str, Path]:
         if path.suffix.lower() not in suffixes:
             continue
         name = path.relative_to(folder).with_suffix("").as_posix()
+        if name in found and _is_spare(path) != _is_spare(found[name]):
+            found[name] = found[name] if _is_spare(path) else path
+            continue
         if name in found:
             both = " and ".join(sorted((found[name].name, path.name)))
             raise DataError(f"{both} have the same name", where=path.parent, do="rename one")
