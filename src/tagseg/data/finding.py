@@ -24,6 +24,7 @@ __all__ = [
     "without_suffix",
 ]
 
+_COMMON_SUFFIXES, _READ_SPARES = PHOTO_SUFFIXES - SPARE_SUFFIXES, PHOTO_SUFFIXES & SPARE_SUFFIXES
 _MASK_SUFFIXES = frozenset((".png", ".tif", ".tiff", ".bmp", ".gif"))
 
 
@@ -69,9 +70,8 @@ def _is_spare(path: Path) -> bool:
 def _spare(names: list[str]) -> list[str]:
     """Suffixes of the spare forms of photos among the files of one folder."""
     split = [os.path.splitext(name) for name in names]
-    common = {stem for stem, suffix in split if suffix.lower() in PHOTO_SUFFIXES - SPARE_SUFFIXES}
-    readable = PHOTO_SUFFIXES & SPARE_SUFFIXES
-    return [s.lower() for stem, s in split if s.lower() in readable and stem in common]
+    common = {stem for stem, suffix in split if suffix.lower() in _COMMON_SUFFIXES}
+    return [s.lower() for stem, s in split if s.lower() in _READ_SPARES and stem in common]
 
 
 def _files(counts: Counter[str]) -> str:
@@ -96,12 +96,10 @@ def _find(folder: Path, suffixes: frozenset[str]) -> dict[str, Path]:
     if not folder.is_dir():
         raise DataError("this folder does not exist", where=folder, do="check the path")
     found: dict[str, Path] = {}
-    for path in _walk(folder):
-        if path.suffix.lower() not in suffixes:
-            continue
+    files = (path for path in _walk(folder) if path.suffix.lower() in suffixes)
+    for path in sorted(files, key=_is_spare):  # the common forms first
         name = path.relative_to(folder).with_suffix("").as_posix()
-        if name in found and _is_spare(path) != _is_spare(found[name]):
-            found[name] = found[name] if _is_spare(path) else path
+        if name in found and _is_spare(path) and not _is_spare(found[name]):
             continue
         if name in found:
             both = " and ".join(sorted((found[name].name, path.name)))

@@ -19,7 +19,8 @@ _START, _END, _SCAN, _RESTART_INTERVAL = 0xD8, 0xD9, 0xDA, 0xDD
 _FRAMES = {0xC0, 0xC1, 0xC2}  # Huffman-coded: baseline, extended, progressive
 _WITHOUT_LENGTH = {0x01, _START, *range(0xD0, 0xD8)}
 # 0xFF, then neither a stuffed zero nor a restart marker: what ends entropy-coded data. A pattern
-# that begins with one plain byte is searched at the speed of memchr; "\xff+" takes ten times longer.
+# that begins with one plain byte is searched as fast as memory is read; "\xff+" takes ten times as
+# long.
 _MARKER = re.compile(rb"\xff([^\x00\xd0-\xd7\xff])")
 _RESTART = re.compile(rb"\xff[\xd0-\xd7]")
 _PADDING = bytes((i * 37 + 90) % 251 for i in range(96))  # no 0xFF and no short period

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from PIL import Image as PilImage
 from PIL import ImageChops, ImageFile
+
 from tagseg.data.jpeg import NotWholeError, padded_copy
 from tagseg.data.picture_formats import READ, PictureFormat, format_of
 from tagseg.errors import ImageError
@@ -68,8 +69,8 @@ def damaged(kind: str, problem: Exception, where: Path | None) -> ImageError:
     reason = str(problem) or type(problem).__name__
     if reason == _NO_SUCH_PIXELS:
         return ImageError(
-            f"the {kind} file holds pixels that are not read, such as 32-bit or floating-point "
-            "ones in colour",
+            f"the {kind} file has pixels of a kind that is not read (floating-point, 32-bit "
+            "colour, many channels)",
             where=where,
             do="convert it to 8 or 16 bits",
         )
