@@ -32,8 +32,8 @@ def lay_out(originals: list[Path], count: int, folder: Path) -> None:
     (folder / "tags.csv").write_text("image,tags\n" + rows)
 
 
-def check(folder: Path, *options: str) -> tuple[float, int]:
-    """Seconds and peak memory in bytes of the command."""
+def check(folder: Path, *options: str) -> tuple[float, float, int]:
+    """Seconds, seconds of CPU time and peak memory in bytes of the command."""
     command = [sys.executable, "-m", "tagseg", "check", str(folder), "--json", *options]
     begun = time.perf_counter()
     child = os.fork()
@@ -45,26 +45,28 @@ def check(folder: Path, *options: str) -> tuple[float, int]:
     _, status, used = os.wait4(child, 0)
     if status:
         raise SystemExit(f"the command failed: {' '.join(command)}")
-    return time.perf_counter() - begun, used.ru_maxrss * 1024
+    took = time.perf_counter() - begun
+    return took, used.ru_utime + used.ru_stime, used.ru_maxrss * 1024
 
 
 def measure(originals: list[Path], counts: list[int], *options: str) -> None:
-    base: tuple[float, int] | None = None
+    base: tuple[float, float, int] | None = None
     for count in (len(originals), *counts):
         with tempfile.TemporaryDirectory() as folder:
             photos = Path(folder) / "photos"
             photos.mkdir()
             lay_out(originals, count, photos)
-            seconds, memory = check(photos, *options)
+            seconds, cpu, memory = check(photos, *options)
+        begin = f"{count:>7,} photos: {seconds:6.1f} s, {cpu:6.1f} s of CPU, {memory / 1e6:.0f} MB"
         if base is None:
-            base = seconds, memory
-            print(f"{count:>7,} photos: {seconds:6.1f} s, {memory / 1e6:.0f} MB: the base", flush=True)
+            base = seconds, cpu, memory
+            print(f"{begin}: the base", flush=True)
             continue
-        more, grown = count - len(originals), memory - base[1]
-        rate = more / (seconds - base[0])
+        more, grown = count - len(originals), memory - base[2]
+        rate, each = more / (seconds - base[0]), 1e3 * (cpu - base[1]) / more
         print(
-            f"{count:>7,} photos: {seconds:6.1f} s, {rate:5.0f} a second, {memory / 1e6:.0f} MB, "
-            f"{grown / more:6.0f} bytes a photo",
+            f"{begin}; over the base {rate:.0f} a second, {each:.2f} ms of CPU and "
+            f"{grown / more:.0f} bytes a photo",
             flush=True,
         )
 

@@ -23,6 +23,7 @@ from tagseg.data.digests import (
     small_key,
 )
 from tagseg.data.images import look_at_photo
+from tagseg.data.paths import Paths
 from tagseg.data.pictures import read_bytes
 from tagseg.errors import DataError, ImageError
 
@@ -31,7 +32,8 @@ __all__ = ["Audit", "audit"]
 _FEW_PHOTOS = 10
 _SMALL_SIDE = 32
 _COMMON_SHARE = 0.8
-_BLOCK = 8  # photos that a thread looks at in one go
+_BLOCK = 16  # photos that a worker looks at in one go
+_MANY_PHOTOS, _MANY_WORKERS = 1000, 3  # from which on processes are worth their start
 _MOST_GROUPS = 10  # of equal photos that are told one by one
 
 Size = tuple[int, int]
@@ -114,9 +116,16 @@ class Audit:
             f"left out, because not in the tag file: {self.unlisted}",
             f"skipped: {len(self.skipped)}",
             *(f"  {name}: {reason}" for name, reason in self.skipped),
-            *(f"note: {text}" for text in self.notes),
-            *(f"warning: {text}" for text in self.warnings),
+            *self._words(),
         ]
+
+    def first_words(self) -> list[str]:
+        """What a run begins with: counts, how photos are read, and what looks odd."""
+        skipped = [f"skipped: {_some_of(self.skipped)}"] if self.skipped else []
+        return [*self.counts(), *skipped, *self._words()]
+
+    def _words(self) -> list[str]:
+        return [f"note: {t}" for t in self.notes] + [f"warning: {t}" for t in self.warnings]
 
     def counts(self) -> list[str]:
         """Photos in all and of each class, those for training and for validation apart."""
@@ -143,6 +152,13 @@ class _Looks:
         self.keys = np.zeros(n, np.uint64)
         self.is_file = np.zeros(n, bool)
         self.more = np.zeros(n, bool)
+
+    def __setitem__(self, place: slice, part: _Looks) -> None:
+        """Take over what was found of the photos at ``place``."""
+        for name in ("shapes", "digests", "keys", "is_file", "more"):
+            getattr(self, name)[place] = getattr(part, name)
+        self.reasons |= {place.start + i: reason for i, reason in part.reasons.items()}
+        self.levels |= {place.start + i: levels for i, levels in part.levels.items()}
 
     def look_at(self, i: int, source: Path | npt.NDArray[np.uint8], max_pixels: int) -> None:
         """Fill in photo ``i``."""
@@ -229,21 +245,24 @@ def _look_at_all(
 ) -> _Looks:
     total = len(dataset)
     looks = _Looks(total)
-
-    def look_at_block(start: int) -> int:
-        block = range(start, min(start + _BLOCK, total))
-        for i in block:
-            looks.look_at(i, dataset.sources[i], dataset.max_pixels)
-        return len(block)
-
-    # Threads: decoders release the lock, and photos given as arrays need not be copied.
-    run = Parallel(n_jobs=workers, prefer="threads", return_as="generator")
-    done = 0
-    for count in run(delayed(look_at_block)(start) for start in range(0, total, _BLOCK)):
-        for _ in range(count):
-            done += 1
+    places = [slice(i, min(i + _BLOCK, total)) for i in range(0, total, _BLOCK)]
+    # Decoders release the interpreter lock, but for a third of the time that a photo takes it is
+    # held; so threads keep two or three cores busy. They need no start, and share arrays.
+    many = total >= _MANY_PHOTOS and workers >= _MANY_WORKERS and isinstance(dataset.sources, Paths)
+    run = Parallel(workers, backend="loky" if many else "threading", return_as="generator")
+    blocks = (delayed(_look_at)(dataset.sources[place], dataset.max_pixels) for place in places)
+    for place, part in zip(places, run(blocks), strict=True):
+        looks[place] = part
+        for done in range(place.start, place.stop):
             if progress is not None:
-                progress(done, total)
+                progress(done + 1, total)
+    return looks
+
+
+def _look_at(sources: Sequence[Path | npt.NDArray[np.uint8]], max_pixels: int) -> _Looks:
+    looks = _Looks(len(sources))
+    for i, source in enumerate(sources):
+        looks.look_at(i, source, max_pixels)
     return looks
 
 
@@ -359,6 +378,11 @@ def _duplicate_warnings(
 
 def _first(names: Sequence[str]) -> str:
     return ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
+
+
+def _some_of(skipped: Sequence[tuple[str, str]]) -> str:
+    shown = ", ".join(f"{name} ({reason})" for name, reason in skipped[:3])
+    return f"{len(skipped)} photos: {shown}" + (", ..." if len(skipped) > 3 else "")
 
 
 def _some(names: list[str]) -> str:

@@ -8,14 +8,14 @@ counted together, and one rule holds for all: white is 2**bits - 1 for the fewes
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from typing import NamedTuple, Self
 
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["BITS", "WHITE", "Depth", "Levels", "scaled"]
+__all__ = ["BITS", "WHITE", "Depth", "Levels", "notes_on_new", "scaled"]
 
 WHITE = 65535
 """The value that is white where nothing tells otherwise."""
@@ -101,6 +101,22 @@ class Depth(NamedTuple):
 def white_of(bits: int) -> int:
     """The greatest value of so many bits."""
     return (1 << bits) - 1
+
+
+def notes_on_new(found: Sequence[tuple[str, Levels]], white: int) -> list[str]:
+    """What to tell of 16-bit photos, by name, that do not fit to ``white``, which others taught."""
+    rule = f"where {white} is white, as in the photos that the segmenter has learned from"
+    bright = [name for name, levels in found if white_of(levels.bits) > white]
+    dark = [name for name, one in found if white_of(one.bits) << _MUCH_DARKER <= white]
+    texts = (
+        (bright, f"have brighter values, which are shown as white, {rule}"),
+        (dark, f"are nearly black {rule}"),
+    )
+    return [f"{len(names)} photos ({_first(names)}) {text}" for names, text in texts if names]
+
+
+def _first(names: Sequence[str]) -> str:
+    return ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
 
 
 def scaled(values: npt.NDArray[np.unsignedinteger], white: int) -> npt.NDArray[np.uint8]:

@@ -17,6 +17,7 @@ from tagseg.errors import DataError
 
 __all__ = [
     "PHOTO_SUFFIXES",
+    "advice_without_photos",
     "find_masks",
     "find_photos",
     "notes_on_unread",
@@ -61,6 +62,11 @@ def notes_on_unread(folder: Path) -> tuple[str, ...]:
         for suffix in _spare(names):
             found.setdefault("a photo of the same name lies beside", Counter())[suffix] += 1
     return tuple(f"left out: {_files(counts)}; {advice}" for advice, counts in found.items())
+
+
+def advice_without_photos(folder: Path) -> str:
+    """What to do about a folder in which :func:`find_photos` finds none."""
+    return "; ".join(notes_on_unread(folder)) or "check the path"
 
 
 def _is_spare(path: Path) -> bool:

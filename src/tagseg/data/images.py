@@ -5,6 +5,8 @@ Photos come out as uint8 (H, W, 3) RGB in display orientation, whatever the file
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -20,7 +22,7 @@ from tagseg.data.pictures import MAX_PIXELS, damaged, decode_picture, read_bytes
 from tagseg.errors import ImageError
 from tagseg.maps import Image
 
-__all__ = ["Seen", "decode_photo", "look_at_photo"]
+__all__ = ["Seen", "decode_photo", "decode_with_levels", "look_at_photo"]
 
 _ORIENTATION_TAG = 0x0112
 _TRANSPOSES = {
@@ -63,30 +65,40 @@ def decode_photo(
     before anything is decoded.
     """
     data, where, picture = _opened(source, max_pixels)
-    try:
-        rgb = _upright(picture, _to_rgb(picture, data, white))
-    except ImageError as problem:
-        raise ImageError(problem.what, where=where, do=problem.do) from None
-    except Exception as problem:
-        raise damaged(picture.format or "picture", problem, where) from None
-    return np.array(rgb)
+    with _one_line(picture, where):
+        return np.array(_upright(picture, _to_rgb(picture, data, white)))
+
+
+def decode_with_levels(source: Path, *, white: int = WHITE) -> tuple[Image, Levels | None]:
+    """A photo as :func:`decode_photo` gives it, and how its values are spread if it has 16 bits."""
+    data, where, picture = _opened(source, MAX_PIXELS)
+    with _one_line(picture, where):
+        image = np.array(_upright(picture, _to_rgb(picture, data, white)))
+        return image, _levels(values_of_16_bits(picture, data))
 
 
 def look_at_photo(source: Path | bytes, *, max_pixels: int = MAX_PIXELS) -> Seen:
     """What a photo is, after it was decoded whole; ImageError as of :func:`decode_photo`."""
     data, where, picture = _opened(source, max_pixels)
-    try:
+    with _one_line(picture, where):
         if picture.mode not in _PLAIN or "transparency" in picture.info:
             _to_rgb(picture, data, WHITE)
-        values = values_of_16_bits(picture, data)
+        levels = _levels(values_of_16_bits(picture, data))
+    width, height = picture.size
+    if _orientation(picture) in _LYING:
+        width, height = height, width
+    return Seen(height, width, _has_more(picture), levels)
+
+
+@contextmanager
+def _one_line(picture: ImageFile.ImageFile, where: Path | None) -> Iterator[None]:
+    """Whatever goes wrong with the pixels of a picture becomes an ImageError with its place."""
+    try:
+        yield
     except ImageError as problem:
         raise ImageError(problem.what, where=where, do=problem.do) from None
     except Exception as problem:
         raise damaged(picture.format or "picture", problem, where) from None
-    width, height = picture.size
-    if _orientation(picture) in _LYING:
-        width, height = height, width
-    return Seen(height, width, _has_more(picture), _levels(values))
 
 
 def _opened(

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Literal, get_args
 from unicodedata import normalize
 
-from tagseg.data.finding import find_photos, without_suffix
+from tagseg.data.finding import advice_without_photos, find_photos, without_suffix
 from tagseg.errors import ConfigError, DataError
 from tagseg.formats.object_discovery import (
     CLASSES,
@@ -103,7 +103,8 @@ class Place:
             photo_folder = inner if inner.is_dir() else folder
             photos = find_photos(photo_folder)
         if not photos:
-            raise DataError(_no_photos(layout), where=photo_folder, do="check the path")
+            advice = advice_without_photos(photo_folder)
+            raise DataError(_no_photos(layout), where=photo_folder, do=advice)
         return cls(folder, photo_folder, photos, {normalize("NFC", n): n for n in photos})
 
     def name_of(self, written: str) -> str:

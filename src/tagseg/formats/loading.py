@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tagseg.data.dataset import Dataset, tag_matrix
+from tagseg.data.finding import notes_on_unread
 from tagseg.data.pictures import MAX_PIXELS
 from tagseg.errors import ConfigError, DataError, TagError
 from tagseg.formats.class_folders import rows_of_class_folders
@@ -82,7 +83,8 @@ def load_dataset(
     if listed is not None:
         by_name = _pick(by_name, listed, source.where, "have no entry")
     dataset = _dataset(place, source, class_list, by_name, untagged)
-    return replace(dataset, max_pixels=max_pixels, unlisted=unlisted, notes=said.notes)
+    notes = said.notes + notes_on_unread(place.photo_folder)
+    return replace(dataset, max_pixels=max_pixels, unlisted=unlisted, notes=notes)
 
 
 def load_target(
@@ -114,7 +116,8 @@ def load_target(
     if listed is not None:
         by_name = _pick(by_name, listed, place.photo_folder, "are not here")
     dataset = _dataset(place, source, class_list, by_name, "unknown")
-    return replace(dataset, max_pixels=max_pixels, notes=said.notes)
+    notes = said.notes + notes_on_unread(place.photo_folder)
+    return replace(dataset, max_pixels=max_pixels, notes=notes)
 
 
 def _dataset(

@@ -8,9 +8,16 @@ from threading import Lock
 
 import cv2
 
-from tagseg.data.finding import PHOTO_SUFFIXES, find_photos
-from tagseg.data.images import decode_photo
+from tagseg.data.depth import Levels, notes_on_new
+from tagseg.data.finding import (
+    PHOTO_SUFFIXES,
+    advice_without_photos,
+    find_photos,
+    notes_on_unread,
+)
+from tagseg.data.images import decode_with_levels
 from tagseg.data.masks import encode_mask
+from tagseg.data.picture_formats import unread_suffix
 from tagseg.data.working import argmax_at, working_image
 from tagseg.errors import DataError, ImageError
 from tagseg.maps import Image
@@ -60,14 +67,19 @@ def predict_folder(
         if folder is not None:
             _make_folder(folder)
     progress = progress if progress is not None else Progress()
+    for note in () if source.is_file() else notes_on_unread(source):
+        progress.say(note)
+    of_16_bits: list[tuple[str, Levels]] = []
     network = Lock()  # one photo at a time in the network, which uses all cores by itself
 
     def segment(item: tuple[str, Path]) -> tuple[str, str]:
         name, path = item
         try:
-            image = decode_photo(path)
+            image, levels = decode_with_levels(path, white=segmenter.white)
         except ImageError as error:
             return name, str(error)
+        if levels is not None:
+            of_16_bits.append((name, levels))
         small = working_image(image, segmenter.side)
         with network:
             probs = segmenter.forward(small[None])[0]
@@ -81,6 +93,8 @@ def predict_folder(
 
     with progress.task("segmenting", len(photos)) as ticks:
         done = tuple(map_photos(segment, photos.items(), workers=threads, progress=ticks))
+    for note in notes_on_new(sorted(of_16_bits), segmenter.white):
+        progress.say(f"note: {note}")
     return Predicted(
         written=tuple(name for name, reason in done if not reason),
         skipped=tuple((name, reason) for name, reason in done if reason),
@@ -90,6 +104,9 @@ def predict_folder(
 def _photos_of(source: Path) -> dict[str, Path]:
     if source.is_file():
         if source.suffix.lower() not in PHOTO_SUFFIXES:
+            unread = unread_suffix(source.name)
+            if unread is not None:
+                raise DataError(f"{unread[0]} is not read here", where=source, do=unread[1])
             raise DataError("is no photo", where=source, do="give a photo or a folder of photos")
         return {source.stem: source}
     if not source.is_dir():
@@ -97,7 +114,8 @@ def _photos_of(source: Path) -> dict[str, Path]:
     folder = source / "JPEGImages" if (source / "JPEGImages").is_dir() else source
     photos = find_photos(folder)
     if not photos:
-        raise DataError("no photos in this folder", where=source, do="check the path")
+        advice = advice_without_photos(folder)
+        raise DataError("no photos in this folder", where=source, do=advice)
     return photos
 
 

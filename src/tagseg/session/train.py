@@ -272,13 +272,16 @@ def _checked(photos: Dataset, val: Collection[str], options: Options, progress: 
     if len(set(val)) == len(photos):
         raise DataError("all photos are for validation", do="leave some to train on")
     with progress.task("checking the photos", len(photos)) as ticks:
-        return audit(
+        found = audit(
             photos,
             allow_skipped=options.allow_skipped,
             workers=options.threads or usable_cores(),
             val=frozenset(val),
             progress=lambda done, total: ticks.advance(1),
         )
+    for line in found.first_words():
+        progress.say(line)
+    return found
 
 
 def _check_truth(truth: GroundTruth | None, photos: Dataset) -> None:
