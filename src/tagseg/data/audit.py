@@ -330,7 +330,6 @@ def _class_warnings(dataset: Dataset, held_out: npt.NDArray[np.bool_]) -> Iterat
     train, val = _per_class(dataset, ~held_out), _per_class(dataset, held_out)
     for name in dataset.classes:
         count, total = train[name], train[name] + val[name]
-        kind = "training photo" if val[name] else "photo"
         if total == 0:
             yield f"class '{name}' has no photos"
         elif count == 0:
@@ -338,8 +337,10 @@ def _class_warnings(dataset: Dataset, held_out: npt.NDArray[np.bool_]) -> Iterat
                 f"class '{name}' has no training photos: all {total} are for validation; it cannot "
                 "be learned"
             )
+        elif total < _FEW_PHOTOS:
+            yield f"class '{name}' has only {total} photo{'s' if total > 1 else ''}"
         elif count < _FEW_PHOTOS:
-            yield f"class '{name}' has only {count} {kind}{'s' if count > 1 else ''}"
+            yield f"class '{name}' has only {count} training photo{'s' if count > 1 else ''}"
         elif total > _COMMON_SHARE * len(dataset):
             percent = 100 * total // len(dataset)
             yield f"class '{name}' is in {percent} % of all photos; little tells it from background"

@@ -95,7 +95,7 @@ class Depth(NamedTuple):
         used = f"{which} 16 bits, of which {bits} are used (values up to {self.levels.greatest})"
         clipped = self.levels.above[BITS.index(bits)]
         more = f"; {100 * clipped / self.levels.total:.2g} % of the values are brighter"
-        return f"{used}: {self.white} is shown as white in them{more if clipped else ''}"
+        return f"{used}: {self.white} is shown as white{more if clipped else ''}"
 
 
 def white_of(bits: int) -> int:

@@ -55,6 +55,7 @@ def with_target(photos: Dataset, target: Dataset) -> tuple[Dataset, tuple[str, .
         sources=[*photos.sources, *target.sources],
         max_pixels=max(photos.max_pixels, target.max_pixels),
         unlisted=photos.unlisted + target.unlisted,
+        notes=photos.notes + tuple(f"target: {note}" for note in target.notes),
     )
     return joined, names
 
