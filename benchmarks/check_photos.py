@@ -2,9 +2,9 @@
 
     python benchmarks/check_photos.py FOLDER [photos ...]
 
-FOLDER holds at least a few JPEG files. The photos are hard links to 200 of them, with a tag file, in
-a temporary folder beside which nothing is written. Memory is the peak of the command's process, over
-that for as many photos as there are different ones.
+FOLDER holds at least a few JPEG files. The photos are hard links to 200 of them, with a tag file,
+in a temporary folder. Memory is the peak of the command's process, over that for as many photos as
+there are different ones. CPU time is that of all threads, and less swayed by what else is running.
 """
 
 from __future__ import annotations

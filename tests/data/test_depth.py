@@ -189,7 +189,7 @@ class TestFiles:
     def test_colour_in_floating_point(self, tmp_path):
         tifffile = pytest.importorskip("tifffile")
         tifffile.imwrite(tmp_path / "a.tif", np.zeros((4, 5, 3), np.float32), photometric="rgb")
-        with pytest.raises(ImageError, match="pixels of a kind that is not read.*convert it to 8"):
+        with pytest.raises(ImageError, match=r"pixels of a kind that is not read.*convert it to 8"):
             decode_photo(tmp_path / "a.tif")
 
     def test_signed_values_without_a_sign_are_fine(self):

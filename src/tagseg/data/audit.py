@@ -128,17 +128,16 @@ class Audit:
         return [f"note: {t}" for t in self.notes] + [f"warning: {t}" for t in self.warnings]
 
     def counts(self) -> list[str]:
-        """Photos in all and of each class, those for training and for validation apart."""
-        total = f"{len(self.dataset)} photos, {len(self.per_class)} classes"
-        if not self.val:
-            counts = ", ".join(f"{name} {n}" for name, n in self.per_class.items())
-            return [total, f"photos per class: {counts}"]
-        pairs = ((n, self.train_per_class[n], self.val_per_class[n]) for n in self.per_class)
-        counts = ", ".join(f"{name} {train} + {val}" for name, train, val in pairs)
-        return [
-            f"{total}; {len(self.dataset) - self.val} for training, {self.val} for validation",
-            f"photos per class, training + validation: {counts}",
+        """Photos in all and of each class, and those for training and for validation apart."""
+        lines = [
+            f"{len(self.dataset)} photos, {len(self.per_class)} classes",
+            f"photos per class: {_listed(self.per_class)}",
         ]
+        if self.val:
+            train = len(self.dataset) - self.val
+            lines.append(f"train: {train} photos: {_listed(self.train_per_class)}")
+            lines.append(f"val: {self.val} photos: {_listed(self.val_per_class)}")
+        return lines
 
 
 class _Looks:
@@ -375,6 +374,10 @@ def _duplicate_warnings(
             f"and {len(rest)} more photos several times, {worse} of them with different tags or in "
             f"training and validation both; {photos} files in all"
         )
+
+
+def _listed(counts: dict[str, int]) -> str:
+    return ", ".join(f"{name} {n}" for name, n in counts.items())
 
 
 def _first(names: Sequence[str]) -> str:
