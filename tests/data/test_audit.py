@@ -188,7 +188,7 @@ class TestTrainingAndValidationApart:
         found = audit(
             self.make([["cat"]] * 20 + [["dog"]] * 12), val=[str(i) for i in range(10, 27)]
         )
-        assert found.warnings == ("class 'dog' has only 5 training photos",)
+        assert found.warnings == ("class 'dog' has only 5 photos to train on",)
 
     def test_validation_photos_without_tags_say_nothing_of_classes(self):
         data = self.make([["cat"], ["dog"]] * 12 + [[], []])

@@ -332,14 +332,15 @@ def _class_warnings(dataset: Dataset, held_out: npt.NDArray[np.bool_]) -> Iterat
         if total == 0:
             yield f"class '{name}' has no photos"
         elif count == 0:
+            where = f"all {total} are" if total > 1 else "its only one is"
             yield (
-                f"class '{name}' has no training photos: all {total} are for validation; it cannot "
-                "be learned"
+                f"class '{name}' has no training photos: {where} for validation; it cannot be "
+                "learned"
             )
         elif total < _FEW_PHOTOS:
             yield f"class '{name}' has only {total} photo{'s' if total > 1 else ''}"
         elif count < _FEW_PHOTOS:
-            yield f"class '{name}' has only {count} training photo{'s' if count > 1 else ''}"
+            yield f"class '{name}' has only {count} photo{'s' if count > 1 else ''} to train on"
         elif total > _COMMON_SHARE * len(dataset):
             percent = 100 * total // len(dataset)
             yield f"class '{name}' is in {percent} % of all photos; little tells it from background"

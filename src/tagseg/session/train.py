@@ -191,6 +191,8 @@ def train(
         announce=progress.say,
     )
     with work:
+        for line in data.audit.first_words():
+            progress.say(line)
         run = data.run(setup, work, progress)
         truth_key = key_of_truth(ground_truth)
         outcome = chosen.outcome(run, config, ground_truth, truth_key)
@@ -272,16 +274,13 @@ def _checked(photos: Dataset, val: Collection[str], options: Options, progress: 
     if len(set(val)) == len(photos):
         raise DataError("all photos are for validation", do="leave some to train on")
     with progress.task("checking the photos", len(photos)) as ticks:
-        found = audit(
+        return audit(
             photos,
             allow_skipped=options.allow_skipped,
             workers=options.threads or usable_cores(),
             val=frozenset(val),
             progress=lambda done, total: ticks.advance(1),
         )
-    for line in found.first_words():
-        progress.say(line)
-    return found
 
 
 def _check_truth(truth: GroundTruth | None, photos: Dataset) -> None:
