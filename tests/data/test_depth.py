@@ -184,7 +184,7 @@ class TestFiles:
             with pytest.raises(ImageError) as caught:
                 call(path)
             assert str(caught.value).startswith(f"{path}: {message}")
-            assert "; convert it to 8 or 16 bits" in str(caught.value)
+            assert ": convert it to 8 or 16 bits" in str(caught.value)
 
     def test_colour_in_floating_point(self, tmp_path):
         tifffile = pytest.importorskip("tifffile")

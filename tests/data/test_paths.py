@@ -5,6 +5,7 @@ import pickle
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -37,6 +38,8 @@ def test_work_as_a_tuple_does():
     assert kept[::-1] == paths[::-1]
     assert kept + paths == paths + kept == kept * 2 == paths * 2
     assert Path("b/c") in kept
+    assert kept.take(np.array([2, 0, 2])) == (paths[2], paths[0], paths[2])
+    assert kept.take([-1]) == (paths[2],)
     assert repr(kept) == f"Paths({list(paths)!r})"
     assert len(Paths([])) == 0
     with pytest.raises(IndexError):

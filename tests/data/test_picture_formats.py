@@ -109,14 +109,14 @@ def test_a_broken_second_picture_costs_nothing():
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        (b"8BPS\0\x01" + bytes(90), "this is a Photoshop file, which is not read; save as PNG"),
-        (bytes(128) + b"DICM" + bytes(9), "this is a DICOM file, which is not read; save as PNG"),
-        (b"\x76\x2f\x31\x01" + bytes(9), "this is a floating-point file, which is not read; save"),
-        (b"II*\0\x10\0\0\0CR\x02\0", "this is a camera raw file, which is not read; export as"),
-        (b"\0\0\0\x18ftypcrx " + bytes(9), "this is a camera raw file, which is not read; export"),
-        (b"\0\0\0\x0cJXL \r\n\x87\n", "this is a JPEG XL file, which is not read; save as PNG"),
+        (b"8BPS\0\x01" + bytes(90), "this is a Photoshop file, which is not read: save as PNG"),
+        (bytes(128) + b"DICM" + bytes(9), "this is a DICOM file, which is not read: save as PNG"),
+        (b"\x76\x2f\x31\x01" + bytes(9), "this is a floating-point file, which is not read: save"),
+        (b"II*\0\x10\0\0\0CR\x02\0", "this is a camera raw file, which is not read: export as"),
+        (b"\0\0\0\x18ftypcrx " + bytes(9), "this is a camera raw file, which is not read: export"),
+        (b"\0\0\0\x0cJXL \r\n\x87\n", "this is a JPEG XL file, which is not read: save as PNG"),
         (b'<?xml version="1.0"?>\n<svg xmlns="x">', "this is a drawing file, which is not read"),
-        (b"%PDF-1.7", "this is a PDF file, which is not read; save as PNG or JPEG"),
+        (b"%PDF-1.7", "this is a PDF file, which is not read: save as PNG or JPEG"),
     ],
 )
 def test_other_files_are_named_whatever_their_suffix(tmp_path, data, message):

@@ -64,7 +64,7 @@ PHOTOS: dict[str, tuple[bytes, str]] = {
     "half a tiff": (half(encode("TIFF")), "the TIFF file is cut short or damaged ("),
     "floating-point tiff": (
         encode("TIFF", PHOTO[..., 0].astype(np.float32)),
-        "it has floating-point pixels, which have no fixed range; convert it to 8 or 16 bits",
+        "it has floating-point pixels, which have no fixed range: convert it to 8 or 16 bits",
     ),
     "too many pixels": (
         encode("PNG", np.zeros((120, 100), np.uint8)),

@@ -109,14 +109,12 @@ class Dataset:
     def subset(self, indices: Iterable[int] | npt.NDArray[np.integer]) -> Dataset:
         """The photos ``indices``, in that order."""
         chosen = np.fromiter(indices, np.intp)
-        if np.array_equal(chosen, np.arange(len(self))):
-            return self
         return replace(
             self,
             names=tuple(self.names[i] for i in chosen),
             tags=self.tags[chosen],
             known=self.known[chosen],
-            sources=[self.sources[i] for i in chosen],
+            sources=_chosen(self.sources, chosen),
         )
 
     def select(self, names: Iterable[str]) -> Dataset:
@@ -174,6 +172,12 @@ def _digest(source: Path | Image, digests: KnownDigests) -> str:
     if not source.is_file():
         return "missing"
     return digests.get(file_key(source)) or digest_of_bytes(read_bytes(source))
+
+
+def _chosen(
+    sources: Sequence[Path | Image], indices: npt.NDArray[np.intp]
+) -> Sequence[Path | Image]:
+    return sources.take(indices) if isinstance(sources, Paths) else [sources[i] for i in indices]
 
 
 def _small(sources: Sequence[Path | Image]) -> Sequence[Path | Image]:

@@ -42,8 +42,8 @@ def _grey_values(values: npt.NDArray[np.integer]) -> npt.NDArray[np.uint16]:
     low, high = int(values.min()), int(values.max())
     if low < 0 or high > WHITE:
         raise ImageError(
-            f"it has values from {low} to {high}, which is no fixed range",
-            do="convert it to 8 or 16 bits without sign",
+            f"it has values from {low} to {high}, which is no fixed range: convert it to 8 or 16 "
+            "bits without sign"
         )
     return values.astype(np.uint16)
 

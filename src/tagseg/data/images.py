@@ -113,8 +113,7 @@ def _to_rgb(picture: ImageFile.ImageFile, data: bytes, white: int) -> PilImage.I
     layer: PilImage.Image = picture
     if picture.mode == "F":
         raise ImageError(
-            "it has floating-point pixels, which have no fixed range",
-            do="convert it to 8 or 16 bits",
+            "it has floating-point pixels, which have no fixed range: convert it to 8 or 16 bits"
         )
     # At 65535, colour is as Pillow gives it (the higher byte), which differs by rounding.
     if picture.mode.startswith("I") or white != WHITE:

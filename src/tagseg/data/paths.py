@@ -20,9 +20,20 @@ class Paths(Sequence[Path]):
     """
 
     def __init__(self, paths: Iterable[Path]) -> None:
-        texts = [os.fsencode(path) for path in paths]
+        self._keep([os.fsencode(path) for path in paths])
+
+    def _keep(self, texts: list[bytes]) -> None:
         self._ends = np.cumsum([0, *map(len, texts)])
         self._text = b"".join(texts)
+
+    def take(self, indices: Iterable[int]) -> Paths:
+        """The paths of these numbers, in that order."""
+        some = Paths(())
+        some._keep([self._bytes(range(len(self))[i]) for i in indices])
+        return some
+
+    def _bytes(self, i: int) -> bytes:
+        return self._text[self._ends[i] : self._ends[i + 1]]
 
     def __len__(self) -> int:
         return len(self._ends) - 1
@@ -35,7 +46,7 @@ class Paths(Sequence[Path]):
         if isinstance(index, slice):
             return tuple(self[i] for i in range(*index.indices(len(self))))
         i = range(len(self))[index]  # from the end, and IndexError, as of any sequence
-        return Path(os.fsdecode(self._text[self._ends[i] : self._ends[i + 1]]))
+        return Path(os.fsdecode(self._bytes(i)))
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Paths | tuple) and tuple(self) == tuple(other)

@@ -70,9 +70,8 @@ def damaged(kind: str, problem: Exception, where: Path | None) -> ImageError:
     if reason == _NO_SUCH_PIXELS:
         return ImageError(
             f"the {kind} file has pixels of a kind that is not read (floating-point, 32-bit "
-            "colour, many channels)",
+            "colour, many channels): convert it to 8 or 16 bits",
             where=where,
-            do="convert it to 8 or 16 bits",
         )
     return ImageError(
         f"the {kind} file is cut short or damaged ({reason})",
@@ -88,7 +87,7 @@ def _not_read(kind: PictureFormat | None, where: Path | None) -> ImageError:
     elif kind in READ:  # its decoder is an extra
         what, do = f"this is a {kind.name} picture, which needs a decoder: {kind.advice}", ""
     else:
-        what, do = f"this is a {kind.name} file, which is not read", kind.advice
+        what, do = f"this is a {kind.name} file, which is not read: {kind.advice}", ""
     return ImageError(what, where=where, do=do)
 
 
