@@ -152,3 +152,98 @@ def test_odd_metadata_warn_nobody_not_even_from_threads(tmp_path):
         warnings.simplefilter("always")
         assert len(audit(data, workers=2).dataset) == 6
     assert caught == []
+
+
+class TestTrainingAndValidationApart:
+    def make(self, tags: list[list[str]]) -> Dataset:
+        images = [RNG.integers(0, 256, (40, 40, 3), dtype=np.uint8) for _ in tags]
+        return Dataset.from_arrays(images, tags, ["cat", "dog"], [f"{i}" for i in range(len(tags))])
+
+    def test_a_class_in_validation_photos_only(self):
+        found = audit(
+            self.make([["cat"]] * 20 + [["dog"]] * 12), val=[str(i) for i in range(18, 32)]
+        )
+        assert found.train_per_class == {"cat": 18, "dog": 0}
+        assert found.val_per_class == {"cat": 2, "dog": 12}
+        assert found.warnings == (
+            "class 'dog' has no training photos: all 12 are for validation; it cannot be learned",
+        )
+        assert found.lines()[:4] == [
+            "32 photos, 2 classes",
+            "photos per class: cat 20, dog 12",
+            "train: 18 photos: cat 18, dog 0",
+            "val: 14 photos: cat 2, dog 12",
+        ]
+        told = found.to_dict()
+        assert told["training_photos_per_class"] == {"cat": 18, "dog": 0}
+        assert told["validation_photos_per_class"] == {"cat": 2, "dog": 12}
+        assert found.first_words()[-1].startswith("warning: class 'dog' has no training photos")
+
+    def test_a_class_that_is_never_scored(self):
+        found = audit(self.make([["cat"], ["dog"]] * 15), val=["0", "2"])
+        assert found.notes == ("no validation photo has dog",)
+        assert found.warnings == ()
+
+    def test_few_training_photos(self):
+        found = audit(
+            self.make([["cat"]] * 20 + [["dog"]] * 12), val=[str(i) for i in range(10, 27)]
+        )
+        assert found.warnings == ("class 'dog' has only 5 photos to train on",)
+
+    def test_validation_photos_without_tags_say_nothing_of_classes(self):
+        data = self.make([["cat"], ["dog"]] * 12 + [[], []])
+        known = np.ones(26, bool)
+        known[24:] = False
+        assert audit(replace(data, known=known), val=["24", "25"]).notes == ()
+
+    def test_skipped_photos_do_not_count(self, tmp_path):
+        data = make(tmp_path)
+        (tmp_path / "3.png").unlink()
+        (tmp_path / "4.png").write_bytes(b"")
+        found = audit(data, allow_skipped=0.2, val=["3", "4", "5"])
+        assert found.val == 1
+        assert found.val_per_class == {"cat": 0, "dog": 1}
+        assert found.first_words()[4] == (
+            "skipped: 2 photos: 3 (the file does not exist), 4 (the file is empty)"
+        )
+
+
+def test_animations_are_counted(tmp_path):
+    data = make(tmp_path)
+    frames = [PilImage.new("RGB", (50, 40), colour) for colour in ("red", "blue")]
+    for name, form in (("2", "GIF"), ("5", "TIFF")):
+        frames[0].save(tmp_path / f"{name}.png", form, save_all=True, append_images=frames[1:])
+    found = audit(data)
+    note = "2 photos are animated or of several pages: the first picture counts"
+    assert found.notes == (note,)
+    assert f"note: {note}" in found.lines()
+    assert found.to_dict()["photos_with_more_pictures"] == 2
+
+
+def test_many_duplicates_are_summed_up():
+    images = [np.full((40, 40, 3), i // 2, np.uint8) for i in range(60)]
+    tags = [["cat"] if i != 50 else ["dog"] for i in range(60)]
+    data = Dataset.from_arrays(images, tags, ["cat", "dog"])
+    found = audit(data, val=["000001"])
+    assert len(found.duplicates) == 30
+    lines = [text for text in found.warnings if "time" in text]
+    assert len(lines) == 11
+    assert lines[0].endswith("000000, 000001; both in training and in validation")
+    assert lines[1] == "the same photo 2 times: 000050, 000051; with different tags"
+    assert lines[-1] == (
+        "and 20 more photos several times, 0 of them with different tags or in training and "
+        "validation both; 60 files in all"
+    )
+
+
+def test_processes_find_what_threads_find(tmp_path, monkeypatch):
+    data = make(tmp_path, 20)
+    cut(tmp_path / "17.png")
+    PilImage.fromarray(np.full((40, 40), 255, np.uint16)).save(tmp_path / "18.png")
+    threads = audit(data, allow_skipped=0.1, workers=2)
+    monkeypatch.setattr("tagseg.data.audit._MANY_PHOTOS", 1)
+    monkeypatch.setattr("tagseg.data.audit._MANY_WORKERS", 2)
+    processes = audit(data, allow_skipped=0.1, workers=2)
+    assert processes.to_dict() == threads.to_dict()
+    assert processes.dataset.white == 255
+    assert processes.dataset.fingerprint(processes.digests) == threads.dataset.fingerprint()

@@ -39,8 +39,7 @@ PHOTOS: dict[str, tuple[bytes, str]] = {
     "empty": (b"", f"the file is empty{REPLACE}"),
     "text": (
         b"<html>404 Not Found</html>",
-        "not a picture of a known format (JPEG, PNG, GIF, BMP, TIFF, WebP, PPM); "
-        "convert or remove it",
+        "not a picture of a known format (JPEG, PNG, GIF, BMP, TIFF, WebP, PPM",
     ),
     "half a jpeg": (
         half(encode("JPEG")),
@@ -65,7 +64,7 @@ PHOTOS: dict[str, tuple[bytes, str]] = {
     "half a tiff": (half(encode("TIFF")), "the TIFF file is cut short or damaged ("),
     "floating-point tiff": (
         encode("TIFF", PHOTO[..., 0].astype(np.float32)),
-        "the TIFF file is cut short or damaged (floating-point pixels have no fixed range)",
+        "it has floating-point pixels, which have no fixed range: convert it to 8 or 16 bits",
     ),
     "too many pixels": (
         encode("PNG", np.zeros((120, 100), np.uint8)),

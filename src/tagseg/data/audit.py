@@ -2,17 +2,28 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Callable, Collection, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from joblib import Parallel, delayed
 
-from tagseg.data.dataset import Dataset, FileKey, digest_of_array, digest_of_bytes, file_key
-from tagseg.data.images import decode_photo
+from tagseg.data.dataset import Dataset
+from tagseg.data.depth import WHITE, Depth, Levels
+from tagseg.data.digests import (
+    DIGEST_SIZE,
+    Digests,
+    digest_of_array,
+    digest_of_bytes,
+    file_key,
+    groups_of_equal,
+    small_key,
+)
+from tagseg.data.images import look_at_photo
+from tagseg.data.paths import Paths
 from tagseg.data.pictures import read_bytes
 from tagseg.errors import DataError, ImageError
 
@@ -21,6 +32,11 @@ __all__ = ["Audit", "audit"]
 _FEW_PHOTOS = 10
 _SMALL_SIDE = 32
 _COMMON_SHARE = 0.8
+_BLOCK = 16  # photos that a worker looks at in one go
+_MANY_PHOTOS, _MANY_WORKERS = 1000, 3  # from which on processes are worth their start
+_MOST_GROUPS = 10  # of equal photos that are told one by one
+
+Size = tuple[int, int]
 
 
 @dataclass(frozen=True)
@@ -28,29 +44,40 @@ class Audit:
     """What :func:`audit` found.
 
     Attributes:
-        dataset: the photos that can be used.
+        dataset: the photos that can be used, with the rule for those of 16 bits.
         skipped: (name, reason) of the others.
         per_class: number of usable photos per class, in class order.
+        train_per_class, val_per_class: those to train on, and those to validate with.
         per_tag_count: number of tags -> number of photos.
         sizes: smallest, median and largest (height, width), by number of pixels.
         negatives: photos known to hold none of the classes.
         unknown: photos about whose tags nothing is known.
         unlisted: photos in the folder without an entry in the tag file.
+        val: number of validation photos.
+        depth: how photos of 16 bits are read; None if there are none.
+        with_more: photos that are animated or have several pages.
         duplicates: names of photos with the same content, group by group.
         digests: content digests of the files, for :meth:`Dataset.fingerprint`.
+        notes: what is done with the photos that is not plain.
         warnings: what looks odd, in plain words.
     """
 
     dataset: Dataset
     skipped: tuple[tuple[str, str], ...]
     per_class: dict[str, int]
+    train_per_class: dict[str, int]
+    val_per_class: dict[str, int]
     per_tag_count: dict[int, int]
-    sizes: tuple[tuple[int, int], tuple[int, int], tuple[int, int]]
+    sizes: tuple[Size, Size, Size]
     negatives: int
     unknown: int
     unlisted: int
+    val: int
+    depth: Depth | None
+    with_more: int
     duplicates: tuple[tuple[str, ...], ...]
-    digests: dict[FileKey, str]
+    digests: Digests
+    notes: tuple[str, ...]
     warnings: tuple[str, ...]
 
     def to_dict(self) -> dict[str, Any]:
@@ -58,43 +85,104 @@ class Audit:
         smallest, middle, largest = (list(size) for size in self.sizes)
         return {
             "photos": len(self.dataset),
+            "validation_photos": self.val,
             "classes": list(self.dataset.classes),
             "skipped": [{"name": name, "reason": reason} for name, reason in self.skipped],
             "photos_per_class": self.per_class,
+            "training_photos_per_class": self.train_per_class,
+            "validation_photos_per_class": self.val_per_class,
             "photos_per_number_of_tags": {str(k): n for k, n in self.per_tag_count.items()},
             "sizes": {"min": smallest, "median": middle, "max": largest},
             "negatives": self.negatives,
             "unknown": self.unknown,
             "unlisted": self.unlisted,
+            "photos_of_16_bits": 0 if self.depth is None else self.depth.photos,
+            "white": self.dataset.white,
+            "photos_with_more_pictures": self.with_more,
             "duplicates": [list(group) for group in self.duplicates],
+            "notes": [*self.dataset.notes, *self.notes],
             "warnings": list(self.warnings),
         }
 
     def lines(self) -> list[str]:
         """The audit as lines for people."""
         smallest, middle, largest = (f"{h} x {w}" for h, w in self.sizes)
-        counts = ", ".join(f"{name} {n}" for name, n in self.per_class.items())
         tag_counts = ", ".join(f"{n} with {k}" for k, n in self.per_tag_count.items())
         return [
-            f"{len(self.dataset)} photos, {len(self.per_class)} classes",
-            f"photos per class: {counts}",
+            *self.counts(),
             f"tags per photo: {tag_counts}",
             f"height x width: {smallest} (smallest), {middle} (median), {largest} (largest)",
             f"without tags: {self.negatives} negative, {self.unknown} unknown",
             f"left out, because not in the tag file: {self.unlisted}",
             f"skipped: {len(self.skipped)}",
             *(f"  {name}: {reason}" for name, reason in self.skipped),
-            *(f"warning: {text}" for text in self.warnings),
+            *self._words(),
         ]
 
+    def first_words(self) -> list[str]:
+        """What a run begins with: counts, how photos are read, and what looks odd."""
+        skipped = [f"skipped: {_some_of(self.skipped)}"] if self.skipped else []
+        return [*self.counts(), *skipped, *self._words()]
 
-class _Look(NamedTuple):
-    """One photo's outcome; ``reason`` is set if it cannot be used."""
+    def _words(self) -> list[str]:
+        return [f"note: {t}" for t in self.notes] + [f"warning: {t}" for t in self.warnings]
 
-    reason: str
-    size: tuple[int, int] = (0, 0)
-    digest: str = ""
-    key: FileKey | None = None
+    def counts(self) -> list[str]:
+        """Photos in all and of each class, and those for training and for validation apart."""
+        lines = [
+            f"{len(self.dataset)} photos, {len(self.per_class)} classes",
+            f"photos per class: {_listed(self.per_class)}",
+        ]
+        if self.val:
+            train = len(self.dataset) - self.val
+            lines.append(f"train: {train} photos: {_listed(self.train_per_class)}")
+            lines.append(f"val: {self.val} photos: {_listed(self.val_per_class)}")
+        return lines
+
+
+class _Looks:
+    """What is found of N photos, in columns; 0 and "" where a photo cannot be used."""
+
+    def __init__(self, n: int) -> None:
+        self.reasons: dict[int, str] = {}  # why a photo cannot be used
+        self.levels: dict[int, Levels] = {}  # of photos of 16 bits
+        self.shapes = np.zeros((n, 2), np.int32)
+        self.digests = np.zeros((n, DIGEST_SIZE), np.uint8)
+        self.keys = np.zeros(n, np.uint64)
+        self.is_file = np.zeros(n, bool)
+        self.more = np.zeros(n, bool)
+
+    def __setitem__(self, place: slice, part: _Looks) -> None:
+        """Take over what was found of the photos at ``place``."""
+        for name in ("shapes", "digests", "keys", "is_file", "more"):
+            getattr(self, name)[place] = getattr(part, name)
+        self.reasons |= {place.start + i: reason for i, reason in part.reasons.items()}
+        self.levels |= {place.start + i: levels for i, levels in part.levels.items()}
+
+    def look_at(self, i: int, source: Path | npt.NDArray[np.uint8], max_pixels: int) -> None:
+        """Fill in photo ``i``."""
+        try:
+            if isinstance(source, np.ndarray):
+                self._note(i, source.shape[:2], digest_of_array(source))
+            else:
+                self._look_at_file(i, source, max_pixels)
+        except ImageError as problem:
+            self.reasons[i] = problem.what
+        except OSError as problem:  # gone since it was listed
+            self.reasons[i] = problem.strerror or "cannot be read"
+
+    def _look_at_file(self, i: int, path: Path, max_pixels: int) -> None:
+        data = read_bytes(path)
+        seen = look_at_photo(data, max_pixels=max_pixels)
+        self.keys[i], self.is_file[i] = small_key(file_key(path)), True
+        self.more[i] = seen.more
+        if seen.levels is not None:
+            self.levels[i] = seen.levels
+        self._note(i, (seen.height, seen.width), digest_of_bytes(data))
+
+    def _note(self, i: int, shape: tuple[int, ...], digest: str) -> None:
+        self.shapes[i] = shape
+        self.digests[i] = np.frombuffer(bytes.fromhex(digest), np.uint8)
 
 
 def audit(
@@ -118,53 +206,63 @@ def audit(
     """
     if not len(dataset):
         raise DataError("the dataset has no photos", do="check the folder and the list")
-    looks = list(_look_at_all(dataset, workers, progress))
-    skipped = [(n, k.reason) for n, k in zip(dataset.names, looks, strict=True) if k.reason]
+    looks = _look_at_all(dataset, workers, progress)
+    skipped = [(dataset.names[i], reason) for i, reason in sorted(looks.reasons.items())]
     _check_skipped(skipped, len(dataset), allow_skipped)
-    usable = [i for i, look in enumerate(looks) if not look.reason]
-    good, kept = dataset.subset(usable), [looks[i] for i in usable]
-    duplicates = _duplicates(good, kept)
-    counts = {c: int(n) for c, n in zip(good.classes, good.tags.sum(0), strict=True)}
+    usable = np.delete(np.arange(len(dataset)), list(looks.reasons))
+    depth = Depth.of((dataset.names[i], levels) for i, levels in sorted(looks.levels.items()))
+    good = replace(dataset.subset(usable), white=WHITE if depth is None else depth.white)
+    shapes, files = looks.shapes[usable], usable[looks.is_file[usable]]
+    equal = groups_of_equal(looks.digests[usable])
+    held_out = np.fromiter((name in val for name in good.names), bool, len(good))
     numbers, photos = np.unique(good.tags.sum(1), return_counts=True)
     untagged = ~good.tags.any(1)
+    with_more = int(np.count_nonzero(looks.more[usable]))
     return Audit(
         dataset=good,
         skipped=tuple(skipped),
-        per_class=counts,
+        per_class=_per_class(good, np.ones(len(good), bool)),
+        train_per_class=_per_class(good, ~held_out),
+        val_per_class=_per_class(good, held_out),
         per_tag_count={int(k): int(n) for k, n in zip(numbers, photos, strict=True)},
-        sizes=_sizes([look.size for look in kept]),
+        sizes=_sizes(shapes),
         negatives=int(np.count_nonzero(untagged & good.known)),
         unknown=int(np.count_nonzero(~good.known)),
         unlisted=good.unlisted,
-        duplicates=duplicates,
-        digests={look.key: look.digest for look in kept if look.key is not None},
-        warnings=tuple(_warnings(good, kept, counts, duplicates, frozenset(val))),
+        val=int(np.count_nonzero(held_out)),
+        depth=depth,
+        with_more=with_more,
+        duplicates=tuple(tuple(good.names[i] for i in group) for group in equal),
+        digests=Digests(looks.keys[files], looks.digests[files]),
+        notes=tuple(_notes(good, held_out, depth, with_more)),
+        warnings=tuple(_warnings(good, held_out, depth, shapes, equal)),
     )
 
 
 def _look_at_all(
     dataset: Dataset, workers: int, progress: Callable[[int, int], None] | None
-) -> Iterator[_Look]:
-    # Threads: decoders release the lock, and photos given as arrays need not be copied.
-    run = Parallel(n_jobs=workers, prefer="threads", return_as="generator")
-    looks = run(delayed(_look_at)(source, dataset.max_pixels) for source in dataset.sources)
-    for done, look in enumerate(looks, start=1):
-        if progress is not None:
-            progress(done, len(dataset))
-        yield look
+) -> _Looks:
+    total = len(dataset)
+    looks = _Looks(total)
+    places = [slice(i, min(i + _BLOCK, total)) for i in range(0, total, _BLOCK)]
+    # Decoders release the interpreter lock, but for a third of the time that a photo takes it is
+    # held; so threads keep two or three cores busy. They need no start, and share arrays.
+    many = total >= _MANY_PHOTOS and workers >= _MANY_WORKERS and isinstance(dataset.sources, Paths)
+    run = Parallel(workers, backend="loky" if many else "threading", return_as="generator")
+    blocks = (delayed(_look_at)(dataset.sources[place], dataset.max_pixels) for place in places)
+    for place, part in zip(places, run(blocks), strict=True):
+        looks[place] = part
+        for done in range(place.start, place.stop):
+            if progress is not None:
+                progress(done + 1, total)
+    return looks
 
 
-def _look_at(source: Path | np.ndarray, max_pixels: int) -> _Look:
-    if isinstance(source, np.ndarray):
-        return _Look("", source.shape[:2], digest_of_array(source))
-    try:
-        data = read_bytes(source)
-        height, width, _ = decode_photo(data, max_pixels=max_pixels).shape
-        return _Look("", (height, width), digest_of_bytes(data), file_key(source))
-    except ImageError as problem:
-        return _Look(problem.what)
-    except OSError as problem:  # gone since it was listed
-        return _Look(problem.strerror or "cannot be read")
+def _look_at(sources: Sequence[Path | npt.NDArray[np.uint8]], max_pixels: int) -> _Looks:
+    looks = _Looks(len(sources))
+    for i, source in enumerate(sources):
+        looks.look_at(i, source, max_pixels)
+    return looks
 
 
 def _check_skipped(skipped: list[tuple[str, str]], total: int, allowed: float) -> None:
@@ -178,64 +276,119 @@ def _check_skipped(skipped: list[tuple[str, str]], total: int, allowed: float) -
     raise DataError(f"{len(skipped)} of {total} photos cannot be used: {first}", do=advice)
 
 
-def _sizes(
-    sizes: list[tuple[int, int]],
-) -> tuple[tuple[int, int], tuple[int, int], tuple[int, int]]:
-    ordered = sorted(sizes, key=lambda size: size[0] * size[1])
-    return ordered[0], ordered[len(ordered) // 2], ordered[-1]
+def _per_class(dataset: Dataset, chosen: npt.NDArray[np.bool_]) -> dict[str, int]:
+    counts = dataset.tags[chosen].sum(0)
+    return {name: int(n) for name, n in zip(dataset.classes, counts, strict=True)}
 
 
-def _duplicates(dataset: Dataset, looks: list[_Look]) -> tuple[tuple[str, ...], ...]:
-    groups: dict[str, list[str]] = defaultdict(list)
-    for name, look in zip(dataset.names, looks, strict=True):
-        groups[look.digest].append(name)
-    return tuple(tuple(group) for group in groups.values() if len(group) > 1)
+def _sizes(shapes: npt.NDArray[np.int32]) -> tuple[Size, Size, Size]:
+    order = np.argsort(shapes.astype(np.int64).prod(1), kind="stable")
+    smallest, middle, largest = (
+        (int(shapes[i, 0]), int(shapes[i, 1])) for i in order[[0, len(order) // 2, -1]]
+    )
+    return smallest, middle, largest
+
+
+def _notes(
+    dataset: Dataset, held_out: npt.NDArray[np.bool_], depth: Depth | None, with_more: int
+) -> Iterator[str]:
+    """How photos are read, and which classes cannot be scored."""
+    if depth is not None:
+        yield depth.line(len(dataset))
+    if with_more:
+        are = "photos are" if with_more > 1 else "photo is"
+        yield f"{with_more} {are} animated or of several pages: the first picture counts"
+    if not (held_out & dataset.known).any():
+        return
+    train, val = _per_class(dataset, ~held_out), _per_class(dataset, held_out)
+    absent = [name for name in dataset.classes if train[name] and not val[name]]
+    if absent:
+        yield f"no validation photo has {_first(absent)}"
 
 
 def _warnings(
     dataset: Dataset,
-    looks: list[_Look],
-    counts: dict[str, int],
-    duplicates: tuple[tuple[str, ...], ...],
-    val: frozenset[str],
+    held_out: npt.NDArray[np.bool_],
+    depth: Depth | None,
+    shapes: npt.NDArray[np.int32],
+    equal: Sequence[npt.NDArray[np.intp]],
 ) -> Iterator[str]:
-    yield from _class_warnings(dataset, counts)
-    small = [n for n, k in zip(dataset.names, looks, strict=True) if min(k.size) < _SMALL_SIDE]
+    yield from _class_warnings(dataset, held_out)
+    small = [dataset.names[i] for i in np.flatnonzero(shapes.min(1) < _SMALL_SIDE)]
     if small:
         yield f"{_some(small)} less than {_SMALL_SIDE} pixels high or wide"
-    yield from _duplicate_warnings(dataset, duplicates, val)
+    if depth is not None and depth.dark:
+        yield (
+            f"{_some(list(depth.dark))} nearly black where {depth.white} is white; photos of "
+            "several devices? bring them to one range of values"
+        )
+    yield from _duplicate_warnings(dataset, held_out, equal)
 
 
-def _class_warnings(dataset: Dataset, counts: dict[str, int]) -> Iterator[str]:
-    for name, count in counts.items():
-        if count == 0:
+def _class_warnings(dataset: Dataset, held_out: npt.NDArray[np.bool_]) -> Iterator[str]:
+    train, val = _per_class(dataset, ~held_out), _per_class(dataset, held_out)
+    for name in dataset.classes:
+        count, total = train[name], train[name] + val[name]
+        if total == 0:
             yield f"class '{name}' has no photos"
+        elif count == 0:
+            where = f"all {total} are" if total > 1 else "its only one is"
+            yield (
+                f"class '{name}' has no training photos: {where} for validation; it cannot be "
+                "learned"
+            )
+        elif total < _FEW_PHOTOS:
+            yield f"class '{name}' has only {total} photo{'s' if total > 1 else ''}"
         elif count < _FEW_PHOTOS:
-            yield f"class '{name}' has only {count} photo{'s' if count > 1 else ''}"
-        elif count > _COMMON_SHARE * len(dataset):
-            percent = 100 * count // len(dataset)
+            yield f"class '{name}' has only {count} photo{'s' if count > 1 else ''} to train on"
+        elif total > _COMMON_SHARE * len(dataset):
+            percent = 100 * total // len(dataset)
             yield f"class '{name}' is in {percent} % of all photos; little tells it from background"
     by_fold: dict[str, str] = {}
-    for name in counts:
+    for name in dataset.classes:
         other = by_fold.setdefault(name.casefold(), name)
         if other != name:
             yield f"classes '{other}' and '{name}' differ in capitals only"
 
 
 def _duplicate_warnings(
-    dataset: Dataset, duplicates: tuple[tuple[str, ...], ...], val: frozenset[str]
+    dataset: Dataset, held_out: npt.NDArray[np.bool_], equal: Sequence[npt.NDArray[np.intp]]
 ) -> Iterator[str]:
-    tags = {name: row.tobytes() for name, row in zip(dataset.names, dataset.tags, strict=True)}
-    for group in duplicates:
-        names = ", ".join(group[:3]) + (", ..." if len(group) > 3 else "")
-        text = f"the same photo {len(group)} times: {names}"
-        if len({tags[name] for name in group}) > 1:
-            text += "; with different tags"
-        if 0 < len(val.intersection(group)) < len(group):
-            text += "; both in training and in validation"
-        yield text
+    """A line for each group of equal photos; of many groups, for the worst ones."""
+    texts: list[tuple[int, str]] = []
+    for group in equal:
+        names = _first([dataset.names[i] for i in group[:4]])
+        problems = []
+        if (dataset.tags[group] != dataset.tags[group[0]]).any():
+            problems.append("with different tags")
+        if 0 < np.count_nonzero(held_out[group]) < len(group):
+            problems.append("both in training and in validation")
+        text = "; ".join([f"the same photo {len(group)} times: {names}", *problems])
+        texts.append((len(problems), text))
+    if len(texts) > _MOST_GROUPS:
+        texts.sort(key=lambda pair: -pair[0])
+    yield from (text for _, text in texts[:_MOST_GROUPS])
+    rest = texts[_MOST_GROUPS:]
+    if rest:
+        photos, worse = sum(map(len, equal)), sum(problems > 0 for problems, _ in rest)
+        yield (
+            f"and {len(rest)} more photos several times, {worse} of them with different tags or in "
+            f"training and validation both; {photos} files in all"
+        )
+
+
+def _listed(counts: dict[str, int]) -> str:
+    return ", ".join(f"{name} {n}" for name, n in counts.items())
+
+
+def _first(names: Sequence[str]) -> str:
+    return ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
+
+
+def _some_of(skipped: Sequence[tuple[str, str]]) -> str:
+    shown = ", ".join(f"{name} ({reason})" for name, reason in skipped[:3])
+    return f"{len(skipped)} photos: {shown}" + (", ..." if len(skipped) > 3 else "")
 
 
 def _some(names: list[str]) -> str:
-    shown = ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
-    return f"{len(names)} photo{'s are' if len(names) > 1 else ' is'} ({shown})"
+    return f"{len(names)} photo{'s are' if len(names) > 1 else ' is'} ({_first(names)})"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from hashlib import blake2b
 from pathlib import Path, PurePosixPath
@@ -11,7 +11,16 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from tagseg.data.depth import WHITE
+from tagseg.data.digests import (
+    FileKey,
+    KnownDigests,
+    digest_of_array,
+    digest_of_bytes,
+    file_key,
+)
 from tagseg.data.images import decode_photo
+from tagseg.data.paths import Paths
 from tagseg.data.pictures import MAX_PIXELS, read_bytes
 from tagseg.errors import DataError, ShapeError, TagError
 from tagseg.maps import MAX_CLASSES, Image, check_image
@@ -25,9 +34,6 @@ __all__ = [
     "tag_matrix",
 ]
 
-FileKey = tuple[str, int, int]
-"""A file's state: absolute path, size in bytes, time of change in nanoseconds."""
-
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
@@ -39,7 +45,9 @@ class Dataset:
         tags: bool (N, C), which classes are in which photo.
         known: bool (N,), False where nothing is known about a photo's tags.
         sources: a file or a uint8 (H, W, 3) array per photo.
+            Many files are kept as :class:`Paths`, in little memory.
         max_pixels: limit above which a photo is refused.
+        white: value that is white in photos of 16 bits (:mod:`tagseg.data.depth`).
         unlisted: photos that lie in the folder but not in its tag file, left out.
         left_out: (reason, number) of pictures in the folder that are no photos.
         notes: how the folder and its tags were understood, a line each; no part of the content.
@@ -51,8 +59,9 @@ class Dataset:
     names: tuple[str, ...]
     tags: npt.NDArray[np.bool_]
     known: npt.NDArray[np.bool_]
-    sources: tuple[Path | Image, ...]
+    sources: Sequence[Path | Image]
     max_pixels: int = MAX_PIXELS
+    white: int = WHITE
     unlisted: int = 0
     left_out: tuple[tuple[str, int], ...] = ()
     notes: tuple[str, ...] = ()
@@ -65,6 +74,9 @@ class Dataset:
         _check_array(self.known, (n,), "known")
         if len(self.sources) != n:
             raise ShapeError(f"{len(self.sources)} photos, but {n} names", do="give one name each")
+        if not 1 <= self.white <= WHITE:
+            raise DataError(f"white is {self.white}", do=f"use 1 to {WHITE}")
+        object.__setattr__(self, "sources", _small(self.sources))
 
     @classmethod
     def from_arrays(
@@ -93,7 +105,7 @@ class Dataset:
         """Photo ``index`` as uint8 (H, W, 3); ImageError if it cannot be decoded whole."""
         source = self.sources[index]
         if isinstance(source, Path):
-            return decode_photo(source, max_pixels=self.max_pixels)
+            return decode_photo(source, max_pixels=self.max_pixels, white=self.white)
         return source
 
     def subset(self, indices: Iterable[int] | npt.NDArray[np.integer]) -> Dataset:
@@ -104,7 +116,7 @@ class Dataset:
             names=tuple(self.names[i] for i in chosen),
             tags=self.tags[chosen],
             known=self.known[chosen],
-            sources=tuple(self.sources[i] for i in chosen),
+            sources=_chosen(self.sources, chosen),
         )
 
     def select(self, names: Iterable[str]) -> Dataset:
@@ -125,7 +137,7 @@ class Dataset:
         dropped = set(names)
         return self.subset([i for i, name in enumerate(self.names) if name not in dropped])
 
-    def fingerprint(self, digests: Mapping[FileKey, str] | None = None) -> str:
+    def fingerprint(self, digests: KnownDigests | None = None) -> str:
         """Hex digest of classes, names, tags and the content of every photo.
 
         ``digests`` holds what is already known of files (:attr:`Audit.digests`), so that a file
@@ -135,6 +147,8 @@ class Dataset:
         for text in (*self.classes, "\n", *self.names):
             total.update(len(text.encode()).to_bytes(4, "big") + text.encode())
         total.update(np.packbits(self.tags).tobytes() + np.packbits(self.known).tobytes())
+        if self.white != WHITE:
+            total.update(b"white %d" % self.white)
         for source in self.sources:
             total.update(_digest(source, digests or {}).encode())
         return total.hexdigest()
@@ -154,28 +168,26 @@ def tag_matrix(tags: Sequence[Collection[str]], classes: Sequence[str]) -> npt.N
     return matrix
 
 
-def file_key(path: Path) -> FileKey:
-    """What tells whether a file has changed: path, size and time of change."""
-    state = path.stat()
-    return str(path.absolute()), state.st_size, state.st_mtime_ns
-
-
-def digest_of_bytes(data: bytes) -> str:
-    """Hex digest of a file's content."""
-    return blake2b(data, digest_size=16).hexdigest()
-
-
-def digest_of_array(image: Image) -> str:
-    """Hex digest of a photo's size and pixels."""
-    return blake2b(image.tobytes(), digest_size=16, salt=b"%dx%d" % image.shape[:2]).hexdigest()
-
-
-def _digest(source: Path | Image, digests: Mapping[FileKey, str]) -> str:
+def _digest(source: Path | Image, digests: KnownDigests) -> str:
     if isinstance(source, np.ndarray):
         return digest_of_array(source)
     if not source.is_file():
         return "missing"
     return digests.get(file_key(source)) or digest_of_bytes(read_bytes(source))
+
+
+def _chosen(
+    sources: Sequence[Path | Image], indices: npt.NDArray[np.intp]
+) -> Sequence[Path | Image]:
+    return sources.take(indices) if isinstance(sources, Paths) else [sources[i] for i in indices]
+
+
+def _small(sources: Sequence[Path | Image]) -> Sequence[Path | Image]:
+    if isinstance(sources, Paths):
+        return sources
+    if sources and all(isinstance(source, Path) for source in sources):
+        return Paths(sources)  # type: ignore[arg-type]
+    return tuple(sources)
 
 
 def _check_classes(classes: tuple[str, ...]) -> None:

@@ -9,26 +9,32 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
+from tagseg.data.picture_formats import (
+    NAME_SUFFIXES,
+    PHOTO_SUFFIXES,
+    SPARE_SUFFIXES,
+    unread_suffix,
+)
 from tagseg.errors import DataError
 
 __all__ = [
     "OUTPUT_MARKER",
     "PHOTO_SUFFIXES",
     "Listing",
+    "advice_without_photos",
     "find_masks",
     "find_photos",
     "is_output",
     "is_picture",
     "list_pictures",
     "named",
+    "notes_on_unread",
     "visible_entries",
     "visible_folders",
     "without_suffix",
 ]
 
-PHOTO_SUFFIXES = frozenset(
-    [".jpg", ".jpeg", ".jpe", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm"],
-)
+_COMMON_SUFFIXES, _READ_SPARES = PHOTO_SUFFIXES - SPARE_SUFFIXES, PHOTO_SUFFIXES & SPARE_SUFFIXES
 _MASK_SUFFIXES = frozenset((".png", ".tif", ".tiff", ".bmp", ".gif"))
 
 OUTPUT_MARKER = ".tagseg-output"
@@ -83,10 +89,16 @@ def list_pictures(folder: Path, *, outputs: bool = False) -> Listing:
 
 
 def named(files: Mapping[str, Path]) -> dict[str, Path]:
-    """Pictures by name, without suffix; DataError if two differ only in their suffix."""
+    """Pictures by name, without suffix; DataError if two differ only in their suffix.
+
+    But of a JPEG (or another common picture) and a HEIC, AVIF, JPEG 2000 or MPO file, the JPEG
+    counts.
+    """
     found: dict[str, Path] = {}
-    for relative, path in files.items():
+    for relative, path in sorted(files.items(), key=lambda item: _is_spare(item[1])):
         name = relative[: -len(path.suffix)]
+        if name in found and _is_spare(path) and not _is_spare(found[name]):
+            continue
         if name in found:
             both = " and ".join(sorted((found[name].name, path.name)))
             raise DataError(f"{both} have the same name", where=path.parent, do="rename one")
@@ -114,7 +126,42 @@ def find_masks(folder: Path) -> dict[str, Path]:
 def without_suffix(name: str) -> str:
     """``name`` without its suffix if that is a photo's; other dots belong to the name."""
     stem, suffix = posixpath.splitext(name)
-    return stem if suffix.lower() in PHOTO_SUFFIXES else name
+    return stem if suffix.lower() in NAME_SUFFIXES else name
+
+
+def notes_on_unread(folder: Path) -> tuple[str, ...]:
+    """What :func:`find_photos` passes over: a line for each kind of pictures, with counts.
+
+    These are pictures that no decoder here reads, and further forms of a photo that counts.
+    """
+    found: dict[str, Counter[str]] = {}
+    for _, names in visible_folders(folder):
+        for suffix, advice in filter(None, map(unread_suffix, names)):
+            found.setdefault(advice, Counter())[suffix] += 1
+        for suffix in _spare(names):
+            found.setdefault("a photo of the same name lies beside", Counter())[suffix] += 1
+    return tuple(f"left out: {_files(counts)}; {advice}" for advice, counts in found.items())
+
+
+def advice_without_photos(folder: Path) -> str:
+    """What to do about a folder in which :func:`find_photos` finds none."""
+    return "; ".join(notes_on_unread(folder)) or "check the path"
+
+
+def _is_spare(path: Path) -> bool:
+    return path.suffix.lower() in SPARE_SUFFIXES
+
+
+def _spare(names: list[str]) -> list[str]:
+    """Suffixes of the spare forms of photos among the files of one folder."""
+    split = [os.path.splitext(name) for name in names]
+    common = {stem for stem, suffix in split if suffix.lower() in _COMMON_SUFFIXES}
+    return [s.lower() for stem, s in split if s.lower() in _READ_SPARES and stem in common]
+
+
+def _files(counts: Counter[str]) -> str:
+    parts = ", ".join(f"{n} {suffix}" for suffix, n in sorted(counts.items()))
+    return f"{parts} file{'s' if counts.total() > 1 else ''}"
 
 
 def visible_folders(root: Path) -> Iterator[tuple[Path, list[str]]]:

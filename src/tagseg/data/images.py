@@ -5,15 +5,24 @@ Photos come out as uint8 (H, W, 3) RGB in display orientation, whatever the file
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 from PIL import Image as PilImage
+from PIL import ImageFile
+from PIL.JpegImagePlugin import JpegImageFile
 
+from tagseg.data.depth import WHITE, Levels, scaled
+from tagseg.data.high_values import values_of_16_bits
 from tagseg.data.pictures import MAX_PIXELS, damaged, decode_picture, read_bytes
+from tagseg.errors import ImageError
 from tagseg.maps import Image
 
-__all__ = ["decode_photo"]
+__all__ = ["Seen", "decode_photo", "decode_with_levels", "look_at_photo"]
 
 _ORIENTATION_TAG = 0x0112
 _TRANSPOSES = {
@@ -25,50 +34,133 @@ _TRANSPOSES = {
     7: PilImage.Transpose.TRANSVERSE,
     8: PilImage.Transpose.ROTATE_90,
 }
+_LYING = (5, 6, 7, 8)  # orientations that exchange height and width
+_PLAIN = ("RGB", "L")
 
 
-def decode_photo(source: Path | bytes, *, max_pixels: int = MAX_PIXELS) -> Image:
+class Seen(NamedTuple):
+    """What a look at a photo found.
+
+    Attributes:
+        height, width: in display orientation.
+        more: whether it is animated or has several pages; the first picture counts.
+        levels: of its values, if it has 16 bits.
+    """
+
+    height: int
+    width: int
+    more: bool
+    levels: Levels | None
+
+
+def decode_photo(
+    source: Path | bytes, *, max_pixels: int = MAX_PIXELS, white: int = WHITE
+) -> Image:
     """Decode a photo from a file or its bytes: uint8 (H, W, 3) RGB, in display orientation.
 
-    Greyscale, palette, CMYK and alpha (over white) become RGB; 16-bit grey is divided by 257.
-    The first frame of an animation or multi-page file counts. Raises ImageError if the file is
-    not a picture, is cut short or damaged, or has more than ``max_pixels`` pixels; the limit is
-    checked on the header, before anything is decoded.
+    Greyscale, palette, CMYK and alpha (over white) become RGB; in 16-bit files, ``white`` becomes
+    255. The first frame of an animation or multi-page file counts. Raises ImageError if the file
+    is not a picture, is cut short or damaged, has no fixed range of values (floating-point pixels,
+    negative ones), or has more than ``max_pixels`` pixels; the limit is checked on the header,
+    before anything is decoded.
     """
-    where = source if isinstance(source, Path) else None
-    data = read_bytes(source) if isinstance(source, Path) else source
-    picture = decode_picture(data, where, max_pixels)
+    data, where, picture = _opened(source, max_pixels)
+    with _one_line(picture, where):
+        return np.array(_upright(picture, _to_rgb(picture, data, white)))
+
+
+def decode_with_levels(source: Path, *, white: int = WHITE) -> tuple[Image, Levels | None]:
+    """A photo as :func:`decode_photo` gives it, and how its values are spread if it has 16 bits."""
+    data, where, picture = _opened(source, MAX_PIXELS)
+    with _one_line(picture, where):
+        image = np.array(_upright(picture, _to_rgb(picture, data, white)))
+        return image, _levels(values_of_16_bits(picture, data))
+
+
+def look_at_photo(source: Path | bytes, *, max_pixels: int = MAX_PIXELS) -> Seen:
+    """What a photo is, after it was decoded whole; ImageError as of :func:`decode_photo`."""
+    data, where, picture = _opened(source, max_pixels)
+    with _one_line(picture, where):
+        if picture.mode not in _PLAIN or "transparency" in picture.info:
+            _to_rgb(picture, data, WHITE)
+        levels = _levels(values_of_16_bits(picture, data))
+    width, height = picture.size
+    if _orientation(picture) in _LYING:
+        width, height = height, width
+    return Seen(height, width, _has_more(picture), levels)
+
+
+@contextmanager
+def _one_line(picture: ImageFile.ImageFile, where: Path | None) -> Iterator[None]:
+    """Whatever goes wrong with the pixels of a picture becomes an ImageError with its place."""
     try:
-        rgb = _upright(picture, _to_rgb(picture))
+        yield
+    except ImageError as problem:
+        raise ImageError(problem.what, where=where, do=problem.do) from None
     except Exception as problem:
         raise damaged(picture.format or "picture", problem, where) from None
-    return np.array(rgb)
 
 
-def _to_rgb(picture: PilImage.Image) -> PilImage.Image:
-    if picture.mode.startswith("I"):
-        return _from_16_bit(picture)
+def _opened(
+    source: Path | bytes, max_pixels: int
+) -> tuple[bytes, Path | None, ImageFile.ImageFile]:
+    where = source if isinstance(source, Path) else None
+    data = read_bytes(source) if isinstance(source, Path) else source
+    return data, where, decode_picture(data, where, max_pixels)
+
+
+def _to_rgb(picture: ImageFile.ImageFile, data: bytes, white: int) -> PilImage.Image:
+    layer: PilImage.Image = picture
     if picture.mode == "F":
-        raise ValueError("floating-point pixels have no fixed range")
-    if picture.mode in ("LA", "PA", "RGBA") or "transparency" in picture.info:
-        layer = picture.convert("RGBA")
-        white = PilImage.new("RGBA", layer.size, (255, 255, 255, 255))
-        return PilImage.alpha_composite(white, layer).convert("RGB")
-    return picture.convert("RGB")
+        raise ImageError(
+            "it has floating-point pixels, which have no fixed range: convert it to 8 or 16 bits"
+        )
+    # At 65535, colour is as Pillow gives it (the higher byte), which differs by rounding.
+    if picture.mode.startswith("I") or white != WHITE:
+        values = values_of_16_bits(picture, data)
+        layer = picture if values is None else _from_16_bit(values, white)
+    if layer.mode in ("LA", "PA", "RGBA") or "transparency" in layer.info:
+        layer = layer.convert("RGBA")
+        paper = PilImage.new("RGBA", layer.size, (255, 255, 255, 255))
+        return PilImage.alpha_composite(paper, layer).convert("RGB")
+    return layer.convert("RGB")
 
 
-def _from_16_bit(picture: PilImage.Image) -> PilImage.Image:
-    values = np.asarray(picture).astype(np.int64)
-    if values.min() < 0 or values.max() > 65535:
-        raise ValueError("pixels of more than 16 bits have no fixed range")
-    grey = ((values + 128) // 257).astype(np.uint8)  # 65535 / 255 = 257
-    return PilImage.fromarray(grey).convert("RGB")
+def _from_16_bit(values: npt.NDArray[np.uint16], white: int) -> PilImage.Image:
+    """Grey (H, W), RGB (H, W, 3) or RGBA (H, W, 4) in 8 bits; opacity is always of 65535."""
+    small = scaled(values, white)
+    if values.ndim == 3 and values.shape[2] == 4:
+        small[..., 3] = scaled(values[..., 3], WHITE)
+    return PilImage.fromarray(small)
+
+
+def _levels(values: npt.NDArray[np.uint16] | None) -> Levels | None:
+    if values is None:
+        return None
+    return Levels.of(values if values.ndim == 2 else values[..., :3])  # opacity does not count
+
+
+def _has_more(picture: ImageFile.ImageFile) -> bool:
+    """Whether the file has a second picture of the same kind; a JPEG's are listed in its header."""
+    try:
+        if isinstance(picture, JpegImageFile):
+            listed = picture._getmp() if "mpoffset" in picture.info else None
+            return listed is not None and int(listed.get(0xB001, 1)) > 1
+        return bool(getattr(picture, "is_animated", False))
+    except Exception:  # broken behind the first picture, which is all that counts
+        return False
+
+
+def _orientation(picture: PilImage.Image) -> int:
+    """The EXIF orientation, 1 if there is none that can be read."""
+    try:
+        value = picture.getexif().get(_ORIENTATION_TAG, 1)
+        return value if value in _TRANSPOSES else 1
+    except Exception:  # broken metadata; the pixels still count
+        return 1
 
 
 def _upright(picture: PilImage.Image, rgb: PilImage.Image) -> PilImage.Image:
     """``rgb`` turned as the EXIF orientation of ``picture`` says, if that can be read."""
-    try:
-        transpose = _TRANSPOSES.get(picture.getexif().get(_ORIENTATION_TAG, 1))
-    except Exception:  # broken metadata; the pixels still count
-        return rgb
+    transpose = _TRANSPOSES.get(_orientation(picture))
     return rgb if transpose is None else rgb.transpose(transpose)

@@ -6,43 +6,19 @@ import io
 import re
 import warnings
 from pathlib import Path
-from typing import NamedTuple
 
 from PIL import Image as PilImage
 from PIL import ImageChops, ImageFile
-from PIL.BmpImagePlugin import BmpImageFile
-from PIL.GifImagePlugin import GifImageFile
-from PIL.JpegImagePlugin import JpegImageFile
-from PIL.PngImagePlugin import PngImageFile
-from PIL.PpmImagePlugin import PpmImageFile
-from PIL.TiffImagePlugin import TiffImageFile
-from PIL.WebPImagePlugin import WebPImageFile
 
 from tagseg.data.jpeg import NotWholeError, padded_copy
+from tagseg.data.picture_formats import READ, PictureFormat, format_of
 from tagseg.errors import ImageError
 
 __all__ = ["MAX_PIXELS", "damaged", "decode_picture", "read_bytes"]
 
 MAX_PIXELS = 100_000_000
 
-
-class _Format(NamedTuple):
-    name: str
-    start: re.Pattern[bytes]
-    reader: type[ImageFile.ImageFile]
-
-
-# The readers are called directly: Image.open would try forty formats (PostScript among them) and
-# warn at a pixel limit of its own.
-_FORMATS = (
-    _Format("JPEG", re.compile(rb"\xff\xd8\xff"), JpegImageFile),
-    _Format("PNG", re.compile(rb"\x89PNG\r\n\x1a\n"), PngImageFile),
-    _Format("GIF", re.compile(rb"GIF8[79]a"), GifImageFile),
-    _Format("BMP", re.compile(rb"BM"), BmpImageFile),
-    _Format("TIFF", re.compile(rb"II[*+]\0|MM\0[*+]"), TiffImageFile),
-    _Format("WebP", re.compile(rb"RIFF....WEBP", re.DOTALL), WebPImageFile),
-    _Format("PPM", re.compile(rb"P[1-6]\s"), PpmImageFile),
-)
+_NO_SUCH_PIXELS = "unknown pixel mode"  # Pillow's words for a TIFF file's kind of pixels
 
 
 def read_bytes(path: Path) -> bytes:
@@ -61,16 +37,12 @@ def read_bytes(path: Path) -> bytes:
 
 
 def decode_picture(data: bytes, where: Path | None, max_pixels: int) -> ImageFile.ImageFile:
-    """The picture, loaded whole, in the file's own mode; else ImageError."""
+    """The first picture, loaded whole, in the file's own mode; else ImageError."""
     if not data:
         raise ImageError("the file is empty", where=where, do="replace or remove it")
-    kind = next((f for f in _FORMATS if f.start.match(data)), None)
-    if kind is None:
-        raise ImageError(
-            "not a picture of a known format (JPEG, PNG, GIF, BMP, TIFF, WebP, PPM)",
-            where=where,
-            do="convert or remove it",
-        )
+    kind = format_of(data)
+    if kind is None or kind.reader is None:
+        raise _not_read(kind, where)
     _silence_pillow()
     try:
         padded = padded_copy(data) if kind.name == "JPEG" else None
@@ -95,11 +67,28 @@ def decode_picture(data: bytes, where: Path | None, max_pixels: int) -> ImageFil
 def damaged(kind: str, problem: Exception, where: Path | None) -> ImageError:
     """What is raised for a file that begins well and ends badly."""
     reason = str(problem) or type(problem).__name__
+    if reason == _NO_SUCH_PIXELS:
+        return ImageError(
+            f"the {kind} file has pixels of a kind that is not read (floating-point, 32-bit "
+            "colour, many channels): convert it to 8 or 16 bits",
+            where=where,
+        )
     return ImageError(
         f"the {kind} file is cut short or damaged ({reason})",
         where=where,
         do="replace or remove it",
     )
+
+
+def _not_read(kind: PictureFormat | None, where: Path | None) -> ImageError:
+    if kind is None:
+        known = ", ".join(one.name for one in READ if one.reader is not None)
+        what, do = f"not a picture of a known format ({known})", "convert or remove it"
+    elif kind in READ:  # its decoder is an extra
+        what, do = f"this is a {kind.name} picture, which needs a decoder: {kind.advice}", ""
+    else:
+        what, do = f"this is a {kind.name} file, which is not read: {kind.advice}", ""
+    return ImageError(what, where=where, do=do)
 
 
 def _check_same(picture: PilImage.Image, padded: PilImage.Image) -> None:

@@ -52,7 +52,7 @@ def with_target(photos: Dataset, target: Dataset) -> tuple[Dataset, tuple[str, .
         names=photos.names + names,
         tags=np.concatenate([photos.tags, tags]),
         known=np.concatenate([photos.known, target.known & tells_all]),
-        sources=photos.sources + target.sources,
+        sources=[*photos.sources, *target.sources],
         max_pixels=max(photos.max_pixels, target.max_pixels),
         unlisted=photos.unlisted + target.unlisted,
         left_out=photos.left_out + target.left_out,

@@ -9,7 +9,14 @@ from pathlib import Path
 from typing import Literal, get_args
 from unicodedata import normalize
 
-from tagseg.data.finding import Listing, is_picture, list_pictures, visible_entries, without_suffix
+from tagseg.data.finding import (
+    Listing,
+    advice_without_photos,
+    is_picture,
+    list_pictures,
+    visible_entries,
+    without_suffix,
+)
 from tagseg.errors import ConfigError, DataError
 from tagseg.formats.exclusion import NOTHING, Exclusion
 from tagseg.formats.object_discovery import (
@@ -170,7 +177,7 @@ class Place:
         found = choose_photos(listing, exclusion, prefix=_prefix(home, given))
         if not found.photos:
             why = "".join(f"; {note}" for note in found.notes)
-            raise DataError(_no_photos(layout) + why, where=home, do="check the path")
+            raise DataError(_no_photos(layout) + why, where=home, do=advice_without_photos(home))
         if home == folder and layout not in _CLASS_FOLDERS:
             home, found = _in_container(home, found)
         composed = {normalize("NFC", name): name for name in found.photos}

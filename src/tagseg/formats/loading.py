@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tagseg.data.dataset import Dataset, tag_matrix
+from tagseg.data.finding import notes_on_unread
 from tagseg.data.pictures import MAX_PIXELS
 from tagseg.data.text import tidy_name
 from tagseg.errors import ConfigError, DataError, TagError
@@ -233,7 +234,12 @@ def _told(
         max_pixels=max_pixels,
         unlisted=unlisted,
         left_out=tuple(place.left_out.items()),
-        notes=(*understood(place, source), *place.notes, *said.notes),
+        notes=(
+            *understood(place, source),
+            *place.notes,
+            *notes_on_unread(place.photo_folder),
+            *said.notes,
+        ),
     )
 
 

@@ -10,6 +10,7 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
+from tagseg.data.depth import WHITE
 from tagseg.data.working import argmax_at, working_image
 from tagseg.maps import Image, Labels, Probs, Tags, check_image
 from tagseg.training import Execution
@@ -47,7 +48,10 @@ class Segmenter:
         side: photos are brought down to this longest side, as in training.
         refiner: applied last, a dense CRF as a rule; None for none.
         refinement: the settings that it was made from, JSON data; None for none.
+        white: what was white in training photos of 16 bits (:mod:`tagseg.data.depth`).
     """
+
+    white: int = WHITE
 
     def __init__(
         self,

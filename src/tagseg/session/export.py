@@ -7,9 +7,10 @@ from pathlib import Path
 import safetensors.torch
 from safetensors import SafetensorError, safe_open
 
+from tagseg.data.depth import WHITE
 from tagseg.errors import WeightsError, WorkspaceError
 from tagseg.run.engine import choose_device, choose_precision
-from tagseg.segment.model_file import unpack_segmenter
+from tagseg.segment.model_file import damage_in_one_line, positive, unpack_segmenter
 from tagseg.segment.predict import Segmenter
 from tagseg.stages.context import Run
 from tagseg.stages.distinct_segmenter import DISTINCT_FORMAT, unpack_distinct
@@ -20,11 +21,15 @@ from tagseg.training import Execution
 __all__ = ["export", "load_segmenter"]
 
 _MODEL = "segmenter"
+_WHITE = "white_of_16_bits"
 
 
 def export(run: Run, outcome: Outcome) -> None:
     """The segmenter with its refinement as one file."""
+    outcome.segmenter.white = run.photos.dataset.white
     tensors, metadata = outcome.pack(outcome.segmenter)
+    if outcome.segmenter.white != WHITE:
+        metadata[_WHITE] = str(outcome.segmenter.white)
     # The metadata hold all that no training depends on.
     with run.stage("export", metadata, [outcome.curves[-1]]) as stage:
         if stage.pending:
@@ -59,7 +64,11 @@ def load_segmenter(
     chosen = choose_device(device)
     execution = Execution(chosen, choose_precision(precision, chosen))
     if metadata.get("format") == DISTINCT_FORMAT:
-        return unpack_distinct(tensors, metadata, execution=execution, where=path)
-    return unpack_segmenter(
-        tensors, metadata, execution=execution, refinement=refiner_from, where=path
-    )
+        segmenter: Segmenter = unpack_distinct(tensors, metadata, execution=execution, where=path)
+    else:
+        segmenter = unpack_segmenter(
+            tensors, metadata, execution=execution, refinement=refiner_from, where=path
+        )
+    with damage_in_one_line(path):
+        segmenter.white = positive(metadata.get(_WHITE, str(WHITE)))
+    return segmenter

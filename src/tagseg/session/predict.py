@@ -10,9 +10,17 @@ from threading import Lock
 import cv2
 
 import tagseg
-from tagseg.data.finding import OUTPUT_MARKER, PHOTO_SUFFIXES, list_pictures
-from tagseg.data.images import decode_photo
+from tagseg.data.depth import Levels, notes_on_new
+from tagseg.data.finding import (
+    OUTPUT_MARKER,
+    PHOTO_SUFFIXES,
+    advice_without_photos,
+    list_pictures,
+    notes_on_unread,
+)
+from tagseg.data.images import decode_with_levels
 from tagseg.data.masks import encode_mask
+from tagseg.data.picture_formats import unread_suffix
 from tagseg.data.working import argmax_at, working_image
 from tagseg.errors import DataError, ImageError
 from tagseg.formats.photo_files import PhotoFiles, find_photo_files
@@ -58,7 +66,7 @@ def predict_folder(
     progress = progress if progress is not None else Progress()
     found = _photos_of(source)
     photos = found.photos
-    for note in found.notes:
+    for note in (*found.notes, *(() if source.is_file() else notes_on_unread(source))):
         progress.say(note)
     for folder, suffix in ((out, ".png"), (overlays, ".jpg")):
         if folder is not None:
@@ -66,14 +74,17 @@ def predict_folder(
     for folder, suffix in ((out, ".png"), (overlays, ".jpg")):
         if folder is not None:
             _mark(folder, {f"{name}{suffix}" for name in photos})
+    of_16_bits: list[tuple[str, Levels]] = []
     network = Lock()  # one photo at a time in the network, which uses all cores by itself
 
     def segment(item: tuple[str, Path]) -> tuple[str, str]:
         name, path = item
         try:
-            image = decode_photo(path)
+            image, levels = decode_with_levels(path, white=segmenter.white)
         except ImageError as error:
             return name, str(error)
+        if levels is not None:
+            of_16_bits.append((name, levels))
         small = working_image(image, segmenter.side)
         with network:
             probs = segmenter.forward(small[None])[0]
@@ -87,6 +98,8 @@ def predict_folder(
 
     with progress.task("segmenting", len(photos)) as ticks:
         done = tuple(map_photos(segment, photos.items(), workers=threads, progress=ticks))
+    for note in notes_on_new(sorted(of_16_bits), segmenter.white):
+        progress.say(f"note: {note}")
     return Predicted(
         written=tuple(name for name, reason in done if not reason),
         skipped=tuple((name, reason) for name, reason in done if reason),
@@ -96,6 +109,9 @@ def predict_folder(
 def _photos_of(source: Path) -> PhotoFiles:
     if source.is_file():
         if source.suffix.lower() not in PHOTO_SUFFIXES:
+            unread = unread_suffix(source.name)
+            if unread is not None:
+                raise DataError(f"{unread[0]} is not read here", where=source, do=unread[1])
             raise DataError("is no photo", where=source, do="give a photo or a folder of photos")
         return PhotoFiles({source.stem: source})
     if not source.is_dir():
@@ -104,7 +120,8 @@ def _photos_of(source: Path) -> PhotoFiles:
     found = find_photo_files(folder)
     if not found.photos:
         why = "".join(f"; {note}" for note in found.notes)
-        raise DataError(f"no photos in this folder{why}", where=source, do="check the path")
+        advice = advice_without_photos(folder)
+        raise DataError(f"no photos in this folder{why}", where=source, do=advice)
     return found
 
 

@@ -206,6 +206,8 @@ def train(
         announce=progress.say,
     )
     with work:
+        for line in data.audit.first_words():
+            progress.say(line)
         run = data.run(setup, work, progress)
         truth_key = key_of_truth(ground_truth)
         outcome = chosen.outcome(run, config, ground_truth, truth_key)

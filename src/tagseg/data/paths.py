@@ -1,0 +1,67 @@
+"""The paths of very many files, a few bytes more than their text."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import overload
+
+import numpy as np
+
+__all__ = ["Paths"]
+
+
+class Paths(Sequence[Path]):
+    """A sequence of paths, made when they are asked for.
+
+    A ``pathlib.Path`` takes 400 bytes; here all paths are one text. Slices and sums are tuples, and
+    tuples of equal paths are equal.
+    """
+
+    def __init__(self, paths: Iterable[Path]) -> None:
+        self._keep([os.fsencode(path) for path in paths])
+
+    def _keep(self, texts: list[bytes]) -> None:
+        self._ends = np.cumsum([0, *map(len, texts)])
+        self._text = b"".join(texts)
+
+    def take(self, indices: Iterable[int]) -> Paths:
+        """The paths of these numbers, in that order."""
+        some = Paths(())
+        some._keep([self._bytes(range(len(self))[i]) for i in indices])
+        return some
+
+    def _bytes(self, i: int) -> bytes:
+        return self._text[self._ends[i] : self._ends[i + 1]]
+
+    def __len__(self) -> int:
+        return len(self._ends) - 1
+
+    @overload
+    def __getitem__(self, index: int) -> Path: ...
+    @overload
+    def __getitem__(self, index: slice) -> tuple[Path, ...]: ...
+    def __getitem__(self, index: int | slice) -> Path | tuple[Path, ...]:
+        if isinstance(index, slice):
+            return tuple(self[i] for i in range(*index.indices(len(self))))
+        i = range(len(self))[index]  # from the end, and IndexError, as of any sequence
+        return Path(os.fsdecode(self._bytes(i)))
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Paths | tuple) and tuple(self) == tuple(other)
+
+    def __hash__(self) -> int:
+        return hash(tuple(self))
+
+    def __add__(self, other: Iterable[Path]) -> tuple[Path, ...]:
+        return (*self, *other)
+
+    def __radd__(self, other: Iterable[Path]) -> tuple[Path, ...]:
+        return (*other, *self)
+
+    def __mul__(self, times: int) -> tuple[Path, ...]:
+        return tuple(self) * times
+
+    def __repr__(self) -> str:
+        return f"Paths({list(self)!r})"
