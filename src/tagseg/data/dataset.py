@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tagseg.data.images import decode_photo
+from tagseg.data.legends import Legend
 from tagseg.data.pictures import MAX_PIXELS, read_bytes
 from tagseg.errors import DataError, ShapeError, TagError
 from tagseg.maps import MAX_CLASSES, Image, check_image
@@ -42,6 +43,8 @@ class Dataset:
         max_pixels: limit above which a photo is refused.
         unlisted: photos that lie in the folder but not in its tag file, left out.
         notes: how the folder and its tags were understood, a line each; no part of the content.
+        legend: what stands for the classes in masks made with their list, where that says more than
+            their order; no part of the content.
 
     Raises TagError, DataError or ShapeError if these do not fit together.
     """
@@ -54,6 +57,7 @@ class Dataset:
     max_pixels: int = MAX_PIXELS
     unlisted: int = 0
     notes: tuple[str, ...] = ()
+    legend: Legend | None = None
 
     def __post_init__(self) -> None:
         _check_classes(self.classes)

@@ -14,7 +14,12 @@ from tagseg.data.dataset import Dataset, tag_matrix
 from tagseg.data.pictures import MAX_PIXELS
 from tagseg.errors import ConfigError, DataError, TagError
 from tagseg.formats.class_folders import rows_of_class_folders
-from tagseg.formats.class_lists import class_names, read_classes
+from tagseg.formats.class_lists import (
+    ClassList,
+    check_class_names,
+    class_list,
+    read_class_list,
+)
 from tagseg.formats.layouts import Layout, Place, TagSource, find_photos_and_tags
 from tagseg.formats.object_discovery import rows_of_object_discovery
 from tagseg.formats.photo_lists import read_names
@@ -74,14 +79,14 @@ def load_dataset(
         return load_target(path, classes=anything, split=split, max_pixels=max_pixels)
     _check_has_tags(source, place)
     listed = None if split is None else _listed_in_all(place, split)
-    class_list, said = _read(place, source, classes, listed)
+    chosen, said = _read(place, source, classes, listed)
     by_name = _by_name(said.rows, place)
     unlisted = len(place.photos.keys() - by_name.keys()) if source.file else 0
     if source.synsets:
         unlisted = count_unlisted(place.photo_folder, source.synsets)
     if listed is not None:
         by_name = _pick(by_name, listed, source.where, "have no entry")
-    dataset = _dataset(place, source, class_list, by_name, untagged)
+    dataset = _dataset(place, source, chosen, by_name, untagged)
     return replace(dataset, max_pixels=max_pixels, unlisted=unlisted, notes=said.notes)
 
 
@@ -108,29 +113,31 @@ def load_target(
     listed = None if split is None else _listed_in_all(place, split)
     if source.layout == "folders" and layout == "auto" and _class_file(place, source) is not None:
         source = replace(source, layout=None)  # the folders need not be classes
-    class_list, said = _read(place, source, classes, listed)
+    chosen, said = _read(place, source, classes, listed)
     photos = [name for name in place.photos if not _is_mask(place.photos[name], place, masks)]
     by_name = {name: TagRow(name, (), name) for name in photos} | _by_name(said.rows, place)
     if listed is not None:
         by_name = _pick(by_name, listed, place.photo_folder, "are not here")
-    dataset = _dataset(place, source, class_list, by_name, "unknown")
+    dataset = _dataset(place, source, chosen, by_name, "unknown")
     return replace(dataset, max_pixels=max_pixels, notes=said.notes)
 
 
 def _dataset(
     place: Place,
     source: TagSource,
-    classes: tuple[str, ...],
+    chosen: ClassList,
     rows: dict[str, TagRow],
     untagged: Untagged | None,
 ) -> Dataset:
     _check_missing(rows, place)
+    classes = chosen.names
     return Dataset(
         classes=classes,
         names=tuple(rows),
         tags=tag_matrix([row.tags for row in rows.values()], classes),
         known=_known(tuple(rows.values()), untagged, source),
         sources=tuple(place.file_of(name, row) for name, row in rows.items()),
+        legend=chosen.legend(),
     )
 
 
@@ -151,37 +158,37 @@ def _read(
     source: TagSource,
     classes: Path | str | Sequence[str] | None,
     listed: Sequence[str] | None,
-) -> tuple[tuple[str, ...], TagFile]:
+) -> tuple[ClassList, TagFile]:
     """The classes, and the photos' tags, which are among them."""
-    class_list = _given_classes(classes, place, source)
-    if class_list is None and source.layout is None:
+    chosen = _given_classes(classes, place, source)
+    if chosen is None and source.layout is None:
         raise TagError(
             "nothing says which classes there are",
             where=place.folder,
             do="write their names, one a line in the order of the masks, into classes.txt",
         )
-    said = _read_tags(place, source, class_list, listed)
-    class_list = class_list or said.classes
-    if class_list is None:
-        found = sorted({tag for row in said.rows for tag in row.tags})
-        class_list = class_names(found, where=source.where)
-    check_tags(said.rows, class_list)
-    return class_list, said
+    said = _read_tags(place, source, chosen.names if chosen else None, listed)
+    if chosen is None:
+        found = said.classes or sorted({tag for row in said.rows for tag in row.tags})
+        check_class_names(found, source.where)
+        chosen = ClassList(tuple(found))
+    check_tags(said.rows, chosen.names)
+    return chosen, replace(said, notes=(*chosen.notes, *said.notes))
 
 
 def _given_classes(
     classes: Path | str | Sequence[str] | None, place: Place, source: TagSource
-) -> tuple[str, ...] | None:
+) -> ClassList | None:
     if isinstance(classes, str | Path):
-        return read_classes(Path(classes))
+        return read_class_list(Path(classes))
     if classes is not None:
-        return class_names(classes)
+        return class_list(classes)
     if source.synsets:
-        return tuple(dict.fromkeys(source.synsets.values()))
+        return ClassList(tuple(dict.fromkeys(source.synsets.values())))
     file = _class_file(place, source)
     if file is not None:
-        return read_classes(file)
-    return VOC_CLASSES if source.layout == "voc" else None
+        return read_class_list(file)
+    return ClassList(VOC_CLASSES) if source.layout == "voc" else None
 
 
 def _class_file(place: Place, source: TagSource) -> Path | None:
