@@ -1,13 +1,14 @@
 """What the numbers and colours of a mask file stand for.
 
-A file is looked at as a :class:`MaskContent`, its values with their colours; a :class:`Legend` turns
-these into labels: 0 background, k + 1 class k, 255 ignore.
+A file is looked at as a :class:`MaskContent`, its values with their colours; a :class:`Legend`
+turns these into labels: 0 background, k + 1 class k, 255 ignore.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -111,7 +112,7 @@ class Legend:
 
     def colour_map(self) -> Mapping[Colour, int]:
         """Label of each colour."""
-        return self.colours if self.colours is not None else self._voc_colours()
+        return self.colours if self.colours is not None else self._voc_colours
 
     def read(self, content: MaskContent) -> Reading:
         """How a file is read: by its numbers, unless its colours prove that they are in disorder.
@@ -160,10 +161,11 @@ class Legend:
         return found != by_number.labels
 
     def _colour_maps(self) -> list[Mapping[Colour, int]]:
-        voc = self._voc_colours()
+        voc = self._voc_colours
         return [voc] if self.colours is None else [self.colours, voc]
 
-    def _voc_colours(self) -> dict[Colour, int]:
+    @cached_property
+    def _voc_colours(self) -> Mapping[Colour, int]:
         labels = {number: self.label(number) for number in range(256)}
         return {_VOC[n]: label for n, label in labels.items() if label is not None}
 
@@ -171,7 +173,7 @@ class Legend:
         found = [self._by_colour(content.colours, self.colour_map())]
         inked = {colour for colour in content.colours.values() if any(colour)}
         if self.colours is not None and not inked & self.colours.keys():
-            found.append(self._by_colour(content.colours, self._voc_colours()))
+            found.append(self._by_colour(content.colours, self._voc_colours))
         if all(r == g == b for r, g, b in content.colours.values()):
             found.append(self._by_grey(content))
         return next((reading for reading in found if not reading.strange), found[0])

@@ -197,8 +197,9 @@ def _coloured(rgb: npt.NDArray[np.uint8], orientation: int, where: Path | None) 
     codes = rgb.astype(np.int32) @ np.array([65536, 256, 1], np.int32)
     found, values = np.unique(codes, return_inverse=True)
     if len(found) > _MOST_COLOURS:
+        one = _colour(int(found[len(found) // 2]))
         raise MaskError(
-            f"colour {_colour(int(found[len(found) // 2]))} is one of {len(found)}: a photo, or a smoothed mask",
+            f"colour {one} is one of {len(found)}: a photo, or a smoothed mask",
             where=where,
             do="give masks without blended colours, saved as PNG",
         )

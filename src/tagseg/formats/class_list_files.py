@@ -22,6 +22,7 @@ import json
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -149,7 +150,7 @@ def _numbered(lines: Sequence[_Line]) -> Entries | None:
     if not matches or len(matches) < len(lines):
         return None
     numbers = [int(m[1]) for m in matches]
-    rises = all(a < b for a, b in zip(numbers, numbers[1:], strict=False))
+    rises = all(a < b for a, b in pairwise(numbers))
     is_count = rises and (len(numbers) > 1 or numbers[0] == 0)
     if not is_count and any(not m[2].strip(" ") for m in matches):
         return None

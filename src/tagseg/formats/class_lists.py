@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 from unicodedata import normalize
 
@@ -55,7 +56,7 @@ class ClassList:
     def legend_of(self, given: Legend, classes: Sequence[str]) -> tuple[Legend, tuple[str, ...]]:
         """The legend of masks of ``classes``, found here by name, and the names not among them.
 
-        Those count as background. What this list does not have, numbers or colours, is as ``given``.
+        Those count as background. Numbers or colours that this list lacks are as ``given``.
         Raises TagError if none of the classes is here.
         """
         place = {_folded(name): i + 1 for i, name in reversed(list(enumerate(classes)))}
@@ -179,7 +180,7 @@ def _explicit_numbers(
 ) -> tuple[dict[int, int] | None, str]:
     """The list's own numbers; from 0 without a background they only count the classes."""
     own = [entry.number or 0 for entry in entries]
-    twice = next((a for a, b in zip(own, own[1:], strict=False) if a == b), None)
+    twice = next((a for a, b in pairwise(own) if a == b), None)
     if twice is not None:
         raise TagError(f"number {twice} is listed twice", where=where, do="number each name once")
     found = dict(zip(own, labels, strict=True))

@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from tagseg.data.dataset import Dataset
+from tagseg.data.legends import Legend
 from tagseg.data.targets import notes_on_classes, with_target
-from tagseg.formats.ground_truth import GroundTruth
+from tagseg.formats.ground_truth import BY_EVIDENCE, GroundTruth, MaskRules
 from tagseg.formats.layouts import Layout
 from tagseg.formats.loading import Untagged, load_dataset, load_target
 
@@ -61,11 +62,15 @@ class Target(NamedTuple):
 
 
 class Loaded(NamedTuple):
-    """All photos, the names of those to score, and the target's own classes if there is one."""
+    """All photos, the names of those to score, and the target's own classes if there is one.
+
+    ``target_legend`` is what stands for these classes in the target's masks.
+    """
 
     photos: Dataset
     val: tuple[str, ...]
     target_classes: tuple[str, ...] | None
+    target_legend: Legend | None = None
 
 
 def load_photos(
@@ -92,15 +97,21 @@ def _load(source: Source, target: Target | None, say: Callable[[str], None]) -> 
 
 
 def ground_truth_of(
-    loaded: Loaded, ground_truth: Path | None, of_target: Path | None = None
+    loaded: Loaded,
+    ground_truth: Path | None,
+    of_target: Path | None = None,
+    rules: MaskRules = BY_EVIDENCE,
 ) -> GroundTruth | None:
-    """The ground truth that was given, of both data sets together."""
-    classes = loaded.photos.classes
-    truth = GroundTruth(ground_truth, classes) if ground_truth is not None else None
+    """The ground truth that was given, of both data sets together; masks are read by ``rules``."""
+    classes, legend = loaded.photos.classes, loaded.photos.legend
+    truth = None
+    if ground_truth is not None:
+        truth = GroundTruth(ground_truth, classes, legend=legend, rules=rules)
     if of_target is None or loaded.target_classes is None:
         return truth
-    truth = truth if truth is not None else GroundTruth({}, classes)
-    return truth.with_target(GroundTruth(of_target, loaded.target_classes))
+    truth = truth if truth is not None else GroundTruth({}, classes, rules=rules)
+    own, legend = loaded.target_classes, loaded.target_legend
+    return truth.with_target(GroundTruth(of_target, own, legend=legend, rules=rules))
 
 
 def _load_both(source: Source, target: Target, say: Callable[[str], None]) -> Loaded:
@@ -108,4 +119,4 @@ def _load_both(source: Source, target: Target, say: Callable[[str], None]) -> Lo
     photos, names = with_target(learned, other)
     for note in notes_on_classes(other.classes, learned.classes):
         say(f"note: {note}")
-    return Loaded(photos, names, other.classes)
+    return Loaded(photos, names, other.classes, other.legend)
