@@ -26,7 +26,7 @@ from tagseg.data.orientation import Geometry, read_geometries
 from tagseg.errors import MaskError
 from tagseg.evaluate.truth_values import Seen, read_by_colour, wrong_values
 from tagseg.formats.ground_truth import GroundTruth, LieOn, Mask, wrong_size
-from tagseg.maps import Tags
+from tagseg.maps import IGNORE, Tags
 
 __all__ = ["Photo", "TruthAudit", "audit_truth", "audit_truth_of", "truth_for", "truth_of_masks"]
 
@@ -178,7 +178,7 @@ def audit_truth_of(
             c: sum(k in labels for labels in present.values())
             for k, c in enumerate(truth.classes, start=1)
         },
-        notes=(*truth.notes, *_notes_on_colours(by_colour)),
+        notes=(*truth.notes, *_notes_on_colours(by_colour, truth.classes)),
         warnings=(*sizes.warnings, *_warnings_of_tags(truth.classes, present, tags)),
         errors=(*damaged, *sizes.errors, *wrong_values(seen, truth.classes)),
     )
@@ -303,29 +303,29 @@ def _turns(
     orientations = {one.name: geometry.orientation for one, geometry in turn}
     notes, warnings = [], []
     if turn and lie_on is None:
-        said = f"{_some(stored)} on the stored pixels of photos that EXIF turns, and are turned too"
+        said = "masks lie on the stored pixels of photos that EXIF turns, and are turned as these"
+        said = f"{len(stored)} {said} ({_some(stored)})"
         if len(turn) > len(stored):
             said += f"; so are {len(either)} whose size does not tell (--masks-as displayed: none)"
         notes.append(said)
     if either and lie_on is None and not all_stored and not (displayed and not stored):
         warnings.append(
-            f"{_some(either)} of photos that EXIF turns or mirrors, and their size does not tell "
-            "whether they are of the photo as displayed, as they are read, or of the stored "
-            "pixels: then use --masks-as stored (--masks-as displayed ends this warning)"
+            f"{len(either)} masks are of photos that EXIF turns or mirrors ({_some(either)}): they "
+            "are read as masks of the photos as displayed; if a tool without EXIF has drawn them "
+            "on the stored pixels, use --masks-as stored (--masks-as displayed ends this warning)"
         )
     return orientations, notes, warnings
 
 
 def _some(pairs: Sequence[tuple[Seen, Geometry]]) -> str:
     shown = ", ".join(f"{one.name}: orientation {g.orientation}" for one, g in pairs[:3])
-    more = ", ..." if len(pairs) > 3 else ""
-    return f"{len(pairs)} mask{'s are' if len(pairs) > 1 else ' is'} ({shown}{more})"
+    return shown + (", ..." if len(pairs) > 3 else "")
 
 
 # --- classes and tags ----------------------------------------------------------------------------
 
 
-def _notes_on_colours(by_colour: Sequence[Seen]) -> Iterator[str]:
+def _notes_on_colours(by_colour: Sequence[Seen], classes: Sequence[str]) -> Iterator[str]:
     if by_colour:
         first = by_colour[0]
         number, label = next(
@@ -333,11 +333,12 @@ def _notes_on_colours(by_colour: Sequence[Seen]) -> Iterator[str]:
             for v, i in first.reading.labels.items()
             if i is not None and i != first.mask.legend.label(v)
         )
+        called = ["background", *classes][label] if label != IGNORE else "ignore"
         yield (
             f"{len(by_colour)} masks are read by the colours of their palette, which are in "
             f"another order than its numbers ({first.where}: number {number} has the colour "
-            f"{first.content.colours[number]}, which is class {label}'s); --masks-by number reads "
-            "the numbers"
+            f"{first.content.colours[number]} of {label} {called}); --masks-by number reads the "
+            "numbers"
         )
 
 

@@ -24,6 +24,7 @@ __all__ = [
 ]
 
 _BACKGROUND = frozenset(("background", "bg", "backgrounds"))
+_PLAIN = ("background", "_background_")  # at the top: the documented form, which needs no word
 _IGNORED = frozenset(
     ("ignore", "ignored", "void", "unlabeled", "unlabelled", "dontcare", "don't care")
 )
@@ -237,7 +238,8 @@ def _colours(
 
 def _notes(found: ClassList, entries: Sequence[Entry], doubt: str) -> tuple[str, ...]:
     dropped = [entry.name for entry in entries if _label_of_no_class(entry.name) is not None]
-    if not dropped and not doubt and found.numbers is None:
+    is_usual = not dropped or (dropped == [entries[0].name] and dropped[0] in _PLAIN)
+    if is_usual and not doubt and found.numbers is None:
         return ()
     said = []
     if dropped:

@@ -294,7 +294,7 @@ def _with_list(
         return legend, (f"{file} is not used: {problem.what}",)
     if is_given and found.colours is None and not found.numbered:
         raise MaskError("has no colours", where=file, do="write lines such as cat,255,0,0")
-    said = ["colours are those of the classes there"] if found.colours else []
+    said = ["says which colour is which class"] if found.colours else []
     said += [f"in masks {meaning_of(chosen, classes)}"] if found.numbered else []
     said += [f"{', '.join(others)} count as background"] if others else []
     return chosen, (f"{file}: {'; '.join(said)}",) if said else ()

@@ -94,6 +94,8 @@ def _best(tried: list[tuple[str, dict[str, str], dict[str, str]]]) -> tuple[dict
     if found:
         return (plain, "") if len(plain) == len(found) else (found, said)
     said, _, found = max(tried, key=lambda way: len(way[2]))
+    if not found:
+        return {}, ""
     return found, ", ".join(filter(None, (said, "in other folders than their photos")))
 
 
