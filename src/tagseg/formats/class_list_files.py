@@ -73,7 +73,8 @@ def read_entries(path: Path) -> Entries:
     by_suffix = {".json": _json, ".yaml": _yaml, ".yml": _yaml, ".pbtxt": _pbtxt}
     reader = by_suffix.get(path.suffix.lower())
     if reader is None:
-        reader = _json if text.lstrip()[:1] in ("[", "{") else _lines
+        has_quotes = '"' in text or "'" in text  # [Background] may stand on a line of its own
+        reader = _json if text.lstrip()[:1] in ("[", "{") and has_quotes else _lines
     found = reader(text, path)
     if not found.entries:
         raise TagError("this class list is empty", where=path, do="write one name a line")
