@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
@@ -45,12 +46,10 @@ class MaskCache:
         masks = [[*key, _row(content)] for key, content in contents.items()]
         text = json.dumps({"version": _VERSION, "masks": masks})
         temporary = self._file.with_suffix(f".{os.getpid()}.tmp")
-        try:
+        with suppress(OSError):
             self._file.parent.mkdir(parents=True, exist_ok=True)
-            temporary.write_text(text)
+            temporary.write_text(text)  # ASCII: names in other bytes are escaped
             temporary.replace(self._file)
-        except (OSError, UnicodeEncodeError):
-            temporary.unlink(missing_ok=True)
 
 
 def _cache_folder() -> Path:
