@@ -17,6 +17,7 @@ import numpy.typing as npt
 from tagseg.maps import IGNORE
 
 __all__ = [
+    "VOC_NUMBERS",
     "Colour",
     "Legend",
     "MaskContent",
@@ -208,7 +209,7 @@ def lists_own_colours(palette: Mapping[int, Colour], used: Iterable[int]) -> boo
     """Whether a palette holds, beside the values ``used``, colours that VOC's does not have."""
     rest = palette.keys() - set(used)
     return any(
-        palette[value] not in _VOC_COLOURS
+        palette[value] not in VOC_NUMBERS
         and palette[value] not in _PADDING
         and palette[value] != (value,) * 3
         for value in rest
@@ -220,4 +221,5 @@ def _is_grey(colours: Iterable[Colour]) -> bool:
 
 
 _VOC: tuple[Colour, ...] = tuple((r, g, b) for r, g, b in voc_palette().tolist())
-_VOC_COLOURS = frozenset(_VOC)
+VOC_NUMBERS: Mapping[Colour, int] = {colour: number for number, colour in enumerate(_VOC)}
+"""The number of each colour of the VOC palette."""

@@ -19,6 +19,7 @@ from PIL import Image as PilImage
 from PIL import ImageFile
 
 from tagseg.data.legends import (
+    VOC_NUMBERS,
     Colour,
     Legend,
     MaskContent,
@@ -99,14 +100,16 @@ def check_reading(reading: Reading, content: MaskContent, legend: Legend, where:
     if not reading.strange:
         return
     value = reading.strange[0]
+    number = value if content.numbered else content.colours[value][0]
     if reading.by == "colour":
+        number = VOC_NUMBERS.get(content.colours[value], -1)
+    if number < 0 or (reading.by == "colour" and legend.colours is not None):
         raise MaskError(
             f"colour {content.colours[value]} is not of {legend.source or 'the VOC palette'}",
             where=where,
             do="save class ids as a palette or grey PNG, or say which colour is which class: "
             "--colours FILE",
         )
-    number = value if content.numbered else content.colours[value][0]
     if legend.numbers is not None:
         raise MaskError(
             f"holds number {number}, which {legend.source or 'the class list'} does not have",

@@ -28,13 +28,13 @@ from tagseg.evaluate.truth_values import Seen, read_by_colour, wrong_values
 from tagseg.formats.ground_truth import GroundTruth, LieOn, Mask, wrong_size
 from tagseg.maps import IGNORE, Tags
 
-__all__ = ["Photo", "TruthAudit", "audit_truth", "audit_truth_of", "truth_for", "truth_of_masks"]
+__all__ = ["TruthAudit", "audit_truth", "truth_for", "truth_of_masks"]
 
 _WORTH_KEEPING = 2.0  # seconds of reading, from which on what was found is kept
 _DOUBTFUL = 0.5  # share of photos whose mask and tags disagree
 
 
-class Photo(NamedTuple):
+class _Photo(NamedTuple):
     """What is known of a photo beside its mask.
 
     Attributes:
@@ -116,7 +116,7 @@ def audit_truth(
     Args:
         truth: the ground truth; naming rules (``x_mask`` for ``x``) are found here.
         photos: the photos, of which the files' heads are read for sizes.
-        workers: threads.
+        workers: threads; -1 for as many as there are cores.
         progress: called with (done, total) after each mask.
 
     Raises MaskError if no photo has ground truth; other errors are in the result.
@@ -125,13 +125,13 @@ def audit_truth(
     chosen = [i for i, name in enumerate(photos.names) if truth.has(name)]
     geometries = read_geometries(photos.sources[i] for i in chosen)
     known = {
-        photos.names[i]: Photo(
+        photos.names[i]: _Photo(
             paths[photos.names[i]], geometry, photos.tags[i] if photos.known[i] else None
         )
         for i, geometry in zip(chosen, geometries, strict=True)
     }
-    others = {name: Photo() for name in photos.names if name not in known}
-    return audit_truth_of(truth, {**known, **others}, workers=workers, progress=progress)
+    others = {name: _Photo() for name in photos.names if name not in known}
+    return _audit(truth, {**known, **others}, workers, progress)
 
 
 def truth_for(truth: GroundTruth, photos: Dataset) -> GroundTruth:
@@ -146,15 +146,12 @@ def _paths(photos: Dataset) -> dict[str, Path | None]:
     }
 
 
-def audit_truth_of(
+def _audit(
     truth: GroundTruth,
-    photos: Mapping[str, Photo],
-    *,
-    workers: int = 1,
-    progress: Callable[[int, int], None] | None = None,
+    photos: Mapping[str, _Photo],
+    workers: int,
+    progress: Callable[[int, int], None] | None,
 ) -> TruthAudit:
-    """:func:`audit_truth` of photos of which something else, or nothing, is known."""
-    truth = truth.for_photos({name: photo.path for name, photo in photos.items()})
     names = [name for name in photos if truth.has(name)]
     if not names:
         raise MaskError(
@@ -195,7 +192,7 @@ def truth_of_masks(
     truth = truth.for_photos(dict.fromkeys(wanted))
     if not any(map(truth.has, wanted)):
         return truth, truth.notes  # the comparison says what is missing
-    found = audit_truth_of(truth, {name: Photo() for name in wanted})
+    found = _audit(truth, {name: _Photo() for name in wanted}, -1, None)
     found.raise_errors()
     return found.truth, (*found.notes, *found.warnings)
 
@@ -208,11 +205,7 @@ def _contents(
 ) -> tuple[dict[str, MaskContent], list[MaskError]]:
     """What each mask holds, from the cache or the file, and what is damaged."""
     files = {name: mask.where for name, mask in masks.items() if mask.where is not None}
-    cache = (
-        MaskCache(Path(os.path.commonpath([f.absolute().parent for f in files.values()])))
-        if files
-        else None
-    )
+    cache = MaskCache(_common_folder(files.values())) if files else None
     kept = cache.load() if cache is not None else {}
     keys = {name: key for name, file in files.items() if (key := _key(file)) is not None}
     run = Parallel(n_jobs=workers, prefer="threads", return_as="generator")
@@ -229,6 +222,10 @@ def _contents(
     if cache is not None and time.monotonic() - start > _WORTH_KEEPING:
         cache.save({keys[name]: found[name] for name in keys if name in found})
     return found, damaged
+
+
+def _common_folder(files: Collection[Path]) -> Path:
+    return Path(os.path.commonpath({file.absolute().parent for file in files}))
 
 
 def _look(mask: Mask, known: MaskContent | None) -> MaskContent | MaskError:
@@ -260,7 +257,7 @@ class _Sizes(NamedTuple):
 
 
 def _compare_sizes(
-    seen: Sequence[Seen], photos: Mapping[str, Photo], lie_on: LieOn | None
+    seen: Sequence[Seen], photos: Mapping[str, _Photo], lie_on: LieOn | None
 ) -> _Sizes:
     """Which masks are of the photo as displayed, of its stored pixels, or of neither."""
     wrong: list[tuple[Seen, Geometry]] = []
@@ -393,10 +390,11 @@ def _likely(doubtful: Sequence[tuple[int, list[frozenset[int]]]], called: Sequen
     parts = []
     for label, of_label in doubtful[:5]:
         tag, count = Counter(tag for tags in of_label for tag in tags).most_common(1)[0]
-        parts.append(
-            f"of {len(of_label)} photos with '{called[label]}' in the mask {count} are tagged "
-            f"'{called[tag]}'"
-        )
+        if tag != label and count > _DOUBTFUL * len(of_label):
+            parts.append(
+                f"{count} of {len(of_label)} photos with '{called[label]}' in the mask are tagged "
+                f"'{called[tag]}'"
+            )
     return "; " + ", ".join(parts) if parts else ""
 
 

@@ -12,10 +12,11 @@ from functools import cached_property
 
 import numpy as np
 
-from tagseg.data.legends import Colour, Legend, MaskContent, Reading
+from tagseg.data.legends import VOC_NUMBERS, Colour, Legend, MaskContent, Reading
 from tagseg.data.masks import check_reading
 from tagseg.errors import MaskError
 from tagseg.formats.ground_truth import Mask
+from tagseg.formats.voc import VOC_CLASSES
 from tagseg.maps import IGNORE, Tags
 
 __all__ = ["Seen", "read_by_colour", "wrong_values"]
@@ -76,7 +77,7 @@ def wrong_values(seen: Sequence[Seen], classes: Sequence[str]) -> Iterator[MaskE
         if binary is not None:
             yield binary
             continue
-        yield from _strange(group)
+        yield from _strange(group, classes)
         yield from _disorder(group)
 
 
@@ -127,7 +128,7 @@ def _folder(group: Sequence[Seen]) -> object:
     return file.parent if file is not None else "ground truth"
 
 
-def _strange(group: Sequence[Seen]) -> Iterator[MaskError]:
+def _strange(group: Sequence[Seen], classes: Sequence[str]) -> Iterator[MaskError]:
     """Numbers and colours that stand for nothing: one error for all masks of a legend."""
     wrong = [one for one in group if one.reading.strange]
     if not wrong:
@@ -140,7 +141,7 @@ def _strange(group: Sequence[Seen]) -> Iterator[MaskError]:
     try:
         check_reading(first.reading, first.content, first.mask.legend, first.where)
     except MaskError as problem:
-        advice = [problem.do, *_hints(group, counts)]
+        advice = [problem.do, *_hints(group, counts, classes)]
         if len(wrong) > 1 or len(counts) > 1:
             listed = ", ".join(f"{value} in {n}" for value, n in counts.most_common(8))
             more = ", ..." if len(counts) > 8 else ""
@@ -148,9 +149,18 @@ def _strange(group: Sequence[Seen]) -> Iterator[MaskError]:
         yield MaskError(problem.what, where=problem.where, do="; ".join(advice))
 
 
-def _hints(group: Sequence[Seen], counts: Mapping[object, int]) -> Iterator[str]:
-    """What the numbers look like: classes at equal steps, or blends of numbers."""
+def _hints(
+    group: Sequence[Seen], counts: Mapping[object, int], classes: Sequence[str]
+) -> Iterator[str]:
+    """What the numbers look like: VOC's, classes at equal steps, or blends of numbers."""
     legend = group[0].mask.legend
+    voc = {VOC_NUMBERS.get(v) if isinstance(v, tuple) else v for v in counts}
+    own = {name.casefold() for name in classes}
+    of_voc = {i: name for i, name in enumerate(VOC_CLASSES, start=1) if name in own}
+    if legend.numbers is None and voc <= of_voc.keys():
+        said = " and ".join(f"'{i}: {name}'" for i, name in of_voc.items())
+        yield f"if these are VOC's numbers, write lines {said} into the class list"
+        return
     numbers = [n for one in group if (n := one.numbers()) is not None]
     if len(numbers) < len(group) or legend.numbers is not None:
         return
@@ -181,8 +191,8 @@ def _disorder(group: Sequence[Seen]) -> Iterator[MaskError]:
         )
         return
     by_colour = read_by_colour(palettes)
-    others = [one for one in palettes if not _is_known(one)]
-    if by_colour and others:
+    others = [one for one in palettes if not _is_known(one)] if by_colour else []
+    if others:
         yield MaskError(
             f"the palette has colours of its own, while {by_colour[0].where} and {len(by_colour)} "
             "masks in all seem to have VOC's in another order",

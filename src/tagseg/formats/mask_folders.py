@@ -20,7 +20,8 @@ _DRAWN_COLOURS = 12  # of 512
 _ENDINGS = (
     *("_mask", "-mask", ".mask", " mask", "_masks", "_m", "_label", "_labels", "-label", ".label"),
     *("_gt", "-gt", "_seg", "-seg", "_segmentation", "_segmask", "_annotation", "_annotations"),
-    *("_labelIds", "_gtFine_labelIds", "_L", "_P", "_train_id", "_semantic", "_labelTrainIds"),
+    *("_labelids", "_gtfine_labelids", "_l", "_p", "_train_id", "_semantic", "_labeltrainids"),
+    *(".jpg", ".jpeg", ".png", ".tif", "_pixels", "_color_mask", "_colour_mask"),
 )
 _BEGINNINGS = ("mask_", "mask-", "label_", "gt_", "seg_")
 
@@ -74,10 +75,10 @@ def match_names(masks: Collection[str], photos: Collection[str]) -> tuple[dict[s
     ways: list[tuple[str, Callable[[str], str | None]]] = [("", lambda name: name)]
     stems = {name.rsplit("/", 1)[-1] for name in masks}
     for ending in _ENDINGS:
-        if any(stem.endswith(ending) for stem in stems):
+        if any(stem.lower().endswith(ending) for stem in stems):
             ways.append((f"named x{ending} for photo x", _without_ending(ending)))
     for beginning in _BEGINNINGS:
-        if any(stem.startswith(beginning) for stem in stems):
+        if any(stem.lower().startswith(beginning) for stem in stems):
             ways.append((f"named {beginning}x for photo x", _without_beginning(beginning)))
     of_photo = set(photos)
     tried = [(said, *_matched(masks, of_photo, key)) for said, key in ways]
@@ -125,14 +126,14 @@ def _matched(
 
 
 def _without_ending(ending: str) -> Callable[[str], str | None]:
-    return lambda name: name.removesuffix(ending) if name.endswith(ending) else None
+    return lambda name: name[: -len(ending)] if name.lower().endswith(ending) else None
 
 
 def _without_beginning(beginning: str) -> Callable[[str], str | None]:
     def key(name: str) -> str | None:
         folder, slash, stem = name.rpartition("/")
-        begins = stem.startswith(beginning)
-        return f"{folder}{slash}{stem.removeprefix(beginning)}" if begins else None
+        begins = stem.lower().startswith(beginning)
+        return f"{folder}{slash}{stem[len(beginning) :]}" if begins else None
 
     return key
 
