@@ -334,7 +334,7 @@ def _notes_on_colours(by_colour: Sequence[Seen], classes: Sequence[str]) -> Iter
         yield (
             f"{len(by_colour)} masks are read by the colours of their palette, which are in "
             f"another order than its numbers ({first.where}: number {number} has the colour "
-            f"{first.content.colours[number]} of {label} {called}); --masks-by number reads the "
+            f"{first.content.colours[number]} of {called}); --masks-by number reads the "
             "numbers"
         )
 
