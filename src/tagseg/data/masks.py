@@ -104,8 +104,9 @@ def check_reading(reading: Reading, content: MaskContent, legend: Legend, where:
     if reading.by == "colour":
         number = VOC_NUMBERS.get(content.colours[value], -1)
     if number < 0 or (reading.by == "colour" and legend.colours is not None):
+        known = legend.source if legend.colours is not None else ""
         raise MaskError(
-            f"colour {content.colours[value]} is not of {legend.source or 'the VOC palette'}",
+            f"colour {content.colours[value]} is not of {known or 'the VOC palette'}",
             where=where,
             do="save class ids as a palette or grey PNG, or say which colour is which class: "
             "--colours FILE",
