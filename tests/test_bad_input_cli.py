@@ -79,7 +79,8 @@ def test_one_line_and_nothing_done(place, name):
     said = tagseg(*words)
     assert said.status == 2
     assert said.out == ""
-    told = [text for text in said.err.splitlines() if not text.startswith("checking the photos: ")]
+    checks = ("checking the photos: ", "checking the masks: ")
+    told = [text for text in said.err.splitlines() if not text.startswith(checks)]
     assert len(told) == 1, said.err
     assert told[0].startswith("tagseg: error: ")
     assert told[0].removeprefix("tagseg: error: ").startswith(line)
