@@ -239,7 +239,8 @@ def _colours(
 def _notes(found: ClassList, entries: Sequence[Entry], doubt: str) -> tuple[str, ...]:
     dropped = [entry.name for entry in entries if _label_of_no_class(entry.name) is not None]
     is_usual = not dropped or (dropped == [entries[0].name] and dropped[0] in _PLAIN)
-    if is_usual and not doubt and found.numbers is None:
+    has_more = found.numbered or found.colours is not None
+    if is_usual and not doubt and found.numbers is None and not (dropped and has_more):
         return ()
     said = []
     if dropped:

@@ -261,10 +261,11 @@ class Mask:
 def wrong_size(shape: tuple[int, ...], wanted: tuple[int, ...], where: object) -> MaskError:
     """What is raised for a mask of another size than its photo."""
     size = " x ".join(map(str, shape))
+    do = "give a uint8 mask of the photo's height and width"
+    if shape == tuple(wanted)[::-1]:
+        do += "; is it of the stored pixels of a photo that EXIF turns?"
     return MaskError(
-        f"the mask is {size} (uint8), the photo {wanted[0]} x {wanted[1]}",
-        where=where,
-        do="give a uint8 mask of the photo's height and width",
+        f"the mask is {size} (uint8), the photo {wanted[0]} x {wanted[1]}", where=where, do=do
     )
 
 
