@@ -101,3 +101,63 @@ def test_few_colours_with_a_short_palette(tmp_path):
     picture.putpalette([0, 0, 0, 9, 9, 9, 200, 0, 0, 7, 7, 7])
     picture.save(tmp_path / "a.png", bits=2)
     assert read_mask(tmp_path / "a.png").tolist() == [[0, 3, 1]]
+
+
+@given(
+    st.sampled_from(["PNG", "GIF", "BMP", "TIFF"]),
+    st.sampled_from(["L", "P", "RGB", "1"]),
+    st.integers(0, 200),
+    st.binary(max_size=4),
+    st.integers(0, 60),
+)
+@settings(max_examples=200, derandomize=True, deadline=None)
+def test_mutated_files_raise_nothing_but_one_line(tmp_path_factory, form, mode, place, junk, cut):
+    path = tmp_path_factory.mktemp("masks") / "a"
+    labels = np.arange(40, dtype=np.uint8).reshape(5, 8) % 3
+    picture = PilImage.fromarray(labels * (1 if mode != "1" else 127))
+    picture.convert(mode).save(path, form)
+    data = path.read_bytes()
+    path.write_bytes(data[:place] + junk + data[place + cut :])
+    try:
+        content, said = open_mask(path).content, "fine"
+    except MaskError as problem:
+        content, said = None, str(problem)
+    assert len(said.splitlines()) == 1
+    assert content is None or sum(content.counts.values()) == np.prod(content.shape)
+
+
+class TestContent:
+    """What a file holds, before anything is said of its meaning."""
+
+    def test_grey(self, tmp_path):
+        PilImage.fromarray(np.array([[0, 7, 7]], np.uint8)).save(tmp_path / "a.png")
+        content = open_mask(tmp_path / "a.png").content
+        assert (content.shape, content.counts, content.colours) == ((1, 3), {0: 1, 7: 2}, {})
+        assert content.numbered
+
+    def test_palette_and_what_it_lists_beside(self, tmp_path):
+        picture = PilImage.fromarray(np.array([[0, 2, 2]], np.uint8))
+        for third, is_own in (((128, 0, 0), False), ((1, 200, 9), True)):
+            picture.putpalette([0, 0, 0, *third, 9, 9, 8])
+            picture.save(tmp_path / "a.png")
+            content = open_mask(tmp_path / "a.png").content
+            assert content.colours == {0: (0, 0, 0), 2: (9, 9, 8)}
+            assert content.own_palette == is_own
+
+    def test_rgb(self, tmp_path):
+        rgb = np.array([[(5, 6, 7), (0, 0, 0), (5, 6, 7)]], np.uint8)
+        PilImage.fromarray(rgb).save(tmp_path / "a.png")
+        content = open_mask(tmp_path / "a.png").content
+        assert content.colours == {0: (0, 0, 0), 1: (5, 6, 7)}
+        assert (content.counts, content.numbered) == ({0: 1, 1: 2}, False)
+
+    def test_grey_with_alpha(self, tmp_path):
+        values = np.stack([np.array([[0, 2]], np.uint8), np.full((1, 2), 255, np.uint8)], axis=2)
+        PilImage.fromarray(values).save(tmp_path / "a.png")
+        assert read_mask(tmp_path / "a.png").tolist() == [[0, 2]]
+
+    def test_a_smoothed_mask(self, tmp_path):
+        noise = np.random.default_rng(0).integers(0, 256, (40, 40, 3), dtype=np.uint8)
+        PilImage.fromarray(noise).save(tmp_path / "a.png")
+        with pytest.raises(MaskError, match=r"a photo, or a smoothed mask; give masks without"):
+            open_mask(tmp_path / "a.png")

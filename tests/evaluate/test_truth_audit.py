@@ -13,6 +13,7 @@ from tagseg.data.masks import voc_palette, write_mask
 from tagseg.data.orientation import turned
 from tagseg.errors import MaskError
 from tagseg.evaluate import truth_audit
+from tagseg.evaluate.masks import evaluate_masks
 from tagseg.evaluate.truth_audit import TruthAudit, audit_truth, truth_for, truth_of_masks
 from tagseg.formats.class_lists import read_class_list
 from tagseg.formats.ground_truth import GroundTruth, MaskRules
@@ -548,6 +549,21 @@ def test_of_predicted_masks(tmp_path):
     assert (truth.has("a0"), notes) == (True, ())
     other = GroundTruth({"z": drawn(1)}, CLASSES)
     assert truth_of_masks(other, tmp_path / "p") == (other, ())
+
+
+def test_predictions_that_cannot_be_meant_so(tmp_path):
+    photos = dataset()
+    truth = GroundTruth(write(tmp_path / "t", photos), CLASSES)
+    white = write(tmp_path / "w", photos, PAINTS["grey"])
+    with pytest.raises(MaskError, match="hold nothing but 0 and 255"):
+        truth_of_masks(truth, white)
+    near = write(tmp_path / "n", photos, palette=[(0, 1, 0), (1, 127, 0), (127, 0, 2)])
+    with pytest.raises(MaskError, match="nearly those of other classes"):
+        truth_of_masks(truth, near)
+    order, voc = np.array([0, 2, 1], np.uint8), voc_palette()
+    swapped = write(tmp_path / "s", photos, order.__getitem__, voc[order].tolist())
+    assert truth_of_masks(truth, swapped)[1] == ()
+    assert evaluate_masks(swapped, truth, CLASSES).miou == 1
 
 
 def test_what_was_read_is_kept(tmp_path, monkeypatch):

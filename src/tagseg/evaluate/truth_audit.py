@@ -20,7 +20,7 @@ from joblib import Parallel, delayed
 
 from tagseg.data.dataset import Dataset, FileKey, file_key
 from tagseg.data.finding import find_masks
-from tagseg.data.legends import MaskContent
+from tagseg.data.legends import Legend, MaskContent
 from tagseg.data.mask_cache import MaskCache
 from tagseg.data.orientation import Geometry, read_geometries
 from tagseg.errors import MaskError
@@ -162,6 +162,7 @@ def _audit(
     contents, damaged = _contents(masks, workers, progress)
     seen = [Seen(n, masks[n], content, photos[n].tags) for n, content in contents.items()]
     sizes = _compare_sizes(seen, photos, truth.rules.lie_on)
+    wrong = tuple(wrong_values(seen, truth.classes))
     by_colour = read_by_colour(seen)
     present = {one.name: one.classes() for one in seen}
     tags = {one.name: one.tags for one in seen if one.tags is not None}
@@ -176,8 +177,11 @@ def _audit(
             for k, c in enumerate(truth.classes, start=1)
         },
         notes=(*truth.notes, *_notes_on_colours(by_colour, truth.classes)),
-        warnings=(*sizes.warnings, *_warnings_of_tags(truth.classes, present, tags)),
-        errors=(*damaged, *sizes.errors, *wrong_values(seen, truth.classes)),
+        warnings=(
+            *sizes.warnings,
+            *(_warnings_of_tags(truth.classes, present, tags) if not wrong else ()),
+        ),
+        errors=(*damaged, *sizes.errors, *wrong),
     )
 
 
@@ -186,12 +190,21 @@ def truth_of_masks(
 ) -> tuple[GroundTruth, tuple[str, ...]]:
     """The ground truth as it is to be read for a folder of predicted masks, and what is to be said.
 
-    Raises MaskError if a mask cannot be used. Sizes are left to the comparison.
+    Raises MaskError if a mask cannot be used, or if the predictions are black and white or of
+    palettes in disorder. Sizes, and what is missing, are left to the comparison.
     """
-    wanted = find_masks(predictions) if names is None else names
+    files = find_masks(predictions)
+    wanted = files if names is None else names
     truth = truth.for_photos(dict.fromkeys(wanted))
-    if not any(map(truth.has, wanted)):
-        return truth, truth.notes  # the comparison says what is missing
+    chosen = [name for name in wanted if truth.has(name)]
+    if not chosen:
+        return truth, truth.notes
+    plain = Legend(len(truth.classes))
+    predicted = {name: Mask(files[name], plain) for name in chosen if name in files}
+    contents, _ = _contents(predicted, -1, None)
+    seen = [Seen(name, predicted[name], content, None) for name, content in contents.items()]
+    for error in wrong_values(seen, truth.classes, strange=False):
+        raise error
     found = _audit(truth, {name: _Photo() for name in wanted}, -1, None)
     found.raise_errors()
     return found.truth, (*found.notes, *found.warnings)

@@ -66,8 +66,13 @@ class Seen:
         return frozenset(label for label in labels if label is not None)
 
 
-def wrong_values(seen: Sequence[Seen], classes: Sequence[str]) -> Iterator[MaskError]:
-    """An error for each thing that is wrong with the values of the masks."""
+def wrong_values(
+    seen: Sequence[Seen], classes: Sequence[str], *, strange: bool = True
+) -> Iterator[MaskError]:
+    """An error for each thing that is wrong with the values of the masks.
+
+    ``strange`` False leaves out numbers and colours that stand for nothing.
+    """
     groups: dict[int, list[Seen]] = defaultdict(list)
     for one in seen:
         if one.mask.object_id is None:
@@ -77,7 +82,8 @@ def wrong_values(seen: Sequence[Seen], classes: Sequence[str]) -> Iterator[MaskE
         if binary is not None:
             yield binary
             continue
-        yield from _strange(group, classes)
+        if strange:
+            yield from _strange(group, classes)
         yield from _disorder(group)
 
 
