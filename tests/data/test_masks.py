@@ -13,6 +13,7 @@ from PIL import Image as PilImage
 from tagseg.data.masks import (
     decode_mask,
     encode_mask,
+    open_mask,
     read_mask,
     voc_palette,
     write_mask,
