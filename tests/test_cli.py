@@ -328,6 +328,78 @@ def test_check_says_what_is_no_photo_and_what_splits_there_are(tmp_path):
     assert some.out.startswith("3 photos, 2 classes")
 
 
+@pytest.fixture
+def one_class(tmp_path) -> Path:
+    """Photos of one class, masks of 0 and 255 and class lists, in a folder."""
+    rows = ["image,tags"]
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "masks").mkdir()
+    for i in range(12):
+        photo = np.full((40, 60, 3), 90 + i, np.uint8)
+        mask = np.zeros((40, 60), np.uint8)
+        mask[5 : 20 + i, 10:30] = 255
+        PilImage.fromarray(photo).save(tmp_path / "photos" / f"{i}.png")
+        PilImage.fromarray(mask).save(tmp_path / "masks" / f"{i}.png")
+        rows.append(f"{i}.png,cat")
+    (tmp_path / "photos" / "tags.csv").write_text("\n".join(rows))
+    (tmp_path / "one.txt").write_text("Background\ncat\n")
+    (tmp_path / "numbered.txt").write_text("255: cat\n")
+    return tmp_path
+
+
+def test_check_with_ground_truth(one_class):
+    words = ("check", one_class / "photos", "--ground-truth", one_class / "masks", "--classes")
+    said = tagseg(*words, one_class / "one.txt")
+    assert said.status == 2
+    assert "one.txt: 'Background' is no class; in masks 0 background, 1 cat" in said.err
+    last = said.err.splitlines()[-1]
+    assert last.startswith(f"tagseg: error: {one_class / 'masks'}: its 12 masks hold nothing but 0")
+    assert f"error: {one_class / 'masks'}: its 12 masks" in said.out
+    said = tagseg(*words, one_class / "numbered.txt")
+    assert said.status == 0
+    assert "ground truth: 12 of 12 photos have a mask; 0 masks are of no photo here" in said.out
+    assert "masks per class: cat 12" in said.out
+    said = tagseg(*words, one_class / "numbered.txt", "--json")
+    assert json.loads(said.out)["ground_truth"]["masks_per_class"] == {"cat": 12}
+
+
+def test_evaluate_with_the_numbers_of_the_class_list(one_class):
+    predicted = one_class / "predicted"
+    predicted.mkdir()
+    for path in (one_class / "masks").iterdir():
+        write_mask(predicted / path.name, (read_mask(path) > 0).astype(np.uint8))
+    words = ("evaluate", predicted, one_class / "masks", "--classes")
+    said = tagseg(*words, one_class / "one.txt")
+    assert said.status == 2
+    assert "write the line '255: cat' into the class list (--classes FILE)" in said.err
+    assert not (one_class / "scores.json").exists()
+    said = tagseg(*words, one_class / "numbered.txt")
+    assert said.status == 0
+    assert json.loads((one_class / "scores.json").read_text())["miou"] == 1
+
+
+def test_evaluate_colours_of_another_tool(one_class):
+    colours = np.array([(0, 0, 0), (48, 112, 32)], np.uint8)
+    predicted, drawn = one_class / "predicted", one_class / "SegmentationClass"
+    predicted.mkdir()
+    drawn.mkdir()
+    for path in (one_class / "masks").iterdir():
+        labels = (read_mask(path) > 0).astype(np.uint8)
+        write_mask(predicted / path.name, labels)
+        PilImage.fromarray(colours[labels]).save(drawn / path.name)
+    words = ("evaluate", predicted, drawn, "--classes", one_class / "one.txt")
+    said = tagseg(*words)
+    assert said.status == 2
+    assert "colour (48, 112, 32) is not of the VOC palette" in said.err
+    (one_class / "mine.csv").write_text("name,r,g,b\ncat,48,112,32\n")
+    assert tagseg(*words, "--colours", one_class / "mine.csv").status == 0
+    (drawn / "labelmap.txt").write_text("cat:48,112,32::\nbackground:0,0,0::\n")
+    said = tagseg(*words)
+    assert said.status == 0
+    assert "labelmap.txt: says which colour is which class" in said.err
+    assert json.loads((one_class / "scores.json").read_text())["miou"] == 1
+
+
 def test_predict_a_folder(finished, scenes, tmp_path):
     photos = tmp_path / "photos"
     (photos / "sub").mkdir(parents=True)

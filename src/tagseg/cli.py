@@ -15,9 +15,11 @@ import typer
 from tagseg.errors import ConfigError, TagsegError
 
 if TYPE_CHECKING:
+    from tagseg.data.dataset import Dataset
     from tagseg.data.scenes import SceneKind
     from tagseg.evaluate.masks import MaskScores
-    from tagseg.formats.ground_truth import GroundTruth
+    from tagseg.evaluate.truth_audit import TruthAudit
+    from tagseg.formats.ground_truth import GroundTruth, MaskRules
     from tagseg.run.progress import Progress
     from tagseg.session.inputs import Loaded, Source, Target
     from tagseg.session.train import Caller, Options
@@ -77,6 +79,22 @@ class LayoutName(StrEnum):
     object_discovery_100 = "object_discovery_100"
     split_folders = "split_folders"
     inner_folders = "inner_folders"
+
+
+class MasksBy(StrEnum):
+    """What counts in palette files of masks."""
+
+    auto = "auto"
+    number = "number"
+    colour = "colour"
+
+
+class MasksAs(StrEnum):
+    """What the masks of photos that EXIF turns lie on."""
+
+    auto = "auto"
+    stored = "stored"
+    displayed = "displayed"
 
 
 _SALIENCY_FIELDS = {"boxes", "saliency", "saliency_maps"}
@@ -139,6 +157,21 @@ Backbone = Annotated[
     str,
     typer.Option(help="efficientnet_lite0 to 2, mobilenet_v2, vgg16, resnet50, resnet101 or tiny."),
 ]
+Colours = Annotated[
+    Path | None,
+    typer.Option(
+        help="Colours of the classes in masks: CVAT's labelmap.txt, or lines name,r,g,b. "
+        "[default: such a list beside the masks, else VOC's]"
+    ),
+]
+MasksByFlag = Annotated[
+    MasksBy,
+    typer.Option("--masks-by", help="What counts in palette masks, if both could be meant."),
+]
+MasksAsFlag = Annotated[
+    MasksAs,
+    typer.Option("--masks-as", help="What masks of photos that EXIF turns are drawn on."),
+]
 Weights = Annotated[str, typer.Option(help="imagenet, none, a path or a URL.")]
 DeviceFlag = Annotated[Device, typer.Option("--device", help="Where to compute.")]
 PrecisionFlag = Annotated[Precision, typer.Option("--precision", help="Arithmetic.")]
@@ -170,6 +203,9 @@ def train(
     target_tags: TargetTags = None,
     target_layout: TargetLayout = LayoutName.auto,
     target_ground_truth: TargetTruth = None,
+    colours: Colours = None,
+    masks_by: MasksByFlag = MasksBy.auto,
+    masks_as: MasksAsFlag = MasksAs.auto,
     full_supervision: Annotated[
         Path | None, typer.Option(help="Run of full_supervision, to state the percentage of it.")
     ] = None,
@@ -219,7 +255,8 @@ def train(
     source = source._replace(exclude=tuple(exclude or ()), masks=ground_truth)
     other = _target(target, target_tags, target_layout, target_ground_truth)
     loaded = load_photos(source, other, say=_note)
-    truth = ground_truth_of(loaded, ground_truth, target_ground_truth)
+    rules = _rules(colours, masks_by, masks_as)
+    truth = ground_truth_of(loaded, ground_truth, target_ground_truth, rules)
     _train_and_tell(loaded, recipe, values, truth, out, options, full_supervision)
 
 
@@ -235,27 +272,34 @@ def check(
     exclude: Exclude = None,
     train_list: TrainList = None,
     val: ValList = None,
+    ground_truth: Truth = None,
     target: TargetPhotos = None,
     target_tags: TargetTags = None,
     target_layout: TargetLayout = LayoutName.auto,
+    target_ground_truth: TargetTruth = None,
+    colours: Colours = None,
+    masks_by: MasksByFlag = MasksBy.auto,
+    masks_as: MasksAsFlag = MasksAs.auto,
     allow_skipped: Skipped = 0.01,
     threads: Threads = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Look at photos and tags before anything long starts."""
+    """Look at photos, tags and masks before anything long starts."""
     from tagseg.data.audit import audit
     from tagseg.run.engine import usable_cores
-    from tagseg.session.inputs import load_photos
+    from tagseg.session.inputs import ground_truth_of, load_photos
     from tagseg.session.train import Options
 
     options = Options(threads=threads, allow_skipped=allow_skipped)
     source = _source(
         photos, tags, classes, untagged, layout, synsets, train_list, val, tag_separator
     )
-    source = source._replace(exclude=tuple(exclude or ()))
-    dataset, held_out, _ = load_photos(
-        source, _target(target, target_tags, target_layout), say=_note
-    )
+    source = source._replace(exclude=tuple(exclude or ()), masks=ground_truth)
+    other = _target(target, target_tags, target_layout, target_ground_truth)
+    loaded = load_photos(source, other, say=_note)
+    rules = _rules(colours, masks_by, masks_as)
+    truth = ground_truth_of(loaded, ground_truth, target_ground_truth, rules)
+    dataset, held_out = loaded.photos, loaded.val
     with _progress().task("checking the photos", len(dataset)) as ticks:
         found = audit(
             dataset,
@@ -264,10 +308,14 @@ def check(
             val=held_out,
             progress=lambda done, total: ticks.advance(1),
         )
+    masks = None if truth is None else _look_at_masks(truth, found.dataset, options)
     if as_json:
-        typer.echo(json.dumps(found.to_dict(), indent=1, ensure_ascii=False))
+        about = found.to_dict() | ({} if masks is None else {"ground_truth": masks.to_dict()})
+        typer.echo(json.dumps(about, indent=1, ensure_ascii=False))
     else:
-        typer.echo("\n".join(found.lines()))
+        typer.echo("\n".join([*found.lines(), *(masks.lines() if masks is not None else [])]))
+    if masks is not None:
+        masks.raise_errors()
 
 
 @app.command()
@@ -314,6 +362,8 @@ def evaluate(
     ground_truth: Annotated[Path, typer.Argument(help="Folder of ground-truth masks.")],
     classes: Annotated[Path, typer.Option(help="Class names, one a line, in label order.")],
     names: Annotated[Path | None, typer.Option("--list", help="Photos to compare.")] = None,
+    colours: Colours = None,
+    masks_by: MasksByFlag = MasksBy.auto,
     allow_missing: Annotated[
         bool, typer.Option("--allow-missing", help="Leave photos without a mask out.")
     ] = False,
@@ -323,17 +373,24 @@ def evaluate(
 ) -> None:
     """Compare masks with ground truth: IoU per class, mIoU, confusion."""
     from tagseg.evaluate.masks import evaluate_masks
-    from tagseg.formats.class_lists import read_classes
+    from tagseg.evaluate.truth_audit import truth_of_masks
+    from tagseg.formats.class_lists import read_class_list
     from tagseg.formats.ground_truth import GroundTruth
     from tagseg.formats.photo_lists import read_names
     from tagseg.run.workspace import atomic_write
 
-    class_names = read_classes(classes)
+    known = read_class_list(classes)
+    rules = _rules(colours, masks_by, MasksAs.auto)
+    truth = GroundTruth(ground_truth, known.names, legend=known.legend(), rules=rules)
+    wanted = read_names(names) if names is not None else None
+    truth, notes = truth_of_masks(truth, masks, wanted)
+    for note in (*known.notes, *notes):
+        _note(f"note: {note}")
     scores = evaluate_masks(
         masks,
-        GroundTruth(ground_truth, class_names),
-        class_names,
-        names=read_names(names) if names is not None else None,
+        truth,
+        known.names,
+        names=wanted,
         allow_missing=allow_missing,
     )
     # Beside: the masks may be a finished stage of a run, whose files are under its manifest.
@@ -376,6 +433,9 @@ def tables(
     target_tags: TargetTags = None,
     target_layout: TargetLayout = LayoutName.auto,
     target_ground_truth: TargetTruth = None,
+    colours: Colours = None,
+    masks_by: MasksByFlag = MasksBy.auto,
+    masks_as: MasksAsFlag = MasksAs.auto,
     only: Annotated[
         str | None, typer.Option(help="Some tables, such as 4,6. [default: all of the paper]")
     ] = None,
@@ -397,7 +457,9 @@ def tables(
         loaded.photos,
         run,
         val=loaded.val,
-        ground_truth=ground_truth_of(loaded, ground_truth, target_ground_truth),
+        ground_truth=ground_truth_of(
+            loaded, ground_truth, target_ground_truth, _rules(colours, masks_by, masks_as)
+        ),
         only=[name.strip() for name in only.split(",")] if only is not None else (),
         device=device.value,
         threads=threads,
@@ -661,6 +723,27 @@ def _target(
         if is_given:
             raise ConfigError(f"--target-{flag} is given without --target", do="give --target DIR")
     return None
+
+
+def _rules(colours: Path | None, masks_by: MasksBy, masks_as: MasksAs) -> MaskRules:
+    from tagseg.formats.ground_truth import MaskRules
+
+    lie_on: Any = None if masks_as is MasksAs.auto else masks_as.value
+    by: Any = masks_by.value
+    return MaskRules(colours, by, lie_on)
+
+
+def _look_at_masks(truth: GroundTruth, photos: Dataset, options: Options) -> TruthAudit:
+    from tagseg.evaluate.truth_audit import audit_truth
+    from tagseg.run.engine import usable_cores
+
+    with _progress().task("checking the masks") as ticks:
+        return audit_truth(
+            truth,
+            photos,
+            workers=options.threads or usable_cores(),
+            progress=lambda done, total: ticks.advance(1),
+        )
 
 
 def _files(

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import io
-import os
 import struct
 import zlib
 from pathlib import Path
@@ -10,14 +9,13 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from hypothesis.extra import numpy as hnp
 from PIL import Image as PilImage
 from PIL import ImageFile
 
 from tagseg.data.finding import find_masks, find_photos, without_suffix
 from tagseg.data.images import decode_photo
-from tagseg.data.masks import decode_mask, encode_mask, read_mask, voc_palette, write_mask
-from tagseg.errors import DataError, ImageError, MaskError, ShapeError
+from tagseg.data.masks import decode_mask
+from tagseg.errors import DataError, ImageError
 
 RNG = np.random.default_rng(0)
 COARSE = PilImage.fromarray(RNG.integers(0, 256, (5, 7, 3), dtype=np.uint8))
@@ -264,82 +262,6 @@ class TestLimit:
         with pytest.raises(ImageError, match="are more than the limit"):
             decode_photo(data, max_pixels=92_000_000)
         assert decode_mask(data).shape == (9600, 9600)
-
-
-class TestMasks:
-    @given(
-        hnp.arrays(
-            np.uint8,
-            hnp.array_shapes(min_dims=2, max_dims=2, max_side=9),
-            elements=st.integers(0, 255),
-        )
-    )
-    @settings(max_examples=40, derandomize=True, deadline=None)
-    def test_bytes_round_trip(self, labels):
-        assert np.array_equal(decode_mask(encode_mask(labels)), labels)
-
-    def test_file_round_trip_is_palettised_and_leaves_no_other_file(self, tmp_path):
-        labels = np.arange(256, dtype=np.uint8).reshape(16, 16)
-        write_mask(tmp_path / "a.png", labels)
-        write_mask(tmp_path / "a.png", labels.T.copy())  # replaces
-        assert os.listdir(tmp_path) == ["a.png"]
-        assert np.array_equal(read_mask(tmp_path / "a.png"), labels.T)
-        with PilImage.open(tmp_path / "a.png") as picture:
-            assert picture.mode == "P"
-            assert np.array_equal(np.array(picture.getpalette()).reshape(-1, 3), voc_palette())
-
-    def test_a_write_that_fails_leaves_the_old_file(self, tmp_path, monkeypatch):
-        write_mask(tmp_path / "a.png", np.ones((2, 2), np.uint8))
-
-        def fail(source: Path, target: Path) -> None:
-            assert source.parent == target.parent
-            raise OSError(28, "No space left on device")
-
-        monkeypatch.setattr(os, "replace", fail)
-        with pytest.raises(MaskError, match=r"a\.png: cannot be written: No space left"):
-            write_mask(tmp_path / "a.png", np.zeros((2, 2), np.uint8))
-        assert os.listdir(tmp_path) == ["a.png"]
-        assert (read_mask(tmp_path / "a.png") == 1).all()
-
-    def test_writing_to_no_folder(self, tmp_path):
-        with pytest.raises(MaskError, match="cannot be written: No such file"):
-            write_mask(tmp_path / "no" / "a.png", np.zeros((2, 2), np.uint8))
-
-    def test_wrong_arrays_are_refused(self, tmp_path):
-        with pytest.raises(ShapeError):
-            write_mask(tmp_path / "a.png", np.zeros((2, 2), np.int64))
-        assert not list(tmp_path.iterdir())
-
-    def test_palette(self):
-        known = {0: (0, 0, 0), 1: (128, 0, 0), 15: (192, 128, 128), 20: (0, 64, 128)}
-        for index, colour in {**known, 255: (224, 224, 192)}.items():
-            assert tuple(voc_palette()[index]) == colour
-        assert len({tuple(c) for c in voc_palette().tolist()}) == 256
-
-    def test_all_kinds_of_files(self, tmp_path):
-        ids = np.array([[0, 1, 20], [255, 7, 0]], np.uint8)
-        pictures = {
-            "grey": PilImage.fromarray(ids),
-            "16 bit": PilImage.fromarray(ids.astype(np.uint16)),
-            "colours": PilImage.fromarray(voc_palette()[ids]),
-            "opaque": PilImage.fromarray(voc_palette()[ids]).convert("RGBA"),
-        }
-        for name, picture in pictures.items():
-            picture.save(tmp_path / f"{name}.png")
-            assert np.array_equal(read_mask(tmp_path / f"{name}.png"), ids), name
-        PilImage.fromarray(ids.astype(np.int32)).save(tmp_path / "32 bit.tif")
-        assert np.array_equal(read_mask(tmp_path / "32 bit.tif"), ids)
-
-    def test_one_bit_is_zero_and_one(self, tmp_path):
-        bits = np.array([[True, False]])
-        PilImage.fromarray(bits).save(tmp_path / "a.png")
-        assert read_mask(tmp_path / "a.png").tolist() == [[1, 0]]
-
-    def test_few_colours_with_a_short_palette(self, tmp_path):
-        picture = PilImage.fromarray(np.array([[0, 3, 1]], np.uint8))
-        picture.putpalette([0, 0, 0, 9, 9, 9, 200, 0, 0, 7, 7, 7])
-        picture.save(tmp_path / "a.png", bits=2)
-        assert read_mask(tmp_path / "a.png").tolist() == [[0, 3, 1]]
 
 
 class TestFind:

@@ -2,7 +2,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from PIL import Image as PilImage
 
+from tagseg.data.legends import Legend
 from tagseg.data.masks import write_mask
 from tagseg.errors import MaskError
 from tagseg.formats.ground_truth import GroundTruth
@@ -34,3 +36,31 @@ def test_mapping():
 def test_photo_without_annotation():
     with pytest.raises(MaskError, match="no ground truth for photo 'b'"):
         GroundTruth({"a": LABELS}, ["cat"]).labels("b", (2, 3))
+
+
+def test_the_numbers_of_a_class_list(tmp_path):
+    PilImage.fromarray(np.array([[0, 7, 9]], np.uint8)).save(tmp_path / "a.png")
+    legend = Legend(2, {0: 0, 7: 1, 9: 2, 255: 255}, source="classes.txt")
+    truth = GroundTruth(tmp_path, ["cat", "dog"], legend=legend)
+    assert truth.labels("a", (1, 3)).tolist() == [[0, 1, 2]]
+    assert dict(truth.states()) != dict(GroundTruth(tmp_path, ["cat", "dog"]).states())
+    target = GroundTruth({}, ["dog"]).with_target(truth)
+    assert target.labels("target/a", (1, 3)).tolist() == [[0, 0, 1]]
+
+
+def test_photos_name_their_masks(tmp_path):
+    write_mask(tmp_path / "a_mask.png", LABELS)
+    truth = GroundTruth(tmp_path, ["cat", "dog"]).for_photos({"x/a": None, "x/b": None})
+    assert (truth.has("x/a"), truth.has("x/b")) == (True, False)
+    (note,) = truth.notes
+    assert note == "1 masks are named x_mask for photo x, in other folders than their photos"
+    assert truth.for_photos({"x/a": None}) is truth
+
+
+def test_turned_as_photos_are():
+    truth = GroundTruth({"a": LABELS, "b": LABELS}, ["cat", "dog"]).turned({"a": 6}, ["turned"])
+    assert truth.labels("a", (3, 2)).tolist() == [[255, 0], [2, 1], [0, 2]]
+    assert np.array_equal(truth.labels("b", (2, 3)), LABELS)
+    assert truth.notes == ("turned",)
+    with pytest.raises(MaskError, match="the mask is 3 x 2"):
+        truth.labels("a", (2, 3))

@@ -26,7 +26,7 @@ from tagseg.run.progress import Progress
 from tagseg.run.workspace import Workspace
 from tagseg.session.export import load_segmenter
 from tagseg.session.report import render_report
-from tagseg.session.train import Caller, Data, check_data, train
+from tagseg.session.train import Caller, Data, check_data, check_truth, train
 
 
 @pytest.fixture(scope="module")
@@ -280,6 +280,24 @@ def test_a_field_that_a_recipe_lacks(scenes, tmp_path):
     line = "the recipe has no field 'classifier_width'; did you mean segmenter_width?"
     assert str(caught.value) == line
     assert not (tmp_path / "run").exists()
+
+
+def test_ground_truth_is_looked_at_before_anything_is_written(scenes, tmp_path):
+    dataset, labels = scenes
+    other = {name: (mask > 0) * np.uint8(99) for name, mask in labels.items()}
+    binary = {name: (mask > 0) * np.uint8(255) for name, mask in labels.items()}
+    said = io.StringIO()
+    progress = Progress(Console(file=said, width=1000))
+    for masks, line in ((other, "holds class id"), (binary, "hold nothing but 0 and 255")):
+        with pytest.raises(MaskError, match=line):
+            quick(dataset, ground_truth=GroundTruth(masks, dataset.classes), out=tmp_path / "run")
+        assert not (tmp_path / "run").exists()
+    swapped = np.array([0, *range(len(dataset.classes), 0, -1)], np.uint8)
+    masks = {name: swapped[mask] for name, mask in labels.items()}
+    truth = check_truth(GroundTruth(masks, dataset.classes), dataset, OPTIONS, progress)
+    assert truth is not None
+    assert "are the classes in the order of the masks' numbers?" in said.getvalue()
+    assert check_truth(None, dataset, OPTIONS, progress) is None
 
 
 def test_full_supervision_may_leave_validation_photos_unlabelled(scenes):

@@ -20,6 +20,7 @@ from tagseg.data.digests import (
     file_key,
 )
 from tagseg.data.images import decode_photo
+from tagseg.data.legends import Legend
 from tagseg.data.paths import Paths
 from tagseg.data.pictures import MAX_PIXELS, read_bytes
 from tagseg.errors import DataError, ShapeError, TagError
@@ -51,6 +52,8 @@ class Dataset:
         unlisted: photos that lie in the folder but not in its tag file, left out.
         left_out: (reason, number) of pictures in the folder that are no photos.
         notes: how the folder and its tags were understood, a line each; no part of the content.
+        legend: what stands for the classes in masks made with their list, where that says more than
+            their order; no part of the content.
 
     Raises TagError, DataError or ShapeError if these do not fit together.
     """
@@ -65,6 +68,7 @@ class Dataset:
     unlisted: int = 0
     left_out: tuple[tuple[str, int], ...] = ()
     notes: tuple[str, ...] = ()
+    legend: Legend | None = None
 
     def __post_init__(self) -> None:
         _check_classes(self.classes)

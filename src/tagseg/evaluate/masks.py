@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 
 from tagseg.data.finding import find_masks
-from tagseg.data.masks import read_mask
+from tagseg.data.legends import Legend
+from tagseg.data.masks import open_mask, read_mask
 from tagseg.errors import MaskError, ShapeError
 from tagseg.evaluate.confusion import ConfusionMatrix
 from tagseg.formats.ground_truth import GroundTruth
@@ -149,7 +150,9 @@ def evaluate_masks(
             "the classes are not those of the ground truth, in its order",
             do="read both with one class list",
         )
-    source = _MaskFolder(predictions) if isinstance(predictions, Path) else predictions
+    source = (
+        _MaskFolder(predictions, len(classes)) if isinstance(predictions, Path) else predictions
+    )
     with_truth = set(ground_truth.names())
     wanted = sorted(with_truth if names is None else with_truth & set(names))
     compared = [name for name in wanted if name in source]
@@ -166,13 +169,21 @@ def evaluate_masks(
 
 
 class _MaskFolder(Mapping[str, Labels]):
-    """The masks of a folder by name, each read when it is asked for."""
+    """The masks of a folder by name, each read when it is asked for.
 
-    def __init__(self, folder: Path) -> None:
+    Palette files are read by their colours where these are VOC's in another order.
+    """
+
+    def __init__(self, folder: Path, n_classes: int) -> None:
         self._paths = find_masks(folder)
+        self._legend = Legend(n_classes)
 
     def __getitem__(self, name: str) -> Labels:
-        return read_mask(self._paths[name])
+        mask = open_mask(self._paths[name])
+        reading = self._legend.read(mask.content)
+        if reading.by == "colour" and not reading.strange:
+            return reading.table()[mask.values]
+        return read_mask(self._paths[name]) if not mask.numbered else mask.values
 
     def __contains__(self, name: object) -> bool:  # Mapping's own would read the mask
         return name in self._paths

@@ -13,10 +13,14 @@ import numpy.typing as npt
 from tagseg.data.dataset import Dataset, tag_matrix
 from tagseg.data.finding import notes_on_unread
 from tagseg.data.pictures import MAX_PIXELS
-from tagseg.data.text import tidy_name
 from tagseg.errors import ConfigError, DataError, TagError
 from tagseg.formats.class_folders import rows_of_class_folders
-from tagseg.formats.class_lists import class_names, read_classes
+from tagseg.formats.class_lists import (
+    ClassList,
+    check_class_names,
+    class_list,
+    read_class_list,
+)
 from tagseg.formats.exclusion import parse_patterns
 from tagseg.formats.layouts import Layout, Place, TagSource, find_photos_and_tags
 from tagseg.formats.object_discovery import rows_of_object_discovery
@@ -159,10 +163,12 @@ class OpenedPhotos:
             return _load_all(place, source, anything, split, max_pixels)
         _check_has_tags(source, place)
         listed = None if split is None else _listed_in_all(place, split)
-        class_list, said = _read(place, source, classes, listed)
+        chosen, said = _read(place, source, classes, listed)
         if untagged != "unknown" and not _has_tag(said):
             whole = said if listed is None else _read(place, source, classes, None)[1]
-            _check_some_tag(whole, class_list, source)  # a list may hold none, the folder must not
+            _check_some_tag(
+                whole, chosen.names, source
+            )  # a list may hold none, the folder must not
         by_name, said = _by_name(said, place)
         unlisted = len(place.photos.keys() - by_name.keys()) if source.file else 0
         if source.synsets:
@@ -172,7 +178,7 @@ class OpenedPhotos:
             unnamed = _in_folders(place, split) - by_name.keys() if source.file else set()
             listed = tuple(name for name in listed if name not in unnamed)
             by_name = _pick(by_name, listed, source.where, "have no entry")
-        dataset = _dataset(place, source, class_list, by_name, untagged, said.notes)
+        dataset = _dataset(place, source, chosen, by_name, untagged, said.notes)
         return _told(dataset, place, source, said, max_pixels, unlisted)
 
 
@@ -212,11 +218,11 @@ def _load_all(
 ) -> Dataset:
     """All photos of the folder or of a list, with a tag or without."""
     listed = None if split is None else _listed_in_all(place, split)
-    class_list, said = _read(place, source, classes, listed)
+    chosen, said = _read(place, source, classes, listed)
     by_name = {name: TagRow(name, (), name) for name in place.photos} | _by_name(said, place)[0]
     if listed is not None:
         by_name = _pick(by_name, listed, place.photo_folder, "are not here")
-    dataset = _dataset(place, source, class_list, by_name, "unknown")
+    dataset = _dataset(place, source, chosen, by_name, "unknown")
     return _told(dataset, place, source, said, max_pixels)
 
 
@@ -252,18 +258,20 @@ def _check_untagged(untagged: str | None) -> None:
 def _dataset(
     place: Place,
     source: TagSource,
-    classes: tuple[str, ...],
+    chosen: ClassList,
     rows: dict[str, TagRow],
     untagged: Untagged | None,
     notes: Sequence[str] = (),
 ) -> Dataset:
     _check_missing(rows, place)
+    classes = chosen.names
     return Dataset(
         classes=classes,
         names=tuple(rows),
         tags=tag_matrix([row.tags for row in rows.values()], classes),
         known=_known(tuple(rows.values()), untagged, source, notes),
         sources=tuple(place.file_of(name, row) for name, row in rows.items()),
+        legend=chosen.legend(),
     )
 
 
@@ -285,43 +293,38 @@ def _read(
     source: TagSource,
     classes: Path | str | Sequence[str] | None,
     listed: Sequence[str] | None,
-) -> tuple[tuple[str, ...], TagFile]:
+) -> tuple[ClassList, TagFile]:
     """The classes, and the photos' tags, which are among them."""
-    class_list = _given_classes(classes, place, source)
-    if class_list is None and source.layout is None:
+    chosen = _given_classes(classes, place, source)
+    if chosen is None and source.layout is None:
         raise TagError(
             "nothing says which classes there are",
             where=place.folder,
             do="write their names, one a line in the order of the masks, into classes.txt",
         )
-    said = _read_tags(place, source, class_list, listed)
-    said = without_background(replace(said, notes=(*source.notes, *said.notes)), class_list)
-    class_list = class_list or said.classes
-    if class_list is None:
-        found = sorted({tag for row in said.rows for tag in row.tags})
-        class_list = class_names(found, where=source.where)
-    check_tags(said.rows, class_list)
-    return class_list, said
+    known = chosen.names if chosen is not None else None
+    said = without_background(_read_tags(place, source, known, listed), known)
+    if chosen is None:
+        found = said.classes or sorted({tag for row in said.rows for tag in row.tags})
+        check_class_names(found, source.where)
+        chosen = ClassList(tuple(found))
+    check_tags(said.rows, chosen.names)
+    return chosen, replace(said, notes=(*source.notes, *chosen.notes, *said.notes))
 
 
 def _given_classes(
     classes: Path | str | Sequence[str] | None, place: Place, source: TagSource
-) -> tuple[str, ...] | None:
+) -> ClassList | None:
     if isinstance(classes, str | Path):
-        return _tidy(read_classes(Path(classes)))
+        return read_class_list(Path(classes))
     if classes is not None:
-        return _tidy(class_names(classes))
+        return class_list(classes)
     if source.synsets:
-        return tuple(dict.fromkeys(source.synsets.values()))
+        return ClassList(tuple(dict.fromkeys(source.synsets.values())))
     file = _class_file(place, source)
     if file is not None:
-        return _tidy(read_classes(file))
-    return VOC_CLASSES if source.layout == "voc" and source.file is not None else None
-
-
-def _tidy(classes: Sequence[str]) -> tuple[str, ...]:
-    """Class names as tags are compared with them: composed letters, no invisible ones."""
-    return tuple(map(tidy_name, classes))
+        return read_class_list(file)
+    return ClassList(VOC_CLASSES) if source.layout == "voc" and source.file is not None else None
 
 
 def _class_file(place: Place, source: TagSource) -> Path | None:

@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 from tagseg.data.dataset import Dataset
+from tagseg.data.legends import Legend
 from tagseg.data.targets import notes_on_classes, with_target
 from tagseg.errors import TagError
-from tagseg.formats.ground_truth import GroundTruth
+from tagseg.formats.ground_truth import BY_EVIDENCE, GroundTruth, MaskRules
 from tagseg.formats.layouts import Layout
 from tagseg.formats.loading import ALL_SPLITS, OpenedPhotos, Untagged, load_target, open_photos
 from tagseg.formats.photo_tree import kind_of_split
@@ -73,11 +74,15 @@ class Target(NamedTuple):
 
 
 class Loaded(NamedTuple):
-    """All photos, the names of those to score, and the target's own classes if there is one."""
+    """All photos, the names of those to score, and the target's own classes if there is one.
+
+    ``target_legend`` is what stands for these classes in the target's masks.
+    """
 
     photos: Dataset
     val: tuple[str, ...]
     target_classes: tuple[str, ...] | None
+    target_legend: Legend | None = None
 
 
 def load_photos(
@@ -120,7 +125,7 @@ def _load(source: Source, target: Target | None) -> Loaded:
     if target is not None:
         learned = _with_note(load(train), splits, ())
         other = target.load(source.val)
-        return Loaded(*with_target(learned, other), other.classes)
+        return Loaded(*with_target(learned, other), other.classes, other.legend)
     if val is None:
         return Loaded(_with_note(load(train), splits, ()), (), None)
     dataset, held_out = load(None if train is None else [train, val]), load(val).names
@@ -174,12 +179,18 @@ def _uses(names: Sequence[str], learned: Set[str], held_out: Set[str]) -> str:
 
 
 def ground_truth_of(
-    loaded: Loaded, ground_truth: Path | None, of_target: Path | None = None
+    loaded: Loaded,
+    ground_truth: Path | None,
+    of_target: Path | None = None,
+    rules: MaskRules = BY_EVIDENCE,
 ) -> GroundTruth | None:
-    """The ground truth that was given, of both data sets together."""
-    classes = loaded.photos.classes
-    truth = GroundTruth(ground_truth, classes) if ground_truth is not None else None
+    """The ground truth that was given, of both data sets together; masks are read by ``rules``."""
+    classes, legend = loaded.photos.classes, loaded.photos.legend
+    truth = None
+    if ground_truth is not None:
+        truth = GroundTruth(ground_truth, classes, legend=legend, rules=rules)
     if of_target is None or loaded.target_classes is None:
         return truth
-    truth = truth if truth is not None else GroundTruth({}, classes)
-    return truth.with_target(GroundTruth(of_target, loaded.target_classes))
+    truth = truth if truth is not None else GroundTruth({}, classes, rules=rules)
+    own, legend = loaded.target_classes, loaded.target_legend
+    return truth.with_target(GroundTruth(of_target, own, legend=legend, rules=rules))

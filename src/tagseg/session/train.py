@@ -11,7 +11,8 @@ import tagseg
 from tagseg.data.audit import Audit, audit
 from tagseg.data.dataset import Dataset
 from tagseg.data.working import WorkingPhotos
-from tagseg.errors import ConfigError, DataError, MaskError
+from tagseg.errors import ConfigError, DataError
+from tagseg.evaluate.truth_audit import audit_truth
 from tagseg.formats.ground_truth import GroundTruth
 from tagseg.nets.catalog import build_backbone
 from tagseg.nets.weights import resolve
@@ -38,6 +39,7 @@ __all__ = [
     "Options",
     "Result",
     "check_data",
+    "check_truth",
     "make_config",
     "make_settings",
     "make_setup",
@@ -189,8 +191,8 @@ def train(
     _say_what_is_idle(given, config, progress)
     if chosen.needs_truth and ground_truth is None:
         raise ConfigError(f"{recipe} needs ground truth", do="give --ground-truth DIR")
-    _check_truth(ground_truth, photos)
     setup = make_setup(options)
+    ground_truth = check_truth(ground_truth, photos, options, progress)
     data = check_data(photos, val, chosen, config.photo_side, options, progress)
     if chosen.check_truth is not None:
         chosen.check_truth(data.photos.names, ground_truth)
@@ -293,13 +295,27 @@ def _checked(photos: Dataset, val: Collection[str], options: Options, progress: 
         )
 
 
-def _check_truth(truth: GroundTruth | None, photos: Dataset) -> None:
-    """Names only: that none of the photos is annotated must show before long work."""
-    if truth is not None and not any(truth.has(name) for name in photos.names):
-        raise MaskError(
-            "no photo has ground truth",
-            do="name the masks as the photos, and give the folder that they lie in",
+def check_truth(
+    truth: GroundTruth | None, photos: Dataset, options: Options, progress: Progress
+) -> GroundTruth | None:
+    """Look at all masks, say what is odd, and give the ground truth as it is to be read.
+
+    Raises:
+        MaskError: no photo has ground truth, or a mask cannot be used.
+    """
+    if truth is None:
+        return None
+    with progress.task("checking the masks", None) as ticks:
+        found = audit_truth(
+            truth,
+            photos,
+            workers=options.threads or usable_cores(),
+            progress=lambda done, total: ticks.advance(1),
         )
+    for line in (*found.notes, *found.warnings):
+        progress.say(f"note: {line}")
+    found.raise_errors()
+    return found.truth
 
 
 def check_data(

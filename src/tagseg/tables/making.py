@@ -12,11 +12,19 @@ from typing import Any, NamedTuple
 import tagseg
 from tagseg.data.dataset import Dataset
 from tagseg.errors import ConfigError, MaskError, WorkspaceError
+from tagseg.evaluate.truth_audit import truth_for
 from tagseg.formats.ground_truth import GroundTruth
 from tagseg.recipes.catalog import find_recipe
 from tagseg.run.files import one_line_errors, read_json
 from tagseg.run.workspace import Workspace, atomic_write
-from tagseg.session.train import Caller, Options, check_data, make_config, make_setup
+from tagseg.session.train import (
+    Caller,
+    Options,
+    check_data,
+    check_truth,
+    make_config,
+    make_setup,
+)
 from tagseg.stages.settings import WorkSettings
 from tagseg.tables.base import TABLES_FOLDER, Context, Study, Table
 from tagseg.tables.catalog import find_paper
@@ -68,7 +76,7 @@ def make_tables(
     progress = caller.progress
     module = find_paper(paper)
     studies = _chosen(module.TABLES, only, paper)
-    truth = _checked_truth(ground_truth, studies, photos.names, frozenset(val))
+    truth = _checked_truth(ground_truth, studies, photos, frozenset(val))
     finished = _read_run(Path(run), paper)
     options = replace(finished.options, device=device, threads=threads)
     setup = make_setup(options)
@@ -86,6 +94,7 @@ def make_tables(
             where=run,
             do="give the same photos, --tags, --untagged, --train and --val as to tagseg train",
         )
+    truth = check_truth(truth, photos, options, progress) or truth
     context = Context(
         folder=finished.folder,
         recipe=paper,
@@ -150,12 +159,13 @@ def _read_run(folder: Path, recipe: str) -> _FinishedRun:
 def _checked_truth(
     truth: GroundTruth | None,
     studies: Mapping[str, Study],
-    names: Sequence[str],
+    photos: Dataset,
     val: frozenset[str],
 ) -> GroundTruth:
     """Names only: what is missing must show before long work."""
     if truth is None:
         raise ConfigError("tables need ground truth", do="give --ground-truth DIR")
+    truth, names = truth_for(truth, photos), photos.names
     for table, study in studies.items():
         if study.split == "val" and not val:
             raise ConfigError(
