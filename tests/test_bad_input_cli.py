@@ -62,6 +62,7 @@ def place(scenes, a_run, tmp_path) -> Place:
     return Place(tmp_path, Path(copies["d"]), Path(copies["r"]))
 
 
+# What is no part of the error:
 BEFORE = (
     "checking the photos: ",
     "checking the masks: ",
