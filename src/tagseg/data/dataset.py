@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from tagseg.data.images import decode_photo
 from tagseg.data.pictures import MAX_PIXELS, read_bytes
+from tagseg.data.text import readable
 from tagseg.errors import DataError, ShapeError, TagError
 from tagseg.maps import MAX_CLASSES, Image, check_image
 
@@ -189,6 +190,11 @@ def _check_classes(classes: tuple[str, ...]) -> None:
             "a class has no name or is called background",
             do="name foreground classes only; background is always there",
         )
+    for name in classes:
+        if readable(name) != name:
+            raise TagError(
+                f"the class name '{readable(name)}' is no Unicode text", do="give it another name"
+            )
 
 
 def _check_names(names: tuple[str, ...]) -> None:
@@ -202,6 +208,10 @@ def _check_names(names: tuple[str, ...]) -> None:
             raise DataError(
                 f"'{name}' cannot be a photo's name",
                 do="give paths inside the photo folder",
+            )
+        if readable(name) != name:
+            raise DataError(
+                f"the photo's name '{readable(name)}' is no Unicode text", do="rename it"
             )
 
 

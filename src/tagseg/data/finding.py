@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
+from tagseg.data.text import readable
 from tagseg.errors import DataError
 
 __all__ = ["PHOTO_SUFFIXES", "find_masks", "find_photos", "visible_folders", "without_suffix"]
@@ -56,7 +57,7 @@ def _find(folder: Path, suffixes: frozenset[str]) -> dict[str, Path]:
     for path in _walk(folder):
         if path.suffix.lower() not in suffixes:
             continue
-        name = path.relative_to(folder).with_suffix("").as_posix()
+        name = readable(path.relative_to(folder).with_suffix("").as_posix())
         if name in found:
             both = " and ".join(sorted((found[name].name, path.name)))
             raise DataError(f"{both} have the same name", where=path.parent, do="rename one")

@@ -1,13 +1,17 @@
-"""Text files, decoded or refused."""
+"""Text files, decoded or refused; names of files as text."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
 from tagseg.errors import TagError, TagsegError
 
-__all__ = ["lines_of", "read_text"]
+__all__ = ["lines_of", "read_text", "readable"]
+
+_NO_LETTER = re.compile("[\ud800-\udfff]")
+_ESCAPED_BYTES = 0xDC00  # where Python keeps bytes of file names that are not UTF-8
 
 
 def read_text(path: Path, error: type[TagsegError]) -> str:
@@ -27,3 +31,16 @@ def lines_of(path: Path) -> Iterator[tuple[str, str]]:
     for number, line in enumerate(read_text(path, TagError).splitlines(), start=1):
         if line.strip() and not line.lstrip().startswith("#"):
             yield f"{path}, line {number}", line.strip()
+
+
+def readable(name: str) -> str:
+    """A file's name as text: ``%E9`` for a byte that is not UTF-8, as after a Windows zip.
+
+    So photos keep a name that can be written into any file; their path stays what it is.
+    """
+    return name if name.isascii() else _NO_LETTER.sub(_as_percent, name)
+
+
+def _as_percent(found: re.Match[str]) -> str:
+    byte = ord(found[0]) - _ESCAPED_BYTES
+    return f"%{byte:02X}" if 0x80 <= byte <= 0xFF else f"%u{ord(found[0]):04X}"
