@@ -77,6 +77,17 @@ class LayoutName(StrEnum):
     object_discovery_100 = "object_discovery_100"
 
 
+_STOPPED = 130  # exit status, by the shell's custom: 128 and the number of the signal, SIGINT
+
+_AFTER_STOP = {
+    "train": "the same command continues",
+    "tables": "the same command continues",
+    "demo": "the same command continues",
+    "predict": "the masks so far are whole; the same command makes all of them again",
+    "train-saliency": "nothing was written; the same command begins again",
+    "train-student": "nothing was written; the same command begins again",
+}
+
 _SALIENCY_FIELDS = {"boxes", "saliency", "saliency_maps"}
 
 # Typer carries its own click or uses the installed one; both derive BadParameter from UsageError.
@@ -551,29 +562,44 @@ def _demo_boxes(out: Path, train_photos: int, progress: Progress) -> Path:
 
 def main() -> None:
     """Run the command line; errors are one line, and the exit status is 2."""
-    os.environ.setdefault("NUMBA_CACHE_DIR", _numba_cache())
+    from tagseg.console import cache_folders, ended_by_signals, in_utf8, leave, survive_odd_letters
+
+    in_utf8()
+    survive_odd_letters()
+    cache_folders()
     command = typer.main.get_command(app)
     if len(sys.argv) == 1:
         sys.argv.append("--help")
-    try:
-        sys.exit(command.main(standalone_mode=False) or 0)
-    except TagsegError as error:
-        _fail(str(error))
-    except _USAGE_ERROR as error:
-        _fail(" ".join(error.format_message().split()))
-    except (typer.Abort, KeyboardInterrupt):
-        typer.echo("stopped; the same command continues", err=True)
-        sys.exit(130)
+    with ended_by_signals() as signals:
+        try:
+            status = command.main(standalone_mode=False) or 0  # Typer answers Ctrl-C with 130
+        except (typer.Abort, KeyboardInterrupt):
+            status = _STOPPED
+        except Exception as error:  # what a signal cuts short may end in any error
+            status = _STOPPED if signals else _told(error)
+    if status == _STOPPED:
+        typer.echo(_stopped(sys.argv[1:]), err=True)
+        if signals:
+            leave(128 + signals[0])
+    sys.exit(status)
 
 
-def _fail(line: str) -> None:
+def _told(error: Exception) -> int:
+    """Say an error on purpose in one line, and give the exit status; others are raised."""
+    if isinstance(error, TagsegError):
+        line = str(error)
+    elif isinstance(error, _USAGE_ERROR):
+        line = " ".join(error.format_message().split())  # type: ignore[attr-defined]
+    else:
+        raise error
     typer.echo(f"tagseg: error: {line}", err=True)
-    sys.exit(2)
+    return 2
 
 
-def _numba_cache() -> str:
-    base = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
-    return str(Path(base) / "tagseg" / "numba")
+def _stopped(words: list[str]) -> str:
+    """What to say when a command was stopped."""
+    verb = next((word for word in words if not word.startswith("-")), "")
+    return f"stopped; {_AFTER_STOP.get(verb, 'nothing was written')}"
 
 
 def _progress() -> Progress:
