@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shlex
 import sys
 from enum import StrEnum
@@ -134,7 +133,7 @@ PrecisionFlag = Annotated[Precision, typer.Option("--precision", help="Arithmeti
 Seed = Annotated[int, typer.Option(help="Of all random draws.")]
 Workers = Annotated[int, typer.Option(help="Processes that load photos; 0: none beside the main.")]
 Threads = Annotated[int | None, typer.Option(help="Threads. [default: all cores]")]
-Skipped = Annotated[float, typer.Option(help="Part of the photos that may be unreadable.")]
+Skipped = Annotated[float, typer.Option(help="Part of the photos that may be missing or unreadable.")]
 Settings = Annotated[
     list[str] | None, typer.Option("--set", help="field=value of the recipe; may be repeated.")
 ]
@@ -198,7 +197,7 @@ def train(
     )
     source = _source(photos, tags, classes, untagged, layout, synsets, train_list, val)
     other = _target(target, target_tags, target_layout, target_ground_truth)
-    loaded = load_photos(source, other, say=_note)
+    loaded = load_photos(*_allowing(allow_skipped, source, other), say=_note)
     truth = ground_truth_of(loaded, ground_truth, target_ground_truth)
     _train_and_tell(loaded, recipe, values, truth, out, options, full_supervision)
 
@@ -228,9 +227,8 @@ def check(
 
     options = Options(threads=threads, allow_skipped=allow_skipped)
     source = _source(photos, tags, classes, untagged, layout, synsets, train_list, val)
-    dataset, held_out, _ = load_photos(
-        source, _target(target, target_tags, target_layout), say=_note
-    )
+    other = _target(target, target_tags, target_layout)
+    dataset, held_out, _ = load_photos(*_allowing(allow_skipped, source, other), say=_note)
     with _progress().task("checking the photos", len(dataset)) as ticks:
         found = audit(
             dataset,
@@ -361,7 +359,8 @@ def tables(
 
     source = _source(photos, tags, classes, untagged, layout, synsets, train_list, val)
     other = _target(target, target_tags, target_layout, target_ground_truth)
-    loaded = load_photos(source, other, say=_note)
+    # How many may be missing was said when the run was made, and is asked when they are checked.
+    loaded = load_photos(*_allowing(1.0, source, other), say=_note)
     made = make_tables(
         paper,
         loaded.photos,
@@ -645,6 +644,14 @@ def _target(
         if is_given:
             raise ConfigError(f"--target-{flag} is given without --target", do="give --target DIR")
     return None
+
+
+def _allowing(
+    skipped: float, source: Source, target: Target | None
+) -> tuple[Source, Target | None]:
+    """Both data sets, of which so large a part of the tagged photos may be missing."""
+    other = target._replace(allow_missing=skipped) if target is not None else None
+    return source._replace(allow_missing=skipped), other
 
 
 def _files(

@@ -9,7 +9,14 @@ from pathlib import Path, PurePosixPath
 from tagseg.data.text import readable
 from tagseg.errors import DataError
 
-__all__ = ["PHOTO_SUFFIXES", "find_masks", "find_photos", "visible_folders", "without_suffix"]
+__all__ = [
+    "PHOTO_SUFFIXES",
+    "find_masks",
+    "find_photos",
+    "is_odd",
+    "visible_folders",
+    "without_suffix",
+]
 
 PHOTO_SUFFIXES = frozenset(
     [".jpg", ".jpeg", ".jpe", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm"],
@@ -35,6 +42,15 @@ def without_suffix(name: str) -> str:
     """``name`` without its suffix if that is a photo's; other dots belong to the name."""
     path = PurePosixPath(name)
     return str(path.with_suffix("")) if path.suffix.lower() in PHOTO_SUFFIXES else name
+
+
+def is_odd(path: Path, folder: Path) -> bool:
+    """Whether the name of a file under ``folder`` is not UTF-8, so that it is told with ``%XX``."""
+    text = str(path)
+    if text.isascii():
+        return False
+    inner = text.removeprefix(str(folder))
+    return readable(inner) != inner
 
 
 def visible_folders(root: Path) -> Iterator[tuple[Path, list[str]]]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
+from functools import reduce
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -11,13 +12,15 @@ import numpy as np
 import numpy.typing as npt
 
 from tagseg.data.dataset import Dataset, tag_matrix
+from tagseg.data.finding import is_odd
 from tagseg.data.pictures import MAX_PIXELS
 from tagseg.errors import ConfigError, DataError, TagError
 from tagseg.formats.class_folders import rows_of_class_folders
 from tagseg.formats.class_lists import class_names, read_classes
 from tagseg.formats.layouts import Layout, Place, TagSource, find_photos_and_tags
+from tagseg.formats.name_lookup import NameLookup
 from tagseg.formats.object_discovery import rows_of_object_discovery
-from tagseg.formats.photo_lists import read_names
+from tagseg.formats.photo_lists import PhotoList, no_list, read_list
 from tagseg.formats.synsets import check_classes_are_there, count_unlisted, rows_of_synset_folders
 from tagseg.formats.tag_files import TagFile, TagRow, check_tags, read_tag_file
 from tagseg.formats.voc import VOC_CLASSES, rows_of_annotations
@@ -39,6 +42,7 @@ def load_dataset(
     layout: Layout = "auto",
     split: str | Path | Sequence[str | Path] | None = None,
     synsets: Path | str | None = None,
+    allow_missing: float = _MAX_MISSING,
     max_pixels: int = MAX_PIXELS,
 ) -> Dataset:
     """Load a folder of photos with image-level tags; nothing is decoded yet, nothing written.
@@ -58,11 +62,12 @@ def load_dataset(
             train.txt), or several: only these photos, in that order.
         synsets: a list of the WordNet synsets of each class (:func:`read_synsets`); the folder is
             then laid out as ImageNet, one folder per synset, in it or in its ``train``.
+        allow_missing: share of the tagged photos that may be missing.
         max_pixels: refuse larger photos.
 
     Raises TagError for tags, classes or lists that cannot be used (and if photos without tags
-    exist but ``untagged`` is not given), DataError for a folder that cannot, and if more than 1 %
-    of the tagged photos are missing. Fewer stay in the dataset for the audit to report.
+    exist but ``untagged`` is not given), DataError for a folder that cannot, and if more of the
+    tagged photos are missing than allowed. Fewer stay in the dataset for the audit to report.
     """
     if untagged not in (None, *get_args(Untagged)):
         known = ", ".join(get_args(Untagged))
@@ -80,9 +85,11 @@ def load_dataset(
     if source.synsets:
         unlisted = count_unlisted(place.photo_folder, source.synsets)
     if listed is not None:
-        by_name = _pick(by_name, listed, source.where, "have no entry")
+        by_name = _pick(by_name, listed, source.where, "have no entry", place)
+    left_out = _check_missing(by_name, place, allow_missing)
     dataset = _dataset(place, source, class_list, by_name, untagged)
-    return replace(dataset, max_pixels=max_pixels, unlisted=unlisted, notes=said.notes)
+    notes = (*said.notes, *_notes(place, listed, left_out))
+    return replace(dataset, max_pixels=max_pixels, unlisted=unlisted, notes=notes)
 
 
 def load_target(
@@ -93,6 +100,7 @@ def load_target(
     layout: Layout = "auto",
     split: str | Path | Sequence[str | Path] | None = None,
     masks: Path | str | None = None,
+    allow_missing: float = _MAX_MISSING,
     max_pixels: int = MAX_PIXELS,
 ) -> Dataset:
     """Load photos that are to be predicted and scored only, so that they need no tags.
@@ -112,9 +120,23 @@ def load_target(
     photos = [name for name in place.photos if not _is_mask(place.photos[name], place, masks)]
     by_name = {name: TagRow(name, (), name) for name in photos} | _by_name(said.rows, place)
     if listed is not None:
-        by_name = _pick(by_name, listed, place.photo_folder, "are not here")
+        by_name = _pick(by_name, listed, place.photo_folder, "are not here", place)
+    left_out = _check_missing(by_name, place, allow_missing)
     dataset = _dataset(place, source, class_list, by_name, "unknown")
-    return replace(dataset, max_pixels=max_pixels, notes=said.notes)
+    notes = (*said.notes, *_notes(place, listed, left_out))
+    return replace(dataset, max_pixels=max_pixels, notes=notes)
+
+
+def _notes(place: Place, listed: PhotoList | None, left_out: str) -> Iterator[str]:
+    """What to say of the photos' names, of the lists and of photos that are not here."""
+    odd = [name for name, path in place.photos.items() if is_odd(path, place.photo_folder)]
+    if odd:
+        yield (
+            f"names that are not UTF-8: {len(odd)}, in which %XX stands for a byte: "
+            f"{_first(odd)}; rename them, with convmv for example, if results should not have it"
+        )
+    yield from listed.notes if listed is not None else ()
+    yield from (left_out,) if left_out else ()
 
 
 def _dataset(
@@ -124,7 +146,6 @@ def _dataset(
     rows: dict[str, TagRow],
     untagged: Untagged | None,
 ) -> Dataset:
-    _check_missing(rows, place)
     return Dataset(
         classes=classes,
         names=tuple(rows),
@@ -150,7 +171,7 @@ def _read(
     place: Place,
     source: TagSource,
     classes: Path | str | Sequence[str] | None,
-    listed: Sequence[str] | None,
+    listed: PhotoList | None,
 ) -> tuple[tuple[str, ...], TagFile]:
     """The classes, and the photos' tags, which are among them."""
     class_list = _given_classes(classes, place, source)
@@ -195,12 +216,12 @@ def _read_tags(
     place: Place,
     source: TagSource,
     classes: tuple[str, ...] | None,
-    listed: Sequence[str] | None,
+    listed: PhotoList | None,
 ) -> TagFile:
     if source.file is not None:
         return read_tag_file(source.file)
     if source.layout == "voc":
-        names = place.photos if listed is None else listed
+        names = place.photos if listed is None else listed.names
         rows = rows_of_annotations(place.folder / "Annotations", names, classes or VOC_CLASSES)
         return TagFile(rows)
     if source.layout == "imagenet":
@@ -214,20 +235,23 @@ def _read_tags(
     return TagFile(() if source.layout is None else rows_of_class_folders(place.photos))
 
 
-def _listed_in_all(place: Place, splits: str | Path | Sequence[str | Path]) -> tuple[str, ...]:
+def _listed_in_all(place: Place, splits: str | Path | Sequence[str | Path]) -> PhotoList:
     several = (splits,) if isinstance(splits, str | Path) else splits
-    return tuple(dict.fromkeys(name for split in several for name in _listed(place, split)))
+    photos = NameLookup(place.photos, (place.photo_folder, place.folder))
+    lists = [read_list(_list_file(place, split), photos) for split in several]
+    return reduce(PhotoList.and_also, lists)
 
 
-def _listed(place: Place, split: str | Path) -> tuple[str, ...]:
+def _list_file(place: Place, split: str | Path) -> Path:
+    """The file of a list, given as its path or its name; TagError if there is none."""
     named = (
         place.folder / "ImageSets" / "Segmentation" / f"{split}.txt",
         place.folder / f"{split}.txt",
     )
     file = next((path for path in (Path(split), *named) if path.is_file()), None)
     if file is None:
-        raise TagError(f"there is no list '{split}'", where=place.folder, do="give a list file")
-    return tuple(dict.fromkeys(place.name_of(name) for name in read_names(file)))
+        raise no_list(split, place.folder)
+    return file
 
 
 def _by_name(rows: Iterable[TagRow], place: Place) -> dict[str, TagRow]:
@@ -244,26 +268,40 @@ def _by_name(rows: Iterable[TagRow], place: Place) -> dict[str, TagRow]:
 
 
 def _pick(
-    rows: dict[str, TagRow], listed: Sequence[str], where: Path, problem: str
+    rows: dict[str, TagRow], listed: PhotoList, where: Path, problem: str, place: Place
 ) -> dict[str, TagRow]:
-    absent = [name for name in listed if name not in rows]
+    absent = [name for name in listed.names if name not in rows]
     if absent:
         raise TagError(
-            f"{len(absent)} of {len(listed)} listed photos {problem}: {_first(absent)}",
+            f"{len(absent)} of {len(listed.names)} listed photos {problem}: {_first(absent)}",
             where=where,
-            do="add them, or take them off the list",
+            do=f"add them, or take them off the list ({_about_absent(absent[0], listed, place)})",
         )
-    return {name: rows[name] for name in listed}
+    return {name: rows[name] for name in listed.names}
 
 
-def _check_missing(rows: dict[str, TagRow], place: Place) -> None:
+def _about_absent(name: str, listed: PhotoList, place: Place) -> str:
+    """Where a name of a list stands, and what is known of it."""
+    if name in place.photos:
+        return f"{listed.where[name]}; the photo '{name}' is there, without tags"
+    near = NameLookup(place.photos).nearest(name)
+    hint = f"; did you mean {' or '.join(near)}?" if near else ""
+    return f"{listed.where[name]}{hint}"
+
+
+def _check_missing(rows: dict[str, TagRow], place: Place, allowed: float) -> str:
+    """What to say of tagged photos that are not here; DataError if they are more than allowed."""
     missing = [name for name in rows if not place.file_of(name, rows[name]).exists()]
-    if len(missing) > _MAX_MISSING * len(rows):
-        raise DataError(
-            f"{len(missing)} of {len(rows)} tagged photos are not here: {_first(missing)}",
-            where=place.photo_folder,
-            do="check the folder and the names",
-        )
+    if not missing:
+        return ""
+    told = f"{len(missing)} of {len(rows)} tagged photos are not here"
+    if len(missing) > allowed * len(rows):
+        advice = "check the folder and the names"
+        if len(missing) < len(rows):
+            share = -(-len(missing) * 100 // len(rows)) / 100
+            advice += f", or go on without them: --allow-skipped {share:.2f}"
+        raise DataError(f"{told}: {_first(missing)}", where=place.photo_folder, do=advice)
+    return f"{told}, and left out: {_first(missing)}"
 
 
 def _known(

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -21,6 +22,7 @@ class Source(NamedTuple):
     Attributes:
         train_list: of the photos to train on; None for all but those of ``val``.
         val: list of the photos to score; of the target, if there is one.
+        allow_missing: share of the tagged photos that may be missing.
     """
 
     folder: Path
@@ -31,6 +33,7 @@ class Source(NamedTuple):
     synsets: Path | None = None
     train_list: str | None = None
     val: str | None = None
+    allow_missing: float = 0.01
 
     def load(self, split: str | list[str] | None) -> Dataset:
         """The photos of a list, of several, or all."""
@@ -42,6 +45,7 @@ class Source(NamedTuple):
             layout=self.layout,
             split=split,
             synsets=self.synsets,
+            allow_missing=self.allow_missing,
         )
 
 
@@ -52,11 +56,17 @@ class Target(NamedTuple):
     tags: Path | None = None
     layout: Layout = "auto"
     masks: Path | None = None
+    allow_missing: float = 0.01
 
     def load(self, split: str | None) -> Dataset:
         """The photos of a list, or all."""
         return load_target(
-            self.folder, tags=self.tags, layout=self.layout, split=split, masks=self.masks
+            self.folder,
+            tags=self.tags,
+            layout=self.layout,
+            split=split,
+            masks=self.masks,
+            allow_missing=self.allow_missing,
         )
 
 
@@ -88,7 +98,20 @@ def _load(source: Source, target: Target | None, say: Callable[[str], None]) -> 
     if val is None:
         return Loaded(source.load(train_list), (), None)
     dataset = source.load(None if train_list is None else [train_list, val])
-    return Loaded(dataset, source.load(val).names, None)
+    held_out = source.load(val)
+    notes = dict.fromkeys((*dataset.notes, *held_out.notes))
+    if train_list is not None:
+        notes |= dict.fromkeys(_in_both(source.load(train_list).names, held_out.names))
+    return Loaded(replace(dataset, notes=tuple(notes)), held_out.names, None)
+
+
+def _in_both(train: Sequence[str], val: Sequence[str]) -> Iterator[str]:
+    """What to say of photos that are in both lists."""
+    both = sorted(set(train) & set(val))
+    if both:
+        shown = ", ".join(both[:3]) + (", ..." if len(both) > 3 else "")
+        number = f"{len(both)} photos are" if len(both) > 1 else "1 photo is"
+        yield f"{number} in both --train and --val, and not trained on: {shown}"
 
 
 def ground_truth_of(
