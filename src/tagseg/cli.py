@@ -133,7 +133,9 @@ PrecisionFlag = Annotated[Precision, typer.Option("--precision", help="Arithmeti
 Seed = Annotated[int, typer.Option(help="Of all random draws.")]
 Workers = Annotated[int, typer.Option(help="Processes that load photos; 0: none beside the main.")]
 Threads = Annotated[int | None, typer.Option(help="Threads. [default: all cores]")]
-Skipped = Annotated[float, typer.Option(help="Part of the photos that may be missing or unreadable.")]
+Skipped = Annotated[
+    float, typer.Option(help="Part of the photos that may be missing or unreadable.")
+]
 Settings = Annotated[
     list[str] | None, typer.Option("--set", help="field=value of the recipe; may be repeated.")
 ]
@@ -238,7 +240,7 @@ def check(
             progress=lambda done, total: ticks.advance(1),
         )
     if as_json:
-        typer.echo(json.dumps(found.to_dict(), indent=1, ensure_ascii=False))
+        typer.echo(json.dumps(found.to_dict(), indent=1, ensure_ascii=not _prints_any_letter()))
     else:
         typer.echo("\n".join(found.lines()))
 
@@ -295,25 +297,35 @@ def evaluate(
     ] = None,
 ) -> None:
     """Compare masks with ground truth: IoU per class, mIoU, confusion."""
+    from tagseg.data.finding import find_masks
     from tagseg.evaluate.masks import evaluate_masks
     from tagseg.formats.class_lists import read_classes
     from tagseg.formats.ground_truth import GroundTruth
-    from tagseg.formats.photo_lists import read_names
-    from tagseg.run.workspace import atomic_write
+    from tagseg.formats.name_lookup import NameLookup
+    from tagseg.formats.photo_lists import read_list
+    from tagseg.run.files import atomic_write, check_file, to_json
 
+    if out is not None:
+        check_file(out)
     class_names = read_classes(classes)
+    truth = GroundTruth(ground_truth, class_names)
+    listed = None
+    if names is not None:
+        listed = read_list(names, NameLookup((*truth.names(), *find_masks(masks))))
+        for note in listed.notes:
+            _note(note)
     scores = evaluate_masks(
         masks,
-        GroundTruth(ground_truth, class_names),
+        truth,
         class_names,
-        names=read_names(names) if names is not None else None,
+        names=listed.names if listed is not None else None,
         allow_missing=allow_missing,
     )
+    _print_table(scores)  # first, so that a place that cannot be written does not lose it
     # Beside: the masks may be a finished stage of a run, whose files are under its manifest.
     out = out if out is not None else masks.absolute().parent / "scores.json"
     with atomic_write(out) as file:
-        file.write(json.dumps(scores.to_dict(), indent=1, ensure_ascii=False).encode())
-    _print_table(scores)
+        file.write(to_json(scores.to_dict()))
     typer.echo(f"written: {out}")
 
 
@@ -371,7 +383,7 @@ def tables(
         device=device.value,
         threads=threads,
         progress=_progress(),
-        command="tagseg " + shlex.join(sys.argv[1:]),
+        command=_command(),
     )
     for table in made.tables:
         typer.echo(table.markdown())
@@ -710,7 +722,7 @@ def _train_and_tell(
         options=options,
         full_supervision=full_supervision,
         progress=_progress(),
-        command="tagseg " + shlex.join(sys.argv[1:]),
+        command=_command(),
     )
     for warning in result.audit.warnings:
         typer.echo(f"note: {warning}")
@@ -734,6 +746,13 @@ def _train_and_tell(
     typer.echo(f"report: {result.report}")
 
 
+def _command() -> str:
+    """The command as it was typed, for reports: without the folders that absolute paths lie in."""
+    from tagseg.data.text import readable, without_folders
+
+    return f"tagseg {shlex.join(readable(without_folders(word)) for word in sys.argv[1:])}"
+
+
 def _print_table(scores: MaskScores) -> None:
     typer.echo(f"{'class':20s} {'IoU':>6s} {'accuracy':>9s} {'pixels':>12s}")
     for row in scores.table():
@@ -746,6 +765,12 @@ def _print_table(scores: MaskScores) -> None:
 
 def _note(line: str) -> None:
     typer.echo(line, err=True)
+
+
+def _prints_any_letter() -> bool:
+    """Whether the console takes all of Unicode; otherwise JSON must have escapes of its own."""
+    encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
+    return encoding.lower().replace("-", "").startswith("utf")
 
 
 def _percent(value: float | None) -> str:

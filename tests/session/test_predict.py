@@ -109,6 +109,8 @@ def test_what_cannot_be_written_is_one_line(segmenter, photos, tmp_path):
     ):
         with pytest.raises(WorkspaceError, match="file: cannot be used: File exists"):
             predict_folder(segmenter, photos, **folders)
+    assert not (tmp_path / "m").exists()  # found before anything is made
+    (tmp_path / "m").mkdir()
     (tmp_path / "m" / "x").write_text("in the way")
     with pytest.raises(WorkspaceError, match="x: cannot be used: File exists"):
         predict_folder(segmenter, photos, tmp_path / "m")

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from pathlib import Path
+from pathlib import Path, PurePosixPath, PureWindowsPath
 
 from tagseg.errors import TagError, TagsegError
 
-__all__ = ["lines_of", "read_text", "readable"]
+__all__ = ["lines_of", "read_text", "readable", "without_folders"]
 
 _NO_LETTER = re.compile("[\ud800-\udfff]")
 _ESCAPED_BYTES = 0xDC00  # where Python keeps bytes of file names that are not UTF-8
@@ -44,3 +44,15 @@ def readable(name: str) -> str:
 def _as_percent(found: re.Match[str]) -> str:
     byte = ord(found[0]) - _ESCAPED_BYTES
     return f"%{byte:02X}" if 0x80 <= byte <= 0xFF else f"%u{ord(found[0]):04X}"
+
+
+def without_folders(word: str) -> str:
+    """A word of a command or a setting for reports, which others read: of an absolute path the end.
+
+    ``--out=/home/me/runs/a`` becomes ``--out=a``; all else stays.
+    """
+    head, mark, tail = word.rpartition("=")
+    for path in (PurePosixPath(tail), PureWindowsPath(tail)):
+        if path.is_absolute():
+            return f"{head}{mark}{path.name or tail}"
+    return word

@@ -9,6 +9,7 @@ from typing import Literal, get_args
 from unicodedata import normalize
 
 from tagseg.data.finding import find_photos, without_suffix
+from tagseg.data.no_folder import no_folder
 from tagseg.errors import ConfigError, DataError
 from tagseg.formats.object_discovery import (
     CLASSES,
@@ -90,7 +91,7 @@ class Place:
     def at(cls, folder: Path, layout: Layout, synsets: Iterable[str] = ()) -> Place:
         """The photos that the layout has in ``folder``; DataError if there are none."""
         if not folder.is_dir():
-            raise DataError("this folder does not exist", where=folder, do="check the path")
+            raise no_folder(folder)
         if layout == "imagenet":
             photo_folder = folder_of_synsets(folder, synsets)
             photos = _photos_in(photo_folder / wnid for wnid in synsets)

@@ -22,13 +22,14 @@ __all__ = ["export", "load_segmenter"]
 _MODEL = "segmenter"
 
 
-def export(run: Run, outcome: Outcome) -> None:
-    """The segmenter with its refinement as one file."""
+def export(run: Run, outcome: Outcome) -> Path:
+    """Write the segmenter with its refinement as one file, and return its path."""
     tensors, metadata = outcome.pack(outcome.segmenter)
     # The metadata hold all that no training depends on.
     with run.stage("export", metadata, [outcome.curves[-1]]) as stage:
         if stage.pending:
             stage.save_tensors(_MODEL, tensors, metadata)
+    return stage.path(f"{_MODEL}.safetensors")
 
 
 def load_segmenter(

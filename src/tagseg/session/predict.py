@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from threading import Lock
 
 import cv2
 
-from tagseg.data.finding import PHOTO_SUFFIXES, find_photos
+from tagseg.data.finding import PHOTO_SUFFIXES, find_photos, is_odd
 from tagseg.data.images import decode_photo
 from tagseg.data.masks import encode_mask
+from tagseg.data.no_folder import near_folder
+from tagseg.data.text import readable
 from tagseg.data.working import argmax_at, working_image
 from tagseg.errors import DataError, ImageError
 from tagseg.maps import Image
 from tagseg.report.figures import overlay
 from tagseg.run.engine import map_photos
-from tagseg.run.files import atomic_write, one_line_errors
+from tagseg.run.files import atomic_write, check_folder, check_names_fit, one_line_errors
 from tagseg.run.progress import Progress
 from tagseg.segment.predict import Segmenter
 
@@ -53,13 +57,20 @@ def predict_folder(
         WorkspaceError: a result cannot be written.
     """
     photos = _photos_of(source)
-    for folder, suffix in ((out, ".png"), (overlays, ".jpg")):
-        if folder is not None:
-            _keep_photos_safe(photos, folder, suffix)
-    for folder in (out, overlays):
-        if folder is not None:
-            _make_folder(folder)
+    places = {
+        folder: suffix
+        for folder, suffix in ((out, ".png"), (overlays, ".jpg"))
+        if folder is not None
+    }
+    for folder, suffix in places.items():
+        _keep_photos_safe(photos, folder, suffix)
+        _check_place(photos, folder, suffix)
+    for folder in places:
+        _make_folder(folder)
     progress = progress if progress is not None else Progress()
+    odd = [name for name, path in photos.items() if is_odd(path, source)]
+    if odd:
+        progress.say(f"names that are not UTF-8: {len(odd)}, such as {odd[0]} (%XX for a byte)")
     network = Lock()  # one photo at a time in the network, which uses all cores by itself
 
     def segment(item: tuple[str, Path]) -> tuple[str, str]:
@@ -91,9 +102,12 @@ def _photos_of(source: Path) -> dict[str, Path]:
     if source.is_file():
         if source.suffix.lower() not in PHOTO_SUFFIXES:
             raise DataError("is no photo", where=source, do="give a photo or a folder of photos")
-        return {source.stem: source}
+        return {readable(source.stem): source}
     if not source.is_dir():
-        raise DataError("does not exist", where=source, do="give a photo or a folder of photos")
+        near = near_folder(source)
+        hint = f"; did you mean {near}?" if near is not None else ""
+        advice = f"give a photo or a folder of photos{hint}"
+        raise DataError("does not exist", where=source, do=advice)
     folder = source / "JPEGImages" if (source / "JPEGImages").is_dir() else source
     photos = find_photos(folder)
     if not photos:
@@ -105,6 +119,33 @@ def _keep_photos_safe(photos: dict[str, Path], out: Path, suffix: str) -> None:
     for name, path in photos.items():
         if (out / f"{name}{suffix}").resolve() == path.resolve():
             raise DataError("a result would replace this photo", where=path, do="change --out")
+
+
+def _check_place(photos: dict[str, Path], out: Path, suffix: str) -> None:
+    """Raise WorkspaceError or DataError if a result could not be written, before any is made."""
+    if out.suffix.lower() in PHOTO_SUFFIXES and not out.exists():
+        raise DataError(
+            "is named as a picture, but results are written into a folder",
+            where=out,
+            do=f"give a folder, such as {out.with_suffix('')}; files there are NAME{suffix}",
+        )
+    homes = {path.parent.resolve() for path in photos.values()}
+    if out.resolve() in homes:
+        raise DataError(
+            "holds photos, for which the results would be taken the next time",
+            where=out,
+            do="give a folder of their own",
+        )
+    check_folder(out)
+    check_names_fit(photos, out, suffix)
+    for folder in {out / name for photo in photos for name in PurePosixPath(photo).parents}:
+        with one_line_errors(folder):
+            if folder.exists() and not folder.is_dir():
+                raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST))
+    for file in (out / f"{name}{suffix}" for name in photos):
+        with one_line_errors(file):
+            if file.is_dir():
+                raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
 
 
 def _make_folder(path: Path) -> None:
