@@ -17,7 +17,7 @@ from tagseg.data.text import readable
 
 __all__ = ["Found", "How", "NameLookup"]
 
-How = Literal["as it is", "without its first folders", "in other capitals", "by its file name"]
+How = Literal["as it is", "without the first folders", "in other capitals", "by the file name"]
 _CODE_PAGES = ("cp1252", "cp437", "cp850")  # of names in old zip files
 _SCHEMES = frozenset(["http", "https", "file", "s3", "gs"])
 
@@ -71,9 +71,9 @@ class NameLookup:
         """
         readings: dict[How, Callable[[str], tuple[str, ...]]] = {
             "as it is": self._as_it_is,
-            "without its first folders": self._without_folders,
+            "without the first folders": self._without_folders,
             "in other capitals": self._in_capitals,
-            "by its file name": self._by_file_name,
+            "by the file name": self._by_file_name,
         }
         for how, look_up in readings.items():
             found = tuple(dict.fromkeys(look_up(written)))

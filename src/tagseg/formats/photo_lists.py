@@ -38,9 +38,9 @@ _SUFFIXES = (".txt", ".csv", ".json", ".lst", ".list", "")  # of files that may 
 
 _WHAT_TO_DO = {
     "as it is": "write the file's whole name, or rename one",
-    "without its first folders": "write the path from the photo folder on",
+    "without the first folders": "write the path from the photo folder on",
     "in other capitals": "write it with the capitals of its file",
-    "by its file name": "write the folder too",
+    "by the file name": "write the folder too",
 }
 
 
@@ -145,13 +145,14 @@ def _taken_apart(
     }
     most = max(map(_number_found, candidates.values()), default=0)
     if not most:
-        return _as_written(lines, header)
+        return _as_written(lines, header, cut=not photos.names)
     best = {form: reads for form, reads in candidates.items() if _number_found(reads) == most}
     by_suffix = [f for f, reads in best.items() if all(is_file_name(r.written) for r in reads)]
     best = {form: best[form] for form in by_suffix} or best
     for at, line in enumerate(lines):
         _check_one_meaning(line, [reads[at] for reads in best.values()])
-    return next(iter(best.items()))
+    form = next((form for form in best if form is not WHOLE), WHOLE)  # what says more of the line
+    return form, best[form]
 
 
 def _in_form(form: Form, lines: Sequence[_Line], photos: NameLookup) -> list[_Read] | None:
@@ -173,10 +174,13 @@ def _number_found(reads: Iterable[_Read]) -> int:
     return sum(bool(read.found.names) for read in reads)
 
 
-def _as_written(lines: Sequence[_Line], header: Header | None) -> tuple[Form, list[_Read]]:
-    """Lines of which none names a photo that is there, read as lists of VOC may be."""
-    cut = [CLASS_COLUMN.name_in(line.text) for line in lines]
-    form = CLASS_COLUMN if None not in cut and len(set(cut)) == len(cut) else WHOLE
+def _as_written(
+    lines: Sequence[_Line], header: Header | None, *, cut: bool
+) -> tuple[Form, list[_Read]]:
+    """Lines of which none names a photo that is there; ``cut``: they may be a class list of VOC."""
+    bare = [CLASS_COLUMN.name_in(line.text) for line in lines]
+    is_class_list = cut and None not in bare and len(set(bare)) == len(bare)
+    form = CLASS_COLUMN if is_class_list else WHOLE
     form = header.form() if header is not None else form
     return form, [_Read(li, form.name_in(li.text) or li.text, Found(())) for li in lines]
 
@@ -214,7 +218,7 @@ def _check_clear(reads: Iterable[_Read]) -> None:
                 where=read.line.where,
                 do=_WHAT_TO_DO[how],
             )
-        if names and how == "without its first folders":
+        if names and how == "without the first folders":
             first = taken.setdefault(names[0], read.written)
             if without_suffix(first) != without_suffix(read.written):
                 raise TagError(
