@@ -322,6 +322,9 @@ def labelled(inputs: Sequence[str | Stage]) -> list[tuple[str, str]]:
 
 def _about_of(folder: Path, recipe: str) -> dict[str, Any] | None:
     """What a run of ``recipe`` finds in its folder; None for a new one, else WorkspaceError."""
+    text = str(folder).encode("utf-8", "backslashreplace").decode()
+    if text != str(folder):  # safetensors opens no file there
+        raise WorkspaceError("its path is not UTF-8", where=text, do="give another folder")
     about = _read_about(folder)
     if about is not None and about["recipe"] != recipe:
         raise WorkspaceError(

@@ -225,7 +225,8 @@ def _kept(segmenter: Path, progress: Progress) -> Iterator[None]:
     try:
         yield
     except Exception:
-        progress.say(f"the segmenter is trained: {segmenter}; scoring it failed")
+        progress.say(f"the segmenter is trained, and kept: {segmenter}")
+        progress.say("scoring failed; once that is mended, the same command goes on there")
         raise
 
 
