@@ -428,6 +428,9 @@ def test_tables(finished, scenes, tmp_path):
         f"- command: `tagseg tables builtin_priors {scenes.name} --run {run.name} "
         in file.read_text()
     )
+    for written in (file, file.with_suffix(".json")):
+        assert str(tmp_path) not in written.read_text()
+        assert str(scenes) not in written.read_text()
     assert tagseg(*words).out == said.out
 
 

@@ -30,6 +30,7 @@ NAME_COLUMNS = (
     *("file_path", "filepath", "img", "img_path", "name", "photo", "picture", "image_id", "images"),
 )
 _DELIMITERS = (",", "\t", ";", "|")
+_MOST_COLUMNS = 30
 _QUOTES = ('"', "'")
 _CLASS_COLUMN = re.compile(r"(.*\S)\s+(?:-1|0|1)")
 _NUMBER_COLUMN = re.compile(r"(.*\S)\s+-?\d+(?:\.\d+)?")
@@ -81,7 +82,8 @@ def forms_of(lines: list[str], header: Header | None) -> Iterator[Form]:
         return
     for delimiter in _DELIMITERS:
         if all(delimiter in line for line in lines):
-            for index in range(min(len(_cells(line, delimiter) or ()) for line in lines)):
+            columns = min(len(_cells(line, delimiter) or ()) for line in lines)
+            for index in range(min(columns, _MOST_COLUMNS)):
                 yield _column(delimiter, index)
     yield Form(_before_suffix, "of each line, what ends in a photo's suffix is the name")
     yield Form(_of_a_pair, "lines are pairs of a photo and a mask of the same name")

@@ -18,6 +18,7 @@ from tagseg.data.text import readable
 __all__ = ["Found", "How", "NameLookup"]
 
 How = Literal["as it is", "without the first folders", "in other capitals", "by the file name"]
+_LONGEST = 4096  # letters of a path
 _CODE_PAGES = ("cp1252", "cp437", "cp850")  # of names in old zip files
 _SCHEMES = frozenset(["http", "https", "file", "s3", "gs"])
 
@@ -69,8 +70,12 @@ class NameLookup:
         other folders before, if the rest is a photo's whole name; in other capitals; the file's
         name alone, without the photo's folders.
         """
+        if len(written) > _LONGEST:
+            return Found(())
+        plain = self.find_plain(written)
+        if plain.names:
+            return plain
         readings: dict[How, Callable[[str], tuple[str, ...]]] = {
-            "as it is": self._as_it_is,
             "without the first folders": self._without_folders,
             "in other capitals": self._in_capitals,
             "by the file name": self._by_file_name,
@@ -80,6 +85,12 @@ class NameLookup:
             if found:
                 return Found(found, how)
         return Found(())
+
+    def find_plain(self, written: str) -> Found:
+        """What ``written`` means as it is: a name or a path from the photos' folders, or nothing."""
+        if len(written) > _LONGEST:
+            return Found(())
+        return Found(tuple(dict.fromkeys(self._as_it_is(written))))
 
     def nearest(self, written: str) -> list[str]:
         """At most three names that are spelled much like ``written``."""

@@ -36,6 +36,9 @@ __all__ = ["PhotoList", "no_list", "read_list", "read_names"]
 
 _SUFFIXES = (".txt", ".csv", ".json", ".lst", ".list", "")  # of files that may be lists
 
+_SHOWN = 200  # letters of a line in a message
+_TRIED = 50  # lines, none of which names a photo in a form that is not that of the list
+
 _WHAT_TO_DO = {
     "as it is": "write the file's whole name, or rename one",
     "without the first folders": "write the path from the photo folder on",
@@ -127,8 +130,7 @@ def no_list(written: str | Path, folder: Path) -> TagError:
 
 def _whole(line: _Line, photos: NameLookup) -> _Read:
     """The line as a photo's name or path, no more and no less; without photos if it is none."""
-    found = photos.find(line.text)
-    return _Read(line, line.text, found if found.how == "as it is" else Found(()))
+    return _Read(line, line.text, photos.find_plain(line.text))
 
 
 def _taken_apart(
@@ -163,6 +165,8 @@ def _in_form(form: Form, lines: Sequence[_Line], photos: NameLookup) -> list[_Re
         if written is None:
             return None
         reads.append(_Read(line, written, photos.find(written)))
+        if form is not WHOLE and len(reads) == _TRIED and not _number_found(reads):
+            return None
     if form.in_all and len({read.written for read in reads}) < len(reads):
         return None  # "cat 1" and "cat 0" are two names
     if form is not WHOLE and 2 * _number_found(reads) < len(reads):
@@ -201,7 +205,7 @@ def _check_one_meaning(line: _Line, reads: Iterable[_Read]) -> None:
     meant = list(dict.fromkeys(name for read in reads for name in read.found.names[:1]))
     if len(meant) > 1:
         raise TagError(
-            f"'{line.text}' may mean photo '{meant[0]}' or '{meant[1]}'",
+            f"'{_short(line.text)}' may mean photo '{meant[0]}' or '{meant[1]}'",
             where=line.where,
             do="write one name a line, with its suffix",
         )
@@ -234,7 +238,7 @@ def _notes(
     example = next((read for read in taken if read.found.names), None)
     if form.note and example is not None:
         line, name = example.line.text, example.found.names[0]
-        yield f"{path.name}: {form.note}: '{line}' is photo '{name}'"
+        yield f"{path.name}: {form.note}: '{_short(line)}' is photo '{name}'"
     for how in _WHAT_TO_DO:
         so = [read for read in reads if read.found.names and read.found.how == how]
         if so and how != "as it is":
@@ -246,12 +250,16 @@ def _notes(
             )
     for read in reads:
         cut = CLASS_COLUMN.name_in(read.written) if read.found.names else None
-        if cut is not None and photos.find(cut).how == "as it is" and photos.find(cut).names:
+        if cut is not None and photos.find_plain(cut).names:
             yield (
                 f"{path.name}: '{read.written}' is the photo of that whole name, not '{cut}' with "
                 "a class column"
             )
             return
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= _SHOWN else f"{text[: _SHOWN - 3]}..."
 
 
 def _list_of(reads: Sequence[_Read], notes: tuple[str, ...]) -> PhotoList:
