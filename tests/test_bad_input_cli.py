@@ -1331,11 +1331,12 @@ def test_scores_are_shown_before_they_are_written(place, monkeypatch):
 
 def test_a_list_to_evaluate_is_looked_up(place):
     masks = place.scenes / "SegmentationClass"
-    path = place.file("l.txt", "image,class\nVAL_00000.jpg,cat\nmasks/val_00001.png,dog\n")
+    path = place.file("l.txt", "image,class\nVAL_00000.jpg,cat\nmasks/val_00001.png,dog\nzz,x\n")
     words = ("evaluate", masks, masks, "--classes", place.scenes / "classes.txt", "--list", path)
     said = tagseg(*words)
     assert said.status == 0
     assert "over 2 photos" in said.out
+    assert "1 of 3 listed photos have neither mask nor ground truth: zz" in said.err
     assert (
         "l.txt: 1 name is found in other capitals: 'VAL_00000.jpg' is photo 'val_00000'" in said.err
     )

@@ -224,6 +224,7 @@ def check(
     """Look at photos and tags before anything long starts."""
     from tagseg.data.audit import audit
     from tagseg.run.engine import usable_cores
+    from tagseg.run.files import check_names_fit
     from tagseg.session.inputs import load_photos
     from tagseg.session.train import Options
 
@@ -231,6 +232,7 @@ def check(
     source = _source(photos, tags, classes, untagged, layout, synsets, train_list, val)
     other = _target(target, target_tags, target_layout)
     dataset, held_out, _ = load_photos(*_allowing(allow_skipped, source, other), say=_note)
+    check_names_fit(dataset.names, photos)
     with _progress().task("checking the photos", len(dataset)) as ticks:
         found = audit(
             dataset,
@@ -314,6 +316,9 @@ def evaluate(
         listed = read_list(names, NameLookup((*truth.names(), *find_masks(masks))))
         for note in listed.notes:
             _note(note)
+        if listed.absent:
+            number = f"{len(listed.absent)} of {len(listed.names)} listed photos"
+            _note(f"{number} have neither mask nor ground truth: {', '.join(listed.absent[:3])}")
     scores = evaluate_masks(
         masks,
         truth,

@@ -87,7 +87,7 @@ class NameLookup:
         return Found(())
 
     def find_plain(self, written: str) -> Found:
-        """What ``written`` means as it is: a name or a path from the photos' folders, or nothing."""
+        """What ``written`` means as it is: a name, or a path from the photos' folders on."""
         if len(written) > _LONGEST:
             return Found(())
         return Found(tuple(dict.fromkeys(self._as_it_is(written))))

@@ -13,7 +13,7 @@ from tagseg.data.text import readable, without_folders
 from tagseg.errors import ConfigError, MaskError, WorkspaceError
 from tagseg.formats.ground_truth import GroundTruth
 from tagseg.recipes.catalog import find_recipe
-from tagseg.run.files import one_line_errors, read_json, to_json
+from tagseg.run.files import check_folder, one_line_errors, read_json, to_json
 from tagseg.run.progress import Progress
 from tagseg.run.workspace import Workspace, atomic_write
 from tagseg.session.report import shown_setting
@@ -70,6 +70,7 @@ def make_tables(
     studies = _chosen(module.TABLES, only, paper)
     truth = _checked_truth(ground_truth, studies, photos.names, frozenset(val))
     finished = _read_run(Path(run), paper)
+    check_folder(finished.folder / TABLES_FOLDER)
     options = replace(finished.options, device=device, threads=threads)
     setup = make_setup(options)
     if setup.settings() != finished.setup:
