@@ -600,6 +600,67 @@ def val_list_with_a_photo_without_entry(place):
 
 
 @case
+def a_list_that_is_a_folder(place):
+    line = (
+        f"{place.scenes}: '{place.photos}' is a folder, no list; give a file with one name a line"
+    )
+    return place.train("--val", place.photos), line
+
+
+@case
+def a_list_that_is_misspelt(place):
+    path = place.file("val.txt", "val_00000\n")
+    line = (
+        f"{place.scenes}: there is no list '{path.parent / 'vall.txt'}'; give a list file; did you"
+    )
+    return place.train("--val", path.parent / "vall.txt"), line
+
+
+@case
+def a_list_whose_line_may_mean_two_photos(place):
+    path = place.file("l.txt", "val_00000,val_00001\nval_00002,val_00003\n")
+    line = f"{path}, line 1: 'val_00000,val_00001' may mean photo 'val_00000' or 'val_00001'; write"
+    return place.train("--val", path), line
+
+
+@case
+def a_list_with_a_photo_that_has_no_tags(place):
+    path, tags = (
+        place.file("l.txt", "val_00000\n"),
+        place.file("t.csv", "image,tags\ntrain_00000,cat"),
+    )
+    line = f"{tags}: 1 of 1 listed photos have no entry: val_00000; add them, or take them off the"
+    return place.train("--val", path, "--tags", tags), line
+
+
+@case
+def a_file_of_tags_for_a_folder(place):
+    path = place.file("coco.json", "{}")
+    line = (
+        f"{path}: this is a file, not a folder of photos; give the folder of the photos, and this"
+    )
+    return ("train", path, "--out", place.out, *TINY), line
+
+
+@case
+def an_archive_for_a_folder(place):
+    path = place.file("photos.zip", "PK")
+    line = f"{path}: this is an archive, not a folder of photos; unpack it, and give the folder"
+    return ("check", path), line
+
+
+@case
+def an_address_for_a_folder(place):
+    return ("check", "https://example.org/photos"), "https:/example.org/photos: this is an address"
+
+
+@case
+def a_folder_that_is_misspelt(place):
+    line = f"{place.here / 'dd'}: this folder does not exist; check the path"
+    return ("check", place.here / "dd"), line
+
+
+@case
 def all_photos_in_val(place):
     path = place.file("l.txt", "\n".join(p.stem for p in place.photos.iterdir()))
     line = "all photos are for validation; leave some to train on"
@@ -781,6 +842,39 @@ def overlays_over_photos(place):
     return (*words, "--overlays", place.photos), line
 
 
+@case
+def predict_to_a_picture(place):
+    out = place.here / "mask.png"
+    line = f"{out}: is named as a picture, but results are written into a folder; give a folder, su"
+    return ("predict", place.run, place.photos / "val_00000.jpg", "--out", out), line
+
+
+@case
+def predict_below_a_file(place):
+    out = place.file("file", "") / "masks"
+    line = f"{out}: cannot be used: Not a directory; check the path"
+    return ("predict", place.run, place.photos, "--out", out), line
+
+
+@case
+def predict_among_the_photos(place):
+    line = f"{place.photos}: holds photos, for which the results would be taken the next time; give"
+    return ("predict", place.run, place.photos, "--out", place.photos), line
+
+
+@case
+def out_below_a_file(place):
+    out = place.file("file", "") / "run"
+    line = f"{out}: cannot be used: Not a directory; check the path"
+    return ("train", place.scenes, "--out", out, *TINY), line
+
+
+@case
+def out_on_a_device(place):
+    line = "/dev/null/run: cannot be used: Not a directory; check the path"
+    return ("train", place.scenes, "--out", "/dev/null/run", *TINY), line
+
+
 # Evaluate
 
 
@@ -844,6 +938,15 @@ def evaluate_with_no_class_list(place):
     truth = place.scenes / "SegmentationClass"
     line = f"{path}: cannot be read: No such file or directory; check the path"
     return ("evaluate", truth, truth, "--classes", path), line
+
+
+@case
+def evaluate_jpegs(place):
+    folder = place.here / "m"
+    folder.mkdir()
+    PilImage.new("RGB", (128, 96)).save(folder / "val_00000.jpg")
+    line = f"{folder}: no masks in this folder, but 1 JPEG files, and JPEG changes class ids; save"
+    return evaluation(place), line
 
 
 @case
@@ -1219,3 +1322,102 @@ def coarse_masks_and_saliency(recipe: str) -> None:
 
 for _recipe in ("coarse_to_fine", "coarse_to_fine_foreground"):
     coarse_masks_and_saliency(_recipe)
+
+
+# What is told all the same
+
+
+def test_scores_are_shown_before_they_are_written(place, monkeypatch):
+    masks = place.scenes / "SegmentationClass"
+    words = ("evaluate", masks, masks, "--classes", place.scenes / "classes.txt")
+    (place.scenes / "scores.json").mkdir()  # in the way of the file
+    said = tagseg(*words)
+    assert said.status == 2
+    assert "mIoU                  100.0   over 32 photos" in said.out
+    line = f"tagseg: error: {place.scenes / 'scores.json'}: cannot be used: Is a directory"
+    assert said.err.startswith(line)
+
+
+def test_a_list_to_evaluate_is_looked_up(place):
+    masks = place.scenes / "SegmentationClass"
+    path = place.file("l.txt", "image,class\nVAL_00000.jpg,cat\nmasks/val_00001.png,dog\nzz,x\n")
+    words = ("evaluate", masks, masks, "--classes", place.scenes / "classes.txt", "--list", path)
+    said = tagseg(*words)
+    assert said.status == 0
+    assert "over 2 photos" in said.out
+    assert "1 of 3 listed photos have neither mask nor ground truth: zz" in said.err
+    assert (
+        "l.txt: 1 name is found in other capitals: 'VAL_00000.jpg' is photo 'val_00000'" in said.err
+    )
+
+
+@pytest.mark.parametrize(
+    ("verb", "function", "words", "told"),
+    [
+        (
+            "train",
+            "tagseg.session.train.audit",
+            ("--out", "run", *TINY),
+            "the same command continues",
+        ),
+        ("check", "tagseg.data.audit.audit", (), "nothing was written"),
+        (
+            "predict",
+            "tagseg.session.predict.predict_folder",
+            ("--out", "masks"),
+            "the masks so far are whole; the same command makes all of them again",
+        ),
+    ],
+)
+def test_a_stop_is_told(place, monkeypatch, verb, function, words, told):
+    def stop(*args: object, **more: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.chdir(place.here)
+    monkeypatch.setattr(function, stop)
+    runs = (place.run,) if verb == "predict" else ()
+    said = tagseg(verb, *runs, place.photos if runs else place.scenes, *words)
+    assert said.status == 130
+    assert said.err.splitlines()[-1] == f"stopped; {told}"
+    assert "Traceback" not in said.err
+
+
+def test_a_photo_of_both_lists_is_told(place):
+    both = place.file("both.txt", "train_00000\ntrain_00001\nval_00000\n")
+    said = tagseg("check", place.scenes, "--train", both, "--val", "val")
+    assert said.status == 0
+    assert "1 photo is in both --train and --val, and not trained on: val_00000" in said.err
+
+
+def test_missing_photos_are_left_out_and_told(place):
+    rows = "".join(f"val_0000{i}.jpg,cat\n" for i in range(4))
+    tags = place.file("t.csv", f"image,tags\n{rows}gone.jpg,cat\n")
+    words = ("check", place.scenes, "--tags", tags)
+    refused = tagseg(*words)
+    assert refused.err.rstrip().endswith("or go on without them: --allow-skipped 0.20")
+    said = tagseg(*words, "--allow-skipped", "0.20")
+    assert said.status == 0
+    assert "1 of 5 tagged photos are not here, and left out: gone" in said.err
+    assert "4 photos, " in said.out
+    assert "cat 4" in said.out
+
+
+def test_no_absolute_path_goes_into_reports(place, scenes, tmp_path_factory):
+    """Not the home's, not the photos', not in pictures: of a run and its segmenter."""
+    out = place.here / "run of mine"
+    truth = place.scenes / "SegmentationClass"
+    words = ("train", place.scenes, f"--out={out}", "--val", "val", "--ground-truth", truth)
+    maps = place.here / "maps"
+    maps.mkdir()
+    for photo in place.photos.iterdir():
+        PilImage.new("L", (128, 96), 80).save(maps / f"{photo.stem}.png")
+    more = ("--recipe", "guided", "--saliency", maps, *quick_flags("guided"))
+    assert tagseg(*words, *more).status == 0
+    written = [out / "run.json", out / "report.html", *out.glob("stages/*-export/*.safetensors")]
+    assert len(written) == 3
+    for file in written:
+        content = file.read_bytes()
+        for part in (place.here, place.here.parent, tmp_path_factory.getbasetemp()):
+            assert os.fsencode(part) not in content, file
+    page = (out / "report.html").read_text()
+    assert "&#39;--out=run of mine&#39; --val val --ground-truth SegmentationClass" in page

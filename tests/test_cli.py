@@ -148,7 +148,7 @@ def test_train_again_changes_nothing(finished, scenes):
 
 def test_the_report_repeats_the_command(finished, scenes):
     page = (finished[0] / "report.html").read_text()
-    assert f"tagseg train {scenes} --out {finished[0]}" in page
+    assert f"tagseg train {scenes.name} --out {finished[0].name}" in page
 
 
 def test_train_and_val_lists_by_name_and_by_path(scenes, tmp_path):
@@ -548,7 +548,13 @@ def test_tables(finished, scenes, tmp_path):
     file = run / "tables" / "builtin_priors.md"
     assert lines[-1] == f"written: {file}"
     assert said.out.removesuffix(f"written: {file}\n") in file.read_text() + "\n"
-    assert f"- command: `tagseg tables builtin_priors {scenes} --run {run} " in file.read_text()
+    assert (
+        f"- command: `tagseg tables builtin_priors {scenes.name} --run {run.name} "
+        in file.read_text()
+    )
+    for written in (file, file.with_suffix(".json")):
+        assert str(tmp_path) not in written.read_text()
+        assert str(scenes) not in written.read_text()
     assert tagseg(*words).out == said.out
 
 
@@ -598,7 +604,8 @@ GUIDED_FLAGS = ("--recipe", "guided", "--set", "seeder_side=64", "--set", "salie
 
 
 def config_in(run: Path) -> dict[str, object]:
-    return {row[0]: row[1] for row in json.loads((run / "run.json").read_text())["config"]}
+    """What the run was asked for, with paths as they are found again; reports have no folders."""
+    return json.loads((run / "workspace.json").read_text())["settings"]["config"]
 
 
 def test_guided_with_maps_made_elsewhere(scenes, tmp_path, monkeypatch):

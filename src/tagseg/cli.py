@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shlex
 import sys
 from enum import StrEnum
@@ -20,6 +19,7 @@ if TYPE_CHECKING:
     from tagseg.evaluate.masks import MaskScores
     from tagseg.evaluate.truth_audit import TruthAudit
     from tagseg.formats.ground_truth import GroundTruth, MaskRules
+    from tagseg.formats.loading import Reading
     from tagseg.run.progress import Progress
     from tagseg.session.inputs import Loaded, Source, Target
     from tagseg.session.train import Caller, Options
@@ -96,6 +96,17 @@ class MasksAs(StrEnum):
     stored = "stored"
     displayed = "displayed"
 
+
+_STOPPED = 130  # exit status, by the shell's custom: 128 and the number of the signal, SIGINT
+
+_AFTER_STOP = {
+    "train": "the same command continues",
+    "tables": "the same command continues",
+    "demo": "the same command continues",
+    "predict": "the masks so far are whole; the same command makes all of them again",
+    "train-saliency": "nothing was written; the same command begins again",
+    "train-student": "nothing was written; the same command begins again",
+}
 
 _SALIENCY_FIELDS = {"boxes", "saliency", "saliency_maps"}
 
@@ -178,7 +189,9 @@ PrecisionFlag = Annotated[Precision, typer.Option("--precision", help="Arithmeti
 Seed = Annotated[int, typer.Option(help="Of all random draws.")]
 Workers = Annotated[int, typer.Option(help="Processes that load photos; 0: none beside the main.")]
 Threads = Annotated[int | None, typer.Option(help="Threads. [default: all cores]")]
-Skipped = Annotated[float, typer.Option(help="Fraction of the photos that may be unreadable.")]
+Skipped = Annotated[
+    float, typer.Option(help="Fraction of the photos that may be missing or unreadable.")
+]
 Settings = Annotated[
     list[str] | None, typer.Option("--set", help="field=value of the recipe; may be repeated.")
 ]
@@ -249,11 +262,10 @@ def train(
     options = Options(
         backbone, weights, device.value, precision.value, seed, workers, threads, allow_skipped
     )
-    source = _source(
-        photos, tags, classes, untagged, layout, synsets, train_list, val, tag_separator
-    )
-    source = source._replace(exclude=tuple(exclude or ()), masks=ground_truth)
-    other = _target(target, target_tags, target_layout, target_ground_truth)
+    source = _source(photos, tags, classes, untagged, layout, synsets, train_list, val)
+    how = _reading(exclude, tag_separator, allow_skipped)
+    source = source._replace(masks=ground_truth, how=how)
+    other = _target(target, target_tags, target_layout, target_ground_truth, how.allow_missing)
     loaded = load_photos(source, other, say=_note)
     rules = _rules(colours, masks_by, masks_as)
     truth = ground_truth_of(loaded, ground_truth, target_ground_truth, rules)
@@ -287,19 +299,20 @@ def check(
     """Look at photos, tags and masks before anything long starts."""
     from tagseg.data.audit import audit
     from tagseg.run.engine import usable_cores
+    from tagseg.run.files import check_names_fit
     from tagseg.session.inputs import ground_truth_of, load_photos
     from tagseg.session.train import Options
 
     options = Options(threads=threads, allow_skipped=allow_skipped)
-    source = _source(
-        photos, tags, classes, untagged, layout, synsets, train_list, val, tag_separator
-    )
-    source = source._replace(exclude=tuple(exclude or ()), masks=ground_truth)
-    other = _target(target, target_tags, target_layout, target_ground_truth)
+    source = _source(photos, tags, classes, untagged, layout, synsets, train_list, val)
+    how = _reading(exclude, tag_separator, allow_skipped)
+    source = source._replace(masks=ground_truth, how=how)
+    other = _target(target, target_tags, target_layout, target_ground_truth, how.allow_missing)
     loaded = load_photos(source, other, say=_note)
     rules = _rules(colours, masks_by, masks_as)
     truth = ground_truth_of(loaded, ground_truth, target_ground_truth, rules)
     dataset, held_out = loaded.photos, loaded.val
+    check_names_fit(dataset.names, photos)
     with _progress().task("checking the photos", len(dataset)) as ticks:
         found = audit(
             dataset,
@@ -311,7 +324,7 @@ def check(
     masks = None if truth is None else _look_at_masks(truth, found.dataset, options)
     if as_json:
         about = found.to_dict() | ({} if masks is None else {"ground_truth": masks.to_dict()})
-        typer.echo(json.dumps(about, indent=1, ensure_ascii=False))
+        typer.echo(json.dumps(about, indent=1, ensure_ascii=not _prints_any_letter()))
     else:
         typer.echo("\n".join([*found.lines(), *(masks.lines() if masks is not None else [])]))
     if masks is not None:
@@ -372,17 +385,29 @@ def evaluate(
     ] = None,
 ) -> None:
     """Compare masks with ground truth: IoU per class, mIoU, confusion."""
+    from tagseg.data.finding import find_masks
     from tagseg.evaluate.masks import evaluate_masks
     from tagseg.evaluate.truth_audit import truth_of_masks
     from tagseg.formats.class_lists import read_class_list
     from tagseg.formats.ground_truth import GroundTruth
-    from tagseg.formats.photo_lists import read_names
-    from tagseg.run.workspace import atomic_write
+    from tagseg.formats.name_lookup import NameLookup
+    from tagseg.formats.photo_lists import read_list
+    from tagseg.run.files import atomic_write, check_file, to_json
 
+    if out is not None:
+        check_file(out)
     known = read_class_list(classes)
     rules = _rules(colours, masks_by, MasksAs.auto)
     truth = GroundTruth(ground_truth, known.names, legend=known.legend(), rules=rules)
-    wanted = read_names(names) if names is not None else None
+    listed = None
+    if names is not None:
+        listed = read_list(names, NameLookup((*truth.names(), *find_masks(masks))))
+        for note in listed.notes:
+            _note(note)
+        if listed.absent:
+            number = f"{len(listed.absent)} of {len(listed.names)} listed photos"
+            _note(f"{number} have neither mask nor ground truth: {', '.join(listed.absent[:3])}")
+    wanted = listed.names if listed is not None else None
     truth, notes = truth_of_masks(truth, masks, wanted)
     for note in (*known.notes, *notes):
         _note(f"note: {note}")
@@ -393,11 +418,11 @@ def evaluate(
         names=wanted,
         allow_missing=allow_missing,
     )
+    _print_table(scores)  # first, so that a place that cannot be written does not lose it
     # Beside: the masks may be a finished stage of a run, whose files are under its manifest.
     out = out if out is not None else masks.absolute().parent / "scores.json"
     with atomic_write(out) as file:
-        file.write(json.dumps(scores.to_dict(), indent=1, ensure_ascii=False).encode())
-    _print_table(scores)
+        file.write(to_json(scores.to_dict()))
     typer.echo(f"written: {out}")
 
 
@@ -446,11 +471,11 @@ def tables(
     from tagseg.session.inputs import ground_truth_of, load_photos
     from tagseg.tables.making import make_tables
 
-    source = _source(
-        photos, tags, classes, untagged, layout, synsets, train_list, val, tag_separator
-    )
-    source = source._replace(exclude=tuple(exclude or ()), masks=ground_truth)
-    other = _target(target, target_tags, target_layout, target_ground_truth)
+    source = _source(photos, tags, classes, untagged, layout, synsets, train_list, val)
+    how = _reading(exclude, tag_separator, 1.0)
+    source = source._replace(masks=ground_truth, how=how)
+    other = _target(target, target_tags, target_layout, target_ground_truth, how.allow_missing)
+    # How many may be missing was said when the run was made, and is asked when they are checked.
     loaded = load_photos(source, other, say=_note)
     made = make_tables(
         paper,
@@ -646,29 +671,44 @@ def _demo_boxes(out: Path, train_photos: int, progress: Progress) -> Path:
 
 def main() -> None:
     """Run the command line; errors are one line, and the exit status is 2."""
-    os.environ.setdefault("NUMBA_CACHE_DIR", _numba_cache())
+    from tagseg.console import cache_folders, ended_by_signals, in_utf8, leave, survive_odd_letters
+
+    in_utf8()
+    survive_odd_letters()
+    cache_folders()
     command = typer.main.get_command(app)
     if len(sys.argv) == 1:
         sys.argv.append("--help")
-    try:
-        sys.exit(command.main(standalone_mode=False) or 0)
-    except TagsegError as error:
-        _fail(str(error))
-    except _USAGE_ERROR as error:
-        _fail(" ".join(error.format_message().split()))
-    except (typer.Abort, KeyboardInterrupt):
-        typer.echo("stopped; the same command continues", err=True)
-        sys.exit(130)
+    with ended_by_signals() as signals:
+        try:
+            status = command.main(standalone_mode=False) or 0  # Typer answers Ctrl-C with 130
+        except (typer.Abort, KeyboardInterrupt):
+            status = _STOPPED
+        except Exception as error:  # what a signal cuts short may end in any error
+            status = _STOPPED if signals else _told(error)
+    if status == _STOPPED:
+        typer.echo(_stopped(sys.argv[1:]), err=True)
+        if signals:
+            leave(128 + signals[0])
+    sys.exit(status)
 
 
-def _fail(line: str) -> None:
+def _told(error: Exception) -> int:
+    """Say an error on purpose in one line, and give the exit status; others are raised."""
+    if isinstance(error, TagsegError):
+        line = str(error)
+    elif isinstance(error, _USAGE_ERROR):
+        line = " ".join(error.format_message().split())  # type: ignore[attr-defined]
+    else:
+        raise error
     typer.echo(f"tagseg: error: {line}", err=True)
-    sys.exit(2)
+    return 2
 
 
-def _numba_cache() -> str:
-    base = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
-    return str(Path(base) / "tagseg" / "numba")
+def _stopped(words: list[str]) -> str:
+    """What to say when a command was stopped."""
+    verb = next((word for word in words if not word.startswith("-")), "")
+    return f"stopped; {_AFTER_STOP.get(verb, 'nothing was written')}"
 
 
 def _progress() -> Progress:
@@ -694,26 +734,31 @@ def _source(
     synsets: Path | None,
     train_list: str | None,
     val: str | None,
-    tag_separator: str | None,
 ) -> Source:
     from tagseg.session.inputs import Source
 
     meaning: Any = untagged.value if untagged is not None else None
     kind: Any = layout.value
-    source = Source(folder, tags, classes, meaning, kind, synsets, train_list, val)
-    return source._replace(tag_separator=tag_separator)
+    return Source(folder, tags, classes, meaning, kind, synsets, train_list, val)
+
+
+def _reading(exclude: list[str] | None, tag_separator: str | None, allow_missing: float) -> Reading:
+    from tagseg.formats.loading import Reading
+
+    return Reading(tuple(exclude or ()), tag_separator, allow_missing)
 
 
 def _target(
     folder: Path | None,
     tags: Path | None,
     layout: LayoutName,
-    ground_truth: Path | None = None,
+    ground_truth: Path | None,
+    allow_missing: float,
 ) -> Target | None:
     from tagseg.session.inputs import Target
 
     if folder is not None:
-        return Target(folder, tags, layout.value, ground_truth)
+        return Target(folder, tags, layout.value, ground_truth, allow_missing)
     given = {
         "tags": tags is not None,
         "layout": layout is not LayoutName.auto,
@@ -828,6 +873,13 @@ def _train_and_tell(
     typer.echo(f"report: {result.report}")
 
 
+def _command() -> str:
+    """The command as it was typed, for reports: without the folders that absolute paths lie in."""
+    from tagseg.data.text import readable, without_folders
+
+    return f"tagseg {shlex.join(readable(without_folders(word)) for word in sys.argv[1:])}"
+
+
 def _print_table(scores: MaskScores) -> None:
     typer.echo(f"{'class':20s} {'IoU':>6s} {'accuracy':>9s} {'pixels':>12s}")
     for row in scores.table():
@@ -840,6 +892,12 @@ def _print_table(scores: MaskScores) -> None:
 
 def _note(line: str) -> None:
     typer.echo(line, err=True)
+
+
+def _prints_any_letter() -> bool:
+    """Whether the console takes all of Unicode; otherwise JSON must have escapes of its own."""
+    encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
+    return encoding.lower().replace("-", "").startswith("utf")
 
 
 def _percent(value: float | None) -> str:

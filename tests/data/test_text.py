@@ -1,11 +1,23 @@
 from __future__ import annotations
 
 import codecs
+import os
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from tagseg.data.text import lines_of, read_text, read_text_and_notes, split_lines, tidy_name
+from tagseg.data.finding import find_masks, find_photos, is_odd
+from tagseg.data.text import (
+    lines_of,
+    read_text,
+    read_text_and_notes,
+    readable,
+    split_lines,
+    tidy_name,
+    without_folders,
+)
 from tagseg.errors import TagError
 
 TEXT = "image,tags\na.jpg,Kätzchen\n"
@@ -75,3 +87,59 @@ def test_names_that_look_alike_are_one():
     assert len({tidy_name(name) for name in ("Käfer", "Ka\u0308fer", " Käfer\u200b\u00a0")}) == 1
     assert tidy_name("tv\u00a0 monitor") == "tv monitor"
     assert tidy_name("Cat") != tidy_name("cat")
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("a b", "a b"),
+        ("写真 Käse", "写真 Käse"),
+        ("caf\udce9 5", "caf%E9 5"),
+        ("写\udce9/\udcff\udc80", "写%E9/%FF%80"),
+        ("\ud800x", "%uD800x"),
+    ],
+)
+def test_readable(name, text):
+    assert readable(name) == text
+
+
+@given(st.binary(max_size=12))
+@settings(max_examples=100, derandomize=True, deadline=None)
+def test_any_bytes_become_text(name):
+    text = readable(os.fsdecode(name))
+    assert text.encode().decode() == text
+    assert readable(text) == text
+
+
+def test_photos_and_masks_of_odd_names_meet(tmp_path):
+    folder = os.fsencode(tmp_path)
+    os.mkdir(folder + b"/\xe9")
+    for name in (b"caf\xe9.png", b"\xe9/a.png", "é.png".encode()):
+        with open(folder + b"/" + name, "wb"):
+            pass
+    photos = find_photos(tmp_path)
+    assert set(photos) == set(find_masks(tmp_path)) == {"caf%E9", "%E9/a", "é"}
+    assert {name for name, path in photos.items() if is_odd(path, tmp_path)} == {"caf%E9", "%E9/a"}
+    assert not is_odd(photos["%E9/a"], tmp_path / "\udce9")
+
+
+@pytest.mark.parametrize(
+    ("word", "shown"),
+    [
+        ("train", "train"),
+        ("runs/a", "runs/a"),
+        ("../photos", "../photos"),
+        ("/home/anna/photos", "photos"),
+        ("/home/anna/photos/", "photos"),
+        ("--out=/home/anna/run", "--out=run"),
+        ("boxes=/data/my boxes.csv", "boxes=my boxes.csv"),
+        ("cam_scales=1,0.5", "cam_scales=1,0.5"),
+        ("C:\\Users\\anna\\photos", "photos"),
+        ("--tags=C:/Users/anna/tags.csv", "--tags=tags.csv"),
+        ("https://example.org/w.pth", "https://example.org/w.pth"),
+        ("/", "/"),
+        ("", ""),
+    ],
+)
+def test_without_folders(word, shown):
+    assert without_folders(word) == shown

@@ -11,7 +11,7 @@ import pytest
 from photo_trees import masks, photos
 from tagseg.data.dataset import Dataset
 from tagseg.errors import DataError, TagError
-from tagseg.formats.loading import load_dataset, load_target, open_photos
+from tagseg.formats.loading import Reading, load_dataset, load_target, open_photos
 
 
 def tags_of(data: Dataset) -> dict[str, str]:
@@ -270,14 +270,16 @@ class TestMasksBeside:
 
     def test_excluded(self, tmp_path):
         photos(tmp_path, "cat/a.jpg", "cat/b.jpg", "old/a.jpg")
-        data = load_dataset(tmp_path, exclude="old")
+        data = load_dataset(tmp_path, how=Reading(exclude="old"))
         assert (data.classes, data.left_out) == (("cat",), (("excluded by a flag", 1),))
         photos(tmp_path / "JPEGImages", "cat/a.jpg", "cat/b.jpg")
-        data = load_dataset(tmp_path, exclude=["JPEGImages/cat/b.jpg"], layout="folders")
+        data = load_dataset(
+            tmp_path, how=Reading(exclude=["JPEGImages/cat/b.jpg"]), layout="folders"
+        )
         assert data.names == ("cat/a",)
 
     def test_imagenet(self, tmp_path):
         photos(tmp_path, "n00000001/a.jpg", "n00000001/b.jpg")
         (tmp_path / "list").write_text("n00000001 cat\n")
-        data = load_dataset(tmp_path, synsets=tmp_path / "list", exclude="b.jpg")
+        data = load_dataset(tmp_path, synsets=tmp_path / "list", how=Reading(exclude="b.jpg"))
         assert data.names == ("n00000001/a",)

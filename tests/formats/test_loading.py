@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image as PilImage
 
+from tagseg.data.audit import audit
 from tagseg.errors import DataError, TagError
-from tagseg.formats.loading import load_dataset
+from tagseg.formats.loading import Reading, load_dataset
 from tagseg.formats.voc import VOC_CLASSES
 
 MSRC = Path(__file__).parents[3] / "shared" / "data" / "msrc_v2"
@@ -201,3 +202,81 @@ class TestWithoutAnyTags:
         photos(tmp_path, "a.jpg")
         with pytest.raises(TagError, match="no tags: neither"):
             load_dataset(tmp_path, untagged=untagged)
+
+
+class TestLists:
+    """More of them in test_photo_lists.py; here, what becomes of names that are not there."""
+
+    def make(self, folder: Path, *tagged: str) -> Path:
+        photos(folder, "a0.jpg", "a1.jpg", "IMG_1.jpg", "IMG_1 1.jpg", "untagged.jpg")
+        rows = "".join(f"{name},cat\n" for name in tagged or ("a0", "a1", "IMG_1", "IMG_1 1"))
+        (folder / "tags.csv").write_text(f"image,tags\n{rows}")
+        return folder
+
+    @pytest.mark.parametrize(
+        ("text", "names"),
+        [
+            ("IMG_1 1\na0", ("IMG_1 1", "a0")),
+            ("{here}/a1.jpg\n./a0.jpg", ("a1", "a0")),
+            ("image,tags\nA0.JPG,cat\n", ("a0",)),
+        ],
+    )
+    def test_forms(self, tmp_path, text, names):
+        (self.make(tmp_path) / "l.txt").write_text(text.format(here=tmp_path))
+        assert load_dataset(tmp_path, split="l").names == names
+
+    def test_what_was_understood_is_a_note(self, tmp_path):
+        (self.make(tmp_path) / "l.txt").write_text("A0.jpg,x\na1.jpg,y\n")
+        notes = load_dataset(tmp_path, split="l").notes
+        assert "l.txt: the names are read from column 1: 'A0.jpg,x' is photo 'a0'" in notes
+        assert "l.txt: 1 name is found in other capitals: 'A0.jpg' is photo 'a0'" in notes
+
+    @pytest.mark.parametrize(
+        ("name", "hint"),
+        [
+            ("untagged", "line 2; the photo 'untagged' is there, without tags"),
+            ("IMG_11", "line 2; did you mean IMG_1 1 or IMG_1"),
+            ("zebra", "line 2"),
+        ],
+    )
+    def test_what_has_no_entry(self, tmp_path, name, hint):
+        (self.make(tmp_path) / "l.txt").write_text(f"a0\n{name}\n")
+        with pytest.raises(TagError) as caught:
+            load_dataset(tmp_path, split="l")
+        assert f"1 of 2 listed photos have no entry: {name}; " in str(caught.value)
+        assert f"({tmp_path / 'l.txt'}, {hint}" in str(caught.value)
+
+    def test_a_tagged_photo_that_is_not_here_may_be_listed(self, tmp_path):
+        (self.make(tmp_path, "a0", "a1", "gone") / "l.txt").write_text("gone.jpg\na1\n")
+        data = load_dataset(tmp_path, split="l", how=Reading(allow_missing=0.5))
+        assert data.names == ("gone", "a1")
+        assert "1 of 2 tagged photos are not here, and left out: gone" in data.notes
+
+
+@pytest.mark.parametrize(
+    ("gone", "needed"), [(("a0.jpg",), "0.05"), (("a0.jpg", "a3.jpg", "a4.jpg"), "0.15")]
+)
+def test_missing_photos_are_left_out_if_that_is_allowed(tmp_path, gone, needed):
+    names = [f"a{i}.jpg" for i in range(20)]
+    photos(tmp_path, *names)
+    rows = "".join(f"{name},{'cat' if i % 2 else 'dog'}\n" for i, name in enumerate(names))
+    (tmp_path / "tags.csv").write_text("image,tags\n" + rows)
+    for name in gone:
+        (tmp_path / name).unlink()
+    for allowed in (0.01, float(needed) - 0.01):
+        with pytest.raises(DataError) as caught:
+            load_dataset(tmp_path, how=Reading(allow_missing=allowed))
+        assert f"{len(gone)} of 20 tagged photos are not here: a0" in str(caught.value)
+        assert str(caught.value).endswith(f"or go on without them: --allow-skipped {needed}")
+    data = load_dataset(tmp_path, how=Reading(allow_missing=float(needed)))
+    assert any(note.startswith(f"{len(gone)} of 20 tagged photos are not") for note in data.notes)
+    found = audit(data, allow_skipped=float(needed))
+    assert len(found.skipped) == len(gone)
+    assert sum(found.per_class.values()) == len(found.dataset) == 20 - len(gone)
+
+
+def test_no_flag_goes_on_without_any_photo(tmp_path):
+    photos(tmp_path, "other.jpg")
+    (tmp_path / "tags.csv").write_text("image,tags\na.jpg,cat\n")
+    with pytest.raises(DataError, match="1 of 1 tagged photos are not here: a; check the folder a"):
+        load_dataset(tmp_path, how=Reading(allow_missing=0.5))

@@ -117,25 +117,3 @@ class TestClasses:
             check_tags([row], ["cat", "aeroplane"])
         with pytest.raises(TagError, match="add it to the class list"):
             check_tags([row], ["cat", "xyz"])
-
-
-class TestNames:
-    def read(self, tmp_path: Path, text: str) -> tuple[str, ...]:
-        (tmp_path / "list.txt").write_text(text)
-        return read_names(tmp_path / "list.txt")
-
-    def test_plain(self, tmp_path):
-        text = "# mine\na.jpg\n\nx/b.v2\r\na\n  c d.PNG \n.\\e.jpg\n"
-        assert self.read(tmp_path, text) == ("a", "x/b.v2", "c d", "e")
-
-    def test_class_list_of_voc(self, tmp_path):
-        text = "2007_000032 -1\n2007_000033  1\n2007_000039  0\n"
-        assert self.read(tmp_path, text) == ("2007_000032", "2007_000033", "2007_000039")
-
-    def test_names_that_end_in_a_number_keep_it(self, tmp_path):
-        assert self.read(tmp_path, "cat 1\ncat 0\n") == ("cat 1", "cat 0")
-        assert self.read(tmp_path, "cat 1\ndog\n") == ("cat 1", "dog")
-
-    def test_pairs_of_paths(self, tmp_path):
-        text = "/JPEGImages/2007_1.jpg /SegmentationClassAug/2007_1.png\n/JPEGImages/2.jpg\n"
-        assert self.read(tmp_path, text) == ("2007_1", "2")

@@ -11,7 +11,7 @@ from PIL import Image as PilImage
 
 from tagseg.data.dataset import Dataset
 from tagseg.errors import TagError
-from tagseg.formats.loading import load_dataset
+from tagseg.formats.loading import Reading, load_dataset
 
 
 def folder_of(place: Path, files: dict[str, str], *photos: str) -> Path:
@@ -220,7 +220,7 @@ class TestRows:
         text = "image,tags\na.jpg,cat rabbit\nb.jpg,cat\n"
         folder = folder_of(tmp_path, {"tags.csv": text}, "a.jpg", "b.jpg")
         assert load_dataset(folder).classes == ("cat", "cat rabbit")
-        assert load_dataset(folder, tag_separator="space").classes == ("cat", "rabbit")
+        assert load_dataset(folder, how=Reading(tag_separator="space")).classes == ("cat", "rabbit")
 
 
 class TestVocOfOnesOwn:

@@ -13,6 +13,7 @@ from photo_trees import photos
 from tagseg.data.masks import read_mask, write_mask
 from tagseg.data.scenes import SCENES
 from tagseg.errors import ConfigError, MaskError, TagError, TagsegError
+from tagseg.formats.loading import Reading
 from tagseg.maps import IGNORE
 from tagseg.session.inputs import Source, Target, ground_truth_of, load_photos
 
@@ -190,7 +191,7 @@ def test_masks_among_the_photos(tmp_path):
     photos(tmp_path, "cat/a.jpg", "dog/b.jpg", "truth/cat/a.png")
     found = load_photos(Source(tmp_path, masks=tmp_path / "truth"))
     assert found.photos.classes == ("cat", "dog")
-    found = load_photos(Source(tmp_path, exclude=("truth", "b.jpg")))
+    found = load_photos(Source(tmp_path, how=Reading(exclude=("truth", "b.jpg"))))
     assert found.photos.names == ("cat/a",)
     photos(tmp_path / "alone", "images/a.jpg")
     source = Source(tmp_path / "alone", untagged="unknown", masks=tmp_path / "alone" / "images")
@@ -367,7 +368,10 @@ def test_how_tags_were_understood_is_said(tmp_path):
 def test_the_separator_can_be_said(tmp_path):
     folder = _photos_with_tags(tmp_path, "image,tags\na,cat dog\nb,cat\nc,cat\n")
     assert load_photos(Source(folder)).photos.classes == ("cat", "cat dog")
-    assert load_photos(Source(folder, tag_separator=" ")).photos.classes == ("cat", "dog")
+    assert load_photos(Source(folder, how=Reading(tag_separator=" "))).photos.classes == (
+        "cat",
+        "dog",
+    )
 
 
 def test_nothing_to_learn_from(tmp_path):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import os
 from pathlib import Path
 
 import numpy as np
@@ -111,6 +113,70 @@ def test_what_cannot_be_written_is_one_line(segmenter, photos, tmp_path):
     ):
         with pytest.raises(WorkspaceError, match="file: cannot be used: File exists"):
             predict_folder(segmenter, photos, **folders)
+    assert not (tmp_path / "m").exists()  # found before anything is made
+    (tmp_path / "m").mkdir()
     (tmp_path / "m" / "x").write_text("in the way")
     with pytest.raises(WorkspaceError, match="x: cannot be used: File exists"):
         predict_folder(segmenter, photos, tmp_path / "m")
+
+
+def small_photo(path: bytes | Path) -> None:
+    content = io.BytesIO()
+    PilImage.new("RGB", (8, 8), (9, 90, 200)).save(content, "PNG")
+    with open(path, "wb") as file:
+        file.write(content.getvalue())
+
+
+def test_names_that_are_long_and_names_that_are_not_utf8(segmenter, tmp_path):
+    folder = os.fsencode(tmp_path / "photos")
+    os.mkdir(folder)
+    os.mkdir(folder + b"/chats \xe9t\xe9")
+    for name in (("写" * 83 + "ab").encode(), b"caf\xe9", b"chats \xe9t\xe9/5", b"x" * 251):
+        small_photo(folder + b"/" + name + b".png")
+    done = predict_folder(segmenter, tmp_path / "photos", tmp_path / "m", overlays=tmp_path / "o")
+    assert done.written == ("caf%E9", "chats %E9t%E9/5", "x" * 251, "写" * 83 + "ab")
+    assert set(contents(tmp_path / "m")) == {f"{name}.png" for name in done.written}
+    assert set(contents(tmp_path / "o")) == {f"{name}.jpg" for name in done.written}
+    alone = predict_folder(segmenter, Path(os.fsdecode(folder + b"/caf\xe9.png")), tmp_path / "n")
+    assert alone.written == ("caf%E9",)
+
+
+@pytest.mark.parametrize(
+    ("out", "error", "line"),
+    [
+        ("mask.png", DataError, "mask.png: is named as a picture, but results are written into a"),
+        ("new/mask.JPG", DataError, "give a folder, such as .*new/mask; files there are NAME.png"),
+        ("photos", DataError, "photos: holds photos, for which the results would be taken the ne"),
+        ("photos/x/y", DataError, "y: holds photos, for which the results would be taken"),
+        ("file/m", WorkspaceError, "file/m: cannot be used: Not a directory; check the path"),
+        ("/dev/null/m", WorkspaceError, "/dev/null/m: cannot be used: Not a directory"),
+        ("taken", WorkspaceError, "taken/one.png: cannot be used: Is a directory"),
+    ],
+)
+def test_bad_places_are_found_before_anything_is_decoded(
+    segmenter, photos, tmp_path, monkeypatch, out, error, line
+):
+    monkeypatch.setattr("tagseg.session.predict.decode_photo", lambda path: pytest.fail("decoded"))
+    for path in photos.rglob("*.png"):
+        path.rename(path.with_suffix(".bmp"))
+    (tmp_path / "file").write_text("")
+    for suffix in (".png", ".jpg"):
+        (tmp_path / "taken" / f"one{suffix}").mkdir(parents=True)
+    before = contents(tmp_path)
+    with pytest.raises(error, match=line):
+        predict_folder(segmenter, photos, tmp_path / out)
+    with pytest.raises(error, match=line.replace("NAME.png", "NAME.jpg").replace("e.png", "e.jpg")):
+        predict_folder(segmenter, photos, tmp_path / "m", overlays=tmp_path / out)
+    assert contents(tmp_path) == before
+    assert not (tmp_path / "m").exists()
+
+
+def test_a_folder_that_is_called_as_a_picture_is_one(segmenter, photos, tmp_path):
+    (tmp_path / "m.png").mkdir()
+    assert len(predict_folder(segmenter, photos, tmp_path / "m.png").written) == 3
+
+
+def test_a_folder_that_is_misspelt(segmenter, photos, tmp_path):
+    line = f"a folder of photos; did you mean {photos}?"
+    with pytest.raises(DataError, match=line):
+        predict_folder(segmenter, tmp_path / "photo", tmp_path / "m")

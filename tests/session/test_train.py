@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import re
 import shutil
 from dataclasses import replace
@@ -12,15 +13,25 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image as PilImage
 from rich.console import Console
 
 import tagseg
-from small_runs import N_TRAIN, OPTIONS, QUICK, fields_of, finished_stages, options
+from small_runs import (
+    N_TRAIN,
+    OPTIONS,
+    QUICK,
+    changed_stages,
+    fields_of,
+    finished_stages,
+    options,
+)
 from tagseg.data.dataset import Dataset
 from tagseg.data.masks import read_mask
 from tagseg.data.scenes import SCENES, scene_dataset
 from tagseg.errors import ConfigError, DataError, MaskError, TagError, TagsegError, WorkspaceError
 from tagseg.formats.ground_truth import GroundTruth
+from tagseg.formats.loading import load_dataset
 from tagseg.recipes.catalog import find_recipe
 from tagseg.run.progress import Progress
 from tagseg.run.workspace import Workspace
@@ -420,3 +431,84 @@ def test_the_public_names():
     assert tagseg.train is train
     with pytest.raises(AttributeError, match="has no attribute 'trian'"):
         tagseg.trian
+
+
+# Late failures
+
+
+def test_the_segmenter_is_kept_if_scoring_fails(scenes, tmp_path, monkeypatch):
+    dataset, labels = scenes
+    truth = GroundTruth(labels, dataset.classes)
+    told = io.StringIO()
+
+    def refuse(*args: object) -> None:
+        raise MaskError("has another size", where="a.png")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("tagseg.session.train.examine", refuse)
+        with pytest.raises(MaskError, match="has another size"):
+            quick(
+                dataset,
+                out=tmp_path / "run",
+                ground_truth=truth,
+                progress=Progress(Console(file=told, width=400)),
+            )
+    (file,) = tmp_path.glob("run/stages/*-export/segmenter.safetensors")
+    assert f"the segmenter is trained, and kept: {file}" in told.getvalue()
+    assert "scoring failed; once that is mended, the same command goes on there" in told.getvalue()
+    assert load_segmenter(tmp_path / "run").classes == dataset.classes
+    before = finished_stages(tmp_path / "run")
+    assert quick(dataset, out=tmp_path / "run", ground_truth=truth).scores
+    assert changed_stages(before, tmp_path / "run") == {"findings"}
+
+
+@pytest.mark.parametrize(
+    ("out", "line"),
+    [
+        ("file", "cannot be used: Not a directory"),
+        ("file/below/run", "cannot be used: Not a directory"),
+        ("/dev/null/run", "cannot be used: Not a directory"),
+        ("/proc/nothing/run", "cannot be used: "),
+        ("r\udce9n", r"r\\udce9n: its path is not UTF-8; give another"),
+        ("letters", r"is neither empty nor a run \(no workspace.json\)"),
+    ],
+)
+def test_a_bad_place_is_found_before_photos_are_decoded(scenes, tmp_path, monkeypatch, out, line):
+    (tmp_path / "file").write_text("")
+    (tmp_path / "letters").mkdir()
+    (tmp_path / "letters" / "a.txt").write_text("Dear Anna")
+    monkeypatch.setattr("tagseg.session.train.audit", lambda *args, **more: pytest.fail("decoded"))
+    with pytest.raises(WorkspaceError, match=line):
+        quick(scenes[0], out=tmp_path / out)
+    assert sorted(p.name for p in tmp_path.rglob("*")) == ["a.txt", "file", "letters"]
+
+
+def test_long_names_and_names_that_are_not_utf8(scenes, tmp_path):
+    """From the folders to the report, and once more."""
+    for kind in ("cat", "dog", "h\udcf6rse"):
+        os.mkdir(tmp_path / kind)
+    names = ("cat/" + "写" * 82 + "007ab", "dog/caf\udce9 5", "h\udcf6rse/" + "x" * 251)
+    for i, name in enumerate((*names, "cat/a", "dog/b", "h\udcf6rse/c")):
+        PilImage.fromarray(scenes[0].image(i)).save(tmp_path / f"{name}.png")
+    dataset = load_dataset(tmp_path)
+    assert dataset.classes == ("cat", "dog", "h%F6rse")
+    assert any(note.startswith("names that are not UTF-8: 3, ") for note in dataset.notes)
+    result = quick(dataset, val=("dog/b",), out=tmp_path / "run")
+    masks = {p.relative_to(result.masks).as_posix() for p in result.masks.rglob("*.png")}
+    assert masks == {f"{name}.png" for name in dataset.names if name != "dog/b"}
+    assert "h%F6rse" in result.report.read_text(encoding="utf-8")
+    again = quick(dataset, val=("dog/b",), out=tmp_path / "run")
+    assert again.report.read_bytes() == result.report.read_bytes()
+
+
+def test_names_that_no_file_can_have_are_refused_at_once(scenes, monkeypatch):
+    monkeypatch.setattr("tagseg.session.train.audit", lambda *args, **more: pytest.fail("decoded"))
+    for name, error, line in (
+        ("x" * 252, WorkspaceError, "has 256 bytes; names may have 255 there; rename the photo"),
+        ("h\udcf6rse", DataError, "the photo's name 'h%F6rse' is no Unicode text; rename it"),
+        ("\ud800", DataError, "the photo's name '%uD800' is no Unicode text"),
+    ):
+        with pytest.raises(error, match=line):
+            quick(replace(scenes[0], names=(*scenes[0].names[1:], name)))
+    with pytest.raises(TagError, match="the class name 'h%F6rse' is no Unicode text"):
+        replace(scenes[0], classes=("h\udcf6rse", *scenes[0].classes[1:]))

@@ -106,7 +106,9 @@ def write_clips(
             clip = draw_clip(kind, seed, index, frames=frames, height=height, width=width)
             _write_clip(partial, f"clip_{index:05d}", clip)
             advance()
-        (partial / "classes.txt").write_text("\n".join(("background", *kind.classes)) + "\n")
+        (partial / "classes.txt").write_text(
+            "\n".join(("background", *kind.classes)) + "\n", encoding="utf-8"
+        )
 
 
 def _write_clip(folder: Path, name: str, clip: Clip) -> None:

@@ -23,6 +23,7 @@ from tagseg.data.images import decode_photo
 from tagseg.data.legends import Legend
 from tagseg.data.paths import Paths
 from tagseg.data.pictures import MAX_PIXELS, read_bytes
+from tagseg.data.text import readable
 from tagseg.errors import DataError, ShapeError, TagError
 from tagseg.maps import MAX_CLASSES, Image, check_image
 
@@ -207,6 +208,11 @@ def _check_classes(classes: tuple[str, ...]) -> None:
             "a class has no name or is called background",
             do="name foreground classes only; background is always there",
         )
+    for name in classes:
+        if readable(name) != name:
+            raise TagError(
+                f"the class name '{readable(name)}' is no Unicode text", do="give it another name"
+            )
 
 
 def _check_names(names: tuple[str, ...]) -> None:
@@ -220,6 +226,10 @@ def _check_names(names: tuple[str, ...]) -> None:
             raise DataError(
                 f"'{name}' cannot be a photo's name",
                 do="give paths inside the photo folder",
+            )
+        if readable(name) != name:
+            raise DataError(
+                f"the photo's name '{readable(name)}' is no Unicode text", do="rename it"
             )
 
 

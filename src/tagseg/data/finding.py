@@ -15,6 +15,7 @@ from tagseg.data.picture_formats import (
     SPARE_SUFFIXES,
     unread_suffix,
 )
+from tagseg.data.text import readable
 from tagseg.errors import DataError
 
 __all__ = [
@@ -24,6 +25,7 @@ __all__ = [
     "advice_without_photos",
     "find_masks",
     "find_photos",
+    "is_odd",
     "is_output",
     "is_picture",
     "list_pictures",
@@ -75,12 +77,12 @@ def list_pictures(folder: Path, *, outputs: bool = False) -> Listing:
     for place, below, names in _each_folder(root):
         inside = "" if place == root else place.relative_to(root).as_posix() + "/"
         if place != root and not outputs and _is_output(below, names):
-            left_out[f"in {inside[:-1]}, which tagseg wrote"] = _count(place)
+            left_out[f"in {readable(inside[:-1])}, which tagseg wrote"] = _count(place)
             below.clear()
             continue
         pictures = [name for name in names if is_picture(name)]
         visible = [name for name in pictures if not name.startswith(".")]
-        files |= {inside + name: place / name for name in visible}
+        files |= {readable(inside + name): place / name for name in visible}
         hidden = [name for name in below if _is_hidden(name)]
         left_out[_HIDDEN] += len(pictures) - len(visible)
         left_out[_HIDDEN] += sum(_count(place / name) for name in hidden)
@@ -120,13 +122,22 @@ def find_masks(folder: Path) -> dict[str, Path]:
     root = _existing(Path(folder))
     files = (place / name for place, names in visible_folders(root) for name in names)
     masks = (path for path in files if path.suffix.lower() in _MASK_SUFFIXES)
-    return named({path.relative_to(root).as_posix(): path for path in masks})
+    return named({readable(path.relative_to(root).as_posix()): path for path in masks})
 
 
 def without_suffix(name: str) -> str:
     """``name`` without its suffix if that is a photo's; other dots belong to the name."""
     stem, suffix = posixpath.splitext(name)
     return stem if suffix.lower() in NAME_SUFFIXES else name
+
+
+def is_odd(path: Path, folder: Path) -> bool:
+    """Whether the name of a file under ``folder`` is not UTF-8, so that it is told with ``%XX``."""
+    text = str(path)
+    if text.isascii():
+        return False
+    inner = text.removeprefix(str(folder))
+    return readable(inner) != inner
 
 
 def notes_on_unread(folder: Path) -> tuple[str, ...]:

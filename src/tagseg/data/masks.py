@@ -128,7 +128,7 @@ def write_mask(path: Path, labels: Labels) -> None:
     """Write ``labels``, uint8 (H, W), as a palettised PNG, atomically: whole or not at all."""
     path = Path(path)
     data = encode_mask(labels)
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
+    temporary = path.with_name(f".{uuid.uuid4().hex}.tmp")  # no part of a name that may be long
     try:
         temporary.write_bytes(data)
         os.replace(temporary, path)

@@ -15,6 +15,7 @@ from PIL import Image as PilImage
 from tagseg.data.finding import find_photos
 from tagseg.data.images import decode_photo
 from tagseg.data.pictures import MAX_PIXELS
+from tagseg.data.text import readable
 from tagseg.errors import DataError, ImageError
 from tagseg.maps import BACKGROUND, IGNORE, SaliencyMap
 
@@ -117,7 +118,7 @@ def _find_maps(folder: Path) -> dict[str, Path]:
         below = path.relative_to(folder)
         if path.suffix.lower() != _ARRAY or any(part.startswith(".") for part in below.parts):
             continue
-        name = below.with_suffix("").as_posix()
+        name = readable(below.with_suffix("").as_posix())
         if name in found:
             both = " and ".join(sorted((found[name].name, path.name)))
             raise DataError(f"{both} have the same name", where=path.parent, do="remove one")

@@ -190,8 +190,8 @@ def write_box_scenes(
                 for who, box in enumerate(boxes, start=1)
             ]
             advance()
-        (partial / "boxes.txt").write_text("\n".join(records))
-        (partial / "boxes.csv").write_text("\n".join(rows) + "\n")
+        (partial / "boxes.txt").write_text("\n".join(records), encoding="utf-8")
+        (partial / "boxes.csv").write_text("\n".join(rows) + "\n", encoding="utf-8")
 
 
 @contextmanager
@@ -226,9 +226,11 @@ def _write_sets(
             rows.append(f"{name}.jpg,{';'.join(present)}")
             advance()
         listing = folder / "ImageSets" / "Segmentation" / f"{split}.txt"
-        listing.write_text("\n".join(names) + "\n")
-    (folder / "tags.csv").write_text("\n".join(rows) + "\n")
-    (folder / "classes.txt").write_text("\n".join(("background", *kind.classes)) + "\n")
+        listing.write_text("\n".join(names) + "\n", encoding="utf-8")
+    (folder / "tags.csv").write_text("\n".join(rows) + "\n", encoding="utf-8")
+    (folder / "classes.txt").write_text(
+        "\n".join(("background", *kind.classes)) + "\n", encoding="utf-8"
+    )
 
 
 def _try_scene(kind: SceneKind, rng: np.random.Generator, height: int, width: int) -> Scene | None:

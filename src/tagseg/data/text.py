@@ -1,16 +1,24 @@
-"""Text files, decoded or refused."""
+"""Text files, decoded or refused; names of files as text."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterator
 from functools import lru_cache
-from pathlib import Path
+from pathlib import Path, PurePosixPath, PureWindowsPath
 from unicodedata import normalize
 
 from tagseg.errors import TagError, TagsegError
 
-__all__ = ["lines_of", "read_text", "read_text_and_notes", "split_lines", "tidy_name"]
+__all__ = [
+    "lines_of",
+    "read_text",
+    "read_text_and_notes",
+    "readable",
+    "split_lines",
+    "tidy_name",
+    "without_folders",
+]
 
 _BOMS = {
     b"\xff\xfe\0\0": "utf-32",
@@ -33,6 +41,8 @@ _NOT_TEXT = {
 }
 _WORD = re.compile(r"(?:[^\W_]|[^\x00-\x7f])+")
 _INVISIBLE = dict.fromkeys(map(ord, "\u200b\u2060\ufeff\u00ad"))  # not the joiners, which matter
+_NO_LETTER = re.compile("[\ud800-\udfff]")
+_ESCAPED_BYTES = 0xDC00  # where Python keeps bytes of file names that are not UTF-8
 
 
 def read_text(path: Path, error: type[TagsegError]) -> str:
@@ -152,3 +162,28 @@ def _undecoded(
         where=where,
         do=f"save as UTF-8 (in Excel: CSV UTF-8); as Windows-1252 the line would be '{shown}'",
     )
+
+
+def readable(name: str) -> str:
+    """A file's name as text: ``%E9`` for a byte that is not UTF-8, as after a Windows zip.
+
+    So photos keep a name that can be written into any file; their path stays what it is.
+    """
+    return name if name.isascii() else _NO_LETTER.sub(_as_percent, name)
+
+
+def _as_percent(found: re.Match[str]) -> str:
+    byte = ord(found[0]) - _ESCAPED_BYTES
+    return f"%{byte:02X}" if 0x80 <= byte <= 0xFF else f"%u{ord(found[0]):04X}"
+
+
+def without_folders(word: str) -> str:
+    """A word of a command or a setting for reports, which others read: of an absolute path the end.
+
+    ``--out=/home/me/runs/a`` becomes ``--out=a``; all else stays.
+    """
+    head, mark, tail = word.rpartition("=")
+    for path in (PurePosixPath(tail), PureWindowsPath(tail)):
+        if path.is_absolute():
+            return f"{head}{mark}{path.name or tail}"
+    return word

@@ -19,6 +19,8 @@ from tagseg.maps import Labels, check_labels
 
 __all__ = ["MaskScores", "evaluate_masks"]
 
+_JPEG = (".jpg", ".jpeg", ".jpe", ".jfif")
+
 
 @dataclass(frozen=True)
 class MaskScores:
@@ -177,6 +179,13 @@ class _MaskFolder(Mapping[str, Labels]):
     def __init__(self, folder: Path, n_classes: int) -> None:
         self._paths = find_masks(folder)
         self._legend = Legend(n_classes)
+        jpegs = [] if self._paths else [p for p in folder.rglob("*") if p.suffix.lower() in _JPEG]
+        if jpegs:
+            raise MaskError(
+                f"no masks in this folder, but {len(jpegs)} JPEG files, and JPEG changes class ids",
+                where=folder,
+                do="save masks as PNG",
+            )
 
     def __getitem__(self, name: str) -> Labels:
         mask = open_mask(self._paths[name])

@@ -17,6 +17,8 @@ from tagseg.data.finding import (
     visible_entries,
     without_suffix,
 )
+from tagseg.data.no_folder import no_folder
+from tagseg.data.text import readable
 from tagseg.errors import ConfigError, DataError
 from tagseg.formats.exclusion import NOTHING, Exclusion
 from tagseg.formats.object_discovery import (
@@ -170,7 +172,7 @@ class Place:
         """The photos that the layout has in ``folder``; DataError if there are none."""
         given = given if given is not None else folder
         if not folder.is_dir():
-            raise DataError("this folder does not exist", where=folder, do="check the path")
+            raise no_folder(folder)
         for place in (given, folder):
             refuse_output(place)
         home, listing = _pictures(folder, layout, synsets)
@@ -250,7 +252,7 @@ def _tidy(written: str) -> str:
 
 
 def _prefix(folder: Path, given: Path) -> str:
-    inside = folder.relative_to(given).as_posix()
+    inside = readable(folder.relative_to(given).as_posix())
     return "" if inside == "." else f"{inside}/"
 
 
@@ -354,7 +356,7 @@ def _listed_in(folders: Iterable[Path]) -> Listing:
     for folder in folders:
         if folder.is_dir():
             found = list_pictures(folder)
-            files |= {f"{folder.name}/{name}": path for name, path in found.files.items()}
+            files |= {f"{readable(folder.name)}/{name}": path for name, path in found.files.items()}
             left_out.update(found.left_out)
     return Listing(files, dict(left_out))
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, get_args
@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tagseg.data.dataset import Dataset, tag_matrix
-from tagseg.data.finding import notes_on_unread
+from tagseg.data.finding import is_odd, notes_on_unread
 from tagseg.data.pictures import MAX_PIXELS
 from tagseg.errors import ConfigError, DataError, TagError
 from tagseg.formats.class_folders import rows_of_class_folders
@@ -24,8 +24,8 @@ from tagseg.formats.class_lists import (
 from tagseg.formats.exclusion import parse_patterns
 from tagseg.formats.layouts import Layout, Place, TagSource, find_photos_and_tags
 from tagseg.formats.object_discovery import rows_of_object_discovery
-from tagseg.formats.photo_lists import read_names
-from tagseg.formats.photo_tree import kind_of_split
+from tagseg.formats.photo_lists import PhotoList
+from tagseg.formats.selection import listed_photos, only_listed, unnamed_in_folders
 from tagseg.formats.synsets import check_classes_are_there, count_unlisted, rows_of_synset_folders
 from tagseg.formats.tag_cells import separator_from
 from tagseg.formats.tag_rows import TagFile, TagRow, check_tags, joined, settled, without_background
@@ -34,9 +34,9 @@ from tagseg.formats.understood import understood
 from tagseg.formats.voc import VOC_CLASSES, read_annotations
 
 __all__ = [
-    "ALL_SPLITS",
     "Layout",
     "OpenedPhotos",
+    "Reading",
     "Untagged",
     "load_dataset",
     "load_target",
@@ -45,11 +45,27 @@ __all__ = [
 
 Untagged = Literal["negative", "unknown"]
 
-ALL_SPLITS = "all"
-"""As the name of a list: the photos in all folders of splits."""
-
 _ANY_CLASS = ("object",)  # of photos without any tags
-_MAX_MISSING = 0.01  # share of tagged photos that may be missing from the folder
+MAX_MISSING = 0.01
+"""Share of the tagged photos that may be missing from the folder, if nothing else is said."""
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What may be said of a folder's photos and tags, where they do not show it themselves.
+
+    Attributes:
+        exclude: patterns of pictures that are no photos, such as ``*_mask.png`` or ``masks``; one
+            that begins with ``!`` keeps what looks like a mask (:mod:`tagseg.formats.exclusion`).
+        tag_separator: what stands between tags in one cell of a tag file, or ``space``, ``comma``.
+        allow_missing: share of the tagged photos that may be missing.
+        max_pixels: refuse larger photos.
+    """
+
+    exclude: str | Sequence[str] = ()
+    tag_separator: str | None = None
+    allow_missing: float = MAX_MISSING
+    max_pixels: int = MAX_PIXELS
 
 
 def load_dataset(
@@ -61,9 +77,7 @@ def load_dataset(
     layout: Layout = "auto",
     split: str | Path | Sequence[str | Path] | None = None,
     synsets: Path | str | None = None,
-    exclude: str | Sequence[str] = (),
-    tag_separator: str | None = None,
-    max_pixels: int = MAX_PIXELS,
+    how: Reading = Reading(),
 ) -> Dataset:
     """Load a folder of photos with image-level tags; nothing is decoded yet, nothing written.
 
@@ -83,26 +97,14 @@ def load_dataset(
             train.txt), or of a folder of a split, or several: only these photos, in that order.
         synsets: a list of the WordNet synsets of each class (:func:`read_synsets`); the folder is
             then laid out as ImageNet, one folder per synset, in it or in its ``train``.
-        exclude: patterns of pictures that are no photos, such as ``*_mask.png`` or ``masks``; one
-            that begins with ``!`` keeps what looks like a mask (:mod:`tagseg.formats.exclusion`).
-        tag_separator: what stands between tags in one cell of a tag file, or ``space``, ``comma``;
-            by default what the file shows.
-        max_pixels: refuse larger photos.
+        how: what else there is to say.
 
     Raises TagError for tags, classes or lists that cannot be used (and if photos without tags
-    exist but ``untagged`` is not given), DataError for a folder that cannot, and if more than 1 %
-    of the tagged photos are missing. Fewer stay in the dataset for the audit to report.
+    exist but ``untagged`` is not given), DataError for a folder that cannot, and if more of the
+    tagged photos are missing than allowed. Fewer stay in the dataset for the audit to report.
     """
-    opened = open_photos(
-        path,
-        tags=tags,
-        layout=layout,
-        synsets=synsets,
-        exclude=exclude,
-        tag_separator=tag_separator,
-        search=True,
-    )
-    return opened.load(split, classes=classes, untagged=untagged, max_pixels=max_pixels)
+    opened = open_photos(path, tags=tags, layout=layout, synsets=synsets, how=how, search=True)
+    return opened.load(split, classes=classes, untagged=untagged, max_pixels=how.max_pixels)
 
 
 def open_photos(
@@ -111,9 +113,8 @@ def open_photos(
     tags: Path | str | None = None,
     layout: Layout = "auto",
     synsets: Path | str | None = None,
-    exclude: str | Sequence[str] = (),
     masks: Path | str | None = None,
-    tag_separator: str | None = None,
+    how: Reading = Reading(),
     search: bool = False,
 ) -> OpenedPhotos:
     """Find the photos of a folder, and where their tags come from.
@@ -122,12 +123,12 @@ def open_photos(
     whose pictures are no photos if it lies among them. ``search``: whether to look for files of
     other tools that tell the tags.
     """
-    separator = separator_from(tag_separator)
-    exclusion = parse_patterns(exclude).with_masks(_path(masks), Path(path))
+    separator = separator_from(how.tag_separator)
+    exclusion = parse_patterns(how.exclude).with_masks(_path(masks), Path(path))
     place, source = find_photos_and_tags(
         Path(path), _path(tags), layout, _path(synsets), exclusion, search=search
     )
-    return OpenedPhotos(place, replace(source, separator=separator))
+    return OpenedPhotos(place, replace(source, separator=separator), how.allow_missing)
 
 
 @dataclass(frozen=True)
@@ -137,10 +138,12 @@ class OpenedPhotos:
     Attributes:
         place: where they are.
         source: where their tags come from.
+        allow_missing: share of the tagged photos that may be missing.
     """
 
     place: Place
     source: TagSource
+    allow_missing: float = MAX_MISSING
 
     def splits(self) -> dict[str, int]:
         """Number of photos in each folder of a split, such as ``train``; none if there is none."""
@@ -160,9 +163,9 @@ class OpenedPhotos:
         if source.layout is None and untagged == "unknown":  # as for recipes that use no tags
             told = classes is not None or _class_file(place, source) is not None
             anything = classes if told else _ANY_CLASS
-            return _load_all(place, source, anything, split, max_pixels)
+            return self.load_all(split, anything, max_pixels)
         _check_has_tags(source, place)
-        listed = None if split is None else _listed_in_all(place, split)
+        listed = None if split is None else listed_photos(place, split)
         chosen, said = _read(place, source, classes, listed)
         if untagged != "unknown" and not _has_tag(said):
             whole = said if listed is None else _read(place, source, classes, None)[1]
@@ -175,11 +178,49 @@ class OpenedPhotos:
             unlisted = count_unlisted(place.photo_folder, source.synsets)
         if split is not None and listed is not None:
             # Photos that a tag file leaves out are left out of the folders of splits, too.
-            unnamed = _in_folders(place, split) - by_name.keys() if source.file else set()
-            listed = tuple(name for name in listed if name not in unnamed)
-            by_name = _pick(by_name, listed, source.where, "have no entry")
+            unnamed = unnamed_in_folders(place, split, by_name) if source.file else frozenset()
+            listed = listed.without(unnamed)
+            by_name = only_listed(by_name, listed, source.where, "have no entry", place)
+        missing = _check_missing(by_name, place, self.allow_missing)
         dataset = _dataset(place, source, chosen, by_name, untagged, said.notes)
-        return _told(dataset, place, source, said, max_pixels, unlisted)
+        notes = (*said.notes, *_notes(place, listed, missing))
+        return self._told(dataset, notes, max_pixels, unlisted)
+
+    def load_all(
+        self,
+        split: str | Path | Sequence[str | Path] | None = None,
+        classes: Path | str | Sequence[str] | None = None,
+        max_pixels: int = MAX_PIXELS,
+    ) -> Dataset:
+        """All photos of the folder or of a list, with a tag or without."""
+        place, source = self.place, self.source
+        listed = None if split is None else listed_photos(place, split)
+        chosen, said = _read(place, source, classes, listed)
+        tagged, _ = _by_name(said, place)
+        by_name = {name: TagRow(name, (), name) for name in place.photos} | tagged
+        if listed is not None:
+            by_name = only_listed(by_name, listed, place.photo_folder, "are not here", place)
+        missing = _check_missing(by_name, place, self.allow_missing)
+        dataset = _dataset(place, source, chosen, by_name, "unknown")
+        return self._told(dataset, (*said.notes, *_notes(place, listed, missing)), max_pixels)
+
+    def _told(
+        self, dataset: Dataset, notes: Sequence[str], max_pixels: int, unlisted: int = 0
+    ) -> Dataset:
+        """The dataset with all that was understood of its folder."""
+        place = self.place
+        return replace(
+            dataset,
+            max_pixels=max_pixels,
+            unlisted=unlisted,
+            left_out=tuple(place.left_out.items()),
+            notes=(
+                *understood(place, self.source),
+                *place.notes,
+                *notes_on_unread(place.photo_folder),
+                *notes,
+            ),
+        )
 
 
 def load_target(
@@ -190,6 +231,7 @@ def load_target(
     layout: Layout = "auto",
     split: str | Path | Sequence[str | Path] | None = None,
     masks: Path | str | None = None,
+    allow_missing: float = MAX_MISSING,
     max_pixels: int = MAX_PIXELS,
 ) -> Dataset:
     """Load photos that are to be predicted and scored only, so that they need no tags.
@@ -201,52 +243,25 @@ def load_target(
     """
     if layout == "imagenet":
         raise ConfigError("a target cannot have the layout 'imagenet'", do="use another layout")
-    opened = open_photos(path, tags=tags, layout=layout, masks=masks)
-    place, source = opened.place, opened.source
-    if source.layout in ("folders", "split_folders") and layout == "auto":
-        told = _class_file(place, source) is not None  # then the folders need not be classes
-        source = replace(source, layout=None) if told else source
-    return _load_all(place, source, classes, split, max_pixels)
+    how = Reading(allow_missing=allow_missing)
+    opened = open_photos(path, tags=tags, layout=layout, masks=masks, how=how)
+    by_folder = layout == "auto" and opened.source.layout in ("folders", "split_folders")
+    if by_folder and _class_file(opened.place, opened.source) is not None:
+        # The folders need not be classes.
+        opened = replace(opened, source=replace(opened.source, layout=None))
+    return opened.load_all(split, classes, max_pixels)
 
 
-def _load_all(
-    place: Place,
-    source: TagSource,
-    classes: Path | str | Sequence[str] | None,
-    split: str | Path | Sequence[str | Path] | None,
-    max_pixels: int,
-) -> Dataset:
-    """All photos of the folder or of a list, with a tag or without."""
-    listed = None if split is None else _listed_in_all(place, split)
-    chosen, said = _read(place, source, classes, listed)
-    by_name = {name: TagRow(name, (), name) for name in place.photos} | _by_name(said, place)[0]
-    if listed is not None:
-        by_name = _pick(by_name, listed, place.photo_folder, "are not here")
-    dataset = _dataset(place, source, chosen, by_name, "unknown")
-    return _told(dataset, place, source, said, max_pixels)
-
-
-def _told(
-    dataset: Dataset,
-    place: Place,
-    source: TagSource,
-    said: TagFile,
-    max_pixels: int,
-    unlisted: int = 0,
-) -> Dataset:
-    """The dataset with all that was understood of its folder."""
-    return replace(
-        dataset,
-        max_pixels=max_pixels,
-        unlisted=unlisted,
-        left_out=tuple(place.left_out.items()),
-        notes=(
-            *understood(place, source),
-            *place.notes,
-            *notes_on_unread(place.photo_folder),
-            *said.notes,
-        ),
-    )
+def _notes(place: Place, listed: PhotoList | None, left_out: str) -> Iterator[str]:
+    """What to say of the photos' names, of the lists and of photos that are not here."""
+    odd = [name for name, path in place.photos.items() if is_odd(path, place.photo_folder)]
+    if odd:
+        yield (
+            f"names that are not UTF-8: {len(odd)}, in which %XX stands for a byte: "
+            f"{_first(odd)}; rename them, with convmv for example, if results should not have it"
+        )
+    yield from listed.notes if listed is not None else ()
+    yield from (left_out,) if left_out else ()
 
 
 def _check_untagged(untagged: str | None) -> None:
@@ -263,7 +278,6 @@ def _dataset(
     untagged: Untagged | None,
     notes: Sequence[str] = (),
 ) -> Dataset:
-    _check_missing(rows, place)
     classes = chosen.names
     return Dataset(
         classes=classes,
@@ -292,7 +306,7 @@ def _read(
     place: Place,
     source: TagSource,
     classes: Path | str | Sequence[str] | None,
-    listed: Sequence[str] | None,
+    listed: PhotoList | None,
 ) -> tuple[ClassList, TagFile]:
     """The classes, and the photos' tags, which are among them."""
     chosen = _given_classes(classes, place, source)
@@ -343,13 +357,13 @@ def _read_tags(
     place: Place,
     source: TagSource,
     classes: tuple[str, ...] | None,
-    listed: Sequence[str] | None,
+    listed: PhotoList | None,
 ) -> TagFile:
     if source.file is not None:
         files = source.files or (source.file,)
         return read_tags_of_photos(files, place.photos, place.name_of, classes, source.separator)
     if source.layout == "voc":
-        names = place.photos if listed is None else listed
+        names = place.photos if listed is None else listed.names
         return read_annotations(place.folder / "Annotations", names, place.photos, classes)
     if source.layout == "imagenet":
         every = TagRow("", tuple(source.synsets.values()), str(source.where))
@@ -360,51 +374,6 @@ def _read_tags(
     if source.layout in ("object_discovery", "object_discovery_100"):
         return TagFile(rows_of_object_discovery(place.photos))
     return TagFile(() if source.layout is None else rows_of_class_folders(place.photos, place.tree))
-
-
-def _listed_in_all(place: Place, splits: str | Path | Sequence[str | Path]) -> tuple[str, ...]:
-    several = (splits,) if isinstance(splits, str | Path) else splits
-    return tuple(dict.fromkeys(name for split in several for name in _listed(place, split)))
-
-
-def _listed(place: Place, split: str | Path) -> tuple[str, ...]:
-    file = _list_file(place, split)
-    if file is None:
-        return _in_split(place, str(split))
-    return tuple(dict.fromkeys(place.name_of(name) for name in read_names(file)))
-
-
-def _list_file(place: Place, split: str | Path) -> Path | None:
-    named = (
-        folder / inner
-        for folder in dict.fromkeys((place.folder, place.given))
-        for inner in (Path("ImageSets", "Segmentation", f"{split}.txt"), f"{split}.txt")
-    )
-    return next((path for path in (Path(split), *named) if path.is_file()), None)
-
-
-def _in_folders(place: Place, splits: str | Path | Sequence[str | Path]) -> set[str]:
-    """The photos that no list names, but the folder of a split holds."""
-    several = (splits,) if isinstance(splits, str | Path) else splits
-    folders = (str(split) for split in several if _list_file(place, split) is None)
-    return {name for split in folders for name in _in_split(place, split)}
-
-
-def _in_split(place: Place, split: str) -> tuple[str, ...]:
-    """The photos in the folder of a split: of that name, else of that kind (val for valid)."""
-    splits = place.splits()
-    if splits and split == ALL_SPLITS:
-        return tuple(place.photos)
-    alike = [name for name in splits if kind_of_split(name) == kind_of_split(split) is not None]
-    names = splits.get(split) or (splits[alike[0]] if len(alike) == 1 else None)
-    if names is None:
-        advice = f"give a list file, or one of the folders {', '.join(splits)}"
-        raise TagError(
-            f"there is no list '{split}'",
-            where=place.folder,
-            do=advice if splits else "give a list file",
-        )
-    return names
 
 
 def _by_name(said: TagFile, place: Place) -> tuple[dict[str, TagRow], TagFile]:
@@ -444,27 +413,19 @@ def _check_some_tag(said: TagFile, classes: Sequence[str], source: TagSource) ->
         )
 
 
-def _pick(
-    rows: dict[str, TagRow], listed: Sequence[str], where: Path, problem: str
-) -> dict[str, TagRow]:
-    absent = [name for name in listed if name not in rows]
-    if absent:
-        raise TagError(
-            f"{len(absent)} of {len(listed)} listed photos {problem}: {_first(absent)}",
-            where=where,
-            do="add them, or take them off the list",
-        )
-    return {name: rows[name] for name in listed}
-
-
-def _check_missing(rows: dict[str, TagRow], place: Place) -> None:
+def _check_missing(rows: dict[str, TagRow], place: Place, allowed: float) -> str:
+    """What to say of tagged photos that are not here; DataError if they are more than allowed."""
     missing = [name for name in rows if not place.file_of(name, rows[name]).exists()]
-    if len(missing) > _MAX_MISSING * len(rows):
-        raise DataError(
-            f"{len(missing)} of {len(rows)} tagged photos are not here: {_first(missing)}",
-            where=place.photo_folder,
-            do="check the folder and the names",
-        )
+    if not missing:
+        return ""
+    told = f"{len(missing)} of {len(rows)} tagged photos are not here"
+    if len(missing) > allowed * len(rows):
+        advice = "check the folder and the names"
+        if len(missing) < len(rows):
+            share = -(-len(missing) * 100 // len(rows)) / 100
+            advice += f", or go on without them: --allow-skipped {share:.2f}"
+        raise DataError(f"{told}: {_first(missing)}", where=place.photo_folder, do=advice)
+    return f"{told}, and left out: {_first(missing)}"
 
 
 def _known(

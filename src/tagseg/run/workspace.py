@@ -21,7 +21,14 @@ from types import TracebackType
 from typing import Any, NamedTuple, Self
 
 from tagseg.errors import WorkspaceError
-from tagseg.run.files import TEMPORARY, atomic_write, one_line_errors, read_json, write_json
+from tagseg.run.files import (
+    TEMPORARY,
+    atomic_write,
+    check_folder,
+    one_line_errors,
+    read_json,
+    write_json,
+)
 from tagseg.run.lock import LOCK_FILES, FolderLock
 from tagseg.run.manifest import FORMAT, Record, canonical, changes, make_record
 from tagseg.run.stage import Stage, adopt, discard, folder_aside, is_finished, record_in
@@ -99,13 +106,7 @@ class Workspace:
         """
         temporary = folder is None
         path = Path(tempfile.mkdtemp(prefix="tagseg-") if folder is None else folder).absolute()
-        old = _read_about(path)
-        if old is not None and old["recipe"] != recipe:
-            raise WorkspaceError(
-                f"holds a run of recipe {old['recipe']}, not {recipe}",
-                where=path,
-                do="give another folder",
-            )
+        old = _about_of(path, recipe)
         lock = FolderLock(path)
         about = {
             "format": FORMAT,
@@ -121,6 +122,16 @@ class Workspace:
         for left in work._stages_folder.glob(f"{TEMPORARY}*"):
             shutil.rmtree(left, ignore_errors=True)
         return work
+
+    @staticmethod
+    def check(folder: Path, recipe: str) -> None:
+        """Raise the WorkspaceError that :meth:`open` would for the folder; nothing is written.
+
+        But for the lock, which may be free when the run begins.
+        """
+        path = Path(folder).absolute()
+        _about_of(path, recipe)
+        check_folder(path)
 
     @classmethod
     def read(cls, folder: Path) -> Self:
@@ -307,6 +318,21 @@ def labelled(inputs: Sequence[str | Stage]) -> list[tuple[str, str]]:
         (item.name, item.key) if isinstance(item, Stage) else (str(position), item)
         for position, item in enumerate(inputs, start=1)
     ]
+
+
+def _about_of(folder: Path, recipe: str) -> dict[str, Any] | None:
+    """What a run of ``recipe`` finds in its folder; None for a new one, else WorkspaceError."""
+    text = str(folder).encode("utf-8", "backslashreplace").decode()
+    if text != str(folder):  # safetensors opens no file there
+        raise WorkspaceError("its path is not UTF-8", where=text, do="give another folder")
+    about = _read_about(folder)
+    if about is not None and about["recipe"] != recipe:
+        raise WorkspaceError(
+            f"holds a run of recipe {about['recipe']}, not {recipe}",
+            where=folder,
+            do="give another folder",
+        )
+    return about
 
 
 def _read_about(folder: Path) -> dict[str, Any] | None:

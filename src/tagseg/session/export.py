@@ -24,8 +24,8 @@ _MODEL = "segmenter"
 _WHITE = "white_of_16_bits"
 
 
-def export(run: Run, outcome: Outcome) -> None:
-    """The segmenter with its refinement as one file."""
+def export(run: Run, outcome: Outcome) -> Path:
+    """Write the segmenter with its refinement as one file, and return its path."""
     outcome.segmenter.white = run.photos.dataset.white
     tensors, metadata = outcome.pack(outcome.segmenter)
     if outcome.segmenter.white != WHITE:
@@ -34,6 +34,7 @@ def export(run: Run, outcome: Outcome) -> None:
     with run.stage("export", metadata, [outcome.curves[-1]]) as stage:
         if stage.pending:
             stage.save_tensors(_MODEL, tensors, metadata)
+    return stage.path(f"{_MODEL}.safetensors")
 
 
 def load_segmenter(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence, Set
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
@@ -13,8 +13,16 @@ from tagseg.data.targets import notes_on_classes, with_target
 from tagseg.errors import TagError
 from tagseg.formats.ground_truth import BY_EVIDENCE, GroundTruth, MaskRules
 from tagseg.formats.layouts import Layout
-from tagseg.formats.loading import ALL_SPLITS, OpenedPhotos, Untagged, load_target, open_photos
+from tagseg.formats.loading import (
+    MAX_MISSING,
+    OpenedPhotos,
+    Reading,
+    Untagged,
+    load_target,
+    open_photos,
+)
 from tagseg.formats.photo_tree import kind_of_split
+from tagseg.formats.selection import ALL_SPLITS
 
 __all__ = ["Loaded", "Source", "Target", "ground_truth_of", "load_photos"]
 
@@ -27,9 +35,8 @@ class Source(NamedTuple):
             are called as splits, for those of ``train``.
         val: list of the photos to score; of the target, if there is one. None for none, or, where
             folders are called as splits and no list is given, for those of ``val``.
-        exclude: patterns of pictures that are no photos.
-        masks: folder of ground truth, whose pictures are no photos either.
-        tag_separator: what stands between tags in a cell of a tag file.
+        masks: folder of ground truth, whose pictures are no photos.
+        how: what else there is to say.
     """
 
     folder: Path
@@ -40,9 +47,8 @@ class Source(NamedTuple):
     synsets: Path | None = None
     train_list: str | None = None
     val: str | None = None
-    exclude: tuple[str, ...] = ()
     masks: Path | None = None
-    tag_separator: str | None = None
+    how: Reading = Reading()
 
     def open(self) -> OpenedPhotos:
         """The photos that are there."""
@@ -51,9 +57,8 @@ class Source(NamedTuple):
             tags=self.tags,
             layout=self.layout,
             synsets=self.synsets,
-            exclude=self.exclude,
             masks=self.masks,
-            tag_separator=self.tag_separator,
+            how=self.how,
             search=True,
         )
 
@@ -65,11 +70,17 @@ class Target(NamedTuple):
     tags: Path | None = None
     layout: Layout = "auto"
     masks: Path | None = None
+    allow_missing: float = MAX_MISSING
 
     def load(self, split: str | None) -> Dataset:
         """The photos of a list, or all."""
         return load_target(
-            self.folder, tags=self.tags, layout=self.layout, split=split, masks=self.masks
+            self.folder,
+            tags=self.tags,
+            layout=self.layout,
+            split=split,
+            masks=self.masks,
+            allow_missing=self.allow_missing,
         )
 
 
@@ -128,8 +139,21 @@ def _load(source: Source, target: Target | None) -> Loaded:
         return Loaded(*with_target(learned, other), other.classes, other.legend)
     if val is None:
         return Loaded(_with_note(load(train), splits, ()), (), None)
-    dataset, held_out = load(None if train is None else [train, val]), load(val).names
-    return Loaded(_with_note(dataset, splits, held_out), held_out, None)
+    dataset, held_out = load(None if train is None else [train, val]), load(val)
+    notes = dict.fromkeys((*dataset.notes, *held_out.notes))
+    if train is not None:
+        notes |= dict.fromkeys(_in_both(load(train).names, held_out.names))
+    dataset = replace(dataset, notes=tuple(notes))
+    return Loaded(_with_note(dataset, splits, held_out.names), held_out.names, None)
+
+
+def _in_both(train: Sequence[str], val: Sequence[str]) -> Iterator[str]:
+    """What to say of photos that are in both lists."""
+    both = sorted(set(train) & set(val))
+    if both:
+        shown = ", ".join(both[:3]) + (", ..." if len(both) > 3 else "")
+        number = f"{len(both)} photos are" if len(both) > 1 else "1 photo is"
+        yield f"{number} in both --train and --val, and not trained on: {shown}"
 
 
 def _lists(

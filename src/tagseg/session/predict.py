@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from collections.abc import Set
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from threading import Lock
 
 import cv2
@@ -15,19 +17,28 @@ from tagseg.data.finding import (
     OUTPUT_MARKER,
     PHOTO_SUFFIXES,
     advice_without_photos,
+    is_odd,
     list_pictures,
     notes_on_unread,
 )
 from tagseg.data.images import decode_with_levels
 from tagseg.data.masks import encode_mask
+from tagseg.data.no_folder import near_folder
 from tagseg.data.picture_formats import unread_suffix
+from tagseg.data.text import readable
 from tagseg.data.working import argmax_at, working_image
 from tagseg.errors import DataError, ImageError
 from tagseg.formats.photo_files import PhotoFiles, find_photo_files
 from tagseg.maps import Image
 from tagseg.report.figures import overlay
 from tagseg.run.engine import map_photos
-from tagseg.run.files import atomic_write, one_line_errors, write_json
+from tagseg.run.files import (
+    atomic_write,
+    check_folder,
+    check_names_fit,
+    one_line_errors,
+    write_json,
+)
 from tagseg.run.progress import Progress
 from tagseg.segment.predict import Segmenter
 
@@ -68,12 +79,19 @@ def predict_folder(
     photos = found.photos
     for note in (*found.notes, *(() if source.is_file() else notes_on_unread(source))):
         progress.say(note)
-    for folder, suffix in ((out, ".png"), (overlays, ".jpg")):
-        if folder is not None:
-            _keep_photos_safe(photos, folder, suffix)
-    for folder, suffix in ((out, ".png"), (overlays, ".jpg")):
-        if folder is not None:
-            _mark(folder, {f"{name}{suffix}" for name in photos})
+    places = {
+        folder: suffix
+        for folder, suffix in ((out, ".png"), (overlays, ".jpg"))
+        if folder is not None
+    }
+    for folder, suffix in places.items():
+        _keep_photos_safe(photos, folder, suffix)
+        _check_place(photos, folder, suffix)
+    for folder, suffix in places.items():
+        _mark(folder, {f"{name}{suffix}" for name in photos})
+    odd = [name for name, path in photos.items() if is_odd(path, source)]
+    if odd:
+        progress.say(f"names that are not UTF-8: {len(odd)}, such as {odd[0]} (%XX for a byte)")
     of_16_bits: list[tuple[str, Levels]] = []
     network = Lock()  # one photo at a time in the network, which uses all cores by itself
 
@@ -113,9 +131,12 @@ def _photos_of(source: Path) -> PhotoFiles:
             if unread is not None:
                 raise DataError(f"{unread[0]} is not read here", where=source, do=unread[1])
             raise DataError("is no photo", where=source, do="give a photo or a folder of photos")
-        return PhotoFiles({source.stem: source})
+        return PhotoFiles({readable(source.stem): source})
     if not source.is_dir():
-        raise DataError("does not exist", where=source, do="give a photo or a folder of photos")
+        near = near_folder(source)
+        hint = f"; did you mean {near}?" if near is not None else ""
+        advice = f"give a photo or a folder of photos{hint}"
+        raise DataError("does not exist", where=source, do=advice)
     folder = source / "JPEGImages" if (source / "JPEGImages").is_dir() else source
     found = find_photo_files(folder)
     if not found.photos:
@@ -129,6 +150,33 @@ def _keep_photos_safe(photos: dict[str, Path], out: Path, suffix: str) -> None:
     for name, path in photos.items():
         if (out / f"{name}{suffix}").resolve() == path.resolve():
             raise DataError("a result would replace this photo", where=path, do="change --out")
+
+
+def _check_place(photos: dict[str, Path], out: Path, suffix: str) -> None:
+    """Raise WorkspaceError or DataError if a result could not be written, before any is made."""
+    if out.suffix.lower() in PHOTO_SUFFIXES and not out.exists():
+        raise DataError(
+            "is named as a picture, but results are written into a folder",
+            where=out,
+            do=f"give a folder, such as {out.with_suffix('')}; files there are NAME{suffix}",
+        )
+    homes = {path.parent.resolve() for path in photos.values()}
+    if out.resolve() in homes:
+        raise DataError(
+            "holds photos, for which the results would be taken the next time",
+            where=out,
+            do="give a folder of their own",
+        )
+    check_folder(out)
+    check_names_fit(photos, out, suffix)
+    for folder in {out / name for photo in photos for name in PurePosixPath(photo).parents}:
+        with one_line_errors(folder):
+            if folder.exists() and not folder.is_dir():
+                raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST))
+    for file in (out / f"{name}{suffix}" for name in photos):
+        with one_line_errors(file):
+            if file.is_dir():
+                raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
 
 
 def _mark(folder: Path, results: Set[str]) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -10,16 +9,17 @@ from typing import Any
 
 import tagseg
 from tagseg.data.audit import Audit
+from tagseg.data.text import readable, without_folders
 from tagseg.errors import ConfigError, WorkspaceError
 from tagseg.report.page import ConfigRow, RoundRow, RunReport, StageScore, render
-from tagseg.run.files import read_json
+from tagseg.run.files import read_json, to_json
 from tagseg.run.workspace import Workspace, atomic_write
 from tagseg.session.scoring import Findings
 from tagseg.stages.context import Run
 from tagseg.stages.outcome import Outcome, Progression
 from tagseg.stages.settings import Settings, where_from
 
-__all__ = ["full_supervision_score", "render_report", "write_about"]
+__all__ = ["full_supervision_score", "render_report", "shown_setting", "write_about"]
 
 _REPORT = "report.html"
 
@@ -76,13 +76,12 @@ def render_report(folder: Path, *, full_supervision: Path | None = None) -> Path
         gallery=findings.gallery(),
     )
     report = folder / _REPORT
-    _write_text(report, render(page))
+    _write(report, render(page).encode("utf-8", "backslashreplace"))
     return report
 
 
-def _write_text(path: Path, text: str) -> None:
+def _write(path: Path, content: bytes) -> None:
     """Write a file as a whole, unless that is what it holds."""
-    content = text.encode()
     if path.is_file() and path.read_bytes() == content:
         return
     with atomic_write(path) as file:
@@ -115,8 +114,7 @@ def write_about(
             "tagseg": tagseg.__version__,
         },
         "config": [
-            [name, list(value) if isinstance(value, tuple) else value, where]
-            for name, value, where, _ in where_from(config)
+            [name, shown_setting(value), where] for name, value, where, _ in where_from(config)
         ],
         "audit": list(found.lines()),
         "stages": [{"name": s.name, "seconds": round(s.seconds, 3)} for s in work.summary()],
@@ -125,6 +123,13 @@ def write_about(
         "full_supervision": old.get("full_supervision") if old.get("val") == run.val_key else None,
     }
     _write_about(work.folder, about)
+
+
+def shown_setting(value: Any) -> Any:
+    """A setting as run.json and the report have it: JSON data without absolute paths."""
+    if isinstance(value, tuple | list):
+        return [shown_setting(item) for item in value]
+    return readable(without_folders(value)) if isinstance(value, str) else value
 
 
 def _told(progression: Progression | None) -> dict[str, Any] | None:
@@ -183,7 +188,7 @@ def _write_about(folder: Path, about: dict[str, Any]) -> None:
     old = _old_about(folder)
     if {**old, "created": ""} == {**about, "created": ""}:
         about = old
-    _write_text(path, json.dumps(about, indent=1, ensure_ascii=False))
+    _write(path, to_json(about))
 
 
 def full_supervision_score(folder: Path, val_key: str) -> dict[str, Any]:
@@ -204,4 +209,4 @@ def full_supervision_score(folder: Path, val_key: str) -> dict[str, Any]:
             do="give a run of full_supervision with the same --val",
         )
     best = max((row.miou for row in val if row.miou is not None), default=None)
-    return {"miou": best, "folder": str(folder)}
+    return {"miou": best, "folder": readable(folder.absolute().name)}

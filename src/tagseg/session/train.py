@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+import tempfile
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, TypeVar
@@ -19,6 +21,7 @@ from tagseg.nets.weights import resolve
 from tagseg.recipes.catalog import find_recipe
 from tagseg.report.page import SeedScore, StageScore
 from tagseg.run.engine import choose_device, choose_precision, set_threads, usable_cores
+from tagseg.run.files import check_names_fit
 from tagseg.run.progress import Progress
 from tagseg.run.workspace import Workspace
 from tagseg.segment.predict import Segmenter
@@ -191,6 +194,10 @@ def train(
     _say_what_is_idle(given, config, progress)
     if chosen.needs_truth and ground_truth is None:
         raise ConfigError(f"{recipe} needs ground truth", do="give --ground-truth DIR")
+    folder = Path(out) if out is not None else None
+    if folder is not None:
+        Workspace.check(folder, recipe)
+    check_names_fit(photos.names, folder if folder is not None else Path(tempfile.gettempdir()))
     setup = make_setup(options)
     ground_truth = check_truth(ground_truth, photos, options, progress)
     data = check_data(photos, val, chosen, config.photo_side, options, progress)
@@ -199,7 +206,6 @@ def train(
     if full_supervision is not None:
         full_supervision_score(full_supervision, data.val_key)
     settings = make_settings(options, setup, config, caller.command)
-    folder = Path(out) if out is not None else None
     work = Workspace.open(
         folder,
         recipe=recipe,
@@ -213,8 +219,9 @@ def train(
         run = data.run(setup, work, progress)
         truth_key = key_of_truth(ground_truth)
         outcome = chosen.outcome(run, config, ground_truth, truth_key)
-        findings = examine(run, outcome, ground_truth, truth_key)
-        export(run, outcome)
+        segmenter = export(run, outcome)  # first, so that scoring can lose nothing
+        with _kept(segmenter, progress):
+            findings = examine(run, outcome, ground_truth, truth_key)
         write_about(run, chosen.paper, config, data.audit, outcome, caller.command)
         report = render_report(work.folder, full_supervision=full_supervision)
         if not run.worked:
@@ -229,6 +236,17 @@ def train(
         tuple(findings.seeds()),
         work,
     )
+
+
+@contextmanager
+def _kept(segmenter: Path, progress: Progress) -> Iterator[None]:
+    """Say where the segmenter is if the block fails."""
+    try:
+        yield
+    except Exception:
+        progress.say(f"the segmenter is trained, and kept: {segmenter}")
+        progress.say("scoring failed; once that is mended, the same command goes on there")
+        raise
 
 
 def make_config(kind: type[C], given: Any) -> C:

@@ -23,6 +23,7 @@ from tagseg.maps import BACKGROUND, IGNORE, Image, Labels, label_of_tag
 from tagseg.priors.saliency.drfi import DrfiSettings, drfi_saliency, training_rows
 from tagseg.priors.saliency.forest import RegionForest
 from tagseg.run.engine import map_photos
+from tagseg.run.files import check_file
 from tagseg.run.progress import Progress
 
 __all__ = ["MaskMeaning", "SaliencyTraining", "TrainedSaliency", "train_saliency"]
@@ -226,6 +227,7 @@ def _check_place(out: Path) -> None:
         raise ConfigError("is a folder", where=out, do="name a file, such as forest.safetensors")
     if not out.absolute().parent.is_dir():
         raise ConfigError("its folder does not exist", where=out, do="make the folder first")
+    check_file(out)
 
 
 def _pairs(photos: Path, masks: Path, most: int | None, seed: int) -> tuple[list[_Pair], int]:

@@ -18,6 +18,7 @@ import torch
 from tagseg.data.finding import find_masks
 from tagseg.data.masks import read_mask
 from tagseg.data.shots import VIDEO_SUFFIXES, Shot, find_shots, natural_key
+from tagseg.data.text import readable
 from tagseg.errors import ConfigError, MaskError, TrainingError
 from tagseg.evaluate.saliency import SaliencyScores
 from tagseg.maps import Image, SaliencyMap
@@ -172,7 +173,9 @@ def train_student(
         )
     with progress.task("training the student", schedule.iterations) as ticks:
         fit_student(net, best.lessons, schedule, loop=Loop(execution, ticks=ticks))
-    trained_on = f"{len(best.lessons)} of {best.frames} frames of {Path(videos).absolute()}"
+    trained_on = (
+        f"{len(best.lessons)} of {best.frames} frames of {readable(Path(videos).absolute().name)}"
+    )
     save_student(net, out, {"trained_on": trained_on, "teacher": "VideoPCA"})
     written = load_student(out).to(execution.device)
     scores = _scores(written, held_out, settings, progress)

@@ -14,7 +14,8 @@ from tagseg.data.saliency_maps import SaliencyFolder
 from tagseg.data.transforms import Augmentation
 from tagseg.data.working import WorkingPhotos
 from tagseg.formats.boxes import BoxSet, read_boxes
-from tagseg.formats.photo_lists import read_names
+from tagseg.formats.name_lookup import NameLookup
+from tagseg.formats.photo_lists import read_list
 from tagseg.maps import Image, Labels, SaliencyMap
 from tagseg.nets.aspp import AsppNet
 from tagseg.nets.student import StudentNet
@@ -96,7 +97,9 @@ class PhotoSaliency:
             photos = Path(config.box_photos) if config.box_photos is not None else None
             everything = read_boxes(Path(config.boxes), photos)
             if config.boxes_left_out is not None:
-                everything = everything.without_photos(read_names(Path(config.boxes_left_out)))
+                boxed = NameLookup(photo.name for photo in everything.photos)
+                left_out = read_list(Path(config.boxes_left_out), boxed).names
+                everything = everything.without_photos(left_out)
             self.boxes = everything.without_classes(run.photos.classes)
             if not self.boxes.classes and config.boxes_left_out is None:
                 run.progress.say(

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import os
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,12 +9,14 @@ from typing import Any, NamedTuple
 
 import tagseg
 from tagseg.data.dataset import Dataset
+from tagseg.data.text import readable, without_folders
 from tagseg.errors import ConfigError, MaskError, WorkspaceError
 from tagseg.evaluate.truth_audit import truth_for
 from tagseg.formats.ground_truth import GroundTruth
 from tagseg.recipes.catalog import find_recipe
-from tagseg.run.files import one_line_errors, read_json
+from tagseg.run.files import check_folder, one_line_errors, read_json, to_json
 from tagseg.run.workspace import Workspace, atomic_write
+from tagseg.session.report import shown_setting
 from tagseg.session.train import (
     Caller,
     Options,
@@ -78,6 +78,7 @@ def make_tables(
     studies = _chosen(module.TABLES, only, paper)
     truth = _checked_truth(ground_truth, studies, photos, frozenset(val))
     finished = _read_run(Path(run), paper)
+    check_folder(finished.folder / TABLES_FOLDER)
     options = replace(finished.options, device=device, threads=threads)
     setup = make_setup(options)
     if setup.settings() != finished.setup:
@@ -144,7 +145,8 @@ def _read_run(folder: Path, recipe: str) -> _FinishedRun:
     about, settings = read_json(about_file), work.settings
     try:
         last = {name: value for name, value, _ in about["config"]}
-        if last != settings["config"] or not settings["setup"].items() <= about["settings"].items():
+        asked = {name: shown_setting(value) for name, value in settings["config"].items()}
+        if last != asked or not settings["setup"].items() <= about["settings"].items():
             raise unfinished  # begun again with other settings
         for entry in about["stages"]:
             work.finished(entry["name"])
@@ -191,12 +193,12 @@ def _write(context: Context[Any], paper: str, tables: tuple[Table, ...]) -> Tabl
     about = {
         "recipe": context.recipe,
         "paper": paper,
-        "run": os.fspath(context.folder),
+        "run": readable(context.folder.name),
         "command": context.command,
         "photos": {"train": len(data.photos), "val": len(data.val) if data.val else 0},
         "seeds": [setup["seed"]],
         "backbone": setup["backbone"],
-        "weights": context.options.weights,
+        "weights": readable(without_folders(context.options.weights)),
         "precision": setup["precision"],
         "tagseg": tagseg.__version__,
     }
@@ -211,9 +213,9 @@ def _write(context: Context[Any], paper: str, tables: tuple[Table, ...]) -> Tabl
     with one_line_errors(folder):
         folder.mkdir(exist_ok=True)
     with atomic_write(result.json) as file:
-        file.write(json.dumps(content, indent=1, ensure_ascii=False).encode() + b"\n")
+        file.write(to_json(content) + b"\n")
     with atomic_write(result.markdown) as file:
-        file.write(text.encode())
+        file.write(text.encode("utf-8", "backslashreplace"))
     return result
 
 
