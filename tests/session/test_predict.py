@@ -135,8 +135,9 @@ def test_names_that_are_long_and_names_that_are_not_utf8(segmenter, tmp_path):
         small_photo(folder + b"/" + name + b".png")
     done = predict_folder(segmenter, tmp_path / "photos", tmp_path / "m", overlays=tmp_path / "o")
     assert done.written == ("caf%E9", "chats %E9t%E9/5", "x" * 251, "写" * 83 + "ab")
-    assert set(contents(tmp_path / "m")) == {f"{name}.png" for name in done.written}
-    assert set(contents(tmp_path / "o")) == {f"{name}.jpg" for name in done.written}
+    marker = {OUTPUT_MARKER}
+    assert set(contents(tmp_path / "m")) == {f"{name}.png" for name in done.written} | marker
+    assert set(contents(tmp_path / "o")) == {f"{name}.jpg" for name in done.written} | marker
     alone = predict_folder(segmenter, Path(os.fsdecode(folder + b"/caf\xe9.png")), tmp_path / "n")
     assert alone.written == ("caf%E9",)
 
@@ -156,7 +157,9 @@ def test_names_that_are_long_and_names_that_are_not_utf8(segmenter, tmp_path):
 def test_bad_places_are_found_before_anything_is_decoded(
     segmenter, photos, tmp_path, monkeypatch, out, error, line
 ):
-    monkeypatch.setattr("tagseg.session.predict.decode_photo", lambda path: pytest.fail("decoded"))
+    monkeypatch.setattr(
+        "tagseg.session.predict.decode_with_levels", lambda path, white: pytest.fail("decoded")
+    )
     for path in photos.rglob("*.png"):
         path.rename(path.with_suffix(".bmp"))
     (tmp_path / "file").write_text("")
