@@ -21,7 +21,7 @@ from PIL import Image as PilImage
 from tagseg import cli
 from tagseg.data.dataset import Dataset
 from tagseg.data.scenes import SCENES, draw_scene
-from tagseg.formats.ground_truth import GroundTruth
+from tagseg.formats.masks.ground_truth import GroundTruth
 from tagseg.maps import IGNORE, Labels
 from tagseg.priors.crisp import CrispSettings
 from tagseg.recipes.catalog import find_recipe

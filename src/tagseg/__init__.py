@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from tagseg.data.targets import with_target
     from tagseg.errors import TagsegError
     from tagseg.evaluate.masks import evaluate_masks
-    from tagseg.formats.ground_truth import GroundTruth
     from tagseg.formats.loading import load_dataset
+    from tagseg.formats.masks.ground_truth import GroundTruth
     from tagseg.refine.dense_crf import dense_crf
     from tagseg.refine.higher_order import HigherOrder
     from tagseg.segment.predict import Segmenter
@@ -48,7 +48,7 @@ __version__ = version("tagseg")
 
 _HOMES = {
     "Dataset": "data.dataset",
-    "GroundTruth": "formats.ground_truth",
+    "GroundTruth": "formats.masks.ground_truth",
     "HigherOrder": "refine.higher_order",
     "Options": "session.train",
     "Result": "session.train",

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from tagseg.data.scenes import SceneKind
     from tagseg.evaluate.masks import MaskScores
     from tagseg.evaluate.truth_audit import TruthAudit
-    from tagseg.formats.ground_truth import GroundTruth, MaskRules
     from tagseg.formats.loading import Reading
+    from tagseg.formats.masks.ground_truth import GroundTruth, MaskRules
     from tagseg.run.progress import Progress
     from tagseg.session.inputs import Loaded, Source, Target
     from tagseg.session.train import Caller, Options
@@ -388,10 +388,10 @@ def evaluate(
     from tagseg.data.finding import find_masks
     from tagseg.evaluate.masks import evaluate_masks
     from tagseg.evaluate.truth_audit import truth_of_masks
-    from tagseg.formats.class_lists import read_class_list
-    from tagseg.formats.ground_truth import GroundTruth
-    from tagseg.formats.name_lookup import NameLookup
-    from tagseg.formats.photo_lists import read_list
+    from tagseg.formats.lists.class_lists import read_class_list
+    from tagseg.formats.lists.name_lookup import NameLookup
+    from tagseg.formats.lists.photo_lists import read_list
+    from tagseg.formats.masks.ground_truth import GroundTruth
     from tagseg.run.files import atomic_write, check_file, to_json
 
     if out is not None:
@@ -771,7 +771,7 @@ def _target(
 
 
 def _rules(colours: Path | None, masks_by: MasksBy, masks_as: MasksAs) -> MaskRules:
-    from tagseg.formats.ground_truth import MaskRules
+    from tagseg.formats.masks.ground_truth import MaskRules
 
     lie_on: Any = None if masks_as is MasksAs.auto else masks_as.value
     by: Any = masks_by.value

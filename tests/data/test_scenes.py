@@ -29,8 +29,8 @@ from tagseg.data.shapes import Part
 from tagseg.data.textures import Material
 from tagseg.errors import DataError
 from tagseg.formats.boxes import read_boxes
-from tagseg.formats.ground_truth import GroundTruth
 from tagseg.formats.loading import load_dataset
+from tagseg.formats.masks.ground_truth import GroundTruth
 from tagseg.maps import tags_of_labels
 
 

@@ -13,9 +13,9 @@ from tagseg.data.dataset import Dataset
 from tagseg.data.masks import write_mask
 from tagseg.data.targets import class_columns, notes_on_classes, with_target
 from tagseg.errors import ConfigError, DataError, MaskError, TagError
-from tagseg.formats.ground_truth import GroundTruth
 from tagseg.formats.loading import load_target
-from tagseg.formats.voc import VOC_CLASSES
+from tagseg.formats.masks.ground_truth import GroundTruth
+from tagseg.formats.tags.voc import VOC_CLASSES
 from tagseg.maps import IGNORE
 
 LEARNED = ("cat", "dog", "bird")

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from tagseg.errors import MaskError, ShapeError
 from tagseg.evaluate.foreground import ForegroundScores, foreground_scores
-from tagseg.formats.ground_truth import GroundTruth
+from tagseg.formats.masks.ground_truth import GroundTruth
 
 CLASSES = ("Airplane", "Car", "Horse")
 

@@ -9,7 +9,7 @@ import pytest
 from tagseg.data.masks import write_mask
 from tagseg.errors import DataError, MaskError
 from tagseg.evaluate.masks import MaskScores, evaluate_masks
-from tagseg.formats.ground_truth import GroundTruth
+from tagseg.formats.masks.ground_truth import GroundTruth
 
 CLASSES = ("cat", "dog")
 

@@ -15,8 +15,8 @@ from tagseg.errors import MaskError
 from tagseg.evaluate import truth_audit
 from tagseg.evaluate.masks import evaluate_masks
 from tagseg.evaluate.truth_audit import TruthAudit, audit_truth, truth_for, truth_of_masks
-from tagseg.formats.class_lists import read_class_list
-from tagseg.formats.ground_truth import GroundTruth, MaskRules
+from tagseg.formats.lists.class_lists import read_class_list
+from tagseg.formats.masks.ground_truth import GroundTruth, MaskRules
 
 SHAPE = (24, 36)
 CLASSES = ("cat", "dog")
@@ -575,7 +575,9 @@ def test_what_was_read_is_kept(tmp_path, monkeypatch):
     monkeypatch.setattr(truth_audit, "_WORTH_KEEPING", 0.0)
     before = look(folder, photos)
     with monkeypatch.context() as patch:
-        patch.setattr("tagseg.formats.ground_truth.open_mask", lambda path: pytest.fail("read"))
+        patch.setattr(
+            "tagseg.formats.masks.ground_truth.open_mask", lambda path: pytest.fail("read")
+        )
         again = look(folder, photos)
     assert again.lines() == before.lines()
     save(folder / "a0.png", drawn(99))

@@ -16,10 +16,10 @@ from tagseg.data.finding import find_photos
 from tagseg.data.images import decode_photo
 from tagseg.data.masks import read_mask
 from tagseg.errors import ConfigError, DataError, ImageError, MaskError, TagError
-from tagseg.formats.class_lists import read_classes
-from tagseg.formats.ground_truth import GroundTruth
+from tagseg.formats.lists.class_lists import read_classes
+from tagseg.formats.lists.photo_lists import read_names
 from tagseg.formats.loading import load_dataset
-from tagseg.formats.photo_lists import read_names
+from tagseg.formats.masks.ground_truth import GroundTruth
 
 PHOTO = np.random.default_rng(5).integers(0, 256, (24, 32, 3), dtype=np.uint8)
 

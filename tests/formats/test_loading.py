@@ -12,7 +12,7 @@ from PIL import Image as PilImage
 from tagseg.data.audit import audit
 from tagseg.errors import DataError, TagError
 from tagseg.formats.loading import Reading, load_dataset
-from tagseg.formats.voc import VOC_CLASSES
+from tagseg.formats.tags.voc import VOC_CLASSES
 
 MSRC = Path(__file__).parents[3] / "shared" / "data" / "msrc_v2"
 

@@ -31,7 +31,7 @@ from small_runs import (
 from tagseg.data.masks import decode_mask, read_mask, voc_palette
 from tagseg.data.working import WorkingPhotos
 from tagseg.errors import ConfigError
-from tagseg.formats.ground_truth import GroundTruth
+from tagseg.formats.masks.ground_truth import GroundTruth
 from tagseg.localize.backprop import ClassSaliency
 from tagseg.maps import IGNORE, Labels, labels_of_tags
 from tagseg.recipes.catalog import RECIPES

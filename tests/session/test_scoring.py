@@ -12,7 +12,7 @@ from small_runs import QUICK
 from tagseg.data.audit import audit
 from tagseg.data.dataset import Dataset
 from tagseg.data.working import WorkingPhotos
-from tagseg.formats.ground_truth import GroundTruth
+from tagseg.formats.masks.ground_truth import GroundTruth
 from tagseg.report.page import FOREGROUND_COLOUR, ForegroundIou
 from tagseg.run.progress import Progress
 from tagseg.run.workspace import Stage, Workspace

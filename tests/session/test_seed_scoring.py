@@ -14,7 +14,7 @@ from small_runs import N_VAL, OPTIONS, QUICK
 from tagseg.data.dataset import Dataset
 from tagseg.data.working import WorkingPhotos, labels_at
 from tagseg.evaluate.seeds import CentreMeanShape, SeedCurves
-from tagseg.formats.ground_truth import GroundTruth
+from tagseg.formats.masks.ground_truth import GroundTruth
 from tagseg.report.page import SeedScore
 from tagseg.run.progress import Progress
 from tagseg.run.workspace import Workspace

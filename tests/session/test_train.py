@@ -30,8 +30,8 @@ from tagseg.data.dataset import Dataset
 from tagseg.data.masks import read_mask
 from tagseg.data.scenes import SCENES, scene_dataset
 from tagseg.errors import ConfigError, DataError, MaskError, TagError, TagsegError, WorkspaceError
-from tagseg.formats.ground_truth import GroundTruth
 from tagseg.formats.loading import load_dataset
+from tagseg.formats.masks.ground_truth import GroundTruth
 from tagseg.recipes.catalog import find_recipe
 from tagseg.run.progress import Progress
 from tagseg.run.workspace import Workspace

@@ -16,7 +16,7 @@ from small_runs import NEGATIVE, OPTIONS, QUICK, UNKNOWN, changed_stages, finish
 from tagseg.data.masks import decode_mask
 from tagseg.data.scenes import SCENES, scene_dataset
 from tagseg.errors import ConfigError
-from tagseg.formats.ground_truth import GroundTruth
+from tagseg.formats.masks.ground_truth import GroundTruth
 from tagseg.fuse.seed_labels import cam_labels
 from tagseg.recipes.cam_baseline import Config
 from tagseg.run.plan import Plan

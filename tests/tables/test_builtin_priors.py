@@ -14,7 +14,7 @@ from tagseg.data.masks import decode_mask
 from tagseg.data.working import labels_at
 from tagseg.errors import ConfigError
 from tagseg.evaluate.boundary import TrimapAccuracy
-from tagseg.formats.ground_truth import GroundTruth
+from tagseg.formats.masks.ground_truth import GroundTruth
 from tagseg.recipes.builtin_priors.config import Config
 from tagseg.run.workspace import Workspace
 from tagseg.session.train import Result, train

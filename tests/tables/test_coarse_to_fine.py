@@ -17,7 +17,7 @@ from small_runs import OPTIONS, Photos, contents
 from tagseg.data.masks import decode_mask
 from tagseg.data.working import WorkingPhotos, labels_at
 from tagseg.errors import ConfigError
-from tagseg.formats.ground_truth import GroundTruth
+from tagseg.formats.masks.ground_truth import GroundTruth
 from tagseg.maps import IGNORE, Labels
 from tagseg.recipes.coarse_to_fine import rounds as recursion
 from tagseg.run.workspace import Workspace

@@ -16,7 +16,7 @@ from guided_runs import RECURSION, WITHOUT_CLASSIFIER
 from small_runs import OPTIONS, Photos
 from tagseg.data.masks import decode_mask
 from tagseg.data.working import labels_at
-from tagseg.formats.ground_truth import GroundTruth
+from tagseg.formats.masks.ground_truth import GroundTruth
 from tagseg.maps import IGNORE, Labels
 from tagseg.recipes.coarse_to_fine import rounds as recursion
 from tagseg.run.workspace import Workspace

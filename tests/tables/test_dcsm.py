@@ -17,7 +17,7 @@ import pytest
 from small_runs import DISTINCT, QUICK, Photos, contents
 from tagseg.data.working import WorkingPhotos, argmax_at
 from tagseg.errors import ConfigError
-from tagseg.formats.ground_truth import GroundTruth
+from tagseg.formats.masks.ground_truth import GroundTruth
 from tagseg.localize.backprop import ClassSaliency
 from tagseg.maps import IGNORE, Labels
 from tagseg.recipes.dcsm import classifier as saliency_stages

@@ -15,7 +15,7 @@ import pytest
 from small_runs import OPTIONS, QUICK, Photos, contents
 from tagseg.data.masks import decode_mask
 from tagseg.data.working import WorkingPhotos, labels_at
-from tagseg.formats.ground_truth import GroundTruth
+from tagseg.formats.masks.ground_truth import GroundTruth
 from tagseg.fuse.guide_labels import oracle_mask
 from tagseg.maps import IGNORE
 from tagseg.run.workspace import Workspace

@@ -14,7 +14,7 @@ from guided_runs import MINING, Made, counting
 from small_runs import OPTIONS, QUICK, Photos, contents
 from tagseg.data.masks import decode_mask
 from tagseg.data.working import WorkingPhotos, labels_at
-from tagseg.formats.ground_truth import GroundTruth
+from tagseg.formats.masks.ground_truth import GroundTruth
 from tagseg.recipes.mcof import regions as region_mining
 from tagseg.run.workspace import Workspace
 from tagseg.session.train import Result, train

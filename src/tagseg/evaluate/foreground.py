@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from tagseg.errors import MaskError, ShapeError
 from tagseg.evaluate.confusion import ConfusionMatrix
-from tagseg.formats.ground_truth import GroundTruth
+from tagseg.formats.masks.ground_truth import GroundTruth
 from tagseg.maps import BACKGROUND, IGNORE, MAX_CLASSES, Labels, Tags, check_labels, tags_of_labels
 
 __all__ = ["ForegroundScores", "foreground_scores"]

@@ -14,7 +14,7 @@ from tagseg.data.legends import Legend
 from tagseg.data.masks import open_mask, read_mask
 from tagseg.errors import MaskError, ShapeError
 from tagseg.evaluate.confusion import ConfusionMatrix
-from tagseg.formats.ground_truth import GroundTruth
+from tagseg.formats.masks.ground_truth import GroundTruth
 from tagseg.maps import Labels, check_labels
 
 __all__ = ["MaskScores", "evaluate_masks"]

@@ -25,7 +25,7 @@ from tagseg.data.mask_cache import MaskCache
 from tagseg.data.orientation import Geometry, read_geometries
 from tagseg.errors import MaskError
 from tagseg.evaluate.truth_values import Seen, read_by_colour, wrong_values
-from tagseg.formats.ground_truth import GroundTruth, LieOn, Mask, wrong_size
+from tagseg.formats.masks.ground_truth import GroundTruth, LieOn, Mask, wrong_size
 from tagseg.maps import IGNORE, Tags
 
 __all__ = ["TruthAudit", "audit_truth", "truth_for", "truth_of_masks"]

@@ -15,8 +15,8 @@ import numpy as np
 from tagseg.data.legends import VOC_NUMBERS, Colour, Legend, MaskContent, Reading
 from tagseg.data.masks import check_reading
 from tagseg.errors import MaskError
-from tagseg.formats.ground_truth import Mask
-from tagseg.formats.voc import VOC_CLASSES
+from tagseg.formats.masks.ground_truth import Mask
+from tagseg.formats.tags.voc import VOC_CLASSES
 from tagseg.maps import IGNORE, Tags
 
 __all__ = ["Seen", "read_by_colour", "wrong_values"]

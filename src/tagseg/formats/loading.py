@@ -14,24 +14,35 @@ from tagseg.data.dataset import Dataset, tag_matrix
 from tagseg.data.finding import is_odd, notes_on_unread
 from tagseg.data.pictures import MAX_PIXELS
 from tagseg.errors import ConfigError, DataError, TagError
-from tagseg.formats.class_folders import rows_of_class_folders
-from tagseg.formats.class_lists import (
+from tagseg.formats.folders.class_folders import rows_of_class_folders
+from tagseg.formats.folders.exclusion import parse_patterns
+from tagseg.formats.folders.layouts import Layout, Place, TagSource, find_photos_and_tags
+from tagseg.formats.folders.object_discovery import rows_of_object_discovery
+from tagseg.formats.folders.selection import listed_photos, only_listed, unnamed_in_folders
+from tagseg.formats.folders.synsets import (
+    check_classes_are_there,
+    count_unlisted,
+    rows_of_synset_folders,
+)
+from tagseg.formats.folders.understood import understood
+from tagseg.formats.lists.class_lists import (
     ClassList,
     check_class_names,
     class_list,
     read_class_list,
 )
-from tagseg.formats.exclusion import parse_patterns
-from tagseg.formats.layouts import Layout, Place, TagSource, find_photos_and_tags
-from tagseg.formats.object_discovery import rows_of_object_discovery
-from tagseg.formats.photo_lists import PhotoList
-from tagseg.formats.selection import listed_photos, only_listed, unnamed_in_folders
-from tagseg.formats.synsets import check_classes_are_there, count_unlisted, rows_of_synset_folders
-from tagseg.formats.tag_cells import separator_from
-from tagseg.formats.tag_rows import TagFile, TagRow, check_tags, joined, settled, without_background
-from tagseg.formats.tag_sources import read_tags_of_photos
-from tagseg.formats.understood import understood
-from tagseg.formats.voc import VOC_CLASSES, read_annotations
+from tagseg.formats.lists.photo_lists import PhotoList
+from tagseg.formats.tags.tag_cells import separator_from
+from tagseg.formats.tags.tag_rows import (
+    TagFile,
+    TagRow,
+    check_tags,
+    joined,
+    settled,
+    without_background,
+)
+from tagseg.formats.tags.tag_sources import read_tags_of_photos
+from tagseg.formats.tags.voc import VOC_CLASSES, read_annotations
 
 __all__ = [
     "Layout",
@@ -56,7 +67,8 @@ class Reading:
 
     Attributes:
         exclude: patterns of pictures that are no photos, such as ``*_mask.png`` or ``masks``; one
-            that begins with ``!`` keeps what looks like a mask (:mod:`tagseg.formats.exclusion`).
+            that begins with ``!`` keeps what looks like a mask
+            (:mod:`tagseg.formats.folders.exclusion`).
         tag_separator: what stands between tags in one cell of a tag file, or ``space``, ``comma``.
         allow_missing: share of the tagged photos that may be missing.
         max_pixels: refuse larger photos.

@@ -11,7 +11,7 @@ from typing import Literal
 
 from tagseg.data.working import labels_at
 from tagseg.errors import MaskError
-from tagseg.formats.ground_truth import GroundTruth
+from tagseg.formats.masks.ground_truth import GroundTruth
 from tagseg.losses.pixel import cross_entropy
 from tagseg.maps import Labels
 from tagseg.stages.context import Run

@@ -11,8 +11,9 @@ from tagseg.data.dataset import Dataset
 from tagseg.data.legends import Legend
 from tagseg.data.targets import notes_on_classes, with_target
 from tagseg.errors import TagError
-from tagseg.formats.ground_truth import BY_EVIDENCE, GroundTruth, MaskRules
-from tagseg.formats.layouts import Layout
+from tagseg.formats.folders.layouts import Layout
+from tagseg.formats.folders.photo_tree import kind_of_split
+from tagseg.formats.folders.selection import ALL_SPLITS
 from tagseg.formats.loading import (
     MAX_MISSING,
     OpenedPhotos,
@@ -21,8 +22,7 @@ from tagseg.formats.loading import (
     load_target,
     open_photos,
 )
-from tagseg.formats.photo_tree import kind_of_split
-from tagseg.formats.selection import ALL_SPLITS
+from tagseg.formats.masks.ground_truth import BY_EVIDENCE, GroundTruth, MaskRules
 
 __all__ = ["Loaded", "Source", "Target", "ground_truth_of", "load_photos"]
 

@@ -28,7 +28,7 @@ from tagseg.data.picture_formats import unread_suffix
 from tagseg.data.text import readable
 from tagseg.data.working import argmax_at, working_image
 from tagseg.errors import DataError, ImageError
-from tagseg.formats.photo_files import PhotoFiles, find_photo_files
+from tagseg.formats.folders.photo_files import PhotoFiles, find_photo_files
 from tagseg.maps import Image
 from tagseg.report.figures import overlay
 from tagseg.run.engine import map_photos

@@ -14,7 +14,7 @@ from tagseg.data.working import WorkingPhotos, labels_at
 from tagseg.evaluate.foreground import ForegroundScores, foreground_scores
 from tagseg.evaluate.masks import MaskScores, evaluate_masks
 from tagseg.evaluate.scores import average_precision
-from tagseg.formats.ground_truth import GroundTruth
+from tagseg.formats.masks.ground_truth import GroundTruth
 from tagseg.maps import Image, Labels
 from tagseg.report.figures import overlay, shrink
 from tagseg.report.page import (

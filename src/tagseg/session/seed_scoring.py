@@ -9,7 +9,7 @@ from typing import Any
 from tagseg.data.working import WorkingPhotos, labels_at
 from tagseg.errors import ConfigError
 from tagseg.evaluate.seeds import CentreMeanShape, SeedCurves
-from tagseg.formats.ground_truth import GroundTruth
+from tagseg.formats.masks.ground_truth import GroundTruth
 from tagseg.maps import IGNORE, Labels, ScoreMap
 from tagseg.report.page import Curve, SeedScore
 from tagseg.run.workspace import Stage

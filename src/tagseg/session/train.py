@@ -15,7 +15,7 @@ from tagseg.data.dataset import Dataset
 from tagseg.data.working import WorkingPhotos
 from tagseg.errors import ConfigError, DataError
 from tagseg.evaluate.truth_audit import audit_truth
-from tagseg.formats.ground_truth import GroundTruth
+from tagseg.formats.masks.ground_truth import GroundTruth
 from tagseg.nets.catalog import build_backbone
 from tagseg.nets.weights import resolve
 from tagseg.recipes.catalog import find_recipe

@@ -14,8 +14,8 @@ from tagseg.data.saliency_maps import SaliencyFolder
 from tagseg.data.transforms import Augmentation
 from tagseg.data.working import WorkingPhotos
 from tagseg.formats.boxes import BoxSet, read_boxes
-from tagseg.formats.name_lookup import NameLookup
-from tagseg.formats.photo_lists import read_list
+from tagseg.formats.lists.name_lookup import NameLookup
+from tagseg.formats.lists.photo_lists import read_list
 from tagseg.maps import Image, Labels, SaliencyMap
 from tagseg.nets.aspp import AsppNet
 from tagseg.nets.student import StudentNet

@@ -11,7 +11,7 @@ from typing import Any, Generic, NamedTuple, TypeVar
 
 import numpy as np
 
-from tagseg.formats.ground_truth import GroundTruth
+from tagseg.formats.masks.ground_truth import GroundTruth
 from tagseg.run.progress import Progress
 from tagseg.run.workspace import Stage, Workspace
 from tagseg.segment.predict import Segmenter

@@ -12,7 +12,7 @@ from tagseg.data.dataset import Dataset
 from tagseg.data.text import readable, without_folders
 from tagseg.errors import ConfigError, MaskError, WorkspaceError
 from tagseg.evaluate.truth_audit import truth_for
-from tagseg.formats.ground_truth import GroundTruth
+from tagseg.formats.masks.ground_truth import GroundTruth
 from tagseg.recipes.catalog import find_recipe
 from tagseg.run.files import check_folder, one_line_errors, read_json, to_json
 from tagseg.run.workspace import Workspace, atomic_write

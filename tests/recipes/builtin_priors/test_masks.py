@@ -10,7 +10,7 @@ import pytest
 
 from small_runs import OPTIONS, QUICK, contents
 from tagseg.data.scenes import SCENES, scene_dataset
-from tagseg.formats.ground_truth import GroundTruth
+from tagseg.formats.masks.ground_truth import GroundTruth
 from tagseg.priors import crisp
 from tagseg.recipes.builtin_priors import masks as builtin_masks
 from tagseg.run.workspace import Workspace

@@ -1,0 +1,370 @@
+"""Where a data set's photos lie and where their tags come from, in each of the layouts."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Literal, get_args
+from unicodedata import normalize
+
+from tagseg.data.finding import (
+    Listing,
+    advice_without_photos,
+    is_picture,
+    list_pictures,
+    visible_entries,
+    without_suffix,
+)
+from tagseg.data.no_folder import no_folder
+from tagseg.data.text import readable
+from tagseg.errors import ConfigError, DataError
+from tagseg.formats.folders.exclusion import NOTHING, Exclusion
+from tagseg.formats.folders.object_discovery import (
+    CLASSES,
+    MASKS,
+    class_folders,
+    folder_of_classes,
+    is_object_discovery,
+    which_set,
+)
+from tagseg.formats.folders.photo_files import PhotoFiles, choose_photos, refuse_output
+from tagseg.formats.folders.photo_tree import CONTAINERS, Tree, is_split, read_tree
+from tagseg.formats.folders.synsets import folder_of_synsets, read_synsets
+from tagseg.formats.tags.tag_rows import TagRow
+from tagseg.formats.tags.tag_sources import find_tag_files
+from tagseg.formats.tags.voc import is_voc
+
+__all__ = ["Layout", "Place", "TagSource", "find_photos_and_tags"]
+
+Layout = Literal[
+    "auto",
+    "csv",
+    "jsonl",
+    "folders",
+    "voc",
+    "imagenet",
+    "object_discovery",
+    "object_discovery_100",
+    "split_folders",
+    "inner_folders",
+]
+_TAG_FILES: dict[Layout, str] = {"csv": "tags.csv", "jsonl": "metadata.jsonl"}
+_CLASS_FOLDERS = ("folders", "split_folders", "inner_folders")
+_OBJECT_DISCOVERY = ("object_discovery", "object_discovery_100")
+_TABLES = frozenset([".csv", ".tsv", ".json", ".jsonl", ".xlsx", ".xml"])
+_VOC_PHOTOS = "JPEGImages"
+
+
+def find_photos_and_tags(
+    folder: Path,
+    tags: Path | None,
+    layout: Layout,
+    synsets: Path | None = None,
+    exclusion: Exclusion = NOTHING,
+    *,
+    search: bool = False,
+) -> tuple[Place, TagSource]:
+    """The photos in ``folder``, named, and where their tags come from.
+
+    Args:
+        tags: a tag file; None for what lies in the folder.
+        layout: ``auto`` for what the folder looks like.
+        synsets: a list of synsets, for the layout ``imagenet`` alone.
+        exclusion: pictures that the user leaves out or keeps.
+        search: for ``auto``, whether to look for files of other tools that tell the tags.
+
+    Raises ConfigError if these exclude each other, DataError if there are no photos or if it cannot
+    be told what is one, TagError for a list of synsets that cannot be used.
+    """
+    _check_fit(tags, layout, synsets)
+    if synsets is not None:
+        classes = read_synsets(synsets)
+        place = Place.at(folder, "imagenet", classes, exclusion)
+        return place, TagSource("imagenet", None, synsets, classes)
+    home = _unwrapped(folder) if layout == "auto" and tags is None else folder
+    has_tags = tags is not None or _tag_file_in(home) is not None
+    if layout == "auto" and not has_tags and not is_voc(home) and is_object_discovery(home):
+        layout = "object_discovery_100" if which_set(home) else "object_discovery"
+    place = Place.at(home, layout, exclusion=exclusion, given=folder)
+    source = _tag_source(place, tags, layout, search=search)
+    if source.file is None and place.doubt is not None:
+        raise place.doubt
+    return place, source
+
+
+def _check_fit(tags: Path | None, layout: Layout, synsets: Path | None) -> None:
+    if layout not in get_args(Layout):
+        known = ", ".join(get_args(Layout))
+        raise ConfigError(f"layout '{layout}' does not exist", do=f"use one of {known}")
+    if layout == "imagenet" and synsets is None:
+        raise ConfigError("layout 'imagenet' needs a list of synsets", do="give --synsets FILE")
+    if synsets is not None and layout not in ("auto", "imagenet"):
+        raise ConfigError(f"synsets and the layout '{layout}' exclude each other", do="drop one")
+    if synsets is not None and tags is not None:
+        raise ConfigError("synsets and tags exclude each other", do="drop one")
+    if tags is not None and layout in (*_CLASS_FOLDERS, *_OBJECT_DISCOVERY):
+        raise ConfigError(f"tags and the layout '{layout}' exclude each other", do="drop one")
+
+
+def _unwrapped(folder: Path) -> Path:
+    """The folder that is alone in ``folder`` and looks like a whole data set, or ``folder``."""
+    below, names = visible_entries(folder) if folder.is_dir() else ([], [])
+    if len(below) != 1 or any(map(is_picture, names)) or _may_tell_tags(names):
+        return folder
+    inner = folder / below[0]
+    plain = inner.name.lower() in CONTAINERS or is_split(inner.name)
+    return folder if plain or not _is_data_set(inner) else _unwrapped(inner)
+
+
+def _is_data_set(folder: Path) -> bool:
+    """Whether it holds tags, or no photos but several folders, or one that says no class."""
+    below, names = visible_entries(folder)
+    if _may_tell_tags(names) or is_voc(folder) or is_object_discovery(folder):
+        return True
+    if not below or any(map(is_picture, names)):
+        return False
+    alone = below[0]
+    plain = alone.lower() in CONTAINERS or is_split(alone)
+    return len(below) > 1 or plain or _is_data_set(folder / alone)
+
+
+def _may_tell_tags(files: Iterable[str]) -> bool:
+    return any(Path(name).suffix.lower() in _TABLES for name in files)
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where the photos are, and their names.
+
+    Attributes:
+        folder: the data set; ``given`` or the one folder in it.
+        photo_folder: where names begin: ``folder``, or a folder of all photos in it.
+        photos: name -> file, sorted.
+        composed: Unicode-composed name -> name; macOS stores names decomposed.
+        given: the folder that the user named.
+        tree: what the photos' folders mean.
+        left_out: reason -> number of pictures that are no photos.
+        notes: what should be said of that, a line each.
+        doubt: to be raised if no tag file tells photos and masks apart.
+    """
+
+    folder: Path
+    photo_folder: Path
+    photos: dict[str, Path]
+    composed: dict[str, str]
+    given: Path
+    tree: Tree = field(default_factory=Tree)
+    left_out: Mapping[str, int] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+    doubt: DataError | None = None
+
+    @classmethod
+    def at(
+        cls,
+        folder: Path,
+        layout: Layout,
+        synsets: Iterable[str] = (),
+        exclusion: Exclusion = NOTHING,
+        given: Path | None = None,
+    ) -> Place:
+        """The photos that the layout has in ``folder``; DataError if there are none."""
+        given = given if given is not None else folder
+        if not folder.is_dir():
+            raise no_folder(folder)
+        for place in (given, folder):
+            refuse_output(place)
+        home, listing = _pictures(folder, layout, synsets)
+        found = choose_photos(listing, exclusion, prefix=_prefix(home, given))
+        if not found.photos:
+            why = "".join(f"; {note}" for note in found.notes)
+            raise DataError(_no_photos(layout) + why, where=home, do=advice_without_photos(home))
+        if home == folder and layout not in _CLASS_FOLDERS:
+            home, found = _in_container(home, found)
+        composed = {normalize("NFC", name): name for name in found.photos}
+        tree = read_tree({name.rpartition("/")[0] for name in found.photos}, layout)
+        return cls(
+            folder,
+            home,
+            found.photos,
+            composed,
+            given,
+            tree,
+            found.left_out,
+            found.notes,
+            found.doubt,
+        )
+
+    def name_of(self, written: str) -> str:
+        """The photo's name for what a tag file or list calls it, found or not."""
+        found = self.photo_of(written)
+        return found if found is not None else without_suffix(self._inner(_tidy(written)))
+
+    def photo_of(self, written: str) -> str | None:
+        """The name of the photo that is called so; None if there is none."""
+        path = _tidy(written)
+        if path in self.photos:
+            return path
+        inner = self._inner(path)
+        for candidate in (path, without_suffix(path), inner, without_suffix(inner)):
+            name = self.composed.get(normalize("NFC", candidate))
+            if name is not None:
+                return name
+        return None
+
+    def _inner(self, path: str) -> str:
+        """The path without the folders in which all photos lie."""
+        parts = _prefix(self.photo_folder, self.given).split("/")[:-1] or [_VOC_PHOTOS]
+        starts = ("/".join(parts[i:]) + "/" for i in range(len(parts)))
+        return next((path.removeprefix(s) for s in starts if path.startswith(s)), path)
+
+    def file_of(self, name: str, row: TagRow) -> Path:
+        """The photo's file; for one that is missing, where it was looked for."""
+        return self.photos.get(name) or self.photo_folder / row.image
+
+    def splits(self) -> dict[str, tuple[str, ...]]:
+        """The photos' names by the folder of their split, where there are such folders."""
+        found: dict[str, list[str]] = {}
+        for name in self.photos:
+            split = self.tree.split_of(name)
+            if split is not None:
+                found.setdefault(split, []).append(name)
+        return {split: tuple(names) for split, names in found.items()}
+
+
+def _pictures(folder: Path, layout: Layout, synsets: Iterable[str]) -> tuple[Path, Listing]:
+    """Where the layout's photos lie, and the pictures there."""
+    if layout == "imagenet":
+        home = folder_of_synsets(folder, synsets)
+        return home, _listed_in(home / wnid for wnid in synsets)
+    if layout in _OBJECT_DISCOVERY:
+        found = _listed_in(class_folders(folder, subset=layout.endswith("_100")))
+        files = {name: path for name, path in found.files.items() if MASKS not in name.split("/")}
+        return folder_of_classes(folder), found._replace(files=files)
+    inner = folder / _VOC_PHOTOS
+    home = inner if inner.is_dir() else folder
+    return home, list_pictures(home)
+
+
+def _tidy(written: str) -> str:
+    return written.replace("\\", "/").removeprefix("./")
+
+
+def _prefix(folder: Path, given: Path) -> str:
+    inside = readable(folder.relative_to(given).as_posix())
+    return "" if inside == "." else f"{inside}/"
+
+
+def _in_container(home: Path, found: PhotoFiles) -> tuple[Path, PhotoFiles]:
+    """Photos that all lie in a folder such as ``images`` are named from there."""
+    first = next(iter(found.photos)).partition("/")[0]
+    if first.lower() not in CONTAINERS or not all(n.startswith(f"{first}/") for n in found.photos):
+        return home, found
+    photos = {name[len(first) + 1 :]: path for name, path in found.photos.items()}
+    return _in_container(home / first, replace(found, photos=photos))
+
+
+@dataclass(frozen=True)
+class TagSource:
+    """Where the tags come from: a file, or else the layout's own place.
+
+    ``layout`` None: there are no tags. ``synsets``: the class of each, of the layout imagenet.
+    ``files``: all files (or folders of annotations) that belong to ``file``, which is the first.
+    ``notes``: how it was found, a line each. ``separator``: what the user says stands between tags.
+    """
+
+    layout: Layout | None
+    file: Path | None
+    where: Path
+    synsets: Mapping[str, str] = field(default_factory=dict)
+    files: tuple[Path, ...] = ()
+    notes: tuple[str, ...] = ()
+    separator: str | None = None
+
+
+def _tag_source(
+    place: Place, tags: Path | None, layout: Layout, *, search: bool = False
+) -> TagSource:
+    folder = place.folder
+    if tags is not None:
+        voc = layout == "voc" or (layout == "auto" and is_voc(folder))
+        return TagSource("voc" if voc else layout, tags, tags)
+    beside = {kind: folder / name for kind, name in _TAG_FILES.items()}
+    if layout == "auto":
+        return _guess(place, search=search)
+    if layout == "voc" and not (folder / "Annotations").is_dir():
+        file = next((path for path in beside.values() if path.is_file()), None)
+        return TagSource("voc", file, file or folder)
+    own = beside.get(layout)
+    return TagSource(layout, own, own or folder)
+
+
+def _guess(place: Place, *, search: bool) -> TagSource:
+    if is_voc(place.folder):
+        return _tag_source(place, None, "voc")
+    for folder in (place.folder, place.photo_folder):
+        found = _tag_file_in(folder)
+        if found is not None:
+            return TagSource(found[0], found[1], found[1])
+    parts = _tag_files_in_parts(place)
+    if parts:
+        return TagSource(parts[0][0], parts[0][1], parts[0][1], files=tuple(f for _, f in parts))
+    notes: tuple[str, ...] = ()
+    if search:
+        files, notes = find_tag_files(
+            place.folder, place.photos, place.name_of, place.tree.class_of
+        )
+        if files:
+            return TagSource("csv", files[0], files[0], files=files, notes=notes)
+    if place.tree.doubt:
+        raise DataError(place.tree.doubt, where=place.photo_folder, do=_WAYS)
+    if any(name is not None for name in place.tree.classes.values()):
+        has_splits = any(name is not None for name in place.tree.splits.values())
+        layout: Layout = "split_folders" if has_splits else "folders"
+        return TagSource(layout, None, place.folder, notes=notes)
+    return TagSource(None, None, place.folder, notes=notes)
+
+
+_WAYS = (
+    "say which: --layout folders (the first folder is the class), split_folders (the first is the "
+    "split, the second the class) or inner_folders (the last is the class); give tags with --tags; "
+    "or leave folders out with --exclude NAME"
+)
+
+
+def _tag_file_in(folder: Path) -> tuple[Layout, Path] | None:
+    """The tag file that lies in a folder, and its layout."""
+    found = ((layout, folder / name) for layout, name in _TAG_FILES.items())
+    return next((each for each in found if each[1].is_file()), None)
+
+
+def _tag_files_in_parts(place: Place) -> list[tuple[Layout, Path]]:
+    """The tag files of the folders at the top, if all have one, or all are splits and some do."""
+    tops = sorted({name.partition("/")[0] for name in place.photos if "/" in name})
+    if not tops or not all("/" in name for name in place.photos):
+        return []
+    found = {top: _tag_file_in(place.photo_folder / top) for top in tops}
+    there = [each for each in found.values() if each is not None]
+    return there if len(there) == len(tops) or all(map(is_split, tops)) else []
+
+
+def _listed_in(folders: Iterable[Path]) -> Listing:
+    """The pictures of the folders that exist, with the folder in their name."""
+    files: dict[str, Path] = {}
+    left_out: Counter[str] = Counter()
+    for folder in folders:
+        if folder.is_dir():
+            found = list_pictures(folder)
+            files |= {f"{readable(folder.name)}/{name}": path for name, path in found.files.items()}
+            left_out.update(found.left_out)
+    return Listing(files, dict(left_out))
+
+
+def _no_photos(layout: Layout) -> str:
+    if layout == "imagenet":
+        return "no photos in folders of the list's synsets"
+    if layout in _OBJECT_DISCOVERY:
+        ending = "100" if layout.endswith("_100") else ""
+        return f"no photos in folders {', '.join(name + ending for name in CLASSES)}"
+    return "no photos in this folder"

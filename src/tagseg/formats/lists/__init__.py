@@ -1,0 +1,1 @@
+"""Lists of photos and of classes."""

@@ -1,0 +1,1 @@
+"""Ground truth: the only door to human annotation of pixels."""

@@ -1,0 +1,1 @@
+"""Tag files and annotations of any tool: text in, rows of photos and tags out."""
