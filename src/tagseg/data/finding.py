@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path, PurePosixPath
 
 from tagseg.data.picture_formats import (
@@ -102,8 +103,11 @@ def _find(folder: Path, suffixes: frozenset[str]) -> dict[str, Path]:
     if not folder.is_dir():
         raise DataError("this folder does not exist", where=folder, do="check the path")
     found: dict[str, Path] = {}
-    files = (path for path in _walk(folder) if path.suffix.lower() in suffixes)
-    for path in sorted(files, key=_is_spare):  # the common forms first
+    common = (path for path in _walk(folder) if not _is_spare(path))
+    spare = filter(_is_spare, _walk(folder))
+    for path in chain(common, spare):
+        if path.suffix.lower() not in suffixes:
+            continue
         name = path.relative_to(folder).with_suffix("").as_posix()
         if name in found and _is_spare(path) and not _is_spare(found[name]):
             continue

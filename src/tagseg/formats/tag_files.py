@@ -19,7 +19,7 @@ from tagseg.errors import TagError
 __all__ = ["TagFile", "TagRow", "check_tags", "read_tag_file", "read_tags_csv", "read_tags_jsonl"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class TagRow:
     """One photo of a tag file.
 
