@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import os
+from array import array
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import overload
-
-import numpy as np
 
 __all__ = ["Paths"]
 
@@ -20,16 +19,19 @@ class Paths(Sequence[Path]):
     """
 
     def __init__(self, paths: Iterable[Path]) -> None:
-        self._keep([os.fsencode(path) for path in paths])
+        self._keep(map(os.fsencode, paths))
 
-    def _keep(self, texts: list[bytes]) -> None:
-        self._ends = np.cumsum([0, *map(len, texts)])
-        self._text = b"".join(texts)
+    def _keep(self, texts: Iterable[bytes]) -> None:
+        text, ends = bytearray(), array("q", [0])
+        for one in texts:
+            text += one
+            ends.append(len(text))
+        self._text, self._ends = bytes(text), ends
 
     def take(self, indices: Iterable[int]) -> Paths:
         """The paths of these numbers, in that order."""
         some = Paths(())
-        some._keep([self._bytes(range(len(self))[i]) for i in indices])
+        some._keep(self._bytes(range(len(self))[i]) for i in indices)
         return some
 
     def _bytes(self, i: int) -> bytes:

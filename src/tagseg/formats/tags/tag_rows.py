@@ -29,7 +29,7 @@ _NO_CLASSES = ("background", "_background_", "__background__", "__ignore__", "_i
 _NUMBER = re.compile(r"\d{1,9}")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class TagRow:
     """One photo of a tag file.
 
