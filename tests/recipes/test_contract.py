@@ -20,10 +20,12 @@ from small_runs import (
     DISTINCT,
     N_TRAIN,
     N_VAL,
+    OPTIONS,
     UNKNOWN,
     Photos,
     contents,
     finished_stages,
+    quick,
     same_weights,
     times,
     weights_of,
@@ -35,10 +37,13 @@ from tagseg.formats.masks.ground_truth import GroundTruth
 from tagseg.localize.backprop import ClassSaliency
 from tagseg.maps import IGNORE, Labels, labels_of_tags
 from tagseg.recipes.catalog import RECIPES
+from tagseg.run.plan import Plan
+from tagseg.run.progress import Progress
 from tagseg.run.workspace import Workspace
 from tagseg.segment.predict import Segmenter
 from tagseg.session.export import load_segmenter
-from tagseg.session.train import Result
+from tagseg.session.scoring import key_of_truth
+from tagseg.session.train import Result, check_data, make_config, make_setup
 from tagseg.stages.distinct_segmenter import DistinctSegmenter
 from tagseg.stages.recipe import Recipe
 from tagseg.training import Checkpoint
@@ -186,6 +191,24 @@ def run(request, photos, go, tmp_path_factory) -> Finished:
     weakly = recipe != "full_supervision"
     truth = photos.truth(LateTruth, out) if weakly else photos.truth()
     return Finished(recipe, config, go(recipe, config, ground_truth=truth, out=out), photos)
+
+
+def test_a_plan_has_the_keys_of_the_run(run):
+    """So what tests of plans prove of keys (test_keys.py) holds for runs."""
+    if run.recipe.startswith("coarse_to_fine"):
+        pytest.skip("which photos it learns from stands in its keys, and depends on the masks")
+    recipe, photos = RECIPES[run.recipe], run.photos
+    config = make_config(recipe.config, {**quick(run.recipe), **run.config})
+    data = check_data(photos.dataset, photos.val, recipe, config.photo_side, OPTIONS, Progress())
+    plan, truth = Plan(), photos.truth()
+    planned = data.run(make_setup(OPTIONS), plan, Progress())
+    recipe.outcome(planned, config, truth, key_of_truth(truth))
+    work = Workspace.read(run.result.folder)
+    kept = {name: work.finished(name).key for name in finished_stages(run.result.folder)}
+    assert {name: record["key"] for name, record in plan.records.items()}.items() <= kept.items()
+    more = kept.keys() - plan.records.keys()  # made for the scores
+    assert {"findings", "export"} <= more
+    assert all(name.startswith("val-") for name in more - {"findings", "export"})
 
 
 def test_the_segmenter_predicts_photos_of_any_size(run):

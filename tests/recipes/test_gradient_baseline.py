@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -78,28 +76,6 @@ def test_stages_products_and_seeds(result):
     ]
     about = json.loads((result.folder / "run.json").read_text())
     assert about["curves"] == ["classifier", "segmenter"]
-
-
-AFTER_SEEDS = {"seeds", "segmenter", "masks", "predictions", "findings", "export"}
-AFTER_MAPS = {"gradient-seeds", "val-gradient-seeds"} | AFTER_SEEDS
-
-
-@pytest.mark.parametrize(
-    ("config", "expected"),
-    [
-        ({"seed_threshold": 0.5}, AFTER_SEEDS),
-        ({"seed_sigma": 5.0}, AFTER_MAPS),
-        ({"method": "excitation"}, AFTER_MAPS),
-        ({"seed_contrast": 2.0}, AFTER_MAPS),
-    ],
-)
-def test_a_changed_field(result, go, tmp_path, config, expected):
-    folder = Path(shutil.copytree(result.folder, tmp_path / "run"))
-    first = {"method": "plain", "blocks": (0, 3), "seed_sigma": 20.0, "seed_threshold": 0.4}
-    before = finished_stages(folder)
-    go("gradient_baseline", {**first, **config}, out=folder)
-    after = finished_stages(folder)
-    assert {name for name in after if after[name] != before[name]} == expected
 
 
 def test_the_papers_numbers():

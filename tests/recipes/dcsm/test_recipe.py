@@ -34,7 +34,6 @@ from tagseg.data.working import WorkingPhotos
 from tagseg.errors import ConfigError
 from tagseg.localize.dcsm import DcsmSettings
 from tagseg.maps import labels_of_tags
-from tagseg.recipes.dcsm import classifier as saliency_stages
 from tagseg.recipes.dcsm.config import Config
 from tagseg.run.workspace import Stage, Workspace
 from tagseg.segment.predict import Segmenter
@@ -230,27 +229,6 @@ AFTER_MAPS = {"distinct-maps", "val-distinct-maps"} | AFTER_MASKS
 AFTER_CLASSIFIER = {"classifier"} | AFTER_MAPS
 ALL = {"classifier-upper"} | AFTER_CLASSIFIER
 
-FIELDS: list[tuple[dict[str, Any], set[str]]] = [
-    ({"alpha": 2.0}, AFTER_MAPS),
-    ({"candidate_threshold": 0.2}, AFTER_MAPS),
-    ({"method": "plain"}, AFTER_MAPS),
-    ({"variant": "code"}, AFTER_MAPS),
-    ({"map_bilateral": (1.0, 20.0, 10.0)}, AFTER_MASKS),
-    ({"crf_iterations": 3}, AFTER_MASKS),
-    ({"refiner": "none"}, AFTER_MASKS - {"training-masks"}),
-    ({"masks_by_tags": False}, {"masks", "findings"}),
-    ({"classifier_iterations": 5}, AFTER_CLASSIFIER),
-    ({"upper_iterations": 4}, ALL),
-    ({"square": 80}, ALL),
-    ({"segmenter": "trained"}, {"segmenter", "masks", "predictions", "findings", "export"}),
-    # Of the segmenter, which is not trained.
-    ({"segmenter_iterations": 9, "crf_bilateral": (9.0, 80.0, 13.0)}, set()),
-    # What comes to the same by another way is the same.
-    ({"upper_epochs": 9.0, "schedule": "short"}, set()),
-    ({"classifier_stride": 8}, set()),
-    ({"square": 64}, set()),
-]
-
 
 def rerun(folder: Path, few: Few, config: dict[str, Any]) -> tuple[set[str], Result]:
     """The stages that ran."""
@@ -258,21 +236,6 @@ def rerun(folder: Path, few: Few, config: dict[str, Any]) -> tuple[set[str], Res
     result = few(config, folder)
     after = finished_stages(folder)
     return {n for n in after if after[n] != before.get(n)}, result
-
-
-@pytest.mark.parametrize(("config", "expected"), FIELDS, ids=[str(c) for c, _ in FIELDS])
-def test_a_changed_field(folder, few, monkeypatch, config, expected):
-    if "classifier" not in expected:
-        monkeypatch.setattr(saliency_stages, "train_tag_classifier", must_not)
-    if "distinct-maps" not in expected and config.get("masks_by_tags") is not False:
-        monkeypatch.setattr("tagseg.localize.seeds.DistinctSeeder.__call__", must_not)
-        monkeypatch.setattr(DistinctSegmenter, "forward", stand_in)
-    ran, result = rerun(folder, few, config)
-    assert ran == expected
-    loaded = load_segmenter(folder, device="cpu", precision="fp32")
-    if isinstance(loaded, DistinctSegmenter):
-        assert loaded.settings == result.segmenter.settings
-        assert loaded.refinement == json.loads(json.dumps(result.segmenter.refinement))
 
 
 def must_not(*args: Any, **kwargs: Any) -> None:

@@ -179,37 +179,6 @@ def test_photos_of_nothing_at_all():
 
 # What depends on what
 
-AFTER_SEGMENTER = LATER - {"guide-labels"}
-SEEDER = {"seeder", "location-maps", "val-location-maps"} | LATER
-FIELDS: list[tuple[str, dict[str, Any], set[str]]] = [
-    ("g2", {"saliency_threshold": 0.3}, LATER),
-    ("g2", {"seed_threshold": 0.6}, LATER),
-    ("g2", {"min_seed": 0, "share_sigma": 4.0}, LATER),
-    ("g2", {"crf_seed": True}, LATER),
-    ("g2", {"crf_loss": True}, AFTER_SEGMENTER),
-    ("g2", {"crf_bilateral": (4.0, 60.0, 5.0)}, AFTER_SEGMENTER - {"segmenter"}),
-    ("g2", {"seeder": "roi"}, SEEDER),
-    ("g2", {"photo_side": 48}, SEEDER | {"saliency"}),
-    ("g2", {"without_rise": "ignore", "classifier_hidden_layers": 1}, set()),
-    ("g0", {"seeder": "roi", "seed_threshold": 0.6, "min_seed": 3}, set()),
-    ("g1", {"saliency_iterations": 2}, {"saliency-net", "saliency"} | LATER),
-    ("g1", {"saliency_threshold": 0.7, "without_rise": "ignore"}, LATER),
-    ("g1", {"classifier_iterations": 3}, {"classifier"} | LATER),
-    ("g1", {"seeder": "roi", "seed_threshold": 0.6, "seeder_side": 48}, set()),
-]
-
-
-@pytest.mark.parametrize(
-    ("guide", "config", "expected"),
-    FIELDS,
-    ids=lambda value: str(sorted(value)) if isinstance(value, set) else str(value),
-)
-def test_a_changed_field(runs, few, files, tmp_path, guide, config, expected):
-    folder = Path(shutil.copytree(runs(guide).folder, tmp_path / "run"))
-    before = finished_stages(folder)
-    few({**config_of(files, guide), **config}, folder)
-    assert changed_stages(before, folder) == expected
-
 
 def test_changed_and_moved_files(runs, few, files, tmp_path):
     """What is in them counts, and where they lie does not."""

@@ -481,43 +481,6 @@ END = {"masks", "predictions", "findings", "export"}
 TWO = {*round_of(2), *END}
 AFTER_SUPPLEMENT = {"pixelnet-1", "masks-1", "predictions-1", *TWO}
 AFTER_REGIONS = {"supplement", *AFTER_SUPPLEMENT}
-AFTER_SEEDS = {*FIRST, *TWO}
-FIELDS: list[tuple[dict[str, Any], set[str]]] = [
-    ({"converged": 0.96, "regionnet_epochs": 3.0, "saliency_iterations": 7}, set()),
-    # Of a backbone that RegionNet does not have for itself.
-    ({"regionnet_weights": "none"}, set()),
-    ({"rounds": 1}, END),
-    ({"later_fraction": 1.0}, TWO),
-    ({"start": "cold"}, TWO),
-    ({"mining": False}, TWO - {"regionnet-2", "object-regions-2"}),
-    ({"masks_by_tags": False}, {"masks-1", *TWO}),
-    ({"bayes_bandwidth": 0.5}, AFTER_REGIONS),
-    ({"bayes_feature": "regionnet"}, AFTER_REGIONS),
-    ({"supplement": False}, AFTER_SUPPLEMENT),
-    ({"saliency": "activations"}, {"activation-prior", *AFTER_REGIONS}),
-    ({"crf_bilateral": (4.0, 60.0, 5.0)}, AFTER_REGIONS),
-    ({"segmenter_iterations": 3}, AFTER_SUPPLEMENT),
-    ({"seed_fraction": 0.7}, AFTER_SEEDS),
-    ({"regionnet_start": "imagenet"}, AFTER_SEEDS),
-    ({"regionnet_side": 48}, AFTER_SEEDS),
-    ({"regionnet_regions": 8}, AFTER_SEEDS),
-    ({"regionnet_iterations": 3, "regionnet_width": 8}, AFTER_SEEDS),
-    ({"seed_threshold": 0.9}, {"seeds", *AFTER_SEEDS}),
-    ({"background_threshold": 0.3}, {"seeds", *AFTER_SEEDS}),
-    ({"superpixel_scale": 300.0}, {"superpixels", "seeds", *AFTER_SEEDS}),
-    ({"seeder": "roi"}, {"val-location-maps", *SEEDING, *AFTER_SEEDS}),
-]
-
-
-@pytest.mark.parametrize(
-    ("config", "expected"),
-    FIELDS,
-    ids=lambda value: str(sorted(value)) if isinstance(value, set) else str(value),
-)
-def test_a_changed_field(few, folder, config, expected):
-    before = finished_stages(folder)
-    few(config, folder)
-    assert changed_stages(before, folder) == expected
 
 
 def test_more_rounds_go_on_from_those_there_are(few, folder):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -265,31 +264,6 @@ def test_whole_photos_are_learned_from(few, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         few({}, val=(), ground_truth=None)
     assert [(how.stretch, how.scale, how.edges) for how in given] == [(True, (1.0, 1.0), 0.0)]
-
-
-AFTER_SEGMENTER = {"segmenter", "masks", "predictions", "findings", "export"}
-AFTER_CUES = {"cues"} | AFTER_SEGMENTER
-AFTER_SEEDER = {"location-maps", "val-location-maps", "background-maps"} | AFTER_CUES
-
-
-@pytest.mark.parametrize(
-    ("config", "expected"),
-    [
-        ({"foreground_decay": 0.99}, AFTER_SEGMENTER),
-        ({"background_fraction": 0.3}, AFTER_CUES),
-        ({"cam_flip": True}, AFTER_CUES | {"location-maps", "val-location-maps"}),
-        ({"seeder_side": 48}, AFTER_SEEDER | {"seeder"}),
-        ({"crf_bilateral": (10.0, 60.0, 13.0)}, AFTER_SEGMENTER),
-        ({"refiner": "none"}, AFTER_SEGMENTER - {"segmenter"}),
-    ],
-    ids=lambda value: str(sorted(value)) if isinstance(value, set) else str(value),
-)
-def test_a_changed_field(result, few, tmp_path, config, expected):
-    folder = Path(shutil.copytree(result.folder, tmp_path / "run"))
-    before = finished_stages(folder)
-    few(config, folder)
-    after = finished_stages(folder)
-    assert {name for name in after if after[name] != before[name]} == expected
 
 
 @pytest.mark.parametrize("field", ["classifier_size", "classifier_hidden_layers", "localizer"])
