@@ -114,7 +114,9 @@ def _groups(folder: Path, photos: Mapping[str, Path]) -> Iterator[tuple[Path, ..
         files = tuple(file for file in files if file.resolve() not in seen)
         if files:
             yield files
-    yield from annotation_folders(photos, _root(photos)).values()
+    # What lies beside the folder that was given is not asked.
+    beside = annotation_folders(photos, _root(photos)).values()
+    yield from (group for group in beside if all(p.is_relative_to(folder) for p in group))
 
 
 def _between(inner: Path, outer: Path) -> list[Path]:
