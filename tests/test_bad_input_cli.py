@@ -492,7 +492,7 @@ def no_tag_file(place):
 
 @case
 def tag_file_without_header(place):
-    path = place.file("t.csv", "train_00000.jpg,cat\n")
+    path = place.file("t.csv", "cat,12\ndog,13\n")
     line = f"{path}: the first line has no column 'image'; begin with the line image,tags and put"
     return place.train("--tags", path), line
 

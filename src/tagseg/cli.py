@@ -722,7 +722,7 @@ def _progress() -> Progress:
 def _caller() -> Caller:
     from tagseg.session.train import Caller
 
-    return Caller(_progress(), "tagseg " + shlex.join(sys.argv[1:]))
+    return Caller(_progress(), _command())
 
 
 def _source(
