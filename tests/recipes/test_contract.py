@@ -380,7 +380,7 @@ def test_the_run_folder_tells_what_it_was_made_from(run):
     assert about["recipe"] == run.recipe
     assert dict(row[:2] for row in about["config"])["segmenter_iterations"] == 3
     assert about["settings"]["backbone"] == "tiny"
-    assert [stage["name"] for stage in about["stages"]][-1] == "export"
+    assert [stage["name"] for stage in about["stages"]][-1] == "findings"
 
 
 def files(run: Finished) -> list[Path]:

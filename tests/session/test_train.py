@@ -451,7 +451,7 @@ def test_the_segmenter_is_kept_if_scoring_fails(scenes, tmp_path, monkeypatch):
                 dataset,
                 out=tmp_path / "run",
                 ground_truth=truth,
-                progress=Progress(Console(file=told, width=400)),
+                caller=Caller(Progress(Console(file=told, width=400))),
             )
     (file,) = tmp_path.glob("run/stages/*-export/segmenter.safetensors")
     assert f"the segmenter is trained, and kept: {file}" in told.getvalue()

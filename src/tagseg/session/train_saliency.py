@@ -16,6 +16,7 @@ import numpy.typing as npt
 from tagseg.data.finding import find_masks, find_photos
 from tagseg.data.images import decode_photo
 from tagseg.data.masks import read_mask
+from tagseg.data.text import readable
 from tagseg.data.working import labels_at, working_image
 from tagseg.errors import ConfigError, DataError, MaskError, TrainingError
 from tagseg.evaluate.saliency import SaliencyScores
@@ -192,7 +193,7 @@ def train_saliency(
         seed=seed,
         jobs=threads,
     )
-    about = {"trained_on": str(Path(masks).absolute()), "photos": str(len(trained))}
+    about = {"trained_on": readable(Path(masks).absolute().name), "photos": str(len(trained))}
     forest = replace(forest, about=about)
     scores = _scores(forest, held_out, meaning, settings, threads, progress)
     forest.save(out)

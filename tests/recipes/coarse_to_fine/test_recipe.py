@@ -157,7 +157,7 @@ def test_a_field_of_the_other_recipe():
 
 # Runs
 
-END = ["masks", "predictions", "findings", "export"]
+END = ["masks", "predictions", "export", "findings"]
 
 
 def round_of(form: str, number: int, *, rules: bool = True) -> list[str]:

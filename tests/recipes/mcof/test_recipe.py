@@ -213,7 +213,7 @@ def round_of(number: int, *, mining: bool = True, supplement: bool = False) -> l
 
 SEEDING = ["seeder", "location-maps", "seeds"]
 FIRST = round_of(1, supplement=True)
-LAST = ["masks", "predictions", "val-location-maps", "findings", "export"]
+LAST = ["masks", "predictions", "export", "val-location-maps", "findings"]
 IDS = {"RegionNet": "regions", "saliency supplement": "supplement", "PixelNet": "round-masks"}
 VARIANTS: dict[str, tuple[dict[str, Any], list[str], list[str]]] = {
     "plain": (
