@@ -254,7 +254,8 @@ def as_lines(names: list[str]) -> str:
 
 def as_csv(names: list[str]) -> str:
     text = io.StringIO()
-    writer = csv.writer(text)
+    comments = any(name.startswith("#") for name in names)  # as which such lines count
+    writer = csv.writer(text, quoting=csv.QUOTE_ALL if comments else csv.QUOTE_MINIMAL)
     writer.writerow(["image", "tags"])
     writer.writerows([f"{name}.jpg", "cat;dog"] for name in names)
     return text.getvalue()
