@@ -25,7 +25,9 @@ def test_the_tree_in_the_docstring_is_the_tree() -> None:
 
 
 def test_all_names_every_error_in_order() -> None:
-    assert errors.__all__ == sorted(["choose_from", *(cls.__name__ for cls in EVERY)])
+    assert errors.__all__ == sorted(
+        ["choose_from", "first_few", "one_line", *(cls.__name__ for cls in EVERY)]
+    )
     assert all(issubclass(cls, TagsegError) for cls in EVERY)
 
 

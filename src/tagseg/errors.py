@@ -35,6 +35,8 @@ __all__ = [
     "WeightsError",
     "WorkspaceError",
     "choose_from",
+    "first_few",
+    "one_line",
 ]
 
 
@@ -89,3 +91,14 @@ def choose_from(known: Iterable[str], name: str) -> str:
     names = list(known)
     near = difflib.get_close_matches(name, names, 1, cutoff=0.5)
     return f"did you mean {near[0]}?" if near else f"choose one of {', '.join(names)}"
+
+
+def first_few(names: Iterable[str], most: int = 3) -> str:
+    """The first names for a message, with a comma between them and ``...`` if there are more."""
+    every = list(names)
+    return ", ".join(every[:most]) + (", ..." if len(every) > most else "")
+
+
+def one_line(error: Exception) -> str:
+    """What another library's error says, in one line."""
+    return " ".join(str(error).split()) or type(error).__name__

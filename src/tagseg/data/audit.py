@@ -25,7 +25,7 @@ from tagseg.data.digests import (
 from tagseg.data.images import look_at_photo
 from tagseg.data.paths import Paths
 from tagseg.data.pictures import read_bytes
-from tagseg.errors import DataError, ImageError
+from tagseg.errors import DataError, ImageError, first_few
 
 __all__ = ["Audit", "audit"]
 
@@ -303,7 +303,7 @@ def _notes(
     train, val = _per_class(dataset, ~held_out), _per_class(dataset, held_out)
     absent = [name for name in dataset.classes if train[name] and not val[name]]
     if absent:
-        yield f"no validation photo has {_first(absent)}"
+        yield f"no validation photo has {first_few(absent)}"
 
 
 def _warnings(
@@ -357,7 +357,7 @@ def _duplicate_warnings(
     """A line for each group of equal photos; of many groups, for the worst ones."""
     texts: list[tuple[int, str]] = []
     for group in equal:
-        names = _first([dataset.names[i] for i in group[:4]])
+        names = first_few([dataset.names[i] for i in group[:4]])
         problems = []
         if (dataset.tags[group] != dataset.tags[group[0]]).any():
             problems.append("with different tags")
@@ -381,14 +381,10 @@ def _listed(counts: dict[str, int]) -> str:
     return ", ".join(f"{name} {n}" for name, n in counts.items())
 
 
-def _first(names: Sequence[str]) -> str:
-    return ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
-
-
 def _some_of(skipped: Sequence[tuple[str, str]]) -> str:
     shown = ", ".join(f"{name} ({reason})" for name, reason in skipped[:3])
     return f"{len(skipped)} photos: {shown}" + (", ..." if len(skipped) > 3 else "")
 
 
 def _some(names: list[str]) -> str:
-    return f"{len(names)} photo{'s are' if len(names) > 1 else ' is'} ({_first(names)})"
+    return f"{len(names)} photo{'s are' if len(names) > 1 else ' is'} ({first_few(names)})"

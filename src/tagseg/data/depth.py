@@ -15,6 +15,8 @@ from typing import NamedTuple, Self
 import numpy as np
 import numpy.typing as npt
 
+from tagseg.errors import first_few
+
 __all__ = ["BITS", "WHITE", "Depth", "Levels", "notes_on_new", "scaled"]
 
 WHITE = 65535
@@ -112,11 +114,7 @@ def notes_on_new(found: Sequence[tuple[str, Levels]], white: int) -> list[str]:
         (bright, f"have brighter values, which are shown as white, {rule}"),
         (dark, f"are nearly black {rule}"),
     )
-    return [f"{len(names)} photos ({_first(names)}) {text}" for names, text in texts if names]
-
-
-def _first(names: Sequence[str]) -> str:
-    return ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
+    return [f"{len(names)} photos ({first_few(names)}) {text}" for names, text in texts if names]
 
 
 def scaled(values: npt.NDArray[np.unsignedinteger], white: int) -> npt.NDArray[np.uint8]:

@@ -13,7 +13,7 @@ from difflib import get_close_matches
 import numpy as np
 
 from tagseg.data.dataset import Dataset
-from tagseg.errors import DataError, TagError
+from tagseg.errors import DataError, TagError, first_few
 
 __all__ = ["TARGET", "class_columns", "notes_on_classes", "with_target"]
 
@@ -72,7 +72,8 @@ def class_columns(own: Sequence[str], learned: Sequence[str]) -> tuple[int | Non
     if all(column is None for column in columns):
         near = next(filter(None, (_near(name, learned) for name in own)), None)
         raise TagError(
-            f"the target has no class of those to learn: it has {_some(own)}, not {_some(learned)}",
+            f"the target has no class of those to learn: it has {first_few(own)}, "
+            f"not {first_few(learned)}",
             do=f"call '{near[0]}' and '{near[1]}' alike" if near else "check both class lists",
         )
     return columns
@@ -105,7 +106,3 @@ def _near(name: str, others: Sequence[str]) -> tuple[str, str] | None:
     spelled = {_folded(other): other for other in others}
     matches = get_close_matches(_folded(name), spelled, n=1, cutoff=0.7)
     return (name, spelled[matches[0]]) if matches else None
-
-
-def _some(names: Sequence[str]) -> str:
-    return ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")

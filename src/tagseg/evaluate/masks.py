@@ -12,7 +12,7 @@ import numpy as np
 from tagseg.data.finding import find_masks
 from tagseg.data.legends import Legend
 from tagseg.data.masks import open_mask, read_mask
-from tagseg.errors import MaskError, ShapeError
+from tagseg.errors import MaskError, ShapeError, first_few
 from tagseg.evaluate.confusion import ConfusionMatrix
 from tagseg.formats.masks.ground_truth import GroundTruth
 from tagseg.maps import Labels, check_labels
@@ -219,7 +219,7 @@ def _compare(
 def _check_coverage(
     compared: Sequence[str], missing: Sequence[str], where: object, allow_missing: bool
 ) -> None:
-    first = ", ".join(missing[:5]) + (", ..." if len(missing) > 5 else "")
+    first = first_few(missing, 5)
     if not compared:
         raise MaskError(
             "no photo has both a mask and ground truth"

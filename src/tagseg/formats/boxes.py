@@ -19,7 +19,7 @@ import numpy.typing as npt
 from tagseg.data.dataset import Dataset
 from tagseg.data.finding import without_suffix
 from tagseg.data.images import decode_photo
-from tagseg.errors import DataError, ShapeError
+from tagseg.errors import DataError, ShapeError, first_few
 from tagseg.formats.box_files import BoxRow, read_box_rows
 
 __all__ = ["BoxSet", "BoxedPhoto", "Boxes", "average_box", "read_boxes"]
@@ -159,9 +159,8 @@ def read_boxes(file: Path, photos: Path | None = None) -> BoxSet:
     found = {name: path for name in by_name if (path := _file_of(by_name[name][0], folder))}
     skipped = tuple(name for name in by_name if name not in found)
     if len(skipped) > _MAX_MISSING * len(by_name):
-        shown = ", ".join(skipped[:3]) + (", ..." if len(skipped) > 3 else "")
         raise DataError(
-            f"{len(skipped)} of {len(by_name)} annotated photos are not here: {shown}",
+            f"{len(skipped)} of {len(by_name)} annotated photos are not here: {first_few(skipped)}",
             where=folder,
             do="check the folder and the names",
         )

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from tagseg.data.dataset import Dataset, tag_matrix
 from tagseg.data.finding import is_odd, notes_on_unread
 from tagseg.data.pictures import MAX_PIXELS
-from tagseg.errors import ConfigError, DataError, TagError
+from tagseg.errors import ConfigError, DataError, TagError, first_few
 from tagseg.formats.folders.class_folders import rows_of_class_folders
 from tagseg.formats.folders.exclusion import parse_patterns
 from tagseg.formats.folders.layouts import Layout, Place, TagSource, find_photos_and_tags
@@ -270,7 +270,7 @@ def _notes(place: Place, listed: PhotoList | None, left_out: str) -> Iterator[st
     if odd:
         yield (
             f"names that are not UTF-8: {len(odd)}, in which %XX stands for a byte: "
-            f"{_first(odd)}; rename them, with convmv for example, if results should not have it"
+            f"{first_few(odd)}; rename them, with convmv for example, if results should not have it"
         )
     yield from listed.notes if listed is not None else ()
     yield from (left_out,) if left_out else ()
@@ -419,7 +419,7 @@ def _has_tag(said: TagFile) -> bool:
 def _check_some_tag(said: TagFile, classes: Sequence[str], source: TagSource) -> None:
     if not _has_tag(said):
         raise TagError(
-            f"not one of {len(said.rows)} photos has a tag (of {_first(classes)})",
+            f"not one of {len(said.rows)} photos has a tag (of {first_few(classes)})",
             where=source.where,
             do="check the tags and the class list, or give --tags FILE",
         )
@@ -436,8 +436,8 @@ def _check_missing(rows: dict[str, TagRow], place: Place, allowed: float) -> str
         if len(missing) < len(rows):
             share = -(-len(missing) * 100 // len(rows)) / 100
             advice += f", or go on without them: --allow-skipped {share:.2f}"
-        raise DataError(f"{told}: {_first(missing)}", where=place.photo_folder, do=advice)
-    return f"{told}, and left out: {_first(missing)}"
+        raise DataError(f"{told}: {first_few(missing)}", where=place.photo_folder, do=advice)
+    return f"{told}, and left out: {first_few(missing)}"
 
 
 def _known(
@@ -464,15 +464,11 @@ def _hint(place: Place) -> str:
 def _hint_on_folders(place: Place) -> str:
     names = sorted({name.partition("/")[0] for name in place.photos if "/" in name})
     if names:
-        return f"folders {_first(names)} are no classes (--layout folders makes them so); "
+        return f"folders {first_few(names)} are no classes (--layout folders makes them so); "
     if place.photo_folder != place.given:
         inner = place.photo_folder.relative_to(place.given).as_posix()
         return f"{inner} holds all photos and is no class (--layout folders makes it one); "
     return ""
-
-
-def _first(names: Sequence[str]) -> str:
-    return ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
 
 
 def _path(given: Path | str | None) -> Path | None:

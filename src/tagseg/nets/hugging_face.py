@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from tagseg.errors import ConfigError, WeightsError
+from tagseg.errors import ConfigError, WeightsError, one_line
 from tagseg.nets.backbone import Activations, Backbone, FeatureBlock, Preprocessing, PyramidLevel
 
 __all__ = [
@@ -281,7 +281,7 @@ def pretrained_state(name: str) -> tuple[dict[str, Tensor], str, str]:
             )
         except Exception as error:  # a broken file can raise nearly anything
             raise WeightsError(
-                f"its weights cannot be read ({_one_line(error)})", where=folder, do="save it again"
+                f"its weights cannot be read ({one_line(error)})", where=folder, do="save it again"
             ) from error
     wrong = sorted(map(str, [*info["missing_keys"], *info["mismatched_keys"]]))
     wrong = [key for key in wrong if not _beside_the_maps(key)]
@@ -324,7 +324,7 @@ def _new_model(kind: _Kind, config: Mapping[str, Any]) -> nn.Module:
             return cast(nn.Module, chosen(made))
         except Exception as error:  # the library raises anything on numbers that do not fit
             raise ConfigError(
-                f"no {kind.model} can be built from its config.json: {_one_line(error)}",
+                f"no {kind.model} can be built from its config.json: {one_line(error)}",
                 do="save the model again",
             ) from error
 
@@ -409,7 +409,7 @@ def _from_the_hub(repository: str) -> Path:
         return Path(snapshot_download(repository, allow_patterns=wanted))
     except Exception as error:  # no network, no such model, no right to read it
         raise ConfigError(
-            f"cannot fetch {repository} ({_one_line(error)})",
+            f"cannot fetch {repository} ({one_line(error)})",
             do=f"save the model into a folder and give {PREFIX}FOLDER",
         ) from error
 
@@ -422,7 +422,7 @@ def _read_json(path: Path) -> dict[str, Any]:
             f"has no {path.name}", where=path.parent, do="give a folder that save_pretrained wrote"
         ) from None
     except (OSError, ValueError) as error:
-        raise ConfigError(f"cannot be read ({_one_line(error)})", where=path) from None
+        raise ConfigError(f"cannot be read ({one_line(error)})", where=path) from None
     if not isinstance(content, dict):
         raise ConfigError("holds no settings", where=path, do="save the model again")
     return content
@@ -447,7 +447,3 @@ def _preprocessing(folder: Path, kind: _Kind) -> Preprocessing:
     if [len(values) for values in numbers] != [3, 3] or min(numbers[1]) <= 0:
         raise ConfigError("image_mean and image_std are not three numbers each", where=path)
     return Preprocessing(*numbers)  # type: ignore[arg-type]
-
-
-def _one_line(error: Exception) -> str:
-    return (" ".join(str(error).split()) or type(error).__name__)[:200]

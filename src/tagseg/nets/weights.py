@@ -19,7 +19,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from tagseg.errors import WeightsError
+from tagseg.errors import WeightsError, one_line
 from tagseg.nets.backbone import Backbone, Preprocessing
 from tagseg.nets.hugging_face import PREFIX, pretrained_state
 from tagseg.nets.mobilenet import MobileNetV2, Stride2Padding
@@ -184,7 +184,7 @@ def _download(url: str, path: Path, prefix: str | None) -> None:
     except (OSError, RuntimeError, ValueError) as error:
         # URLError and HTTPError are OSErrors; a wrong hash is a RuntimeError.
         raise WeightsError(
-            f"cannot fetch {url} ({_one_line(error)})",
+            f"cannot fetch {url} ({one_line(error)})",
             do=f"fetch that file on a machine with network and put it at {path}",
         ) from error
 
@@ -199,7 +199,7 @@ def _read(path: Path) -> LoadedWeights:
     except IsADirectoryError:
         raise WeightsError("is a folder", where=path, do="name a weights file in it") from None
     except (OSError, ValueError) as error:  # ValueError: a NUL in the path
-        raise WeightsError(f"cannot be read ({_one_line(error)})", where=repr(path)) from error
+        raise WeightsError(f"cannot be read ({one_line(error)})", where=repr(path)) from error
     if head[:4] == b"PK\x03\x04" or head[:1] == b"\x80":
         state, metadata = _read_torch(path), dict[str, str]()
     elif head[8:9] == b"{":
@@ -372,7 +372,3 @@ def _bad_note(weights: LoadedWeights, key: str, expected: str) -> WeightsError:
         where=weights.source,
         do="correct the file's metadata",
     )
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split()) or type(error).__name__

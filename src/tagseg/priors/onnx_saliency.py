@@ -20,7 +20,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from tagseg.errors import ConfigError, WeightsError
+from tagseg.errors import ConfigError, WeightsError, one_line
 from tagseg.maps import Image, SaliencyMap, check_image
 
 __all__ = ["KNOWN_NETWORKS", "InputForm", "OnnxSaliency", "find_model"]
@@ -178,7 +178,7 @@ def _session(content: bytes, path: Path, threads: int) -> Any:
     try:
         return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # the library has many kinds of error for broken files
-        reason = " ".join(str(error).split())[:120]
+        reason = one_line(error)[:120]
         raise WeightsError(
             f"is no ONNX network ({reason})", where=path, do="fetch it again"
         ) from None

@@ -10,7 +10,7 @@ from typing import NamedTuple
 from tagseg.data.dataset import Dataset
 from tagseg.data.legends import Legend
 from tagseg.data.targets import notes_on_classes, with_target
-from tagseg.errors import TagError
+from tagseg.errors import TagError, first_few
 from tagseg.formats.folders.layouts import Layout
 from tagseg.formats.folders.photo_tree import kind_of_split
 from tagseg.formats.folders.selection import ALL_SPLITS
@@ -151,9 +151,8 @@ def _in_both(train: Sequence[str], val: Sequence[str]) -> Iterator[str]:
     """What to say of photos that are in both lists."""
     both = sorted(set(train) & set(val))
     if both:
-        shown = ", ".join(both[:3]) + (", ..." if len(both) > 3 else "")
         number = f"{len(both)} photos are" if len(both) > 1 else "1 photo is"
-        yield f"{number} in both --train and --val, and not trained on: {shown}"
+        yield f"{number} in both --train and --val, and not trained on: {first_few(both)}"
 
 
 def _lists(

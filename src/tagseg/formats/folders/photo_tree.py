@@ -13,6 +13,8 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from tagseg.errors import first_few
+
 __all__ = ["CONTAINERS", "Tree", "Way", "is_split", "kind_of_split", "read_tree"]
 
 Folders = tuple[str, ...]
@@ -166,7 +168,7 @@ def _unlike_splits(
     every = set().union(*found.values())
     for split in sorted(found):
         if found[split] != every:
-            yield f"{split} has no photos of {_some(sorted(every - found[split]))}"
+            yield f"{split} has no photos of {first_few(sorted(every - found[split]))}"
 
 
 def _inner(paths: Iterable[Folders]) -> dict[str, set[str]]:
@@ -185,8 +187,8 @@ def _doubt_of_splits(paths: set[Folders]) -> str:
     shared = any(a & b for i, a in enumerate(filled) for b in filled[:i])
     if len(filled) < 2 or shared:
         return ""
-    names = _some(sorted(set().union(*filled)))
-    return f"folders {_some(sorted(inner))} may be classes, or splits with the classes {names}"
+    names = first_few(sorted(set().union(*filled)))
+    return f"folders {first_few(sorted(inner))} may be classes, or splits with the classes {names}"
 
 
 def _doubt_of_classes(paths: set[Folders]) -> str:
@@ -195,13 +197,13 @@ def _doubt_of_classes(paths: set[Folders]) -> str:
     splits = sorted(name for name in inner if is_split(name))
     others = sorted(set(inner) - set(splits))
     if len({kind_of_split(name) for name in splits}) > 1:
-        beside = f"folders {_some(others)}" if others else "photos"
-        return f"folders {_some(splits)} are called as splits, but beside them are {beside}"
+        beside = f"folders {first_few(others)}" if others else "photos"
+        return f"folders {first_few(splits)} are called as splits, but beside them are {beside}"
     same = {frozenset(names) for names in inner.values()}
     deep = all(len(path) > 1 for path in paths)
     if deep and len(inner) > 1 and len(same) == 1 and len(next(iter(same))) > 1:
-        names = _some(sorted(next(iter(same))))
-        return f"classes may be the folders {_some(sorted(inner))}, or {names} in each of them"
+        names = first_few(sorted(next(iter(same))))
+        return f"classes may be the folders {first_few(sorted(inner))}, or {names} in each of them"
     return ""
 
 
@@ -212,9 +214,9 @@ def _way_of_classes(paths: set[Folders]) -> tuple[Way, tuple[str, ...]]:
     if not names or () in paths:
         return Way(None, 0), ()
     if len(inner) > 1 or any(len(path) == 1 for path in paths) or len(names) == 1:
-        first = _some(sorted(inner))
+        first = first_few(sorted(inner))
         return Way(None, 0), (
-            f"classes are the first folders ({first}), not those inside ({_some(names)}): "
+            f"classes are the first folders ({first}), not those inside ({first_few(names)}): "
             "--layout inner_folders takes the folders that hold the photos",
         )
     top = next(iter(inner))
@@ -222,7 +224,3 @@ def _way_of_classes(paths: set[Folders]) -> tuple[Way, tuple[str, ...]]:
         f"classes are the folders in {top}, which is the only one: --layout folders takes it as "
         "the class",
     )
-
-
-def _some(names: list[str]) -> str:
-    return ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")

@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 from functools import reduce
 from pathlib import Path
 
-from tagseg.errors import TagError
+from tagseg.errors import TagError, first_few
 from tagseg.formats.folders.layouts import Place
 from tagseg.formats.folders.photo_tree import kind_of_split
 from tagseg.formats.lists.name_lookup import NameLookup
@@ -43,9 +43,8 @@ def only_listed(
     """The rows of the listed photos, in that order; TagError if one has none."""
     absent = [name for name in listed.names if name not in rows]
     if absent:
-        shown = ", ".join(absent[:3]) + (", ..." if len(absent) > 3 else "")
         raise TagError(
-            f"{len(absent)} of {len(listed.names)} listed photos {problem}: {shown}",
+            f"{len(absent)} of {len(listed.names)} listed photos {problem}: {first_few(absent)}",
             where=where,
             do=f"add them, or take them off the list ({_about_absent(absent[0], listed, place)})",
         )

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from tagseg.data.finding import PHOTO_SUFFIXES
 from tagseg.data.text import read_text
-from tagseg.errors import TagError
+from tagseg.errors import TagError, first_few
 from tagseg.formats.tags.tag_files import TagRow
 
 __all__ = [
@@ -66,10 +66,9 @@ def check_classes_are_there(rows: Iterable[TagRow], synsets: Mapping[str, str], 
     for name in dict.fromkeys(synsets.values()):
         if name not in there:
             wnids = [wnid for wnid, other in synsets.items() if other == name]
-            shown = ", ".join(wnids[:3]) + (", ..." if len(wnids) > 3 else "")
             raise TagError(
-                f"no photos of class '{name}': its synsets {shown} have no folder here, or no "
-                "photo in it",
+                f"no photos of class '{name}': its synsets {first_few(wnids)} have no folder "
+                "here, or no photo in it",
                 where=home,
                 do="check the path, get the photos, or take the class off the list",
             )

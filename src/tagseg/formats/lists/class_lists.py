@@ -10,7 +10,7 @@ from unicodedata import normalize
 
 from tagseg.data.legends import Colour, Legend
 from tagseg.data.text import tidy_name
-from tagseg.errors import TagError
+from tagseg.errors import TagError, first_few
 from tagseg.formats.lists.class_list_files import Entry, read_entries
 from tagseg.maps import IGNORE
 
@@ -65,7 +65,7 @@ class ClassList:
         ids = [place.get(_folded(name), 0) for name in self.names]
         if not any(ids):
             raise TagError(
-                f"has none of the classes {_some(classes)}, but {_some(self.names)}",
+                f"has none of the classes {first_few(classes)}, but {first_few(self.names)}",
                 where=self.source,
                 do="call the classes alike",
             )
@@ -256,10 +256,6 @@ def _notes(found: ClassList, entries: Sequence[Entry], doubt: str) -> tuple[str,
 
 def _folded(name: str) -> str:
     return normalize("NFC", name).strip().casefold()
-
-
-def _some(names: Sequence[str]) -> str:
-    return ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
 
 
 def _short(text: str) -> str:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from pathlib import Path
 
-from tagseg.errors import TagError
+from tagseg.errors import TagError, first_few
 
 __all__ = [
     "NO_HINTS",
@@ -105,8 +105,7 @@ def some_rows(rows: Sequence[TagRow], path: Path) -> tuple[TagRow, ...]:
 
 def listed(names: Iterable[str], most: int = 6) -> str:
     """Names for a message: the first few, with a comma between them."""
-    every = list(names)
-    return ", ".join(every[:most]) + (", ..." if len(every) > most else "")
+    return first_few(names, most)
 
 
 def read_as(
