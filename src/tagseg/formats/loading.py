@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tagseg.data.dataset import Dataset, tag_matrix
-from tagseg.data.finding import is_odd, notes_on_unread
+from tagseg.data.finding import is_odd
 from tagseg.data.pictures import MAX_PIXELS
 from tagseg.errors import ConfigError, DataError, TagError, first_few
 from tagseg.formats.folders.class_folders import rows_of_class_folders
@@ -45,6 +45,7 @@ from tagseg.formats.tags.tag_sources import read_tags_of_photos
 from tagseg.formats.tags.voc import VOC_CLASSES, read_annotations
 
 __all__ = [
+    "MAX_MISSING",
     "Layout",
     "OpenedPhotos",
     "Reading",
@@ -180,10 +181,9 @@ class OpenedPhotos:
         listed = None if split is None else listed_photos(place, split)
         chosen, said = _read(place, source, classes, listed)
         if untagged != "unknown" and not _has_tag(said):
+            # A list may hold none, the folder must not.
             whole = said if listed is None else _read(place, source, classes, None)[1]
-            _check_some_tag(
-                whole, chosen.names, source
-            )  # a list may hold none, the folder must not
+            _check_some_tag(whole, chosen.names, source)
         by_name, said = _by_name(said, place)
         unlisted = len(place.photos.keys() - by_name.keys()) if source.file else 0
         if source.synsets:
@@ -229,7 +229,6 @@ class OpenedPhotos:
             notes=(
                 *understood(place, self.source),
                 *place.notes,
-                *notes_on_unread(place.photo_folder),
                 *notes,
             ),
         )

@@ -78,8 +78,8 @@ class HuggingFaceVit(Backbone):
     whole patches at the right and bottom by repeating its border: H pixels give
     ``ceil(H / output_stride)`` positions, each the middle of its cell. Position embeddings are
     interpolated by the model; class and register tokens are dropped as its configuration counts
-    them. ``block5`` is the model's own output, ``block4`` what the layer at two thirds gives. Maps
-    have any sign, and each position sees the whole photo.
+    them. ``block5`` is the model's own output, ``block4`` what the layer at four fifths of the
+    depth gives. Maps have any sign, and each position sees the whole photo.
 
     Args:
         output_stride: photo pixels per patch, 4 to 32.
@@ -382,7 +382,7 @@ def _encoder_layers(model: nn.Module) -> nn.ModuleList:
 
 
 def _ends(count: int) -> list[int]:
-    """The layer at which each fifth of the depth ends; that of block4 at two thirds or later."""
+    """The layer at which each fifth of the depth ends."""
     return [max(0, -(-count * (block + 1) // _BLOCKS) - 1) for block in range(_BLOCKS)]
 
 

@@ -13,7 +13,7 @@ from tagseg.data.targets import notes_on_classes, with_target
 from tagseg.errors import TagError, first_few
 from tagseg.formats.folders.layouts import Layout
 from tagseg.formats.folders.photo_tree import kind_of_split
-from tagseg.formats.folders.selection import ALL_SPLITS
+from tagseg.formats.folders.selection import ALL_SPLITS, listed_photos
 from tagseg.formats.loading import (
     MAX_MISSING,
     OpenedPhotos,
@@ -142,7 +142,7 @@ def _load(source: Source, target: Target | None) -> Loaded:
     dataset, held_out = load(None if train is None else [train, val]), load(val)
     notes = dict.fromkeys((*dataset.notes, *held_out.notes))
     if train is not None:
-        notes |= dict.fromkeys(_in_both(load(train).names, held_out.names))
+        notes |= dict.fromkeys(_in_both(listed_photos(opened.place, train).names, held_out.names))
     dataset = replace(dataset, notes=tuple(notes))
     return Loaded(_with_note(dataset, splits, held_out.names), held_out.names, None)
 

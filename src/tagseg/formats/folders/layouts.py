@@ -14,6 +14,7 @@ from tagseg.data.finding import (
     advice_without_photos,
     is_picture,
     list_pictures,
+    notes_on_unread,
     visible_entries,
     without_suffix,
 )
@@ -192,7 +193,7 @@ class Place:
             given,
             tree,
             found.left_out,
-            found.notes,
+            (*found.notes, *notes_on_unread(home)),
             found.doubt,
         )
 

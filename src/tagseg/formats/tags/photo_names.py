@@ -87,25 +87,19 @@ class PhotoNames:
 
     def _levels(self, written: Sequence[str], folder: str) -> Iterable[tuple[_Level, str]]:
         if folder:
-            yield lambda w: self._here(f"{folder}/{_plain(w)}") or self._as_is(w), ""
+            yield lambda w: self._as_is(f"{folder}/{_plain(w)}") or self._as_is(w), ""
         yield self._as_is, ""
         for depth in range(1, _common_depth(written) + 1):
-            yield (
-                partial(self._without_folders, depth),
-                "photos are found without the first folders of their names",
-            )
+            yield partial(self._without_folders, depth), _WITHOUT_FOLDERS
         yield self._by_file_name, _BY_FILE_NAME[0]
         yield self._by_upload, _BY_FILE_NAME[1]
 
     def _as_is(self, written: str) -> str | None:
-        return self._here(written)
-
-    def _here(self, path: str) -> str | None:
-        name = self._name_of(path) if path else ""
+        name = self._name_of(written) if written else ""
         return name if name in self._photos else None
 
     def _without_folders(self, depth: int, written: str) -> str | None:
-        return self._here("/".join(_parts(written)[depth:]))
+        return self._as_is("/".join(_parts(written)[depth:]))
 
     def _by_file_name(self, written: str) -> str | None:
         found = self._by_base.get(_base(_plain(written)), [])
