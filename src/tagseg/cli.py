@@ -14,10 +14,8 @@ import typer
 from tagseg.errors import ConfigError, TagsegError
 
 if TYPE_CHECKING:
-    from tagseg.data.dataset import Dataset
     from tagseg.data.scenes import SceneKind
     from tagseg.evaluate.masks import MaskScores
-    from tagseg.evaluate.truth_audit import TruthAudit
     from tagseg.formats.loading import Reading
     from tagseg.formats.masks.ground_truth import GroundTruth, MaskRules
     from tagseg.run.progress import Progress
@@ -252,7 +250,6 @@ def train(
 ) -> None:
     """Train a segmenter from tagged photos; the same command again continues."""
     from tagseg.recipes.catalog import find_recipe
-    from tagseg.session.inputs import ground_truth_of, load_photos
     from tagseg.session.settings import parse_settings
     from tagseg.session.train import Options
 
@@ -266,9 +263,7 @@ def train(
     how = _reading(exclude, tag_separator, allow_skipped)
     source = source._replace(masks=ground_truth, how=how)
     other = _target(target, target_tags, target_layout, target_ground_truth, how.allow_missing)
-    loaded = load_photos(source, other, say=_note)
-    rules = _rules(colours, masks_by, masks_as)
-    truth = ground_truth_of(loaded, ground_truth, target_ground_truth, rules)
+    loaded, truth = _load(source, other, _rules(colours, masks_by, masks_as))
     _train_and_tell(loaded, recipe, values, truth, out, options, full_supervision)
 
 
@@ -297,31 +292,21 @@ def check(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Look at photos, tags and masks before anything long starts."""
-    from tagseg.data.audit import audit
-    from tagseg.run.engine import usable_cores
     from tagseg.run.files import check_names_fit
-    from tagseg.session.inputs import ground_truth_of, load_photos
-    from tagseg.session.train import Options
+    from tagseg.session.train import Options, look_at_masks, look_at_photos
 
     options = Options(threads=threads, allow_skipped=allow_skipped)
     source = _source(photos, tags, classes, untagged, layout, synsets, train_list, val)
     how = _reading(exclude, tag_separator, allow_skipped)
     source = source._replace(masks=ground_truth, how=how)
     other = _target(target, target_tags, target_layout, target_ground_truth, how.allow_missing)
-    loaded = load_photos(source, other, say=_note)
-    rules = _rules(colours, masks_by, masks_as)
-    truth = ground_truth_of(loaded, ground_truth, target_ground_truth, rules)
+    loaded, truth = _load(source, other, _rules(colours, masks_by, masks_as))
     dataset, held_out = loaded.photos, loaded.val
     check_names_fit(dataset.names, photos)
-    with _progress().task("checking the photos", len(dataset)) as ticks:
-        found = audit(
-            dataset,
-            allow_skipped=options.allow_skipped,
-            workers=options.threads or usable_cores(),
-            val=held_out,
-            progress=lambda done, total: ticks.advance(1),
-        )
-    masks = None if truth is None else _look_at_masks(truth, found.dataset, options)
+    found = look_at_photos(dataset, held_out, options, _progress())
+    masks = None
+    if truth is not None:
+        masks = look_at_masks(truth, found.dataset, options, _progress())
     if as_json:
         about = found.to_dict() | ({} if masks is None else {"ground_truth": masks.to_dict()})
         typer.echo(json.dumps(about, indent=1, ensure_ascii=not _prints_any_letter()))
@@ -468,7 +453,6 @@ def tables(
     threads: Threads = None,
 ) -> None:
     """Rerun a paper's ablations on the photos of a run, beside the paper's own figures."""
-    from tagseg.session.inputs import ground_truth_of, load_photos
     from tagseg.tables.making import make_tables
 
     source = _source(photos, tags, classes, untagged, layout, synsets, train_list, val)
@@ -476,15 +460,13 @@ def tables(
     source = source._replace(masks=ground_truth, how=how)
     other = _target(target, target_tags, target_layout, target_ground_truth, how.allow_missing)
     # How many may be missing was said when the run was made, and is asked when they are checked.
-    loaded = load_photos(source, other, say=_note)
+    loaded, truth = _load(source, other, _rules(colours, masks_by, masks_as))
     made = make_tables(
         paper,
         loaded.photos,
         run,
         val=loaded.val,
-        ground_truth=ground_truth_of(
-            loaded, ground_truth, target_ground_truth, _rules(colours, masks_by, masks_as)
-        ),
+        ground_truth=truth,
         only=[name.strip() for name in only.split(",")] if only is not None else (),
         device=device.value,
         threads=threads,
@@ -770,25 +752,23 @@ def _target(
     return None
 
 
+def _load(
+    source: Source, target: Target | None, rules: MaskRules
+) -> tuple[Loaded, GroundTruth | None]:
+    """Photos and the ground truth that was given with them; it is said how they are understood."""
+    from tagseg.session.inputs import ground_truth_of, load_photos
+
+    loaded = load_photos(source, target, say=_note)
+    of_target = target.masks if target is not None else None
+    return loaded, ground_truth_of(loaded, source.masks, of_target, rules)
+
+
 def _rules(colours: Path | None, masks_by: MasksBy, masks_as: MasksAs) -> MaskRules:
     from tagseg.formats.masks.ground_truth import MaskRules
 
     lie_on: Any = None if masks_as is MasksAs.auto else masks_as.value
     by: Any = masks_by.value
     return MaskRules(colours, by, lie_on)
-
-
-def _look_at_masks(truth: GroundTruth, photos: Dataset, options: Options) -> TruthAudit:
-    from tagseg.evaluate.truth_audit import audit_truth
-    from tagseg.run.engine import usable_cores
-
-    with _progress().task("checking the masks") as ticks:
-        return audit_truth(
-            truth,
-            photos,
-            workers=options.threads or usable_cores(),
-            progress=lambda done, total: ticks.advance(1),
-        )
 
 
 def _files(

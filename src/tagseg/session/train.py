@@ -14,7 +14,7 @@ from tagseg.data.audit import Audit, audit
 from tagseg.data.dataset import Dataset
 from tagseg.data.working import WorkingPhotos
 from tagseg.errors import ConfigError, DataError
-from tagseg.evaluate.truth_audit import audit_truth
+from tagseg.evaluate.truth_audit import TruthAudit, audit_truth
 from tagseg.formats.masks.ground_truth import GroundTruth
 from tagseg.nets.catalog import build_backbone
 from tagseg.nets.weights import resolve
@@ -43,6 +43,8 @@ __all__ = [
     "Result",
     "check_data",
     "check_truth",
+    "look_at_masks",
+    "look_at_photos",
     "make_config",
     "make_settings",
     "make_setup",
@@ -303,12 +305,32 @@ def _checked(photos: Dataset, val: Collection[str], options: Options, progress: 
         )
     if len(set(val)) == len(photos):
         raise DataError("all photos are for validation", do="leave some to train on")
+    return look_at_photos(photos, val, options, progress)
+
+
+def look_at_photos(
+    photos: Dataset, val: Collection[str], options: Options, progress: Progress
+) -> Audit:
+    """The audit of all photos; DataError if too many cannot be used."""
     with progress.task("checking the photos", len(photos)) as ticks:
         return audit(
             photos,
             allow_skipped=options.allow_skipped,
             workers=options.threads or usable_cores(),
             val=frozenset(val),
+            progress=lambda done, total: ticks.advance(1),
+        )
+
+
+def look_at_masks(
+    truth: GroundTruth, photos: Dataset, options: Options, progress: Progress
+) -> TruthAudit:
+    """The audit of the photos' masks; MaskError if there are none, other errors are in it."""
+    with progress.task("checking the masks", None) as ticks:
+        return audit_truth(
+            truth,
+            photos,
+            workers=options.threads or usable_cores(),
             progress=lambda done, total: ticks.advance(1),
         )
 
@@ -323,13 +345,7 @@ def check_truth(
     """
     if truth is None:
         return None
-    with progress.task("checking the masks", None) as ticks:
-        found = audit_truth(
-            truth,
-            photos,
-            workers=options.threads or usable_cores(),
-            progress=lambda done, total: ticks.advance(1),
-        )
+    found = look_at_masks(truth, photos, options, progress)
     for line in (*found.notes, *found.warnings):
         progress.say(f"note: {line}")
     found.raise_errors()
