@@ -20,7 +20,7 @@ from tagseg.nets.backbone import (
     Preprocessing,
     PyramidLevel,
 )
-from tagseg.nets.same_padding import SameConv2d, over_photo, photo_moved
+from tagseg.nets.same_padding import SameConv2d, maps_of_moved_photo, photo_moved
 
 __all__ = ["EfficientNetLite", "EfficientNetLite0", "EfficientNetLite1", "EfficientNetLite2"]
 
@@ -133,12 +133,8 @@ class EfficientNetLite(Backbone):
 
     def pyramid(self, x: Tensor) -> tuple[Tensor, ...]:
         """A map (B, channels, h, w) of each level; the inner ones are linear."""
-        shape = (x.shape[2], x.shape[3])
-        maps = super().pyramid(photo_moved(x, self.output_stride))
-        return tuple(
-            over_photo(level_map, level.stride, self.output_stride, shape)
-            for level_map, level in zip(maps, self.pyramid_levels(), strict=True)
-        )
+        strides = [level.stride for level in self.pyramid_levels()]
+        return maps_of_moved_photo(super().pyramid, x, strides, self.output_stride)
 
     def _sections(self) -> tuple[PyramidLevel, ...]:
         at8, at16 = self._firsts[1:3]

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from tagseg.errors import ConfigError
 from tagseg.nets.backbone import Activations, Backbone, FeatureBlock, PyramidLevel
-from tagseg.nets.same_padding import SameConv2d, over_photo, photo_moved
+from tagseg.nets.same_padding import SameConv2d, maps_of_moved_photo, photo_moved
 
 __all__ = ["MobileNetV2", "Stride2Padding"]
 
@@ -120,12 +120,8 @@ class MobileNetV2(Backbone):
         """A map (B, channels, h, w) of each level: ``features.3``, ``.6`` (linear) and ``.18``."""
         if self.stride2_padding == "symmetric":
             return super().pyramid(x)
-        shape = (x.shape[2], x.shape[3])
-        maps = super().pyramid(photo_moved(x, self.output_stride))
-        return tuple(
-            over_photo(level_map, level.stride, self.output_stride, shape)
-            for level_map, level in zip(maps, self.pyramid_levels(), strict=True)
-        )
+        strides = [level.stride for level in self.pyramid_levels()]
+        return maps_of_moved_photo(super().pyramid, x, strides, self.output_stride)
 
     def _sections(self) -> tuple[PyramidLevel, ...]:
         return (

@@ -7,10 +7,12 @@ pixels before and ``(k - 1) // 2`` behind. From the photo to a stride s this com
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
+
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-__all__ = ["SameConv2d", "over_photo", "photo_moved"]
+__all__ = ["SameConv2d", "maps_of_moved_photo", "photo_moved"]
 
 
 class SameConv2d(nn.Conv2d):
@@ -44,9 +46,25 @@ def photo_moved(x: Tensor, stride: int) -> Tensor:
     return F.pad(x, (before, right, before, bottom), mode="replicate")
 
 
-def over_photo(maps: Tensor, stride: int, output_stride: int, shape: tuple[int, int]) -> Tensor:
-    """The positions of ``maps`` at ``stride`` that lie over a photo of ``shape`` (H, W) that was
-    moved for ``output_stride``: one for every ``stride`` pixels."""
+def maps_of_moved_photo(
+    maps_of: Callable[[Tensor], Iterable[Tensor]],
+    x: Tensor,
+    strides: Iterable[int],
+    output_stride: int,
+) -> tuple[Tensor, ...]:
+    """What ``maps_of`` gives of a photo (B, C, H, W) that is moved for ``output_stride``.
+
+    Of each map, at its stride, the positions that lie over the photo: one for every ``stride``
+    pixels.
+    """
+    shape = (x.shape[2], x.shape[3])
+    maps = maps_of(photo_moved(x, output_stride))
+    return tuple(
+        _over_photo(m, s, output_stride, shape) for m, s in zip(maps, strides, strict=True)
+    )
+
+
+def _over_photo(maps: Tensor, stride: int, output_stride: int, shape: tuple[int, int]) -> Tensor:
     first = output_stride // stride - 1
     down, right = (first + -(-size // stride) for size in shape)
     return maps[..., first:down, first:right]

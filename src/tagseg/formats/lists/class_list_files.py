@@ -29,6 +29,7 @@ from typing import Any
 from tagseg.data.legends import Colour
 from tagseg.data.text import read_text
 from tagseg.errors import TagError
+from tagseg.formats.lists.yaml_names import names_of_yaml
 
 __all__ = ["Entries", "Entry", "read_entries"]
 
@@ -247,32 +248,10 @@ def _of_item(item: Any, path: Path) -> Entry:
 
 
 def _yaml(text: str, path: Path) -> Entries:
-    """``names`` of YOLO's data.yaml: a list or a mapping, on its line or below it."""
-    match = re.search(r"^names\s*:[ \t]*(.*)$", text, re.MULTILINE)
-    if match is None:
+    _, found = names_of_yaml(text, path)
+    if not found:
         raise TagError("has no names", where=path, do="write names: [cat, dog]")
-    rest = text[match.start(1) :].lstrip()
-    if rest[:1] in ("[", "{"):
-        inner = re.split(r"[\]}]", rest[1:], maxsplit=1)[0]
-        items = [part.strip() for part in re.sub(r"#.*", "", inner).replace("\n", " ").split(",")]
-    else:
-        items = list(_yaml_block(text[match.end(1) :].splitlines()))
-    return Entries(tuple(_of_yaml(item) for item in items if item))
-
-
-def _yaml_block(lines: Sequence[str]) -> Iterator[str]:
-    for line in lines:
-        bare = re.sub(r"\s#.*", "", line).strip()
-        if not bare or bare.startswith("#"):
-            continue
-        if not bare.startswith("- ") and not re.match(r"\s+\S", line):
-            return
-        yield bare.removeprefix("- ").strip()
-
-
-def _of_yaml(item: str) -> Entry:
-    match = re.fullmatch(r"(-?\d{1,3})\s*:\s*(.+)", item)
-    return Entry(_unquoted(match[2]), int(match[1])) if match else Entry(_unquoted(item))
+    return Entries(tuple(Entry(name, number) for number, name in found))
 
 
 def _pbtxt(text: str, path: Path) -> Entries:
