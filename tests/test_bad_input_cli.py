@@ -1360,7 +1360,7 @@ def test_a_list_to_evaluate_is_looked_up(place):
             ("--out", "run", *TINY),
             "the same command continues",
         ),
-        ("check", "tagseg.data.audit.audit", (), "nothing was written"),
+        ("check", "tagseg.session.train.audit", (), "nothing was written"),
         (
             "predict",
             "tagseg.session.predict.predict_folder",
