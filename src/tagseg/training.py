@@ -74,6 +74,9 @@ class Schedule:
         multipliers: factor on the learning rate by the name of a parameter group.
         warmup: iterations of linear rise from 0.
         clip: largest norm of the gradient; None for no limit.
+        averaging: decay of an exponential moving average of the weights, which is what a training
+            ends with (Polyak and Juditsky 1992; Tarvainen and Valpola, Mean Teachers, NeurIPS
+            2017); 0 for the last weights. Over the first iterations it is (1 + t) / (10 + t).
     """
 
     iterations: int
@@ -88,6 +91,7 @@ class Schedule:
     power: float = 0.9
     warmup: int = 0
     clip: float | None = None
+    averaging: float = 0.0
     multipliers: Mapping[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -96,6 +100,8 @@ class Schedule:
                 raise ConfigError(f"{name} is {getattr(self, name)}", do="use 1 or more")
         if not self.learning_rate > 0:
             raise ConfigError(f"learning_rate is {self.learning_rate}", do="use a value over 0")
+        if not 0 <= self.averaging < 1:
+            raise ConfigError(f"averaging is {self.averaging}", do="use 0 to below 1")
         if self.optimizer not in ("sgd", *_ADAMS):
             raise ConfigError(f"optimizer is {self.optimizer!r}", do="use sgd, adam or adamw")
         if self.policy not in ("step", "poly"):
@@ -189,7 +195,8 @@ def train(
     if loop.frozen_batch_norm:
         freeze_batch_norm(net)
     optimizer = _optimizer(net, groups, schedule)
-    start, total = _resume(net, optimizer, loop.checkpoint)
+    averages = _Averages(net, schedule.averaging)
+    start, total = _resume(net, optimizer, averages, loop.checkpoint)
     if ticks is not None:
         ticks.skip(start)
     saved = time.monotonic()
@@ -201,6 +208,7 @@ def train(
                     f"the loss is {value} at iteration {t + 1}",
                     do="lower the learning rate or use --precision fp32",
                 )
+            averages.add(t)
             total += value
             if (t + 1) % _LOG_EVERY == 0 or t + 1 == schedule.iterations:
                 mean = total / ((t % _LOG_EVERY) + 1)
@@ -208,11 +216,40 @@ def train(
                 loop.log(iteration=t + 1, loss=mean, learning_rate=rate)
                 total = 0.0
             if loop.checkpoint is not None and time.monotonic() - saved > _CHECKPOINT_EVERY:
-                loop.checkpoint.save(_state(net, optimizer, t + 1, total))
+                loop.checkpoint.save(_state(net, optimizer, averages, t + 1, total))
                 saved = time.monotonic()
             if ticks is not None:
                 ticks.advance(1)
+    averages.put()
     net.eval()
+
+
+class _Averages:
+    """Moving averages of the parameters that are trained; none with a decay of 0."""
+
+    def __init__(self, net: nn.Module, decay: float) -> None:
+        self._decay = decay
+        self._params = [p for p in net.parameters() if p.requires_grad] if decay else []
+        self.values = [p.detach().clone() for p in self._params]
+
+    @torch.no_grad()
+    def add(self, iteration: int) -> None:
+        """Take in the weights after ``iteration`` (0-based)."""
+        decay = min(self._decay, (1 + iteration) / (10 + iteration))
+        for value, param in zip(self.values, self._params, strict=True):
+            value.lerp_(param, 1 - decay)
+
+    @torch.no_grad()
+    def put(self) -> None:
+        """Let the averages be the weights."""
+        for value, param in zip(self.values, self._params, strict=True):
+            param.copy_(value)
+
+    @torch.no_grad()
+    def load(self, values: list[Tensor]) -> None:
+        """Go on from averages of before."""
+        for value, kept in zip(self.values, values, strict=True):
+            value.copy_(kept)
 
 
 def _update(
@@ -258,7 +295,10 @@ def _optimizer(
 
 
 def _resume(
-    net: nn.Module, optimizer: torch.optim.Optimizer, checkpoint: Checkpoint | None
+    net: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    averages: _Averages,
+    checkpoint: Checkpoint | None,
 ) -> tuple[int, float]:
     """The iteration to go on from, and the sum of the losses since the last line of the log."""
     state = checkpoint.load() if checkpoint is not None else None
@@ -266,15 +306,21 @@ def _resume(
         return 0, 0.0
     net.load_state_dict(state["net"])
     optimizer.load_state_dict(state["optimizer"])
+    averages.load(state["averages"])
     return int(state["iteration"]), float(state["total"])
 
 
 def _state(
-    net: nn.Module, optimizer: torch.optim.Optimizer, iteration: int, total: float
+    net: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    averages: _Averages,
+    iteration: int,
+    total: float,
 ) -> dict[str, Any]:
     return {
         "net": net.state_dict(),
         "optimizer": optimizer.state_dict(),
+        "averages": averages.values,
         "iteration": iteration,
         "total": total,
     }

@@ -20,8 +20,8 @@ from tagseg.stages.settings import (
     CRF_FIELDS,
     LocalizerSettings,
     MaskSettings,
+    PyramidSettings,
     Settings,
-    WorkSettings,
     number,
 )
 from tagseg.stages.stage import Declared, label_maps
@@ -45,7 +45,7 @@ class SeedSettings(Settings):
 
 
 @dataclass(frozen=True)
-class Config(MaskSettings, WorkSettings, SeedSettings, LocalizerSettings):
+class Config(MaskSettings, PyramidSettings, SeedSettings, LocalizerSettings):
     """The shared numbers and the threshold."""
 
     def refiners_own(self) -> tuple[str, ...]:

@@ -19,7 +19,7 @@ from tagseg.stages.outcome import Outcome
 from tagseg.stages.predictions import final_predictions
 from tagseg.stages.recipe import Recipe
 from tagseg.stages.segmenter import trained_segmenter
-from tagseg.stages.settings import CRF_FIELDS, MaskSettings, WorkSettings, number
+from tagseg.stages.settings import CRF_FIELDS, MaskSettings, PyramidSettings, number
 from tagseg.stages.stage import Declared, label_maps
 
 __all__ = ["RECIPE", "Config", "check_truth", "run"]
@@ -28,7 +28,7 @@ _TRUTH = Declared("ground-truth")
 
 
 @dataclass(frozen=True)
-class Config(MaskSettings, WorkSettings):
+class Config(MaskSettings, PyramidSettings):
     """The shared numbers, but for the CRF's unary: a reference is to be at its best.
 
     -log p is usual for networks trained with cross-entropy (Chen et al. 2015); Eq. 7 of Saleh et

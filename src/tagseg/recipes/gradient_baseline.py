@@ -33,8 +33,8 @@ from tagseg.stages.settings import (
     CrfIterations,
     GapSettings,
     MaskSettings,
+    PyramidSettings,
     Settings,
-    WorkSettings,
     check_blocks,
     number,
 )
@@ -108,7 +108,7 @@ class ThresholdSettings(Settings):
 
 
 @dataclass(frozen=True)
-class Config(MaskSettings, WorkSettings, ThresholdSettings, GradientSettings, GapSettings):
+class Config(MaskSettings, PyramidSettings, ThresholdSettings, GradientSettings, GapSettings):
     """The shared numbers, the kind of back-propagation and its smoothing."""
 
     def refiners_own(self) -> tuple[str, ...]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import asdict
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -18,7 +20,9 @@ from tagseg.nets.deeplab import SegmentationNet
 from tagseg.nets.fpn import FpnNet
 from tagseg.nets.hugging_face import HuggingFaceVit
 from tagseg.nets.mobilenet import MobileNetV2
+from tagseg.nets.pyramid import PyramidNet
 from tagseg.segment.predict import Refiner, Segmenter
+from tagseg.segment.windowed import Sight, WindowedSegmenter
 from tagseg.training import Execution
 
 __all__ = [
@@ -60,6 +64,7 @@ def pack_segmenter(segmenter: Segmenter) -> tuple[dict[str, Tensor], dict[str, s
         "form": form,
         **pack_backbone(net.backbone),  # type: ignore[arg-type]
         **_FORMS[form].notes(net),
+        **_sight_of(segmenter),
         "refinement": json.dumps(segmenter.refinement),
     }
     return pack_tensors(net), metadata
@@ -131,7 +136,10 @@ def unpack_segmenter(
         )
     with damage_in_one_line(where):
         stored = json.loads(metadata["refinement"])
-        return Segmenter(
+        build: Callable[..., Segmenter] = Segmenter
+        if "sight" in metadata:
+            build = partial(WindowedSegmenter, sight=_sight(json.loads(metadata["sight"])))
+        return build(
             _network(tensors, metadata),
             tuple(json.loads(metadata["classes"])),
             side=positive(metadata["photo_side"]),
@@ -139,6 +147,17 @@ def unpack_segmenter(
             refiner=None if stored is None else refinement(stored),
             refinement=stored,
         )
+
+
+def _sight_of(segmenter: Segmenter) -> dict[str, str]:
+    """How it looks at photos, if that is its own affair."""
+    if not isinstance(segmenter, WindowedSegmenter):
+        return {}
+    return {"sight": json.dumps(asdict(segmenter.sight))}
+
+
+def _sight(stored: Mapping[str, Any]) -> Sight:
+    return Sight(**{**stored, "scales": tuple(stored["scales"])})
 
 
 def _network(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> nn.Module:
@@ -191,12 +210,21 @@ def _options_of_fpn(metadata: Mapping[str, str]) -> dict[str, Any]:
     return {"channels": int(metadata["channels"])}
 
 
+def _notes_of_pyramid(net: PyramidNet) -> dict[str, str]:
+    return {"decoder": net.decoder, "channels": str(net.channels)}
+
+
+def _options_of_pyramid(metadata: Mapping[str, str]) -> dict[str, Any]:
+    return {"decoder": metadata["decoder"], "channels": int(metadata["channels"])}
+
+
 _ASPP_OPTIONS = ("rates", "width", "dropout", "view_scale")
 
 _FORMS: Mapping[str, _Form] = {
     "large_fov": _Form(SegmentationNet, _notes_of_large_fov, _options_of_large_fov),
     "aspp": _Form(AsppNet, _notes_of_aspp, _options_of_aspp),
     "fpn": _Form(FpnNet, _notes_of_fpn, _options_of_fpn),
+    "pyramid": _Form(PyramidNet, _notes_of_pyramid, _options_of_pyramid),
 }
 
 

@@ -202,7 +202,7 @@ def train(
     check_names_fit(photos.names, folder if folder is not None else Path(tempfile.gettempdir()))
     setup = make_setup(options)
     ground_truth = check_truth(ground_truth, photos, options, progress)
-    data = check_data(photos, val, chosen, config.photo_side, options, progress)
+    data = check_data(photos, val, chosen, config, options, progress)
     if chosen.check_truth is not None:
         chosen.check_truth(data.photos.names, ground_truth)
     if full_supervision is not None:
@@ -356,7 +356,7 @@ def check_data(
     photos: Dataset,
     val: Collection[str],
     recipe: Recipe,
-    photo_side: int,
+    config: WorkSettings,
     options: Options,
     progress: Progress,
 ) -> Data:
@@ -375,11 +375,12 @@ def check_data(
             do="mend or tag some, or use --untagged negative",
         )
     validation = found.dataset.select(names) if names else None
+    side = config.working_side(found.sizes[1])
     return Data(
         found,
-        WorkingPhotos(training, photo_side),
+        WorkingPhotos(training, side),
         training.fingerprint(found.digests),
-        WorkingPhotos(validation, photo_side) if validation is not None else None,
+        WorkingPhotos(validation, side) if validation is not None else None,
         validation.fingerprint(found.digests) if validation is not None else _NO_VAL,
     )
 

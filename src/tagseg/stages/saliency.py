@@ -222,7 +222,7 @@ class PhotoSaliency:
     def _trained(self, boxes: BoxSet) -> Trained[AsppNet]:
         """DeepLab-v2 on masks that GrabCut makes of the boxes (6.1 and F)."""
         run, config, setup = self.run, self.config, self.setup
-        photos = WorkingPhotos(boxes.dataset(), config.photo_side)
+        photos = WorkingPhotos(boxes.dataset(), run.photos.side)
         key = f"boxes {boxes.digest} {photos.dataset.fingerprint()}"
         mine = replace(run, photos=photos, photos_key=key)
 

@@ -23,9 +23,10 @@ from tagseg.segment.predict import Known, Segmenter
 from tagseg.stages.context import Run
 from tagseg.stages.crf import Regions
 from tagseg.stages.priors import photo_regions
+from tagseg.stages.pyramid_segmenter import pyramid_segmenter
 from tagseg.stages.refiners import find_refiner, refiner_from
 from tagseg.stages.schedules import segmenter_schedule
-from tagseg.stages.settings import MaskSettings, WorkSettings
+from tagseg.stages.settings import MaskSettings, PyramidSettings, WorkSettings
 from tagseg.stages.shapes import NetworkForm, some_shapes, view_scale
 from tagseg.stages.stage import (
     Declared,
@@ -63,9 +64,13 @@ def trained_segmenter(
 ) -> Trained[Segmenter]:
     """The segmenter, trained on ``targets`` with ``objective`` (Saleh et al. 3.2 and 4.2.1).
 
+    Where ``segmenter=pyramid`` is configured it is that one, with its own loss on the labels.
+
     Args:
         objective: a frozen dataclass, whose fields decide on the loss.
     """
+    if isinstance(settings, PyramidSettings) and settings.segmenter == "pyramid":
+        return pyramid_segmenter(run, settings, targets)
     photos, setup = run.photos, run.setup
     schedule = segmenter_schedule(settings, setup, len(photos))
     shapes = some_shapes(photos)
@@ -108,7 +113,7 @@ def segmenter_of(
     return Segmenter(
         net,
         classes if classes is not None else run.photos.classes,
-        side=settings.photo_side,
+        side=run.photos.side,
         execution=run.setup.execution,
         refiner=refiner_from(refinement) if refinement is not None else None,
         refinement=refinement,

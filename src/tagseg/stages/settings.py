@@ -37,6 +37,7 @@ __all__ = [
     "LocalizerSettings",
     "MaskSettings",
     "PhotoSettings",
+    "PyramidSettings",
     "ReferenceSide",
     "RefinementSettings",
     "RoundSettings",
@@ -229,13 +230,24 @@ def check_blocks(blocks: tuple[int, ...]) -> None:
         raise ConfigError(f"blocks is {blocks}", do="use some of 0, 1, 2, 3, 4, 5")
 
 
+_USUAL_SIDE, _MOST_SIDE = 500, 1024  # pixels
+
+
 @dataclass(frozen=True)
 class PhotoSettings(Settings):
     """The size of photos at work."""
 
-    photo_side: int = number(
-        500, "assumed", "longest side of photos at work, pixels; VOC's 500", at_least=16
+    photo_side: int | None = number(
+        None,
+        "assumed",
+        "longest side of photos at work, pixels; none: VOC's 500, or by the photos if "
+        "segmenter=pyramid",
+        at_least=16,
     )
+
+    def working_side(self, median: tuple[int, int]) -> int:
+        """Longest side of photos at work, pixels, for photos of a median (height, width)."""
+        return _USUAL_SIDE if self.photo_side is None else self.photo_side
 
 
 @dataclass(frozen=True)
@@ -513,6 +525,122 @@ class WorkSettings(RefinementSettings, SegmenterSettings, PhotoSettings):
     def of_masks(self) -> MaskSettings:
         """Those of the final masks; of a recipe that knows no classes, they hold any label."""
         return self.only(MaskSettings) if isinstance(self, MaskSettings) else MaskSettings(False)
+
+
+_PYRAMID = {"segmenter": ("pyramid",)}
+_SHARED = ("schedule", "output_stride")  # with classifiers
+
+
+@dataclass(frozen=True)
+class PyramidSettings(WorkSettings):
+    """A segmenter with skip connections, trained on crops around classes (docs/segmenter.md)."""
+
+    segmenter: str = number(
+        "published",
+        "assumed",
+        "published: the paper's own; pyramid: with skips, for thin and small things",
+        among=("published", "pyramid"),
+    )
+    pyramid_iterations: int | None = number(
+        None, "assumed", "none: by the photos and classes", above=0, only_with=_PYRAMID
+    )
+    pyramid_batch_size: int = number(8, "assumed", "crops", above=0, only_with=_PYRAMID)
+    pyramid_learning_rate: float = number(
+        1e-3, "assumed", "of AdamW, new layers", above=0, only_with=_PYRAMID
+    )
+    pyramid_backbone_factor: float = number(
+        0.2, "assumed", "on that, for pre-trained layers", at_least=0, only_with=_PYRAMID
+    )
+    pyramid_averaging: float = number(
+        0.99,
+        "Tarvainen and Valpola 2017",
+        "decay of the average of weights that is kept; 0: the last weights",
+        at_least=0,
+        below=1,
+        only_with=_PYRAMID,
+    )
+    pyramid_crop: int = number(
+        256, "assumed", "side of training crops, pixels as seen", at_least=32, only_with=_PYRAMID
+    )
+    pyramid_zoom: float | None = number(
+        None,
+        "assumed",
+        "factor on photos at work, as seen; none: by the size of labelled things",
+        above=0,
+        only_with=_PYRAMID,
+    )
+    pyramid_scale: tuple[float, float] = number(
+        (0.5, 2.0),
+        "Chen et al. 2018",
+        "range of a random factor on the size of training crops",
+        above=0,
+        only_with=_PYRAMID,
+    )
+    pyramid_around: float = number(
+        0.7,
+        "assumed",
+        "fraction of training crops that are drawn around a labelled class",
+        at_least=0,
+        at_most=1,
+        only_with=_PYRAMID,
+    )
+    pyramid_turns: Literal["auto", "none", "flip", "quarter"] = number(
+        "auto",
+        "assumed",
+        "crops mirrored sideways alone, upside down too, or by quarter turns too; auto: by "
+        "whether photos show which way is up",
+        only_with=_PYRAMID,
+    )
+    pyramid_jitter: float = number(
+        0.2,
+        "assumed",
+        "random factors on brightness, contrast and saturation, 0.2: 0.8 to 1.2",
+        at_least=0,
+        below=1,
+        only_with=_PYRAMID,
+    )
+    pyramid_dice: float = number(
+        1.0,
+        "Milletari et al. 2016",
+        "weight of the soft Dice loss beside cross-entropy",
+        at_least=0,
+        only_with=_PYRAMID,
+    )
+    pyramid_smoothing: float = number(
+        0.0,
+        "Szegedy et al. 2016",
+        "of labels in cross-entropy",
+        at_least=0,
+        below=1,
+        only_with=_PYRAMID,
+    )
+    pyramid_scales: tuple[float, ...] = number(
+        (1.0,), "assumed", "factors that answers are averaged over", above=0, only_with=_PYRAMID
+    )
+    pyramid_flip: bool = number(
+        False, "assumed", "average answers with the mirrored photo's", only_with=_PYRAMID
+    )
+
+    def working_side(self, median: tuple[int, int]) -> int:
+        """Of the pyramid: the photos' own longer side, up to 1,024 pixels."""
+        if self.photo_side is None and self.segmenter == "pyramid":
+            return min(_MOST_SIDE, max(median))
+        return super().working_side(median)
+
+    def idle(self) -> dict[str, str]:
+        """The pyramid has no other segmenter's numbers, where there is no other network."""
+        found = super().idle()
+        if self.segmenter == "pyramid" and not isinstance(self, RoundSettings | SaliencySettings):
+            own = [name for name in SegmenterSettings.__dataclass_fields__ if name not in _SHARED]
+            found |= dict.fromkeys(own, "segmenter=published")
+        return found
+
+    def check(self) -> None:
+        """A range has a lesser end."""
+        if self.pyramid_scale[0] > self.pyramid_scale[1]:
+            raise ConfigError(
+                f"pyramid_scale is {self.pyramid_scale}", do="give two factors, the smaller first"
+            )
 
 
 @dataclass(frozen=True)

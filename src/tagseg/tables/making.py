@@ -87,8 +87,8 @@ def make_tables(
             where=options.weights,
             do="put them back, or train again",
         )
-    recipe, side = find_recipe(paper), finished.config.photo_side
-    data = check_data(photos, val, recipe, side, options, progress)
+    recipe = find_recipe(paper)
+    data = check_data(photos, val, recipe, finished.config, options, progress)
     if data.photos_key not in finished.inputs:
         raise ConfigError(
             "these are not the photos and tags that the run was trained on",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from tagseg.errors import ConfigError
 from tagseg.losses.lse import MAX_SHARPNESS
 from tagseg.nets.deeplab import FieldOfView
 from tagseg.stages.settings import (
@@ -13,8 +14,8 @@ from tagseg.stages.settings import (
     CrispSettings,
     GapSettings,
     MaskSettings,
+    PyramidSettings,
     Settings,
-    WorkSettings,
     number,
 )
 
@@ -78,7 +79,7 @@ class MaskCrfSettings(CrfSettings, CrispSettings):
 
 @dataclass(frozen=True)
 class Config(
-    MaskSettings, WorkSettings, EvidenceSettings, MaskCrfSettings, GapSettings, CamSettings
+    MaskSettings, PyramidSettings, EvidenceSettings, MaskCrfSettings, GapSettings, CamSettings
 ):
     """Numbers of Saleh et al.; ``masks`` selects the rows of their Table 6."""
 
@@ -86,6 +87,14 @@ class Config(
     field_of_view: Literal["auto", "large", "small"] = number(
         "auto", "4.2.1", "auto: large with multi-class masks, small otherwise"
     )
+
+    def check(self) -> None:
+        """The pyramid learns from masks with classes."""
+        if self.segmenter == "pyramid" and self.masks in ("none", "foreground"):
+            raise ConfigError(
+                f"segmenter=pyramid learns no classes from masks={self.masks}",
+                do="use masks=both or localization, or segmenter=published",
+            )
 
     def view(self) -> FieldOfView:
         """Small with foreground masks or none, large with multi-class masks (4.2.1)."""

@@ -15,9 +15,9 @@ from tagseg.stages.settings import (
     BackboneSettings,
     ClassifierSettings,
     MaskSettings,
+    PyramidSettings,
     SegmenterSettings,
     Settings,
-    WorkSettings,
     check_blocks,
     number,
 )
@@ -120,11 +120,14 @@ class MapSettings(Settings):
 
 
 @dataclass(frozen=True)
-class Config(MaskSettings, WorkSettings, MapSettings, TwoPhaseSettings):
+class Config(MaskSettings, PyramidSettings, MapSettings, TwoPhaseSettings):
     """The paper's numbers beside the shared ones."""
 
-    segmenter: Literal["none", "trained"] = number(
-        "none", "3.1", "none: photos are segmented by the maps; trained: by a network"
+    segmenter: str = number(
+        "none",
+        "3.1",
+        "none: photos are segmented by the maps; trained or pyramid: by such a network",
+        among=("none", "trained", "pyramid"),
     )
 
     def check(self) -> None:

@@ -104,7 +104,7 @@ class DistinctMaps:
             self.classifier.model,
             self._run.photos.classes,
             self._settings,
-            side=self._config.photo_side,
+            side=self._run.photos.side,
             execution=self._run.setup.execution,
             refinement=self._crf if self._config.refiner != "none" else None,
         )

@@ -29,7 +29,7 @@ def run(run: Run, config: Config) -> Outcome:
     masks = maps.masks()  # 3.4
     curves, pack = [maps.classifier.stage], pack_distinct
     segmenter: Segmenter = maps.segmenter()  # 3.1
-    if config.segmenter == "trained":
+    if config.segmenter != "none":
         network = trained_segmenter(run, config, masks, cross_entropy)
         pack = pack_segmenter
         segmenter, final = network.model, final_predictions(run, config, network.model, network)

@@ -15,6 +15,7 @@ from tagseg.stages.settings import (
     DeepLabSettings,
     GapSettings,
     MaskSettings,
+    PyramidSettings,
     SaliencySettings,
     Settings,
     number,
@@ -73,6 +74,7 @@ class SpreadSettings(ComponentSettings):
 class Config(
     MaskSettings,
     DeepLabSettings,
+    PyramidSettings,
     SpreadSettings,
     SeedSettings,
     SalientSettings,

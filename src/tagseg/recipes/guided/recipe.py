@@ -15,6 +15,7 @@ from tagseg.stages.crf_loss import guide_objective
 from tagseg.stages.large_fov import large_fov_segmenter
 from tagseg.stages.outcome import Outcome
 from tagseg.stages.predictions import final_predictions
+from tagseg.stages.pyramid_segmenter import pyramid_segmenter
 from tagseg.stages.recipe import Demo, Recipe
 from tagseg.stages.stage import LabelMaps, Trained
 
@@ -36,7 +37,9 @@ def run(run: Run, config: Config) -> Outcome:
 
 
 def segmenter_from(run: Run, config: Config, guides: LabelMaps) -> Trained[Segmenter]:
-    """DeepLab-LargeFOV on guide labels, with the loss in use (6.1; C)."""
+    """DeepLab-LargeFOV on guide labels, with the loss in use (6.1; C); or the pyramid."""
+    if config.segmenter == "pyramid":
+        return pyramid_segmenter(run, config, guides)
     objective = guide_objective(config, constrained=config.crf_loss)
     return large_fov_segmenter(run, config, guides, objective=objective)
 

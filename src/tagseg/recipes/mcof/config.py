@@ -12,6 +12,7 @@ from tagseg.stages.seeder import SeedingSettings
 from tagseg.stages.settings import (
     DeepLabSettings,
     MaskSettings,
+    PyramidSettings,
     RoundSettings,
     SaliencySettings,
     SaliencySource,
@@ -100,6 +101,7 @@ class BayesSettings(Settings):
 class Config(
     MaskSettings,
     DeepLabSettings,
+    PyramidSettings,
     SeedSettings,
     RegionNetForm,
     BayesSettings,

@@ -19,6 +19,7 @@ from tagseg.stages.context import Run
 from tagseg.stages.large_fov import large_fov_segmenter
 from tagseg.stages.outcome import Outcome, Prediction, Progression, RoundPredictions
 from tagseg.stages.predictions import final_predictions, show_map
+from tagseg.stages.pyramid_segmenter import pyramid_segmenter
 from tagseg.stages.recipe import Recipe
 from tagseg.stages.rounds import agreement_of, round_predictions, stop_rule, working_masks
 from tagseg.stages.saliency import PhotoSaliency
@@ -84,13 +85,16 @@ def run(run: Run, config: Config) -> Outcome:
         mined, number = entry.result, entry.number
         rounds.append(RoundPredictions(number, entry.agreement, shown(run, number, mined)))
         curves += mined.trainings()
-    net = mined.pixel_net
+    net, title = mined.pixel_net, "PixelNet"
+    if config.segmenter == "pyramid":  # it learns from the last round's masks
+        net, title = pyramid_segmenter(run, config, mined.masks), "pyramid"
+        curves.append(net.stage)
     return Outcome(
         net.model,
         (
             Prediction.of("seeds", "seeds", "train", seeds),
             *(prediction for of_round in rounds for prediction in of_round.predictions),
-            *final_predictions(run, config, net.model, net, title="PixelNet"),
+            *final_predictions(run, config, net.model, net, title=title),
         ),
         views=(seeding.view, *([("saliency", show_map(salient))] if salient is not None else [])),
         tag_scores=seeding.tag_scores,

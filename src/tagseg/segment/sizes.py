@@ -1,0 +1,58 @@
+"""How large labelled things are, and the size at which a network should see them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy as np
+
+from tagseg.errors import ShapeError
+from tagseg.maps import BACKGROUND, IGNORE, Labels
+
+__all__ = ["typical_size", "zoom_for"]
+
+_STEP = 0.25  # of zooms, so that photos of nearly one kind are seen alike
+
+
+def typical_size(labels: Iterable[Labels]) -> float | None:
+    """Median over photos and classes of the square root of a class's pixels; None without any.
+
+    Args:
+        labels: uint8 (H, W) each, 0 background, 255 unknown.
+
+    Raises:
+        ShapeError: labels are not uint8 (H, W).
+
+    Examples:
+        A thing of 4 x 4 pixels and one of 2 x 8:
+
+        >>> import numpy as np
+        >>> from tagseg.segment.sizes import typical_size
+        >>> labels = np.zeros((8, 8), np.uint8)
+        >>> labels[:4, :4], labels[5:7] = 1, 2
+        >>> typical_size([labels])
+        4.0
+    """
+    sides = []
+    for of_photo in labels:
+        if of_photo.ndim != 2 or of_photo.dtype != np.uint8:
+            raise ShapeError(f"labels is {of_photo.dtype}{of_photo.shape}", do="give uint8 (H, W)")
+        counts = np.bincount(of_photo.ravel(), minlength=IGNORE + 1)[BACKGROUND + 1 : IGNORE]
+        sides += np.sqrt(counts[counts > 0]).tolist()
+    return float(np.median(sides)) if sides else None
+
+
+def zoom_for(typical: float | None, longer: float, *, wanted: float, most: float) -> float:
+    """Factor that brings things of ``typical`` pixels to ``wanted``, in steps of a quarter.
+
+    At least 1, since photos are at work at the size that the evidence needs and detail that is
+    thrown away is gone; at most what brings the longer side of photos to ``most`` pixels.
+
+    Args:
+        typical: see :func:`typical_size`; None gives 1.
+        longer: side of photos at work, pixels.
+    """
+    if typical is None:
+        return 1.0
+    factor = min(wanted / typical, most / longer)
+    return max(1.0, round(factor / _STEP) * _STEP)

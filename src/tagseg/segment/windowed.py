@@ -1,0 +1,98 @@
+"""A segmenter that sees photos at its own size, in windows where they are large."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import nn
+
+from tagseg.errors import ConfigError
+from tagseg.maps import Image, Probs
+from tagseg.segment.predict import Refiner, Segmenter
+from tagseg.segment.windows import in_windows
+from tagseg.training import Execution
+
+__all__ = ["Sight", "WindowedSegmenter"]
+
+
+@dataclass(frozen=True)
+class Sight:
+    """How a segmenter looks at a photo.
+
+    Attributes:
+        zoom: factor on the photo's working size: what the network sees.
+        window: longest side of what it sees at once, pixels after the zoom.
+        scales: further factors that probabilities are averaged over.
+        flip: whether the mirrored photo's are averaged in.
+
+    Raises:
+        ConfigError: a number that cannot be meant.
+    """
+
+    zoom: float = 1.0
+    window: int = 1024
+    scales: tuple[float, ...] = (1.0,)
+    flip: bool = False
+
+    def __post_init__(self) -> None:
+        if not self.scales or min(self.zoom, *self.scales) <= 0 or self.window < 32:
+            raise ConfigError("a zoom or scale of 0, or a window below 32 pixels", do="use more")
+
+
+class WindowedSegmenter(Segmenter):
+    """A :class:`Segmenter` with a :class:`Sight`; other arguments and attributes are its."""
+
+    def __init__(
+        self,
+        net: nn.Module,
+        classes: tuple[str, ...],
+        *,
+        sight: Sight,
+        side: int,
+        execution: Execution,
+        refiner: Refiner | None = None,
+        refinement: Mapping[str, Any] | None = None,
+    ) -> None:
+        super().__init__(
+            net, classes, side=side, execution=execution, refiner=refiner, refinement=refinement
+        )
+        self.sight = sight
+
+    @torch.no_grad()
+    def forward(self, images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+        """Probabilities (B, C+1, h, w) of photos (B, h, w, 3) at working size, not refined."""
+        return np.stack([self._of_photo(image) for image in images])
+
+    def _of_photo(self, image: Image) -> Probs:
+        sight, (height, width) = self.sight, image.shape[:2]
+        total: Probs | None = None
+        for scale in sight.scales:
+            factor = sight.zoom * scale
+            size = (max(1, round(width * factor)), max(1, round(height * factor)))
+            seen = image if size == (width, height) else _resized(image, size)
+            for mirrored in (False, True)[: 1 + sight.flip]:
+                view = np.ascontiguousarray(seen[:, ::-1]) if mirrored else seen
+                probs = in_windows(super().forward, view, sight.window)
+                probs = _at(probs[..., ::-1] if mirrored else probs, (height, width))
+                total = probs if total is None else total + probs
+        assert total is not None
+        return total / np.float32(len(sight.scales) * (1 + sight.flip))
+
+
+def _resized(image: Image, size: tuple[int, int]) -> Image:
+    shrinks = size[0] < image.shape[1]
+    way = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
+    return cv2.resize(image, size, interpolation=way)  # type: ignore[return-value]
+
+
+def _at(probs: Probs, shape: tuple[int, int]) -> Probs:
+    if probs.shape[1:] == shape:
+        return probs
+    planes = [cv2.resize(np.ascontiguousarray(plane), shape[::-1]) for plane in probs]
+    return np.stack(planes).astype(np.float32)

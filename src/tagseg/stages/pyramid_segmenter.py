@@ -1,0 +1,298 @@
+"""The pyramid segmenter: skips to stride 4, crops around classes, sizes from the labels.
+
+What a practitioner would train today on label maps, whoever made them; docs/segmenter.md says
+where each number comes from. The papers' recipes have it as ``segmenter=pyramid``.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from tagseg.data.transforms import crop_size
+from tagseg.data.working import WorkingPhotos
+from tagseg.evaluate.confusion import ConfusionMatrix
+from tagseg.losses.dice import dice_loss
+from tagseg.losses.pixel import pixel_loss
+from tagseg.nets.pyramid import PyramidNet
+from tagseg.segment.crops import ClassCrops, CropForm
+from tagseg.segment.fit import known_photos
+from tagseg.segment.orientation import Orientation, movements_of, photo_features, told_apart
+from tagseg.segment.predict import Segmenter
+from tagseg.segment.sizes import typical_size, zoom_for
+from tagseg.segment.windowed import Sight, WindowedSegmenter
+from tagseg.stages.context import Plain, Run
+from tagseg.stages.refiners import find_refiner, refiner_from
+from tagseg.stages.settings import PyramidSettings
+from tagseg.stages.shapes import some_shapes
+from tagseg.stages.stage import Declared, LabelMaps, Trained, found, trained
+from tagseg.training import Batch, Loop, Schedule, train
+
+__all__ = ["PyramidLoss", "pyramid_segmenter"]
+
+_SEGMENTER = Declared("pyramid", weights="segmenter")
+_ORIENTATION = Declared("orientation")
+_REFINEMENT = Declared("refinement-of-pyramid")
+
+_LOOKED_AT = 200  # photos
+_WANTED = 112.0  # pixels: half of the 224 at which networks learned things of ImageNet
+_MOST = 1536.0  # pixels of the longer side, as seen
+_WINDOW = 1024  # pixels
+_FEWEST, _PER_ROOT = 300, 16.0  # iterations
+_HELD_OUT, _FEWEST_HELD_OUT, _MOST_HELD_OUT = 16, 8, 40  # photos: one in 16
+
+
+@dataclass(frozen=True)
+class PyramidLoss:
+    """Cross-entropy on labelled pixels, with smoothed labels, and soft Dice beside it.
+
+    Attributes:
+        dice: weight of the soft Dice loss (Milletari et al., V-Net, 3DV 2016, section 3).
+        smoothing: of labels in cross-entropy (Szegedy et al., CVPR 2016, section 7).
+    """
+
+    dice: float
+    smoothing: float
+
+    def __call__(self, scores: Tensor, labels: Tensor) -> Tensor:
+        """The loss of scores (B, L, H, W) and labels (B, H, W), 255 unknown."""
+        loss = pixel_loss(scores, labels, smoothing=self.smoothing)
+        return loss + self.dice * dice_loss(scores, labels) if self.dice else loss
+
+
+def pyramid_segmenter(
+    run: Run, settings: PyramidSettings, targets: LabelMaps
+) -> Trained[Segmenter]:
+    """The pyramid, trained on ``targets``, and the refiner where held-out labels speak for it."""
+    photos, setup = run.photos, run.setup
+    known = known_photos(photos)
+    held_out = _held_out(known)
+    learned = np.setdiff1d(known, held_out)
+    form, sight = _sizes(run, settings, targets, learned)
+    schedule = _schedule(settings, len(learned), len(photos.classes))
+    torch.manual_seed(setup.execution.seed)
+    net = PyramidNet(setup.build_backbone(settings), len(photos.classes) + 1)
+    loss = PyramidLoss(settings.pyramid_dice, settings.pyramid_smoothing)
+    net_form = _Form(net.backbone.output_stride, net.channels)
+    _say(run, form, sight, schedule)
+    result = trained(
+        run,
+        _SEGMENTER,
+        net,
+        partial(_fit, net, photos, targets, learned, form, loss, schedule),
+        schedule,
+        settings=[net_form, form, loss, _HeldOut(len(held_out))],
+        inputs=[targets],
+        title="the segmenter",
+    )
+    segmenter = _segmenter(run, settings, net, sight, refined=False)
+    if _refining_helps(run, settings, result, targets, sight, held_out):
+        segmenter = _segmenter(run, settings, net, sight, refined=True)
+    return Trained(segmenter, result.stage)
+
+
+@dataclass(frozen=True)
+class _Form(Plain):
+    """The network as it is built."""
+
+    output_stride: int
+    channels: int
+
+
+@dataclass(frozen=True)
+class _HeldOut(Plain):
+    """How many photos no weights learn from."""
+
+    held_out: int
+
+
+def _held_out(known: np.ndarray) -> np.ndarray:
+    """Photos whose labels decide on refinement: one in 16, none where they would be under 8."""
+    chosen = known[_HELD_OUT // 2 :: _HELD_OUT]
+    if len(chosen) < _FEWEST_HELD_OUT:
+        return known[:0]
+    evenly = np.linspace(0, len(chosen) - 1, min(len(chosen), _MOST_HELD_OUT)).astype(int)
+    return chosen[evenly]
+
+
+def _sizes(
+    run: Run, settings: PyramidSettings, targets: LabelMaps, learned: np.ndarray
+) -> tuple[CropForm, Sight]:
+    """What crops are like, and how photos are seen: from the labels, and from the photos."""
+    photos = run.photos
+    shapes = some_shapes(photos)
+    zoom = settings.pyramid_zoom
+    if zoom is None:
+        some = learned[np.linspace(0, len(learned) - 1, min(len(learned), _LOOKED_AT)).astype(int)]
+        typical = None if targets.stage.planned else typical_size(map(targets, some.tolist()))
+        longer = float(np.median(np.max(np.asarray(shapes), axis=1)))
+        zoom = zoom_for(typical, longer, wanted=_WANTED, most=_MOST)
+    seen = [(round(height * zoom), round(width * zoom)) for height, width in shapes]
+    upside_down, quarter = _turns(run, settings)
+    size = crop_size(seen, settings.pyramid_crop, multiple=32)
+    if quarter:
+        size = (max(size),) * 2
+    form = CropForm(
+        size,
+        zoom,
+        settings.pyramid_scale,
+        settings.pyramid_around,
+        upside_down,
+        quarter,
+        settings.pyramid_jitter,
+    )
+    return form, Sight(zoom, _WINDOW, settings.pyramid_scales, settings.pyramid_flip)
+
+
+def _turns(run: Run, settings: PyramidSettings) -> tuple[bool, bool]:
+    """Whether crops may be upside down, and turned: as configured, or by a look at the photos."""
+    if settings.pyramid_turns != "auto":
+        return settings.pyramid_turns != "none", settings.pyramid_turns == "quarter"
+    if run.setup.weights is None:
+        return False, False
+    setup, photos = run.setup, run.photos
+
+    def look() -> list[float | None]:
+        some = np.linspace(0, len(photos) - 1, min(len(photos), _LOOKED_AT)).astype(int)
+        net = setup.build_backbone(settings)
+        squares = [movements_of(photos.image(int(index))) for index in some]
+        upright, down, turned = (
+            photo_features(net, of_kind, setup.execution) for of_kind in zip(*squares, strict=True)
+        )
+        return [told_apart(upright, down), told_apart(upright, turned)]
+
+    seen = found(
+        run,
+        _ORIENTATION,
+        look,
+        planned=[None, None],
+        settings=[setup.means()],
+        inputs=[run.photos_key],
+    )
+    orientation = Orientation(*seen.value)
+    for name, accuracy, allowed in zip(
+        ("upside down", "turned a quarter"), orientation, orientation.allowed(), strict=True
+    ):
+        if accuracy is not None:
+            run.progress.say(
+                f"photos {name} are told from others in {accuracy:.0%} of cases (chance 50%): "
+                f"crops are {'' if allowed else 'not '}{name}"
+            )
+    return orientation.allowed()
+
+
+def _schedule(settings: PyramidSettings, n_photos: int, n_classes: int) -> Schedule:
+    """AdamW with poly decay; iterations grow with the root of photos times labels."""
+    usual = max(_FEWEST, round(_PER_ROOT * math.sqrt(n_photos * (n_classes + 1))))
+    return Schedule(
+        settings.pyramid_iterations or usual,
+        settings.pyramid_batch_size,
+        settings.pyramid_learning_rate,
+        optimizer="adamw",
+        policy="poly",
+        weight_decay=1e-4,
+        warmup=20,
+        clip=5.0,
+        averaging=settings.pyramid_averaging,
+        multipliers={"backbone": settings.pyramid_backbone_factor},
+    )
+
+
+def _say(run: Run, form: CropForm, sight: Sight, schedule: Schedule) -> None:
+    size = f"{form.size[0]} x {form.size[1]}"
+    run.progress.say(
+        f"the segmenter sees photos of {run.photos.side} pixels at {sight.zoom:g} times their "
+        f"size, and learns from {schedule.iterations} x {schedule.batch_size} crops of {size}"
+    )
+
+
+def _fit(
+    net: PyramidNet,
+    photos: WorkingPhotos,
+    targets: LabelMaps,
+    learned: np.ndarray,
+    form: CropForm,
+    loss: PyramidLoss,
+    schedule: Schedule,
+    *,
+    loop: Loop,
+) -> None:
+    def of_batch(module: nn.Module, batch: Batch) -> Tensor:
+        return loss(module(batch["image"].float() / 255), batch["labels"])
+
+    crops = ClassCrops(photos, learned, targets, form)
+    train(
+        net, of_batch, crops, len(learned), schedule, groups=net.parameter_groups(), loop=loop
+    )
+
+
+def _segmenter(
+    run: Run, settings: PyramidSettings, net: nn.Module, sight: Sight, *, refined: bool
+) -> WindowedSegmenter:
+    refinement = find_refiner(settings, run.setup.execution.seed) if refined else None
+    return WindowedSegmenter(
+        net,
+        run.photos.classes,
+        sight=sight,
+        side=run.photos.side,
+        execution=run.setup.execution,
+        refiner=None if refinement is None else refiner_from(refinement),
+        refinement=refinement,
+    )
+
+
+def _refining_helps(
+    run: Run,
+    settings: PyramidSettings,
+    result: Trained[PyramidNet],
+    targets: LabelMaps,
+    sight: Sight,
+    held_out: np.ndarray,
+) -> bool:
+    """Whether the refiner brings answers nearer to the training labels of the held-out photos.
+
+    It is to be used where it helps; no ground truth may say where, but labels that no weights
+    learned from can, be they pseudo-labels. Without such photos there is none.
+    """
+    refinement = find_refiner(settings, run.setup.execution.seed)
+    if refinement is None or len(held_out) == 0:
+        return False
+    segmenter = _segmenter(run, settings, result.model, sight, refined=True)
+
+    def compute() -> list[float]:
+        n_labels = len(run.photos.classes) + 1
+        matrices = [ConfusionMatrix(n_labels), ConfusionMatrix(n_labels)]
+        for index in held_out.tolist():
+            image = run.photos.image(index)
+            raw = segmenter.forward(image[None])[0]
+            for matrix, probs in zip(
+                matrices, (raw, segmenter.refiner.refine(image, raw)), strict=True
+            ):
+                matrix.add(targets(index), probs.argmax(0).astype(np.uint8))
+        return [matrix.mean_iou() for matrix in matrices]
+
+    seen = found(
+        run,
+        _REFINEMENT,
+        compute,
+        planned=[0.0, 0.0],
+        settings=[_Refiner(refinement)],
+        inputs=[result],
+    )
+    raw, refined = seen.value
+    run.progress.say(
+        f"of {len(held_out)} photos held out, the labels are met to {100 * raw:.1f} % mean IoU "
+        f"without {settings.refiner} and {100 * refined:.1f} % with it: "
+        f"it is {'used' if refined > raw else 'left out'}"
+    )
+    return refined > raw
+
+
+@dataclass(frozen=True)
+class _Refiner(Plain):
+    refinement: object
