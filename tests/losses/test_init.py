@@ -23,12 +23,14 @@ LOSSES: dict[str, Callable[[Tensor], Tensor]] = {
     "constrain_loss": lambda scores: losses.constrain_loss(
         losses.sec_probabilities(scores), REFINED, valid=VALID
     ),
+    "dice_loss": lambda scores: losses.dice_loss(scores, LABELS),
     "expand_loss": lambda scores: losses.expand_loss(
         losses.sec_probabilities(scores), TAGS, valid=VALID
     ),
     "foreground_loss": lambda scores: losses.foreground_loss(
         scores, TAGS, LABELS == 1, valid=VALID
     ),
+    "lovasz_loss": lambda scores: losses.lovasz_loss(scores, LABELS),
     "pixel_loss": lambda scores: losses.pixel_loss(scores, LABELS, balanced=True),
     "sec_probabilities": lambda scores: losses.sec_probabilities(scores).square().mean(),
     "seed_loss": lambda scores: losses.seed_loss(losses.sec_probabilities(scores), LABELS),

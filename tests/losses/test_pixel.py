@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from tagseg.errors import ShapeError
+from tagseg.errors import ConfigError, ShapeError
 from tagseg.losses.pixel import cross_entropy, pixel_loss
 
 torch.set_num_threads(1)
@@ -100,3 +100,57 @@ def test_the_objective_is_the_loss_whatever_the_tags():
     labels = torch.tensor([0, 1, 3, 255, 2], dtype=torch.uint8).expand(2, 3, 5)
     for tags in (torch.zeros(2, 3, dtype=torch.bool), torch.ones(2, 3, dtype=torch.bool)):
         assert torch.equal(cross_entropy(scores, tags, labels), pixel_loss(scores, labels))
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+@pytest.mark.parametrize("balanced", [False, True])
+def test_weights_and_smoothed_labels_equal_the_loop(smoothing, balanced):
+    scores, labels = case(4)
+    weights = torch.rand(labels.shape, generator=torch.Generator().manual_seed(4)).double()
+    weights[0, 0] = 0
+    sums = {"foreground": [0.0, 0.0], "background": [0.0, 0.0]}
+    for b, y, x in (labels != 255).nonzero().tolist():
+        s, label, weight = scores[b, :, y, x].tolist(), int(labels[b, y, x]), weights[b, y, x]
+        log_sum = math.log(sum(math.exp(v) for v in s))
+        targets = [smoothing / len(s) + (1 - smoothing) * (i == label) for i in range(len(s))]
+        cost = sum(t * (log_sum - v) for t, v in zip(targets, s, strict=True))
+        part = sums["foreground" if label else "background"]
+        part[0] += float(weight) * cost
+        part[1] += float(weight)
+    if balanced:
+        expected = sum(total / weight for total, weight in sums.values()) / 2
+    else:
+        totals, counts = zip(*sums.values(), strict=True)
+        expected = sum(totals) / sum(counts)
+    options = {"weights": weights, "label_smoothing": smoothing, "balanced": balanced}
+    assert pixel_loss(scores, labels, **options).item() == pytest.approx(expected, rel=1e-9)
+
+
+def test_pixels_of_weight_0_may_have_any_score():
+    scores, labels = case(5)
+    weights = (labels != 255).double()
+    expected = pixel_loss(scores, labels).item()
+    scores.permute(0, 2, 3, 1)[labels == 255] = math.inf
+    labels[labels == 255] = 1
+    assert pixel_loss(scores, labels, weights=weights).item() == pytest.approx(expected)
+    assert pixel_loss(scores, labels, weights=0 * weights).item() == 0
+
+
+def test_smoothed_labels_ignore_the_same_pixels():
+    scores, labels = case(6)
+    scores.requires_grad_()
+    (gradient,) = torch.autograd.grad(pixel_loss(scores, labels, label_smoothing=0.2), scores)
+    assert not gradient.movedim(1, 3)[labels == 255].any()
+    assert gradient.movedim(1, 3)[labels != 255].abs().sum(1).min() > 0
+    assert torch.autograd.gradcheck(
+        lambda s: pixel_loss(s, labels, label_smoothing=0.2, balanced=True), scores
+    )
+
+
+def test_wrong_weights_and_smoothing_are_named():
+    scores, labels = case(7)
+    with pytest.raises(ShapeError, match="weights has shape"):
+        pixel_loss(scores, labels, weights=torch.ones(2, 5))
+    for smoothing in (-0.1, 1.0):
+        with pytest.raises(ConfigError, match=f"label smoothing of {smoothing}"):
+            pixel_loss(scores, labels, label_smoothing=smoothing)

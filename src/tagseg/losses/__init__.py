@@ -5,6 +5,8 @@ Scores are float logits (B, L, H, W) over the L = C + 1 labels, background first
 gradient: float32, or float64 where the scores are.
 """
 
+from tagseg.losses.dice import dice_loss
+from tagseg.losses.lovasz import lovasz_loss
 from tagseg.losses.lse import class_mask_loss, foreground_loss, tag_loss
 from tagseg.losses.pixel import pixel_loss
 from tagseg.losses.seed_expand_constrain import (
@@ -19,8 +21,10 @@ __all__ = [
     "class_mask_loss",
     "constrain_loss",
     "decay_at",
+    "dice_loss",
     "expand_loss",
     "foreground_loss",
+    "lovasz_loss",
     "pixel_loss",
     "sec_probabilities",
     "seed_loss",
