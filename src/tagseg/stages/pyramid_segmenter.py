@@ -61,7 +61,7 @@ class PyramidLoss:
 
     def __call__(self, scores: Tensor, labels: Tensor) -> Tensor:
         """The loss of scores (B, L, H, W) and labels (B, H, W), 255 unknown."""
-        loss = pixel_loss(scores, labels, smoothing=self.smoothing)
+        loss = pixel_loss(scores, labels, label_smoothing=self.smoothing)
         return loss + self.dice * dice_loss(scores, labels) if self.dice else loss
 
 
@@ -273,7 +273,7 @@ def _refining_helps(
             for matrix, probs in zip(
                 matrices, (raw, segmenter.refiner.refine(image, raw)), strict=True
             ):
-                matrix.add(targets(index), probs.argmax(0).astype(np.uint8))
+                matrix.update(probs.argmax(0).astype(np.uint8), targets(index))
         return [matrix.mean_iou() for matrix in matrices]
 
     seen = found(

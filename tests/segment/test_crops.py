@@ -1,0 +1,124 @@
+"""Crops around classes: what is drawn, where it lies, and what it holds."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tagseg.errors import ConfigError
+from tagseg.segment.crops import ClassCrops, CropForm, class_weights
+
+
+class Photos:
+    """Photos in memory whose red and green are the pixel's row and column."""
+
+    classes = ("dot", "bar")
+
+    def __init__(self, *shapes: tuple[int, int]) -> None:
+        self.images = []
+        for height, width in shapes:
+            rows, columns = np.mgrid[:height, :width]
+            self.images.append(np.stack([rows, columns, np.full_like(rows, 7)], -1).astype(np.uint8))
+
+    def image(self, index: int) -> np.ndarray:
+        return self.images[index]
+
+
+def crops(photos: Photos, labels: list[np.ndarray], form: CropForm) -> ClassCrops:
+    known = np.arange(len(labels))
+    return ClassCrops(photos, known, labels.__getitem__, form)  # type: ignore[arg-type]
+
+
+PLAIN = {"scale": (1.0, 1.0), "jitter": 0.0}
+
+
+def test_weights_are_roots_of_photos() -> None:
+    assert class_weights(np.array([0, 1, 4, 9])).tolist() == pytest.approx([0, 1 / 6, 2 / 6, 3 / 6])
+    assert class_weights(np.zeros(3, np.intp)).tolist() == [0, 0, 0]
+
+
+def test_small_things_are_in_crops_drawn_around_them() -> None:
+    labels = np.zeros((100, 120), np.uint8)
+    labels[70:72, 5:7] = 1
+    form = CropForm((32, 32), around=1.0, **PLAIN)
+    draw = crops(Photos((100, 120)), [labels], form)
+    for i in range(50):
+        assert (draw(0, np.random.default_rng(i))["labels"] == 1).any()
+
+
+def test_without_classes_photos_are_drawn_evenly() -> None:
+    shapes = [(40, 40), (40, 60)]
+    labels = [np.zeros(shape, np.uint8) for shape in shapes]
+    draw = crops(Photos(*shapes), labels, CropForm((40, 40), around=1.0, **PLAIN))
+    widths = {int(draw(i, np.random.default_rng(s))["image"][1].max()) for i in (0, 1) for s in range(9)}
+    assert max(widths) > 39  # the second photo, when it is asked for
+
+
+def test_classes_are_drawn_by_the_roots_of_their_photos() -> None:
+    one, other = np.full((20, 20), 1, np.uint8), np.full((20, 20), 2, np.uint8)
+    labels = [one] * 9 + [other]
+    draw = crops(Photos(*[(20, 20)] * 10), labels, CropForm((16, 16), around=1.0, **PLAIN))
+    drawn = [int(draw(0, np.random.default_rng(i))["labels"].max()) for i in range(400)]
+    assert 0.18 < np.mean(np.array(drawn) == 2) < 0.33  # 1 of 4
+
+
+@given(
+    seed=st.integers(0, 1000),
+    size=st.tuples(st.integers(8, 64), st.integers(8, 64)),
+    around=st.sampled_from([0.0, 1.0]),
+    turns=st.booleans(),
+)
+def test_image_and_labels_lie_alike(
+    seed: int, size: tuple[int, int], around: float, turns: bool
+) -> None:
+    photos = Photos((48, 56))
+    labels = (np.mgrid[:48, :56][1] % 3).astype(np.uint8)
+    form = CropForm(size, around=around, upside_down=turns, turns=turns, **PLAIN)
+    drawn = crops(photos, [labels], form)(0, np.random.default_rng(seed))
+    image, found = drawn["image"], drawn["labels"]
+    assert image.shape == (3, *size) and found.shape == size
+    inside = found != 255
+    assert (inside.sum() > 0) and (image[2][~inside] == 118).all()
+    # windows lie between pixels, so colours may be those of either neighbour
+    columns = image[1][inside].astype(int)
+    near = [(columns + step) % 3 == found[inside] for step in (-1, 0, 1)]
+    assert np.logical_or.reduce(near).all()
+
+
+def test_a_crop_at_half_size_holds_twice_as_much() -> None:
+    photos, labels = Photos((100, 100)), np.zeros((100, 100), np.uint8)
+    form = CropForm((50, 50), 0.5, (1.0, 1.0), 0.0, jitter=0.0)
+    image = crops(photos, [labels], form)(0, np.random.default_rng(0))["image"]
+    assert image[0].max() >= 97 and image[0].min() <= 2
+
+
+def test_a_crop_at_the_photos_size_is_the_photo() -> None:
+    photos, labels = Photos((40, 60)), np.arange(2400, dtype=np.int64).reshape(40, 60) % 3
+    form = CropForm((40, 60), around=0.0, **PLAIN)
+    drawn = [
+        crops(photos, [labels.astype(np.uint8)], form)(0, np.random.default_rng(i)) for i in range(8)
+    ]
+    assert any((d["image"].transpose(1, 2, 0) == photos.image(0)).all() for d in drawn)
+    assert any((d["labels"] == labels).all() for d in drawn)
+
+
+def test_jitter_keeps_labels_and_changes_colours() -> None:
+    photos, labels = Photos((40, 40)), np.ones((40, 40), np.uint8)
+    same = CropForm((40, 40), around=0.0, scale=(1.0, 1.0), jitter=0.0)
+    other = CropForm((40, 40), around=0.0, scale=(1.0, 1.0), jitter=0.3)
+    first, second = (
+        crops(photos, [labels], form)(0, np.random.default_rng(3)) for form in (same, other)
+    )
+    assert (first["labels"] == second["labels"]).all()
+    assert (first["image"] != second["image"]).any()
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"size": (0, 8)}, {"zoom": 0.0}, {"scale": (2.0, 1.0)}, {"around": 1.5}, {"jitter": 1.0}],
+)
+def test_numbers_that_cannot_be_meant(wrong: dict[str, object]) -> None:
+    with pytest.raises(ConfigError):
+        CropForm(**({"size": (8, 8)} | wrong))  # type: ignore[arg-type]
