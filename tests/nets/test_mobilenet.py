@@ -97,7 +97,10 @@ def test_position_i_is_centred_on_pixel_stride_times_i(padding: str, stride: int
     assert ((seen.amin(0) + seen.amax(0)) / 2).tolist() == [160, 176]
 
 
-@pytest.mark.parametrize(("stride", "strides"), [(8, [2, 4, 8, 8, 8]), (16, [2, 4, 8, 16, 16])])
+@pytest.mark.parametrize(
+    ("stride", "strides"),
+    [(8, [2, 4, 8, 8, 8]), (16, [2, 4, 8, 16, 16]), (32, [2, 4, 8, 16, 32])],
+)
 def test_feature_blocks_are_the_filtered_maps_of_each_block(
     stride: int, strides: list[int]
 ) -> None:
@@ -129,10 +132,31 @@ def test_frozen_statistics_stay_in_training() -> None:
 
 
 def test_unknown_numbers_are_refused() -> None:
-    with pytest.raises(ConfigError, match="no output stride 4; use 8 or 16"):
+    with pytest.raises(ConfigError, match="no output stride 4; use 8, 16 or 32"):
         MobileNetV2(4)
     with pytest.raises(ConfigError, match="no stride2_padding 'valid'"):
         MobileNetV2(8, "valid")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("padding", ["symmetric", "same_bottom_right"])
+class TestAtStride32(BackboneContract):
+    @pytest.fixture
+    def backbone(self, padding: Stride2Padding) -> Backbone:
+        torch.manual_seed(0)
+        return MobileNetV2(32, padding).eval()
+
+
+def test_stride_16_refines_stride_32_which_has_block4_at_16() -> None:
+    torch.manual_seed(0)
+    coarse, fine = randomised(MobileNetV2(32)), MobileNetV2(16).eval()
+    fine.load_state_dict(coarse.state_dict())
+    x = torch.rand(1, 3, 81, 100)
+    with torch.inference_mode():
+        at32, at16 = coarse.activations(x), fine.activations(x)
+    torch.testing.assert_close(at32.block4, at16.block4)
+    torch.testing.assert_close(at16.block5[..., ::2, ::2], at32.block5)
+    with pytest.raises(ConfigError, match="mobilenet_v2 has no dilated form at output stride 32"):
+        MobileNetV2(32, dilated=True)
 
 
 @pytest.mark.parametrize("padding", ["symmetric", "same_bottom_right"])

@@ -17,7 +17,9 @@ __all__ = [
     "FeatureBlock",
     "Preprocessing",
     "PyramidLevel",
+    "dilates",
     "upsample_grid",
+    "upsample_level",
 ]
 
 
@@ -147,7 +149,7 @@ class Backbone(nn.Module, ABC):
         """Features for a head: the 5th block, (B, out_channels, h, w)."""
         return self.activations(x).block5
 
-    def pyramid(self, x: Tensor) -> tuple[Tensor, ...]:
+    def pyramid(self, x: Tensor, finest: int = 4) -> tuple[Tensor, ...]:
         """A map (B, channels, h, w) of each of :meth:`pyramid_levels` for RGB in [0, 1].
 
         The last is what ``forward`` gives. H pixels have ``ceil(H / stride)`` positions in each;
@@ -156,31 +158,47 @@ class Backbone(nn.Module, ABC):
         """
         x = self.normalise(x)
         maps = []
-        for level in self.pyramid_levels():
+        for level in self.pyramid_levels(finest):
             for layer in level.layers:
                 x = layer(x)
             maps.append(x)
         return tuple(maps)
 
-    def pyramid_levels(self) -> tuple[PyramidLevel, ...]:
-        """The levels from stride 4 to the output stride, each of twice the stride before it.
+    def pyramid_levels(self, finest: int = 4) -> tuple[PyramidLevel, ...]:
+        """The levels from stride ``finest`` to the output stride, each of twice the one before.
 
         As Lin et al. (2017, section 3) choose them: layers whose maps have one size are a level,
-        and its map is the last one's.
+        and its map is the last one's. They begin at stride 4; the map of stride 2, which has few
+        layers behind it, is for decoders that draw thin things.
 
         Raises:
-            ConfigError: the backbone has no such levels.
+            ConfigError: ``finest`` is not 2 or 4, or the backbone has no such levels.
         """
+        if finest not in (2, 4):
+            raise ConfigError(f"a pyramid from stride {finest}", do="use 2 or 4")
         levels: dict[int, PyramidLevel] = {}
         for layers, native, channels in self._sections():
-            stride = min(native, self.output_stride)
+            stride = max(finest, min(native, self.output_stride))
             before = levels[stride].layers if stride in levels else ()
             levels[stride] = PyramidLevel((*before, *layers), stride, channels)
         return tuple(levels.values())
 
     def _sections(self) -> tuple[PyramidLevel, ...]:
-        """All layers in order, parted where the undilated stride doubles, from 4 on."""
+        """All layers in order, parted where the undilated stride doubles, from 2 on."""
         raise ConfigError(f"{self.name} gives no feature pyramid", do="use another backbone")
+
+
+def dilates(name: str, output_stride: int, dilated: bool | None) -> bool:
+    """Whether a network of native stride 32 is dilated at an output stride; None is its default.
+
+    Raises:
+        ConfigError: for an output stride other than 8, 16 and 32, or if it is to be dilated at 32.
+    """
+    if output_stride not in (8, 16, 32):
+        raise ConfigError(f"{name} has no output stride {output_stride}", do="use 8, 16 or 32")
+    if dilated and output_stride == 32:
+        raise ConfigError(f"{name} has no dilated form at output stride 32", do="use 8 or 16")
+    return output_stride != 32 if dilated is None else dilated
 
 
 def upsample_grid(
@@ -211,3 +229,17 @@ def upsample_grid(
     size = [(positions - 1) * stride + 1 for positions in padded.shape[2:]]
     full = functional.interpolate(padded, size, mode="bilinear", align_corners=True)
     return full[:, :, : shape[0], : shape[1]]
+
+
+def upsample_level(
+    maps: Tensor, shape: tuple[int, int], factor: int, *, grid_stride: int | None
+) -> Tensor:
+    """A level of a pyramid (B, C, h, w) at the positions (B, C, *shape) of one ``factor`` finer.
+
+    Bilinear. A backbone's ``grid_stride`` says how its positions lie; without one, those of both
+    levels are the middles of cells, of which the coarser level's may reach beyond the photo.
+    """
+    if grid_stride is not None:
+        return upsample_grid(maps, shape, factor)
+    full = functional.interpolate(maps, scale_factor=factor, mode="bilinear", align_corners=False)
+    return full[..., : shape[0], : shape[1]]

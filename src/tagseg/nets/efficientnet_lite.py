@@ -7,20 +7,21 @@ are not scaled. Weights come by pip, see :mod:`tagseg.nets.weights`.
 from __future__ import annotations
 
 import itertools
+from functools import partial
 from math import ceil
 from typing import NamedTuple, cast
 
 from torch import Tensor, nn
 
-from tagseg.errors import ConfigError
 from tagseg.nets.backbone import (
     Activations,
     Backbone,
     FeatureBlock,
     Preprocessing,
     PyramidLevel,
+    dilates,
 )
-from tagseg.nets.same_padding import SameConv2d, maps_of_moved_photo, photo_moved
+from tagseg.nets.same_padding import SameConv2d, maps_of_moved_photo
 
 __all__ = ["EfficientNetLite", "EfficientNetLite0", "EfficientNetLite1", "EfficientNetLite2"]
 
@@ -60,15 +61,17 @@ class EfficientNetLite(Backbone):
 
     ``block4`` is the expansion of the block that begins native stride 32, after its ReLU6: the
     richest non-negative map at native stride 16. ``block5`` is the head after its ReLU6 (1280).
-    Both lie at the output stride. A subclass states ``width`` and ``depth``, factors of channels
-    and of blocks.
+    Both lie at the output stride, but block4 at 16 where that is 32. A subclass states ``width``
+    and ``depth``, factors of channels and of blocks.
 
     Args:
-        output_stride: 8 or 16 input pixels per output position.
-        dilated: whether to dilate what follows a stride that is left out; None is True.
+        output_stride: 8, 16 or 32 input pixels per output position; 32 is the network as it was
+            trained.
+        dilated: whether to dilate what follows a stride that is left out; None is True at output
+            strides 8 and 16.
 
     Raises:
-        ConfigError: for any other output stride.
+        ConfigError: for any other output stride, or if it is to be dilated at 32.
     """
 
     width: float
@@ -81,9 +84,7 @@ class EfficientNetLite(Backbone):
     freezes_statistics = True
 
     def __init__(self, output_stride: int = 8, *, dilated: bool | None = None) -> None:
-        if output_stride not in (8, 16):
-            raise ConfigError(f"{self.name} has no output stride {output_stride}", do="use 8 or 16")
-        super().__init__(output_stride, dilated=dilated is not False)
+        super().__init__(output_stride, dilated=dilates(self.name, output_stride, dilated))
         self._conv_stem = SameConv2d(3, _STEM, 3, 2, bias=False)
         self._bn0 = nn.BatchNorm2d(_STEM, eps=_NORM_EPS)
         self._relu0 = nn.ReLU6()
@@ -100,9 +101,12 @@ class EfficientNetLite(Backbone):
 
     def activations(self, x: Tensor) -> Activations:
         """block4 (B, C4, h, w) and block5 (B, 1280, h, w) for RGB in [0, 1], (B, 3, H, W)."""
-        height, width = (-(-size // self.output_stride) for size in x.shape[2:])
-        x = photo_moved(self.normalise(x), self.output_stride)
-        x = self._relu0(self._bn0(self._conv_stem(x)))
+        strides = (min(16, self.output_stride), self.output_stride)
+        return Activations(*maps_of_moved_photo(self._activations, x, strides, self.output_stride))
+
+    def _activations(self, x: Tensor) -> Activations:
+        """All positions of a photo that has been moved."""
+        x = self._relu0(self._bn0(self._conv_stem(self.normalise(x))))
         blocks, last = cast(list[_Block], list(self._blocks)), self._firsts[-1]
         for block in blocks[:last]:
             x = block(x)
@@ -110,8 +114,7 @@ class EfficientNetLite(Backbone):
         x = blocks[last].projected(block4)
         for block in blocks[last + 1 :]:
             x = block(x)
-        block5 = self._relu1(self._bn1(self._conv_head(x)))
-        return Activations(block4[..., :height, :width], block5[..., :height, :width])
+        return Activations(block4, self._relu1(self._bn1(self._conv_head(x))))
 
     def feature_blocks(self) -> tuple[FeatureBlock, ...]:
         """Feature maps by stride before dilation: the filtered (depthwise) ones of each block.
@@ -131,20 +134,23 @@ class EfficientNetLite(Backbone):
             for layers, stride in zip(names, strides, strict=True)
         )
 
-    def pyramid(self, x: Tensor) -> tuple[Tensor, ...]:
+    def pyramid(self, x: Tensor, finest: int = 4) -> tuple[Tensor, ...]:
         """A map (B, channels, h, w) of each level; the inner ones are linear."""
-        strides = [level.stride for level in self.pyramid_levels()]
-        return maps_of_moved_photo(super().pyramid, x, strides, self.output_stride)
+        strides = [level.stride for level in self.pyramid_levels(finest)]
+        maps_of = partial(super().pyramid, finest=finest)
+        return maps_of_moved_photo(maps_of, x, strides, self.output_stride)
 
     def _sections(self) -> tuple[PyramidLevel, ...]:
-        at8, at16 = self._firsts[1:3]
+        at4, at8, at16, at32 = self._firsts
         stem = (self._conv_stem, self._bn0, self._relu0)
         head = (self._conv_head, self._bn1, self._relu1)
         blocks = cast(list[_Block], list(self._blocks))
         return (
-            PyramidLevel((*stem, *blocks[:at8]), 4, blocks[at8 - 1].outputs),
+            PyramidLevel((*stem, *blocks[:at4]), 2, blocks[at4 - 1].outputs),
+            PyramidLevel(tuple(blocks[at4:at8]), 4, blocks[at8 - 1].outputs),
             PyramidLevel(tuple(blocks[at8:at16]), 8, blocks[at16 - 1].outputs),
-            PyramidLevel((*blocks[at16:], *head), 16, self.out_channels),
+            PyramidLevel(tuple(blocks[at16:at32]), 16, blocks[at32 - 1].outputs),
+            PyramidLevel((*blocks[at32:], *head), 32, self.out_channels),
         )
 
 

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from tagseg.errors import ConfigError
-from tagseg.nets.backbone import Backbone, upsample_grid
+from tagseg.nets.backbone import Backbone, upsample_grid, upsample_level
 
 __all__ = ["FpnNet"]
 
@@ -101,19 +101,13 @@ class FpnNet(nn.Module):
         for step, size in zip(steps, reversed(finer), strict=True):
             level = step(level)
             if _size(level) != size:
-                level = self._bilinear(level, size)
+                level = upsample_level(level, size, 2, grid_stride=self.backbone.grid_stride)
         return level
 
     def _nearest(self, maps: Tensor, shape: tuple[int, int]) -> Tensor:
         if self.backbone.grid_stride is not None:
             return upsample_grid(maps, shape, 2)  # between two positions, the mean of both
         return functional.interpolate(maps, scale_factor=2)[..., : shape[0], : shape[1]]
-
-    def _bilinear(self, maps: Tensor, shape: tuple[int, int]) -> Tensor:
-        if self.backbone.grid_stride is not None:
-            return upsample_grid(maps, shape, 2)
-        full = functional.interpolate(maps, scale_factor=2, mode="bilinear", align_corners=False)
-        return full[..., : shape[0], : shape[1]]
 
     def _initialise(self) -> None:
         for layer in (*self.lateral, *self.smooth):

@@ -140,7 +140,7 @@ class HuggingFaceVit(Backbone):
         stride = self.output_stride
         return tuple(FeatureBlock((f"maps.{i}",), stride, stride // 2) for i in range(_BLOCKS))
 
-    def pyramid(self, x: Tensor) -> tuple[Tensor, ...]:
+    def pyramid(self, x: Tensor, finest: int = 4) -> tuple[Tensor, ...]:
         """The one map that there is, brought to strides 4, 8 and so on by bilinear resizing.
 
         The simple pyramid of Li et al. (Exploring Plain Vision Transformer Backbones, 2022, section
@@ -154,11 +154,11 @@ class HuggingFaceVit(Backbone):
                 mode="bilinear",
                 align_corners=False,
             )
-            for level in self.pyramid_levels()
+            for level in self.pyramid_levels(finest)
         )
 
     def _sections(self) -> tuple[PyramidLevel, ...]:
-        strides = [s for s in (4, 8, 16, 32) if s <= self.output_stride]
+        strides = [s for s in (2, 4, 8, 16, 32) if s <= self.output_stride]
         return tuple(PyramidLevel((nn.Identity(),), s, self.out_channels) for s in strides)
 
     def _whole_patches(self, x: Tensor) -> Tensor:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import itertools
+from functools import partial
 from typing import Literal, cast
 
 from torch import Tensor, nn
 
 from tagseg.errors import ConfigError
-from tagseg.nets.backbone import Activations, Backbone, FeatureBlock, PyramidLevel
-from tagseg.nets.same_padding import SameConv2d, maps_of_moved_photo, photo_moved
+from tagseg.nets.backbone import Activations, Backbone, FeatureBlock, PyramidLevel, dilates
+from tagseg.nets.same_padding import SameConv2d, maps_of_moved_photo
 
 __all__ = ["MobileNetV2", "Stride2Padding"]
 
@@ -39,19 +40,21 @@ class MobileNetV2(Backbone):
 
     ``block4`` is the expansion inside ``features.14`` after its ReLU6 (576 channels, the richest
     non-negative map at native stride 16); ``block5`` is ``features.18`` after its ReLU6 (1280).
-    Both lie at the output stride.
+    Both lie at the output stride, but block4 at 16 where that is 32.
 
     Args:
-        output_stride: 8 or 16 input pixels per output position.
+        output_stride: 8, 16 or 32 input pixels per output position; 32 is the network as it was
+            trained.
         stride2_padding: how layers of stride 2 pad. ``"symmetric"``: 1 pixel on every side, as in
             torchvision. ``"same_bottom_right"``: 1 pixel at the bottom and right only, as in
             TensorFlow. There each layer looks half a stride further right and down, in all
             ``output_stride - 1`` pixels; the photo is moved by as much, its border repeated, so
             that the two kinds of map lie alike over the photo.
-        dilated: whether to dilate what follows a stride that is left out; None is True.
+        dilated: whether to dilate what follows a stride that is left out; None is True at output
+            strides 8 and 16.
 
     Raises:
-        ConfigError: for any other output stride or padding.
+        ConfigError: for any other output stride or padding, or if it is to be dilated at 32.
     """
 
     name = "mobilenet_v2"
@@ -68,11 +71,7 @@ class MobileNetV2(Backbone):
         *,
         dilated: bool | None = None,
     ) -> None:
-        if output_stride not in (8, 16):
-            raise ConfigError(
-                f"mobilenet_v2 has no output stride {output_stride}", do="use 8 or 16"
-            )
-        super().__init__(output_stride, dilated=dilated is not False)
+        super().__init__(output_stride, dilated=dilates(self.name, output_stride, dilated))
         self.features = nn.Sequential(*_layers(output_stride, self.dilated))
         self.set_stride2_padding(stride2_padding)
         for module in self.features.modules():
@@ -93,14 +92,16 @@ class MobileNetV2(Backbone):
 
     def activations(self, x: Tensor) -> Activations:
         """block4 (B, 576, h, w) and block5 (B, 1280, h, w) for RGB in [0, 1], (B, 3, H, W)."""
-        height, width = (-(-size // self.output_stride) for size in x.shape[2:])
-        x = self.normalise(x)
-        if self.stride2_padding == "same_bottom_right":
-            x = photo_moved(x, self.output_stride)
+        if self.stride2_padding == "symmetric":
+            return self._activations(x)
+        strides = (min(16, self.output_stride), self.output_stride)
+        return Activations(*maps_of_moved_photo(self._activations, x, strides, self.output_stride))
+
+    def _activations(self, x: Tensor) -> Activations:
+        """All positions of a photo that has been moved where it must be."""
         inner = cast(_InvertedResidual, self.features[_BLOCK4]).conv
-        block4 = inner[0](self.features[:_BLOCK4](x))
-        block5 = self.features[_BLOCK4 + 1 :](inner[1:](block4))
-        return Activations(block4[..., :height, :width], block5[..., :height, :width])
+        block4 = inner[0](self.features[:_BLOCK4](self.normalise(x)))
+        return Activations(block4, self.features[_BLOCK4 + 1 :](inner[1:](block4)))
 
     def feature_blocks(self) -> tuple[FeatureBlock, ...]:
         """Feature maps by stride before dilation: the filtered (depthwise) ones of each block.
@@ -116,18 +117,22 @@ class MobileNetV2(Backbone):
             blocks.append(FeatureBlock(names, stride, stride - self.output_stride if moved else 0))
         return tuple(blocks)
 
-    def pyramid(self, x: Tensor) -> tuple[Tensor, ...]:
-        """A map (B, channels, h, w) of each level: ``features.3``, ``.6`` (linear) and ``.18``."""
+    def pyramid(self, x: Tensor, finest: int = 4) -> tuple[Tensor, ...]:
+        """A map (B, channels, h, w) of each level; the inner ones are linear."""
         if self.stride2_padding == "symmetric":
-            return super().pyramid(x)
-        strides = [level.stride for level in self.pyramid_levels()]
-        return maps_of_moved_photo(super().pyramid, x, strides, self.output_stride)
+            return super().pyramid(x, finest)
+        strides = [level.stride for level in self.pyramid_levels(finest)]
+        maps_of = partial(super().pyramid, finest=finest)
+        return maps_of_moved_photo(maps_of, x, strides, self.output_stride)
 
     def _sections(self) -> tuple[PyramidLevel, ...]:
+        """Where ``features.1``, ``.3``, ``.6``, ``.13`` and ``.18`` end."""
         return (
-            PyramidLevel((self.features[:4],), 4, 24),
+            PyramidLevel((self.features[:2],), 2, 16),
+            PyramidLevel((self.features[2:4],), 4, 24),
             PyramidLevel((self.features[4:7],), 8, 32),
-            PyramidLevel((self.features[7:],), 16, self.out_channels),
+            PyramidLevel((self.features[7:_BLOCK4],), 16, 96),
+            PyramidLevel((self.features[_BLOCK4:],), 32, self.out_channels),
         )
 
     def _filtered(self, index: int) -> str:

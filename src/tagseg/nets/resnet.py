@@ -6,8 +6,7 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from tagseg.errors import ConfigError
-from tagseg.nets.backbone import Activations, Backbone, FeatureBlock, PyramidLevel
+from tagseg.nets.backbone import Activations, Backbone, FeatureBlock, PyramidLevel, dilates
 
 __all__ = ["ResNet", "ResNet50", "ResNet101"]
 
@@ -43,15 +42,7 @@ class ResNet(Backbone):
     _counts: tuple[int, ...]  # bottlenecks of layer1 to layer4
 
     def __init__(self, output_stride: int = 8, *, dilated: bool | None = None) -> None:
-        if output_stride not in (8, 16, 32):
-            raise ConfigError(
-                f"{self.name} has no output stride {output_stride}", do="use 8, 16 or 32"
-            )
-        if dilated and output_stride == 32:
-            raise ConfigError(
-                f"{self.name} has no dilated form at output stride 32", do="use 8 or 16"
-            )
-        super().__init__(output_stride, dilated=output_stride != 32 if dilated is None else dilated)
+        super().__init__(output_stride, dilated=dilates(self.name, output_stride, dilated))
         self.conv1 = nn.Conv2d(3, _WIDTHS[0], 7, stride=2, padding=3, bias=False)
         self.bn1 = nn.BatchNorm2d(_WIDTHS[0])
         self.relu = nn.ReLU(inplace=True)
@@ -79,14 +70,14 @@ class ResNet(Backbone):
         )
 
     def _sections(self) -> tuple[PyramidLevel, ...]:
-        """The outputs of layer1 to layer4: C2 to C5."""
+        """conv1 after its ReLU, and the outputs of layer1 to layer4: C1 to C5."""
         layers = (self.layer1, self.layer2, self.layer3, self.layer4)
         first, *others = (
             PyramidLevel((layer,), 2**i, _EXPANSION * width)
             for i, (layer, width) in enumerate(zip(layers, _WIDTHS, strict=True), start=2)
         )
-        stem = (self.conv1, self.bn1, self.relu, self.maxpool)
-        return (first._replace(layers=(*stem, *first.layers)), *others)
+        stem = PyramidLevel((self.conv1, self.bn1, self.relu), 2, _WIDTHS[0])
+        return (stem, first._replace(layers=(self.maxpool, *first.layers)), *others)
 
 
 class ResNet50(ResNet):

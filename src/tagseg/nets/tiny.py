@@ -55,9 +55,10 @@ class Tiny(Backbone):
         return tuple(FeatureBlock((f"block{i}",), s) for i, s in enumerate(strides, start=1))
 
     def _sections(self) -> tuple[PyramidLevel, ...]:
-        """block2, block3 and block5."""
+        """block1, block2, block3 and block5."""
         return (
-            PyramidLevel((self.block1, self.block2), 4, _WIDTHS[1]),
+            PyramidLevel((self.block1,), 2, _WIDTHS[0]),
+            PyramidLevel((self.block2,), 4, _WIDTHS[1]),
             PyramidLevel((self.block3,), 8, _WIDTHS[2]),
             PyramidLevel((self.block4, self.block5), 16, _WIDTHS[4]),
         )

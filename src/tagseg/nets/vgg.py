@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from tagseg.errors import ConfigError
-from tagseg.nets.backbone import Activations, Backbone, FeatureBlock, PyramidLevel
+from tagseg.nets.backbone import Activations, Backbone, FeatureBlock, PyramidLevel, dilates
 
 __all__ = ["Vgg16"]
 
 # Convolutions per block and their channels; a block ends with a pool.
 _BLOCKS = ((2, 64), (2, 128), (3, 256), (3, 512), (3, 512))
-_POOL3, _POOL4, _POOL5 = 16, 23, 30  # indices in torchvision's ``features``
+_POOL2, _POOL3, _POOL4, _POOL5 = 9, 16, 23, 30  # indices in torchvision's ``features``
 _CONV5 = (24, 26, 28)
 
 
@@ -49,11 +48,7 @@ class Vgg16(Backbone):
     block4_channels = 512
 
     def __init__(self, output_stride: int = 8, *, dilated: bool | None = None) -> None:
-        if output_stride not in (8, 16, 32):
-            raise ConfigError(f"vgg16 has no output stride {output_stride}", do="use 8, 16 or 32")
-        if dilated and output_stride == 32:
-            raise ConfigError("vgg16 has no dilated form at output stride 32", do="use 8 or 16")
-        super().__init__(output_stride, dilated=output_stride != 32 if dilated is None else dilated)
+        super().__init__(output_stride, dilated=dilates(self.name, output_stride, dilated))
         if not self.dilated:
             self.grid_stride = None
         self.features = nn.Sequential(*_layers(output_stride, self.dilated))
@@ -86,9 +81,10 @@ class Vgg16(Backbone):
         return self.features[_POOL5](self.activations(x).block5)
 
     def _sections(self) -> tuple[PyramidLevel, ...]:
-        """conv3_3, conv4_3 and conv5_3 after ReLU, and pool5."""
+        """conv2_2, conv3_3, conv4_3 and conv5_3 after ReLU, and pool5."""
         return (
-            PyramidLevel((self.features[:_POOL3],), 4, 256),
+            PyramidLevel((self.features[:_POOL2],), 2, 128),
+            PyramidLevel((self.features[_POOL2:_POOL3],), 4, 256),
             PyramidLevel((self.features[_POOL3:_POOL4],), 8, 512),
             PyramidLevel((self.features[_POOL4:_POOL5],), 16, 512),
             PyramidLevel((self.features[_POOL5:],), 32, 512),
