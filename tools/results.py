@@ -5,8 +5,8 @@
 
 A data set is ``scenes``, which is generated, or a name and what follows ``tagseg train`` for it. A
 recipe may have settings: ``mcof:segmenter=pyramid,rounds=1``. Each run has a thread and a folder of
-its own; a finished one is not run again without --again, a broken one goes on where it was. Rows are kept in
-docs/results.json, by data set, recipe and seed; a new figure replaces the one before.
+its own; a finished one is not run again without --again, a broken one goes on where it was. Rows
+are kept in docs/results.json, by data set, recipe and seed; a new figure replaces the one before.
 """
 
 from __future__ import annotations
@@ -119,7 +119,9 @@ def page(rows: Sequence[Row]) -> str:
     for data, backbone in sorted({(row.data, row.backbone) for row in rows}):
         here = [row for row in rows if (row.data, row.backbone) == (data, backbone)]
         parts += ["", f"## {data}, {backbone}", ""]
-        parts += ["| recipe | seeds | mean IoU | of published | of pyramid | minutes | commit | date |"]
+        parts += [
+            "| recipe | seeds | mean IoU | of published | of pyramid | minutes | commit | date |"
+        ]
         parts += ["|---|---|---|---|---|---|---|---|"]
         parts += lines(here)
     return "\n".join(parts) + "\n"
@@ -154,7 +156,9 @@ def mean(rows: Sequence[Row]) -> float:
 
 def main() -> None:
     """Train what is missing, keep the rows, write the page."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
     parser.add_argument("--data", action="append", required=True)
     parser.add_argument("--recipes", nargs="+", required=True)
     parser.add_argument("--seeds", nargs="+", type=int, default=[0])
@@ -172,7 +176,9 @@ def main() -> None:
             folder = args.out / "scenes"
             if not folder.exists():
                 write_scenes(folder, train=SCENES[0], val=SCENES[1])
-            words = f"{folder} --ground-truth {folder}/SegmentationClass --untagged negative --val val"
+            words = (
+                f"{folder} --ground-truth {folder}/SegmentationClass --untagged negative --val val"
+            )
         for recipe in args.recipes:
             for seed in args.seeds:
                 row = trained(name, words, recipe, seed, args)

@@ -33,7 +33,8 @@ def test_labels_of_another_kind() -> None:
 @given(st.floats(1, 500), st.floats(16, 4000))
 def test_zoom_is_a_quarter_within_bounds(typical: float, longer: float) -> None:
     zoom = zoom_for(typical, longer, wanted=112, most=1536)
-    assert zoom >= 1 and zoom * 4 == round(zoom * 4)
+    assert zoom >= 1
+    assert zoom * 4 == round(zoom * 4)
     assert zoom == 1 or zoom * longer <= 1536 + 0.125 * longer
     assert zoom == 1 or zoom * typical <= 112 + 0.125 * typical
 
@@ -42,3 +43,4 @@ def test_small_things_are_enlarged() -> None:
     assert zoom_for(56, 120, wanted=112, most=1536) == 2
     assert zoom_for(300, 320, wanted=112, most=1536) == 1
     assert zoom_for(10, 1024, wanted=112, most=1536) == 1.5
+    assert zoom_for(10, 100, wanted=112, most=1536) == 3

@@ -65,6 +65,7 @@ class PyramidNet(nn.Module):
             channels = min(256, 2 * backbone.pyramid_channels)
         _check(n_labels, decoder, channels, view_scale)
         self.backbone, self.channels, self.view_scale = backbone, channels, view_scale
+        self.form = decoder
         self.levels = backbone.pyramid_levels(finest)
         self.finest, self.coarse_stride = finest, self.levels[0].stride
         context = _Aspp(self.levels[-1], channels, view_scale)

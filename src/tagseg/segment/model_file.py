@@ -211,11 +211,21 @@ def _options_of_fpn(metadata: Mapping[str, str]) -> dict[str, Any]:
 
 
 def _notes_of_pyramid(net: PyramidNet) -> dict[str, str]:
-    return {"decoder": net.decoder, "channels": str(net.channels)}
+    return {
+        "decoder": net.form,
+        "channels": str(net.channels),
+        "finest": str(net.finest),
+        "view_scale": str(net.view_scale),
+    }
 
 
 def _options_of_pyramid(metadata: Mapping[str, str]) -> dict[str, Any]:
-    return {"decoder": metadata["decoder"], "channels": int(metadata["channels"])}
+    return {
+        "decoder": metadata["decoder"],
+        "channels": int(metadata["channels"]),
+        "finest": int(metadata["finest"]),
+        "view_scale": float(metadata["view_scale"]),
+    }
 
 
 _ASPP_OPTIONS = ("rates", "width", "dropout", "view_scale")

@@ -48,6 +48,8 @@ class Segmenter:
         side: photos are brought down to this longest side, as in training.
         refiner: applied last, a dense CRF as a rule; None for none.
         refinement: the settings that it was made from, JSON data; None for none.
+        decided_by: JSON data of what its answers depend on beside its network and photos: the
+            refinement, or what that was chosen from.
         white: what was white in training photos of 16 bits (:mod:`tagseg.data.depth`).
     """
 
@@ -66,6 +68,7 @@ class Segmenter:
         self.net: nn.Module = net.to(execution.device).eval()
         self.classes, self.side, self.execution = classes, side, execution
         self.refiner, self.refinement = refiner, refinement
+        self.decided_by: Any = refinement
 
     def predict(self, image: Image, *, refine: bool = True) -> Labels:
         """Labels (H, W) of a photo (H, W, 3) of any size.

@@ -11,6 +11,7 @@ from tagseg.maps import BACKGROUND, IGNORE, Labels
 
 __all__ = ["typical_size", "zoom_for"]
 
+_MOST = 3.0
 _STEP = 0.25  # of zooms, so that photos of nearly one kind are seen alike
 
 
@@ -46,7 +47,8 @@ def zoom_for(typical: float | None, longer: float, *, wanted: float, most: float
     """Factor that brings things of ``typical`` pixels to ``wanted``, in steps of a quarter.
 
     At least 1, since photos are at work at the size that the evidence needs and detail that is
-    thrown away is gone; at most what brings the longer side of photos to ``most`` pixels.
+    thrown away is gone; at most 3, beyond which photos are blur, and at most what brings their
+    longer side to ``most`` pixels.
 
     Args:
         typical: see :func:`typical_size`; None gives 1.
@@ -54,5 +56,5 @@ def zoom_for(typical: float | None, longer: float, *, wanted: float, most: float
     """
     if typical is None:
         return 1.0
-    factor = min(wanted / typical, most / longer)
+    factor = min(wanted / typical, most / longer, _MOST)
     return max(1.0, round(factor / _STEP) * _STEP)

@@ -58,11 +58,13 @@ class WindowedSegmenter(Segmenter):
         execution: Execution,
         refiner: Refiner | None = None,
         refinement: Mapping[str, Any] | None = None,
+        decided_by: Any = None,
     ) -> None:
         super().__init__(
             net, classes, side=side, execution=execution, refiner=refiner, refinement=refinement
         )
         self.sight = sight
+        self.decided_by = decided_by
 
     @torch.no_grad()
     def forward(self, images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:

@@ -13,7 +13,7 @@ Forward = Callable[[npt.NDArray[np.uint8]], npt.NDArray[np.float32]]
 
 
 def starts(length: int, window: int, stride: int) -> list[int]:
-    """First pixels of windows that cover ``length`` pixels, evenly spread, at most ``stride`` apart.
+    """First pixels of windows over ``length`` pixels, evenly spread, at most ``stride`` apart.
 
     One window where one is enough.
     """

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
@@ -28,12 +29,15 @@ from tagseg.segment.sizes import typical_size, zoom_for
 from tagseg.segment.windowed import Sight, WindowedSegmenter
 from tagseg.stages.context import Plain, Run
 from tagseg.stages.refiners import find_refiner, refiner_from
-from tagseg.stages.settings import PyramidSettings
+from tagseg.stages.settings import PyramidSettings, PyramidTraining
 from tagseg.stages.shapes import some_shapes
-from tagseg.stages.stage import Declared, LabelMaps, Trained, found, trained
+from tagseg.stages.stage import Declared, Found, LabelMaps, Trained, found, trained
 from tagseg.training import Batch, Loop, Schedule, train
 
 __all__ = ["PyramidLoss", "pyramid_segmenter"]
+
+Indices = npt.NDArray[np.intp]
+Movements = tuple[bool, bool] | Found[tuple[bool, bool]]
 
 _SEGMENTER = Declared("pyramid", weights="segmenter")
 _ORIENTATION = Declared("orientation")
@@ -43,6 +47,7 @@ _LOOKED_AT = 200  # photos
 _WANTED = 112.0  # pixels: half of the 224 at which networks learned things of ImageNet
 _MOST = 1536.0  # pixels of the longer side, as seen
 _WINDOW = 1024  # pixels
+_PAPERS_CROP = 513  # pixels, for which the dilations of ASPP are meant (Chen et al. 2018)
 _FEWEST, _PER_ROOT = 300, 16.0  # iterations
 _HELD_OUT, _FEWEST_HELD_OUT, _MOST_HELD_OUT = 16, 8, 40  # photos: one in 16
 
@@ -73,27 +78,30 @@ def pyramid_segmenter(
     known = known_photos(photos)
     held_out = _held_out(known)
     learned = np.setdiff1d(known, held_out)
-    form, sight = _sizes(run, settings, targets, learned)
+    movements = _movements(run, settings)
+    form = _crops(run, settings, targets, learned, movements)
     schedule = _schedule(settings, len(learned), len(photos.classes))
     torch.manual_seed(setup.execution.seed)
-    net = PyramidNet(setup.build_backbone(settings), len(photos.classes) + 1)
-    loss = PyramidLoss(settings.pyramid_dice, settings.pyramid_smoothing)
-    net_form = _Form(net.backbone.output_stride, net.channels)
-    _say(run, form, sight, schedule)
+    view = round(min(1.0, max(form.size) / _PAPERS_CROP), 3)
+    net = PyramidNet(setup.build_backbone(settings), len(photos.classes) + 1, view_scale=view)
+    _say(run, form, schedule)
     result = trained(
         run,
         _SEGMENTER,
         net,
-        partial(_fit, net, photos, targets, learned, form, loss, schedule),
+        partial(_fit, net, photos, targets, learned, form, _loss(settings), schedule),
         schedule,
-        settings=[net_form, form, loss, _HeldOut(len(held_out))],
-        inputs=[targets],
+        settings=[_Form(net.backbone.output_stride, net.channels), settings.only(PyramidTraining)],
+        inputs=[targets, *([movements] if isinstance(movements, Found) else [])],
         title="the segmenter",
     )
-    segmenter = _segmenter(run, settings, net, sight, refined=False)
-    if _refining_helps(run, settings, result, targets, sight, held_out):
-        segmenter = _segmenter(run, settings, net, sight, refined=True)
-    return Trained(segmenter, result.stage)
+    sight = Sight(form.zoom, _WINDOW, settings.pyramid_scales, settings.pyramid_flip)
+    refined = _refining_helps(run, settings, result, targets, sight, held_out)
+    return Trained(_segmenter(run, settings, net, sight, refined=refined), result.stage)
+
+
+def _loss(settings: PyramidTraining) -> PyramidLoss:
+    return PyramidLoss(settings.pyramid_dice, settings.pyramid_smoothing)
 
 
 @dataclass(frozen=True)
@@ -101,17 +109,10 @@ class _Form(Plain):
     """The network as it is built."""
 
     output_stride: int
-    channels: int
+    channels: int | None
 
 
-@dataclass(frozen=True)
-class _HeldOut(Plain):
-    """How many photos no weights learn from."""
-
-    held_out: int
-
-
-def _held_out(known: np.ndarray) -> np.ndarray:
+def _held_out(known: Indices) -> Indices:
     """Photos whose labels decide on refinement: one in 16, none where they would be under 8."""
     chosen = known[_HELD_OUT // 2 :: _HELD_OUT]
     if len(chosen) < _FEWEST_HELD_OUT:
@@ -120,25 +121,25 @@ def _held_out(known: np.ndarray) -> np.ndarray:
     return chosen[evenly]
 
 
-def _sizes(
-    run: Run, settings: PyramidSettings, targets: LabelMaps, learned: np.ndarray
-) -> tuple[CropForm, Sight]:
-    """What crops are like, and how photos are seen: from the labels, and from the photos."""
-    photos = run.photos
-    shapes = some_shapes(photos)
-    zoom = settings.pyramid_zoom
+def _crops(
+    run: Run,
+    settings: PyramidTraining,
+    targets: LabelMaps,
+    learned: Indices,
+    movements: Movements,
+) -> CropForm:
+    """What crops are like, from the sizes of photos and of labelled things."""
+    shapes, zoom = some_shapes(run.photos), settings.pyramid_zoom
     if zoom is None:
         some = learned[np.linspace(0, len(learned) - 1, min(len(learned), _LOOKED_AT)).astype(int)]
         typical = None if targets.stage.planned else typical_size(map(targets, some.tolist()))
         longer = float(np.median(np.max(np.asarray(shapes), axis=1)))
         zoom = zoom_for(typical, longer, wanted=_WANTED, most=_MOST)
     seen = [(round(height * zoom), round(width * zoom)) for height, width in shapes]
-    upside_down, quarter = _turns(run, settings)
+    upside_down, quarter = movements if isinstance(movements, tuple) else movements.value
     size = crop_size(seen, settings.pyramid_crop, multiple=32)
-    if quarter:
-        size = (max(size),) * 2
-    form = CropForm(
-        size,
+    return CropForm(
+        (max(size),) * 2 if quarter else size,
         zoom,
         settings.pyramid_scale,
         settings.pyramid_around,
@@ -146,44 +147,37 @@ def _sizes(
         quarter,
         settings.pyramid_jitter,
     )
-    return form, Sight(zoom, _WINDOW, settings.pyramid_scales, settings.pyramid_flip)
 
 
-def _turns(run: Run, settings: PyramidSettings) -> tuple[bool, bool]:
+def _movements(run: Run, settings: PyramidSettings) -> Movements:
     """Whether crops may be upside down, and turned: as configured, or by a look at the photos."""
     if settings.pyramid_turns != "auto":
         return settings.pyramid_turns != "none", settings.pyramid_turns == "quarter"
-    if run.setup.weights is None:
-        return False, False
     setup, photos = run.setup, run.photos
+    if setup.weights is None:
+        return False, False  # features that know nothing tell nothing
 
-    def look() -> list[float | None]:
+    def look() -> tuple[bool, bool]:
         some = np.linspace(0, len(photos) - 1, min(len(photos), _LOOKED_AT)).astype(int)
         net = setup.build_backbone(settings)
-        squares = [movements_of(photos.image(int(index))) for index in some]
+        squares = [movements_of(photos.image(index)) for index in some.tolist()]
         upright, down, turned = (
             photo_features(net, of_kind, setup.execution) for of_kind in zip(*squares, strict=True)
         )
-        return [told_apart(upright, down), told_apart(upright, turned)]
+        seen = Orientation(told_apart(upright, down), told_apart(upright, turned))
+        for line in seen.lines():
+            run.progress.say(line)
+        return seen.allowed()
 
-    seen = found(
+    form = _Form(setup.output_stride(settings), None)
+    return found(
         run,
         _ORIENTATION,
         look,
-        planned=[None, None],
-        settings=[setup.means()],
+        planned=(False, False),
+        settings=[setup.means(), form],
         inputs=[run.photos_key],
     )
-    orientation = Orientation(*seen.value)
-    for name, accuracy, allowed in zip(
-        ("upside down", "turned a quarter"), orientation, orientation.allowed(), strict=True
-    ):
-        if accuracy is not None:
-            run.progress.say(
-                f"photos {name} are told from others in {accuracy:.0%} of cases (chance 50%): "
-                f"crops are {'' if allowed else 'not '}{name}"
-            )
-    return orientation.allowed()
 
 
 def _schedule(settings: PyramidSettings, n_photos: int, n_classes: int) -> Schedule:
@@ -203,11 +197,12 @@ def _schedule(settings: PyramidSettings, n_photos: int, n_classes: int) -> Sched
     )
 
 
-def _say(run: Run, form: CropForm, sight: Sight, schedule: Schedule) -> None:
-    size = f"{form.size[0]} x {form.size[1]}"
+def _say(run: Run, form: CropForm, schedule: Schedule) -> None:
+    height, width = form.size
     run.progress.say(
-        f"the segmenter sees photos of {run.photos.side} pixels at {sight.zoom:g} times their "
-        f"size, and learns from {schedule.iterations} x {schedule.batch_size} crops of {size}"
+        f"the segmenter sees photos at {form.zoom:g} times their size at work "
+        f"({run.photos.side} pixels at most), and learns from {schedule.iterations} x "
+        f"{schedule.batch_size} crops of {height} x {width}"
     )
 
 
@@ -215,7 +210,7 @@ def _fit(
     net: PyramidNet,
     photos: WorkingPhotos,
     targets: LabelMaps,
-    learned: np.ndarray,
+    learned: Indices,
     form: CropForm,
     loss: PyramidLoss,
     schedule: Schedule,
@@ -226,15 +221,14 @@ def _fit(
         return loss(module(batch["image"].float() / 255), batch["labels"])
 
     crops = ClassCrops(photos, learned, targets, form)
-    train(
-        net, of_batch, crops, len(learned), schedule, groups=net.parameter_groups(), loop=loop
-    )
+    train(net, of_batch, crops, len(learned), schedule, groups=net.parameter_groups(), loop=loop)
 
 
 def _segmenter(
     run: Run, settings: PyramidSettings, net: nn.Module, sight: Sight, *, refined: bool
 ) -> WindowedSegmenter:
-    refinement = find_refiner(settings, run.setup.execution.seed) if refined else None
+    asked = find_refiner(settings, run.setup.execution.seed)
+    refinement = asked if refined else None
     return WindowedSegmenter(
         net,
         run.photos.classes,
@@ -243,6 +237,11 @@ def _segmenter(
         execution=run.setup.execution,
         refiner=None if refinement is None else refiner_from(refinement),
         refinement=refinement,
+        decided_by={
+            "asked": asked,
+            "scales": settings.pyramid_scales,
+            "flip": settings.pyramid_flip,
+        },
     )
 
 
@@ -252,7 +251,7 @@ def _refining_helps(
     result: Trained[PyramidNet],
     targets: LabelMaps,
     sight: Sight,
-    held_out: np.ndarray,
+    held_out: Indices,
 ) -> bool:
     """Whether the refiner brings answers nearer to the training labels of the held-out photos.
 

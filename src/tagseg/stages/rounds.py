@@ -38,7 +38,7 @@ def working_masks(
         labels, refined = refined_by_tags(run, settings, segmenter.model, index, image, probs)
         return labels.astype(np.uint8)[refined.argmax(0)]
 
-    decided_by = [Refinement(segmenter.model.refinement), settings]
+    decided_by = [Refinement(segmenter.model.decided_by), settings]
     return network_masks(run, segmenter, mask, decided_by, number)
 
 

@@ -172,7 +172,7 @@ def predicted(
         _PREDICTIONS if number is None else _PREDICTIONS.round(number),
         ["raw", "smooth"],
         make,
-        settings=[Refinement(segmenter.refinement)],
+        settings=[Refinement(segmenter.decided_by)],
         inputs=[after],
         split="val",
         title="segmenting the validation photos",
@@ -221,7 +221,7 @@ def photo_masks(
         _MASKS,
         ["masks/"],
         make,
-        settings=[Refinement(segmenter.refinement), of_masks],
+        settings=[Refinement(segmenter.decided_by), of_masks],
         inputs=inputs,
         title="masks of the training photos",
     )

@@ -38,6 +38,7 @@ __all__ = [
     "MaskSettings",
     "PhotoSettings",
     "PyramidSettings",
+    "PyramidTraining",
     "ReferenceSide",
     "RefinementSettings",
     "RoundSettings",
@@ -532,8 +533,8 @@ _SHARED = ("schedule", "output_stride")  # with classifiers
 
 
 @dataclass(frozen=True)
-class PyramidSettings(WorkSettings):
-    """A segmenter with skip connections, trained on crops around classes (docs/segmenter.md)."""
+class PyramidTraining(Settings):
+    """A segmenter with skips, trained on crops around classes (docs/segmenter.md)."""
 
     segmenter: str = number(
         "published",
@@ -614,6 +615,19 @@ class PyramidSettings(WorkSettings):
         below=1,
         only_with=_PYRAMID,
     )
+
+    def check(self) -> None:
+        """A range has a lesser end."""
+        if self.pyramid_scale[0] > self.pyramid_scale[1]:
+            raise ConfigError(
+                f"pyramid_scale is {self.pyramid_scale}", do="give two factors, the smaller first"
+            )
+
+
+@dataclass(frozen=True)
+class PyramidSettings(WorkSettings, PyramidTraining):
+    """The choice between the paper's segmenter and that one, and how that one looks at photos."""
+
     pyramid_scales: tuple[float, ...] = number(
         (1.0,), "assumed", "factors that answers are averaged over", above=0, only_with=_PYRAMID
     )
@@ -634,13 +648,6 @@ class PyramidSettings(WorkSettings):
             own = [name for name in SegmenterSettings.__dataclass_fields__ if name not in _SHARED]
             found |= dict.fromkeys(own, "segmenter=published")
         return found
-
-    def check(self) -> None:
-        """A range has a lesser end."""
-        if self.pyramid_scale[0] > self.pyramid_scale[1]:
-            raise ConfigError(
-                f"pyramid_scale is {self.pyramid_scale}", do="give two factors, the smaller first"
-            )
 
 
 @dataclass(frozen=True)
