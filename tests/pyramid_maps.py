@@ -1,4 +1,4 @@
-"""What tests of decoders share: a backbone of given maps, and layers written out position by position."""
+"""What tests of decoders share: a backbone of given maps, and layers written out by hand."""
 
 from __future__ import annotations
 
