@@ -8,8 +8,16 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from contracts import mirror_symmetric
+from pyramid_maps import (
+    GivenMaps,
+    bilinear_weights,
+    convolved,
+    group_normed,
+    nearest_weights,
+    upsampled,
+)
 from tagseg.errors import ConfigError
-from tagseg.nets.backbone import Activations, Backbone, FeatureBlock, PyramidLevel
+from tagseg.nets.backbone import Backbone, PyramidLevel
 from tagseg.nets.catalog import BACKBONES
 from tagseg.nets.fpn import FpnNet
 from tagseg.nets.resnet import ResNet101
@@ -19,102 +27,17 @@ from tagseg.nets.vgg import Vgg16
 WIDTHS = (2, 3, 4)
 
 
-class Given(Backbone):
-    """Gives the maps that it was given, whatever the photo."""
-
-    name = "given"
-    out_channels = block4_channels = WIDTHS[-1]
-
-    def __init__(self, *, middles: bool = False) -> None:
-        super().__init__(16)
-        if middles:
-            self.grid_stride = None
-        self.maps: tuple[Tensor, ...] = ()
-
-    def activations(self, x: Tensor) -> Activations:
-        return Activations(self.maps[-1], self.maps[-1])
-
-    def feature_blocks(self) -> tuple[FeatureBlock, ...]:
-        return ()
-
-    def _sections(self) -> tuple[PyramidLevel, ...]:
-        return tuple(PyramidLevel((), s, w) for s, w in zip((4, 8, 16), WIDTHS, strict=True))
-
-    def pyramid(self, x: Tensor) -> tuple[Tensor, ...]:
-        return self.maps
-
-
 def given_net(height: int, width: int, *, middles: bool) -> tuple[FpnNet, Tensor]:
     """A net of random weights and maps for a photo, in float64."""
     torch.manual_seed(0)
-    net = FpnNet(Given(middles=middles), 3, channels=16).double().eval()
+    net = FpnNet(GivenMaps(WIDTHS, middles=middles), 3, channels=16).double().eval()
     for parameter in net.parameters():
         nn.init.normal_(parameter)
-    net.backbone.maps = tuple(
-        torch.randn(1, w, -(-height // s), -(-width // s), dtype=torch.float64)
-        for w, s in zip(WIDTHS, (4, 8, 16), strict=True)
-    )
+    net.backbone.draw(height, width)
     return net, torch.zeros(1, 3, height, width, dtype=torch.float64)
 
 
 # By hand: positions as pixels
-
-
-def pixel(position: int, stride: int, middles: bool) -> float:
-    return stride * (position + 0.5) - 0.5 if middles else float(stride * position)
-
-
-def nearest_weights(at: float, places: list[float]) -> list[float]:
-    """All of the nearest place; of two that are equally near, half each."""
-    near = min(abs(at - place) for place in places)
-    found = [float(abs(at - place) == near) for place in places]
-    return [f / sum(found) for f in found]
-
-
-def bilinear_weights(at: float, places: list[float]) -> list[float]:
-    step = 1.0 if len(places) == 1 else places[1] - places[0]
-    inside = min(max(at, places[0]), places[-1])
-    return [max(0.0, 1 - abs(inside - place) / step) for place in places]
-
-
-def doubled(maps: Tensor, shape: tuple[int, int], weights, stride: int, middles: bool) -> Tensor:
-    """Maps (C, h, w) of a stride at the positions of half of it."""
-    out = torch.zeros(maps.shape[0], *shape, dtype=torch.float64)
-    rows, columns = ([pixel(i, stride, middles) for i in range(n)] for n in maps.shape[1:])
-    for y in range(shape[0]):
-        for x in range(shape[1]):
-            down = weights(pixel(y, stride // 2, middles), rows)
-            right = weights(pixel(x, stride // 2, middles), columns)
-            for i, a in enumerate(down):
-                for j, b in enumerate(right):
-                    out[:, y, x] += a * b * maps[:, i, j]
-    return out
-
-
-def convolved(x: Tensor, layer: nn.Conv2d) -> Tensor:
-    """Tap by tap, zeros beyond the borders: (C, h, w) -> (outputs, h, w)."""
-    _, height, width = x.shape
-    reach = layer.kernel_size[0] // 2
-    out = torch.zeros(layer.out_channels, height, width, dtype=torch.float64)
-    if layer.bias is not None:
-        out += layer.bias.detach()[:, None, None]
-    for i in range(-reach, reach + 1):
-        for j in range(-reach, reach + 1):
-            for y in range(max(0, -i), min(height, height - i)):
-                for z in range(max(0, -j), min(width, width - j)):
-                    out[:, y, z] += (
-                        layer.weight.detach()[:, :, i + reach, j + reach] @ x[:, y + i, z + j]
-                    )
-    return out
-
-
-def group_normed(x: Tensor, norm: nn.GroupNorm) -> Tensor:
-    out = torch.empty_like(x)
-    for first in range(0, x.shape[0], 4):
-        group = x[first : first + 4]
-        spread = ((group - group.mean()) ** 2).mean()
-        out[first : first + 4] = (group - group.mean()) / (spread + 1e-5).sqrt()
-    return out * norm.weight.detach()[:, None, None] + norm.bias.detach()[:, None, None]
 
 
 def merged_by_hand(net: FpnNet, middles: bool) -> list[Tensor]:
@@ -125,9 +48,8 @@ def merged_by_hand(net: FpnNet, middles: bool) -> list[Tensor]:
     ]
     for k in (1, 0):
         shape = tuple(levels[k].shape[1:])
-        levels[k] = levels[k] + doubled(
-            levels[k + 1], shape, nearest_weights, (4, 8, 16)[k + 1], middles
-        )
+        strides = (4, 8, 16)[k + 1], (4, 8, 16)[k]
+        levels[k] = levels[k] + upsampled(levels[k + 1], shape, nearest_weights, strides, middles)
     return [convolved(level, smooth) for level, smooth in zip(levels, net.smooth, strict=True)]  # type: ignore[arg-type]
 
 
@@ -138,10 +60,11 @@ def scores_by_hand(net: FpnNet, middles: bool) -> Tensor:
     for k, level in enumerate(levels):
         for step in range(max(1, k)):
             convolution, norm, _ = net.branches[k][step]  # type: ignore[index]
-            level = group_normed(convolved(level, convolution), norm).clamp(min=0)
+            level = group_normed(convolved(level, convolution), norm, 4).clamp(min=0)
             if k:
                 to = k - 1 - step
-                level = doubled(level, shapes[to], bilinear_weights, (8, 16)[to], middles)
+                strides = (8, 16)[to], (4, 8)[to]
+                level = upsampled(level, shapes[to], bilinear_weights, strides, middles)
         total += level
     return convolved(total, net.score)
 
@@ -337,9 +260,9 @@ def test_impossible_numbers_are_refused(change: dict[str, object], message: str)
 
 
 def test_a_backbone_without_levels_is_refused() -> None:
-    class Flat(Given):
+    class Flat(GivenMaps):
         def _sections(self) -> tuple[PyramidLevel, ...]:
             return Backbone._sections(self)
 
     with pytest.raises(ConfigError, match="given gives no feature pyramid"):
-        FpnNet(Flat(), 3)
+        FpnNet(Flat(WIDTHS), 3)
