@@ -20,6 +20,7 @@ from tagseg.nets.backbone import (
     Preprocessing,
     PyramidLevel,
 )
+from tagseg.nets.folding import in_turn
 from tagseg.nets.same_padding import SameConv2d, maps_of_moved_photo, photo_moved
 
 __all__ = ["EfficientNetLite", "EfficientNetLite0", "EfficientNetLite1", "EfficientNetLite2"]
@@ -102,7 +103,7 @@ class EfficientNetLite(Backbone):
         """block4 (B, C4, h, w) and block5 (B, 1280, h, w) for RGB in [0, 1], (B, 3, H, W)."""
         height, width = (-(-size // self.output_stride) for size in x.shape[2:])
         x = photo_moved(self.normalise(x), self.output_stride)
-        x = self._relu0(self._bn0(self._conv_stem(x)))
+        x = in_turn((self._conv_stem, self._bn0, self._relu0), x)
         blocks, last = cast(list[_Block], list(self._blocks)), self._firsts[-1]
         for block in blocks[:last]:
             x = block(x)
@@ -110,7 +111,7 @@ class EfficientNetLite(Backbone):
         x = blocks[last].projected(block4)
         for block in blocks[last + 1 :]:
             x = block(x)
-        block5 = self._relu1(self._bn1(self._conv_head(x)))
+        block5 = in_turn((self._conv_head, self._bn1, self._relu1), x)
         return Activations(block4[..., :height, :width], block5[..., :height, :width])
 
     def feature_blocks(self) -> tuple[FeatureBlock, ...]:
@@ -206,11 +207,14 @@ class _Block(nn.Module):
         self.residual = not halves and inputs == outputs
 
     def expanded(self, x: Tensor) -> Tensor:
-        return self._relu0(self._bn0(self._expand_conv(x))) if self.expands else x
+        if not self.expands:
+            return x
+        return in_turn((self._expand_conv, self._bn0, self._relu0), x)
 
     def projected(self, x: Tensor) -> Tensor:
         """What follows the expansion, without the shortcut."""
-        return self._bn2(self._project_conv(self._relu1(self._bn1(self._depthwise_conv(x)))))
+        filtered = in_turn((self._depthwise_conv, self._bn1, self._relu1), x)
+        return in_turn((self._project_conv, self._bn2), filtered)
 
     def forward(self, x: Tensor) -> Tensor:
         y = self.projected(self.expanded(x))
