@@ -14,6 +14,7 @@ rate in every channel: by the square of the factor.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import TypeGuard, cast
 
 import torch
 from torch import Tensor, nn
@@ -41,7 +42,7 @@ def in_turn(layers: Iterable[nn.Module], x: Tensor) -> Tensor:
     convolution: nn.Conv2d | None = None  # not called yet, for a norm may follow
     for layer in layers:
         if convolution is not None:
-            if _folds(convolution, layer):
+            if _folds(layer, convolution):
                 x, convolution = _normed(convolution, layer, x), None
                 continue
             x, convolution = convolution(x), None
@@ -52,11 +53,12 @@ def in_turn(layers: Iterable[nn.Module], x: Tensor) -> Tensor:
     return x if convolution is None else convolution(x)
 
 
-def _folds(convolution: nn.Conv2d, layer: nn.Module) -> bool:
+def _folds(layer: nn.Module, convolution: nn.Conv2d) -> TypeGuard[nn.BatchNorm2d]:
     return (
         isinstance(layer, nn.BatchNorm2d)
         and not layer.training
         and layer.running_var is not None
+        and layer.num_features == convolution.out_channels
         and _plain(convolution, nn.Conv2d)
         and _plain(layer, nn.BatchNorm2d)
     )
@@ -70,13 +72,13 @@ def _plain(module: nn.Module, kind: type[nn.Module]) -> bool:
 
 def _normed(convolution: nn.Conv2d, norm: nn.BatchNorm2d, x: Tensor) -> Tensor:
     """``norm(convolution(x))``, of learned means and variances."""
-    mean, variance = norm.running_mean, norm.running_var
-    scale = torch.rsqrt(variance + norm.eps)  # type: ignore[operator]
-    if norm.weight is not None:
+    mean, variance = cast(Tensor, norm.running_mean), cast(Tensor, norm.running_var)
+    scale = torch.rsqrt(variance + norm.eps)
+    if norm.affine:
         scale = scale * norm.weight
-    before = 0.0 if convolution.bias is None else convolution.bias
-    bias = (before - mean) * scale  # type: ignore[operator]
-    if norm.bias is not None:
+    bias = -mean if convolution.bias is None else convolution.bias - mean
+    bias = bias * scale
+    if norm.affine:
         bias = bias + norm.bias
     kernels = convolution.weight
     weight = (kernels * scale.view(-1, 1, 1, 1)).to(kernels.dtype)
