@@ -19,6 +19,7 @@ from torch.overrides import TorchFunctionMode
 from tagseg.errors import ConfigError, ShapeError
 from tagseg.localize import backprop
 from tagseg.localize.backprop import INPUT, ClassSaliency, channel_maximum
+from tagseg.nets import folding
 from tagseg.nets.backbone import Backbone
 from tagseg.nets.fully_convolutional import FullyConvolutionalClassifier
 from tagseg.nets.gap import GapClassifier
@@ -220,6 +221,35 @@ class Small(nn.Module):
 def small(**options: Any) -> nn.Module:
     torch.manual_seed(0)
     return randomised(Small(**options))
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("name", ["tiny 8, gap", "mobilenet 16, bottom right"])
+def test_norms_that_are_folded_change_nothing(
+    monkeypatch: pytest.MonkeyPatch, name: str, method: Any
+) -> None:
+    net, x, classes = network(name).double(), small_for(name).double(), [0, 2]
+    net.backbone.set_preprocessing(net.backbone.preprocessing)  # type: ignore[union-attr,operator]
+    folded = ClassSaliency(net, method).forward(x).gradients(classes)[INPUT]
+    monkeypatch.setattr(folding, "_folds", lambda layer, convolution: False)
+    expected = ClassSaliency(net, method).forward(x).gradients(classes)[INPUT]
+    assert relative_error(folded, expected) < 1e-9
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_norm_or_its_convolution_may_be_the_layer(method: Any) -> None:
+    """As it is called for itself then, with the same result at the photo."""
+    net, x = network("tiny 8, gap"), pictures()
+    layers = ["backbone.block4.conv1", "backbone.block4.norm1", INPUT]
+    found = ClassSaliency(net, method, layers).forward(x).gradients([1])
+    alone = ClassSaliency(net, method).forward(x).gradients([1])
+    assert found[layers[0]].shape == found[layers[1]].shape
+    assert relative_error(found[INPUT], alone[INPUT]) < 1e-4
+    if method != "excitation":  # whose signal passes a norm as it is
+        norm = net.get_submodule(layers[1])
+        scale = norm.weight * torch.rsqrt(norm.running_var + norm.eps)  # type: ignore[operator]
+        through = found[layers[1]] * scale.view(-1, 1, 1)
+        assert relative_error(found[layers[0]], through.detach()) < 1e-5
 
 
 def test_finite_differences() -> None:

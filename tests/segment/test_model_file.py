@@ -16,6 +16,7 @@ from small_runs import Refines
 from tagseg.data.working import working_image
 from tagseg.errors import ConfigError, WeightsError
 from tagseg.maps import Image, Probs
+from tagseg.nets import folding
 from tagseg.nets.aspp import AsppNet
 from tagseg.nets.backbone import Backbone, Preprocessing
 from tagseg.nets.deeplab import SegmentationNet
@@ -150,6 +151,18 @@ def test_a_network_that_was_trained_packs_as_well() -> None:
     np.testing.assert_allclose(
         after.probabilities(photo()), before.probabilities(photo()), atol=1e-5
     )
+
+
+def test_files_of_before_norms_were_folded_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They hold convolutions and norms apart, as files do now."""
+    monkeypatch.setattr(folding, "_folds", lambda layer, convolution: False)
+    before = segmenter(mobilenet())
+    packed, expected = pack_segmenter(before), before.probabilities(photo())
+    monkeypatch.undo()
+    assert sum(name.endswith("running_var") for name in packed[0]) == 52
+    after = unpacked(packed)
+    np.testing.assert_allclose(after.probabilities(photo()), expected, atol=1e-5)
+    assert all(torch.equal(tensor, packed[0][k]) for k, tensor in pack_segmenter(after)[0].items())
 
 
 def test_refinement_is_rebuilt_from_what_was_stored() -> None:

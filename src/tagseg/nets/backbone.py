@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from tagseg.errors import ConfigError
+from tagseg.nets.folding import in_turn
 
 __all__ = [
     "Activations",
@@ -159,8 +160,7 @@ class Backbone(nn.Module, ABC):
         x = self.normalise(x)
         maps = []
         for level in self.pyramid_levels(finest):
-            for layer in level.layers:
-                x = layer(x)
+            x = in_turn(level.layers, x)
             maps.append(x)
         return tuple(maps)
 

@@ -21,6 +21,7 @@ from tagseg.nets.backbone import (
     PyramidLevel,
     dilates,
 )
+from tagseg.nets.folding import in_turn
 from tagseg.nets.same_padding import SameConv2d, maps_of_moved_photo
 
 __all__ = ["EfficientNetLite", "EfficientNetLite0", "EfficientNetLite1", "EfficientNetLite2"]
@@ -106,7 +107,7 @@ class EfficientNetLite(Backbone):
 
     def _activations(self, x: Tensor) -> Activations:
         """All positions of a photo that has been moved."""
-        x = self._relu0(self._bn0(self._conv_stem(self.normalise(x))))
+        x = in_turn((self._conv_stem, self._bn0, self._relu0), self.normalise(x))
         blocks, last = cast(list[_Block], list(self._blocks)), self._firsts[-1]
         for block in blocks[:last]:
             x = block(x)
@@ -114,7 +115,7 @@ class EfficientNetLite(Backbone):
         x = blocks[last].projected(block4)
         for block in blocks[last + 1 :]:
             x = block(x)
-        return Activations(block4, self._relu1(self._bn1(self._conv_head(x))))
+        return Activations(block4, in_turn((self._conv_head, self._bn1, self._relu1), x))
 
     def feature_blocks(self) -> tuple[FeatureBlock, ...]:
         """Feature maps by stride before dilation: the filtered (depthwise) ones of each block.
@@ -212,11 +213,14 @@ class _Block(nn.Module):
         self.residual = not halves and inputs == outputs
 
     def expanded(self, x: Tensor) -> Tensor:
-        return self._relu0(self._bn0(self._expand_conv(x))) if self.expands else x
+        if not self.expands:
+            return x
+        return in_turn((self._expand_conv, self._bn0, self._relu0), x)
 
     def projected(self, x: Tensor) -> Tensor:
         """What follows the expansion, without the shortcut."""
-        return self._bn2(self._project_conv(self._relu1(self._bn1(self._depthwise_conv(x)))))
+        filtered = in_turn((self._depthwise_conv, self._bn1, self._relu1), x)
+        return in_turn((self._project_conv, self._bn2), filtered)
 
     def forward(self, x: Tensor) -> Tensor:
         y = self.projected(self.expanded(x))

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from tagseg.errors import ConfigError
 from tagseg.nets.backbone import Activations, Backbone, FeatureBlock, PyramidLevel, dilates
+from tagseg.nets.folding import FoldingSequential
 from tagseg.nets.same_padding import SameConv2d, maps_of_moved_photo
 
 __all__ = ["MobileNetV2", "Stride2Padding"]
@@ -149,7 +150,7 @@ class _InvertedResidual(nn.Module):
         super().__init__()
         hidden = inputs * expansion
         expand = [_conv_bn_relu(inputs, hidden, 1)] if expansion != 1 else []
-        self.conv = nn.Sequential(
+        self.conv = FoldingSequential(
             *expand,
             _conv_bn_relu(hidden, hidden, 3, stride, dilation, groups=hidden),
             nn.Conv2d(hidden, outputs, 1, bias=False),
@@ -163,9 +164,9 @@ class _InvertedResidual(nn.Module):
 
 def _conv_bn_relu(
     inputs: int, outputs: int, kernel: int, stride: int = 1, dilation: int = 1, groups: int = 1
-) -> nn.Sequential:
+) -> FoldingSequential:
     convolution = SameConv2d if stride == 2 else nn.Conv2d
-    return nn.Sequential(
+    return FoldingSequential(
         convolution(
             inputs,
             outputs,

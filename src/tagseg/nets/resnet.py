@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 
 from tagseg.nets.backbone import Activations, Backbone, FeatureBlock, PyramidLevel, dilates
+from tagseg.nets.folding import FoldingSequential, in_turn
 
 __all__ = ["ResNet", "ResNet50", "ResNet101"]
 
@@ -55,7 +56,7 @@ class ResNet(Backbone):
 
     def activations(self, x: Tensor) -> Activations:
         """block4 (B, 1024, h, w) and block5 (B, 2048, h, w) for RGB in [0, 1], (B, 3, H, W)."""
-        x = self.relu(self.bn1(self.conv1(self.normalise(x))))
+        x = in_turn((self.conv1, self.bn1, self.relu), self.normalise(x))
         block4 = self.layer3(self.layer2(self.layer1(self.maxpool(x))))
         return Activations(block4, self.layer4(block4))
 
@@ -114,14 +115,14 @@ class _Bottleneck(nn.Module):
         self.relu = nn.ReLU(inplace=True)
         self.downsample: nn.Module = nn.Identity()
         if project:
-            self.downsample = nn.Sequential(
+            self.downsample = FoldingSequential(
                 nn.Conv2d(inputs, outputs, 1, stride=stride, bias=False), nn.BatchNorm2d(outputs)
             )
 
     def forward(self, x: Tensor) -> Tensor:
-        residual = self.relu(self.bn1(self.conv1(x)))
-        residual = self.relu(self.bn2(self.conv2(residual)))
-        residual = self.bn3(self.conv3(residual))
+        residual = in_turn((self.conv1, self.bn1, self.relu), x)
+        residual = in_turn((self.conv2, self.bn2, self.relu), residual)
+        residual = in_turn((self.conv3, self.bn3), residual)
         residual += self.downsample(x)
         return self.relu(residual)
 

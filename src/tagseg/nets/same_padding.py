@@ -16,21 +16,21 @@ __all__ = ["SameConv2d", "maps_of_moved_photo", "photo_moved"]
 
 
 class SameConv2d(nn.Conv2d):
-    """A convolution of stride 2 without bias, for inputs of even height and width.
+    """A convolution of stride 2, for inputs of even height and width.
 
     ``bottom_right`` False pads symmetrically instead, by the layer's own ``padding``.
     """
 
     bottom_right = True
 
-    def forward(self, input: Tensor) -> Tensor:
-        """(B, C, H, W) to (B, C', H / 2, W / 2)."""
+    def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        """(B, C, H, W) to (B, C', H / 2, W / 2), with the layer's own kernels or folded ones."""
         if not self.bottom_right:
-            return super().forward(input)
+            return super()._conv_forward(input, weight, bias)
         kernel = self.kernel_size[0]
         before, behind = (kernel - 2) // 2, (kernel - 1) // 2
         padded = F.pad(input, (before, behind, before, behind))
-        return F.conv2d(padded, self.weight, None, self.stride, 0, self.dilation, self.groups)
+        return F.conv2d(padded, weight, bias, self.stride, 0, self.dilation, self.groups)
 
 
 def photo_moved(x: Tensor, stride: int) -> Tensor:

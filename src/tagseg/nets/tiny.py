@@ -6,6 +6,7 @@ from torch import Tensor, nn
 
 from tagseg.errors import ConfigError
 from tagseg.nets.backbone import Activations, Backbone, FeatureBlock, PyramidLevel
+from tagseg.nets.folding import in_turn
 
 __all__ = ["Tiny"]
 
@@ -76,5 +77,5 @@ class _Block(nn.Module):
         self.relu = nn.ReLU(inplace=True)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = self.relu(self.norm1(self.conv1(x)))
-        return self.relu(x + self.norm2(self.conv2(x)))
+        x = in_turn((self.conv1, self.norm1, self.relu), x)
+        return self.relu(x + in_turn((self.conv2, self.norm2), x))
