@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from contextlib import AbstractContextManager
 from typing import NamedTuple, Self
 
 import torch
@@ -79,6 +80,7 @@ class Backbone(nn.Module, ABC):
         usual_stride: the output stride where a recipe's configuration leaves it open.
         pyramid_stride: the output stride at which the pyramid has all its levels.
         freezes_statistics: whether loaded weights bring batch norms that stay as they are.
+        has_attentions: whether it is a transformer, which :meth:`recorded_attentions` records.
         output_stride: input pixels per position of what ``forward`` gives.
         dilated: whether the network is in its dilated form, see the argument of each.
         grid_stride: ``stride`` for :func:`upsample_grid`: the output stride where position i lies
@@ -94,6 +96,7 @@ class Backbone(nn.Module, ABC):
     usual_stride = 8
     pyramid_stride = 32
     freezes_statistics = False
+    has_attentions = False
     _mean: Tensor
     _std: Tensor
 
@@ -146,6 +149,19 @@ class Backbone(nn.Module, ABC):
     def forward(self, x: Tensor) -> Tensor:
         """Features for a head: the 5th block, (B, out_channels, h, w)."""
         return self.activations(x).block5
+
+    def recorded_attentions(self) -> AbstractContextManager[list[Tensor]]:
+        """The attentions (B, heads, T, T) of each layer in the last forward pass of the block.
+
+        From the first layer to the last, with their graph. The last h * w of the T tokens are the
+        positions of ``forward``, in rows.
+
+        Raises:
+            ConfigError: the backbone is no transformer.
+        """
+        raise ConfigError(
+            f"the backbone {self.name} has no attentions", do="use a transformer, hf:FOLDER"
+        )
 
     def pyramid(self, x: Tensor) -> tuple[Tensor, ...]:
         """A map (B, channels, h, w) of each of :meth:`pyramid_levels` for RGB in [0, 1].
