@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -238,6 +237,15 @@ def test_double_precision() -> None:
     torch.testing.assert_close(double.float(), single, atol=1e-6, rtol=1e-3)
     again = rollout_saliency(net.backbone, x.double())
     torch.testing.assert_close(again.float(), rolled, atol=1e-6, rtol=1e-3)
+
+
+def test_low_precision() -> None:
+    maps, x = AttentionRelevance(classifier()), photos()
+    exact = maps.of(None).class_maps(x)
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        low = maps.of(None).class_maps(x)
+    assert low.dtype == torch.float32
+    assert (low - exact).abs().mean() < 0.02
 
 
 def test_networks_that_are_refused() -> None:

@@ -15,7 +15,7 @@ from torch.nn import functional
 from contracts import Localize, LocalizerContract, mirror_symmetric
 from tagseg.errors import ConfigError, ShapeError
 from tagseg.localize.cam import class_activation_maps, normalised_maps
-from tagseg.localize.grad_cam import GradCam, grad_cam
+from tagseg.localize.grad_cam import ClassMapsOf, GradCam, grad_cam
 from tagseg.nets.gap import GapClassifier
 from tagseg.nets.tiny import Tiny
 
@@ -141,12 +141,25 @@ def test_the_network_stays_as_it_is() -> None:
     assert not any(module._forward_hooks for module in model.modules())
 
 
-def test_views_are_averaged() -> None:
-    x = photos(1)
-    plain = grad_cam(net(), x, layer="relu")
-    mirrored = grad_cam(net(), x.flip(3), layer="relu").flip(3)
-    both = grad_cam(net(), x, layer="relu", flip=True)
-    torch.testing.assert_close(both, (plain + mirrored) / 2)
+def test_low_precision() -> None:
+    maps, x = GradCam(classifier(), "backbone.block5"), photos(2, (40, 56))
+    exact = maps.of(None).class_maps(x)
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        low = maps.of(None).class_maps(x)
+    assert (low.float() - exact).abs().mean() < 0.02
+
+
+def test_views_count_alike() -> None:
+    """Each map is over its maximum; twice the positions would have a quarter of the gradient."""
+    maps, x = GradCam(classifier(), "backbone.block5"), photos(1, (41, 57))
+    wanted = torch.tensor([[True, True, False, True]])
+    one, other = (maps.class_maps(view, wanted) for view in (x, x.flip(3)))
+    one, other = (m / m.amax((2, 3), keepdim=True).clamp(min=1e-30) for m in (one, other))
+    both = class_activation_maps(maps.of(wanted), x, flip=True)
+    torch.testing.assert_close(both, (one + other.flip(3)) / 2)
+    tiny = torch.full((1, 4, 2, 3), 1e-20)
+    assert torch.equal(ClassMapsOf(lambda x, w: tiny, None).class_maps(x), torch.ones(1, 4, 2, 3))
+    assert not ClassMapsOf(lambda x, w: 0 * tiny, None).class_maps(x).any()
 
 
 def test_threads_may_share_one() -> None:

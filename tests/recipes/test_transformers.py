@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 
 from guided_runs import MINING, RECURSION
-from small_runs import DISTINCT, OPTIONS
+from small_runs import DISTINCT, OPTIONS, changed_stages, finished_stages
 from tagseg.errors import ConfigError
 from tagseg.recipes.catalog import RECIPES
+from tagseg.run.workspace import Workspace
 from tagseg.session.export import load_segmenter
 
 transformers = pytest.importorskip("transformers", reason="pip install tagseg[foundation]")
@@ -59,3 +60,26 @@ def test_guided_back_propagation_says_that_there_are_no_relus(
 ) -> None:
     with pytest.raises(ConfigError, match=r"the backbone hf:.* has none; use plain"):
         go(recipe, MORE[recipe] | {"method": "guided"}, options=replace(OPTIONS, backbone=vit))
+
+
+@pytest.mark.parametrize("localizer", ["grad_cam", "rollout"])
+def test_localizers_of_transformers(
+    localizer: str, vit: str, go: Any, photos: Any, tmp_path: Path
+) -> None:
+    """The classifier is that of CAM, and is not trained anew."""
+    options, out = replace(OPTIONS, backbone=vit), tmp_path / "run"
+    go("cam_baseline", options=options, out=out)
+    before = finished_stages(out)
+    result = go("cam_baseline", {"localizer": localizer}, options=options, out=out)
+    changed = changed_stages(before, out)
+    name = {"grad_cam": "grad-cam-maps", "rollout": "rollout-maps"}[localizer]
+    assert {name, f"val-{name}", "seeds", "segmenter"} < changed
+    assert "classifier" not in changed
+    assert result.seeds[0].mean_precision > 0
+    kept = Workspace.read(out).finished(name).maps("class-maps")
+    for index, photo in enumerate(photos.dataset.names[: len(photos.train)]):
+        maps = kept.get(photo)["present"]
+        assert len(maps) == photos.dataset.tags[index].sum()
+        assert np.isfinite(maps).all()
+        assert not maps.size or maps.min() >= 0
+    assert any(kept.get(photo)["present"].any() for photo in photos.train)

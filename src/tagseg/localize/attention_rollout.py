@@ -194,7 +194,7 @@ class AttentionRelevance:
         self._backbone.recorded_attentions()  # refuses what is no transformer
 
     def of(self, wanted: Tensor | None) -> ClassMapsOf:
-        """The same with the classes that are wanted, as ``class_activation_maps`` takes it."""
+        """Maps over their maximum, as ``class_activation_maps`` averages views of them."""
         return ClassMapsOf(self.class_maps, wanted)
 
     def class_maps(self, x: Tensor, wanted: Tensor | None = None) -> Tensor:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from tagseg.errors import ConfigError, ShapeError
-from tagseg.localize.cam import class_activation_maps
 from tagseg.localize.networks import (
     INPUT,
     Layer,
@@ -33,10 +32,8 @@ def grad_cam(
     wanted: Tensor | None = None,
     scores: Scores | None = None,
     reshape: Callable[[Tensor], Tensor] | None = None,
-    flip: bool = False,
-    scales: Sequence[float] = (1.0,),
 ) -> Tensor:
-    """Grad-CAM of each class (Selvaraju et al., ICCV 2017, Eqs. 1 and 2), averaged over views.
+    """Grad-CAM of each class (Selvaraju et al., ICCV 2017, Eqs. 1 and 2).
 
     The weight of a feature map A^k for class c is the mean of d y^c / d A^k over positions, and the
     map of the class is ReLU(sum_k w_k^c A^k). At the feature maps before a mean and a linear layer
@@ -55,15 +52,13 @@ def grad_cam(
         reshape: Makes (B, K, h, w) of what ``layer`` gives, as the tokens of a transformer:
             ``lambda tokens: tokens[:, 1:].transpose(1, 2).unflatten(2, (14, 14))``. It is used on
             their gradients too.
-        flip: Whether the mirrored photo is used too.
-        scales: Factors on height and width; 1 must be among them. The paper uses 1 alone.
 
     Returns:
-        Float32 (B, C, h, w), 0 or more.
+        Floats (B, C, h, w), 0 or more.
 
     Raises:
-        ConfigError: The network is in training mode or has no such layer; the layer gives no maps
-            or does not lead to the scores; a scale is not positive, or 1 is missing.
+        ConfigError: The network is in training mode or has no such layer; or the layer gives no
+            maps or does not lead to the scores.
         ShapeError: The scores are no class scores, or ``wanted`` is not of their shape.
 
     Examples:
@@ -80,8 +75,7 @@ def grad_cam(
     """
     maps = GradCam(net, layer, scores=scores, reshape=reshape)
     types = (p.dtype for p in net.parameters() if p.is_floating_point())
-    image_batch = image_batch.to(next(types, image_batch.dtype))
-    return class_activation_maps(maps.of(wanted), image_batch, flip=flip, scales=scales)
+    return maps.class_maps(image_batch.to(next(types, image_batch.dtype)), wanted)
 
 
 class GradCam:
@@ -110,7 +104,7 @@ class GradCam:
         self._net.get_submodule(self._name).register_forward_hook(self._cut)
 
     def of(self, wanted: Tensor | None) -> ClassMapsOf:
-        """The same with the classes that are wanted, as ``class_activation_maps`` takes it."""
+        """Maps over their maximum, as ``class_activation_maps`` averages views of them."""
         return ClassMapsOf(self.class_maps, wanted)
 
     def class_maps(self, x: Tensor, wanted: Tensor | None = None) -> Tensor:
@@ -172,14 +166,20 @@ class GradCam:
 
 
 class ClassMapsOf:
-    """Maps of wanted classes, with the one method that ``class_activation_maps`` asks for."""
+    """Maps of wanted classes as ``class_activation_maps`` asks for them, each over its maximum.
+
+    Gradients fall with the number of positions, so that views of several sizes would not count
+    alike, and half precision, in which maps are kept, holds nothing so small.
+    """
 
     def __init__(self, maps: Callable[[Tensor, Tensor | None], Tensor], wanted: Tensor | None):
         self._maps, self._wanted = maps, wanted
 
     def class_maps(self, x: Tensor) -> Tensor:
-        """Maps (B, C, h, w) for photos (B, 3, H, W)."""
-        return self._maps(x, self._wanted)
+        """Maps (B, C, h, w) in [0, 1] for photos (B, 3, H, W)."""
+        maps = self._maps(x, self._wanted)
+        peaks = maps.amax((2, 3), keepdim=True)
+        return maps / torch.where(peaks > 0, peaks, 1)
 
 
 def wanted_classes(scores: Tensor, wanted: Tensor | None) -> Tensor:

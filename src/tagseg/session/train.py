@@ -201,6 +201,7 @@ def train(
         Workspace.check(folder, recipe)
     check_names_fit(photos.names, folder if folder is not None else Path(tempfile.gettempdir()))
     setup = make_setup(options)
+    check_localizer(config, setup.backbone)
     ground_truth = check_truth(ground_truth, photos, options, progress)
     data = check_data(photos, val, chosen, config.photo_side, options, progress)
     if chosen.check_truth is not None:

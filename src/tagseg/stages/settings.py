@@ -328,21 +328,27 @@ class CamSettings(Settings):
             )
 
 
-_OF_CAM = ("classifier_", "cam_flip", "cam_scales")
+# Localizers of a trained classifier, and the fields of it and of its maps.
+_OF_CLASSIFIER = ("cam", "grad_cam", "rollout")
+_CLASSIFIERS_OWN = ("classifier_", "cam_flip", "cam_scales")
 
 
 @dataclass(frozen=True)
 class LocalizerSettings(GapSettings, CamSettings):
-    """What says where each class is; the other fields are those of "cam"."""
+    """What says where each class is; the other fields are those of a trained classifier."""
 
-    localizer: str = number("cam", "3.1.2", "of the score maps: cam, class activation maps")
+    localizer: str = number(
+        "cam",
+        "3.1.2",
+        "of the score maps: cam, class activation maps; grad_cam; rollout, for transformers",
+    )
 
     def idle(self) -> dict[str, str]:
-        """No other localizer has a classifier."""
+        """A localizer that is not trained has no classifier."""
         found = super().idle()
-        if self.localizer != "cam":
-            own = [item.name for item in fields(self) if item.name.startswith(_OF_CAM)]
-            found |= dict.fromkeys(own, "localizer=cam")
+        if self.localizer not in _OF_CLASSIFIER:
+            own = [item.name for item in fields(self) if item.name.startswith(_CLASSIFIERS_OWN)]
+            found |= dict.fromkeys(own, f"localizer={' or '.join(_OF_CLASSIFIER)}")
         return found
 
 
