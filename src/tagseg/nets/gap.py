@@ -133,7 +133,7 @@ class GapClassifier(nn.Module):
         Oh et al. learn ``score`` 10 times as fast.
         """
         return [
-            {"name": "backbone", "params": list(self.backbone.parameters())},
+            *self.backbone.parameter_groups(),
             {"name": "head", "params": list(self.hidden.parameters())},
             {"name": "score", "params": list(self.scores.parameters())},
         ]

@@ -95,6 +95,7 @@ class HuggingFaceVit(Backbone):
     pyramid_channels = 64
     usual_stride = pyramid_stride = 16
     has_attentions = True
+    usual_layer_decay = 0.75  # He et al., Masked Autoencoders, 2022, Table 9
 
     def __init__(
         self,
@@ -140,6 +141,15 @@ class HuggingFaceVit(Backbone):
         """What the layers at fifths of the depth give, all at the output stride."""
         stride = self.output_stride
         return tuple(FeatureBlock((f"maps.{i}",), stride, stride // 2) for i in range(_BLOCKS))
+
+    def layer_groups(self) -> tuple[tuple[nn.Module, ...], ...]:
+        """The embeddings, and every layer; the last one with what follows it."""
+        layers = _encoder_layers(self.model)
+        before, after = _beside(self.model, layers)
+        first, *others = ((layer,) for layer in layers)
+        groups: list[tuple[nn.Module, ...]] = [tuple(before), first, *others]
+        groups[-1] += tuple(after)
+        return tuple(groups)
 
     def pyramid(self, x: Tensor) -> tuple[Tensor, ...]:
         """The one map that there is, brought to strides 4, 8 and so on by bilinear resizing.
@@ -412,6 +422,24 @@ def _encoder_layers(model: nn.Module) -> nn.ModuleList:
     """The transformer's layers: its longest list of modules."""
     lists = [module for module in model.modules() if isinstance(module, nn.ModuleList)]
     return max(lists, key=len)
+
+
+def _beside(model: nn.Module, layers: nn.Module) -> tuple[list[nn.Module], list[nn.Module]]:
+    """The modules of ``model`` before and after ``layers``, as large as they come."""
+    before: list[nn.Module] = []
+    after: list[nn.Module] = []
+    here = before
+    for child in model.children():
+        if child is layers:
+            here = after
+        elif any(part is layers for part in child.modules()):
+            inner = _beside(child, layers)
+            before += inner[0]
+            after += inner[1]
+            here = after
+        else:
+            here.append(child)
+    return before, after
 
 
 def _is_attention(value: object) -> bool:

@@ -200,7 +200,7 @@ def train(
     if folder is not None:
         Workspace.check(folder, recipe)
     check_names_fit(photos.names, folder if folder is not None else Path(tempfile.gettempdir()))
-    setup = make_setup(options)
+    setup = make_setup(options, config)
     check_localizer(config, setup.backbone)
     ground_truth = check_truth(ground_truth, photos, options, progress)
     data = check_data(photos, val, chosen, config.photo_side, options, progress)
@@ -281,8 +281,13 @@ def _say_what_is_idle(given: Any, config: WorkSettings, progress: Progress) -> N
             progress.say(f"note: {name} does nothing; it acts with {needs}")
 
 
-def make_setup(options: Options) -> Setup:
-    """Device, precision, threads and weights as the options say."""
+def make_setup(options: Options, settings: BackboneSettings | None = None) -> Setup:
+    """Device, precision, threads and weights as the options say.
+
+    Raises:
+        TagsegError: there is no such device, backbone or file, or the backbone is not as
+            ``settings`` have it, or by default.
+    """
     device = choose_device(options.device)
     threads = options.threads or usable_cores()
     set_threads(threads)
@@ -292,7 +297,9 @@ def make_setup(options: Options) -> Setup:
     )
     weights = resolve(options.weights, options.backbone)
     setup = Setup(options.backbone, weights if weights.state else None, execution, threads)
-    setup.build_backbone(BackboneSettings())  # and a wrong file before long work
+    setup.build_backbone(
+        settings or BackboneSettings()
+    )  # and a wrong file or form before long work
     return setup
 
 

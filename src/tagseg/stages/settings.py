@@ -238,9 +238,12 @@ class PhotoSettings(Settings):
     )
 
 
+_BACKBONES_RATES = ("layer_decay", "classifier_backbone_factor", "segmenter_backbone_factor")
+
+
 @dataclass(frozen=True)
 class BackboneSettings(Settings):
-    """The form of the backbone."""
+    """The form of the backbone, and which of it learns (``FineTuning``)."""
 
     output_stride: int | None = number(
         None,
@@ -248,6 +251,32 @@ class BackboneSettings(Settings):
         "8 or 16; none: 16 for mobilenet_v2 and efficientnet_lite, 8 for others",
         among=(8, 16),
     )
+    trained_blocks: int | None = number(
+        None,
+        "assumed",
+        "of each backbone, from the top, that learn; 0: none does; none: all",
+        at_least=0,
+    )
+    layer_decay: float | None = number(
+        None,
+        "He et al. 2022, Table 9: 0.75",
+        "factor on the learning rate per block down from the head; none: 0.75 for transformers, "
+        "1 for others",
+        above=0,
+        at_most=1,
+    )
+
+    def idle(self) -> dict[str, str]:
+        """A frozen backbone has no learning rate."""
+        found = super().idle()
+        if self.trained_blocks == 0:
+            own = [item.name for item in fields(self) if item.name in _BACKBONES_RATES]
+            found |= dict.fromkeys(own, "trained_blocks=1 or more")
+        return found
+
+    def backbone_rate(self, factor: float) -> float:
+        """``factor`` on the learning rate of the backbone; 1 for a frozen one, which has none."""
+        return 1.0 if self.trained_blocks == 0 else factor
 
 
 @dataclass(frozen=True)
