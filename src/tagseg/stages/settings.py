@@ -254,7 +254,7 @@ class BackboneSettings(Settings):
     trained_blocks: int | None = number(
         None,
         "assumed",
-        "of each backbone, from the top, that learn; 0: none does; none: all",
+        "blocks of a backbone that learn, from the top; 0: it is frozen; none: all",
         at_least=0,
     )
     layer_decay: float | None = number(
