@@ -17,6 +17,7 @@ from tagseg.errors import ConfigError, DataError
 from tagseg.evaluate.truth_audit import TruthAudit, audit_truth
 from tagseg.formats.masks.ground_truth import GroundTruth
 from tagseg.nets.catalog import build_backbone
+from tagseg.nets.gap import check_seeder
 from tagseg.nets.weights import resolve
 from tagseg.recipes.catalog import find_recipe
 from tagseg.report.page import SeedScore, StageScore
@@ -201,7 +202,7 @@ def train(
         Workspace.check(folder, recipe)
     check_names_fit(photos.names, folder if folder is not None else Path(tempfile.gettempdir()))
     setup = make_setup(options, config)
-    check_localizer(config, setup.backbone)
+    _check_on_backbone(config, setup.backbone)
     ground_truth = check_truth(ground_truth, photos, options, progress)
     data = check_data(photos, val, chosen, config.photo_side, options, progress)
     if chosen.check_truth is not None:
@@ -272,6 +273,13 @@ def _checked_config(config: C) -> C:
     find_refiner(config, 0)  # wrong names must show before long work
     check_localizer(config)
     return config
+
+
+def _check_on_backbone(config: WorkSettings, backbone: str) -> None:
+    """What cannot be had on the backbone must show before long work, too."""
+    check_localizer(config, backbone)
+    if config.named("seeder"):
+        check_seeder(config.seeder, backbone)  # type: ignore[attr-defined]
 
 
 def _say_what_is_idle(given: Any, config: WorkSettings, progress: Progress) -> None:
