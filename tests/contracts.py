@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from tagseg.maps import IGNORE, Image, Labels, SaliencyMap, ScoreMap, Tags, labels_of_tags
-from tagseg.nets.backbone import Backbone, Preprocessing
+from tagseg.nets.backbone import Backbone, FineTuning, Preprocessing
 
 __all__ = [
     "BackboneContract",
@@ -112,6 +112,34 @@ class BackboneContract:
                 assert all(f >= p for f, p in zip(found, positions, strict=True)), name
                 assert self.signed or outputs[name].min() >= 0, name
                 assert outputs[name].max() > 0, name
+
+    def test_layer_groups_hold_every_parameter_once(self, backbone: Backbone) -> None:
+        """From the photo on: with all but the last frozen, gradients reach the last alone."""
+        groups = [
+            [parameter for module in group for parameter in module.parameters()]
+            for group in backbone.layer_groups()
+        ]
+        assert len(groups) >= 5
+        ids = [id(parameter) for group in groups for parameter in group]
+        assert len(set(ids)) == len(ids)
+        assert set(ids) == set(map(id, backbone.parameters()))
+        assert all(groups)
+        reached = []
+        for count in range(1, len(groups) + 1):
+            backbone.fine_tune(FineTuning(count))
+            trained = [p for p in backbone.parameters() if p.requires_grad]
+            assert set(map(id, trained)) == {id(p) for g in groups[-count:] for p in g}
+            score = backbone(torch.rand(1, 3, 32, 32)).square().sum()
+            found = torch.autograd.grad(score, trained, allow_unused=True)
+            reached.append(sum(gradient is not None for gradient in found))
+        assert reached == sorted(set(reached)), "each block adds some"
+
+    def test_a_frozen_backbone_keeps_nothing_for_the_way_back(self, backbone: Backbone) -> None:
+        backbone.fine_tune(FineTuning(0))
+        assert not backbone(torch.rand(1, 3, 32, 32)).requires_grad
+        assert not any(module.training for group in backbone.layer_groups() for module in group)
+        backbone.fine_tune(FineTuning())
+        assert backbone(torch.rand(1, 3, 32, 32)).requires_grad
 
     def test_normalisation_is_inside(self, backbone: Backbone) -> None:
         x = torch.rand(1, 3, 40, 40)

@@ -322,6 +322,18 @@ def test_adamw_moves_by_the_rate_of_its_group() -> None:
         assert getattr(net, name).item() == pytest.approx(1 - rate * 0.5 - rate, rel=1e-5)
 
 
+def test_a_groups_factor_comes_on_top_of_its_multiplier() -> None:
+    net = Weights({"slow": 1.0, "plain": 1.0})
+    schedule = Schedule(1, 1, 0.01, optimizer="adamw", weight_decay=0, multipliers={"slow": 0.1})
+    groups = [group | {"factor": 0.5} for group in net.groups()]
+    train(
+        net, lambda module, _: 7 * sum(p.sum() for p in module.parameters()), nothing, 1, schedule,
+        groups=groups,
+    )  # fmt: skip
+    for name, rate in (("slow", 0.0005), ("plain", 0.005)):
+        assert getattr(net, name).item() == pytest.approx(1 - rate, rel=1e-5)
+
+
 @pytest.mark.parametrize("optimizer", ["sgd", "adam", "adamw"])
 def test_a_groups_own_weight_decay_takes_the_place_of_the_schedules(optimizer: Any) -> None:
     """Without a gradient from the loss only the decay moves a weight."""

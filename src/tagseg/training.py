@@ -182,7 +182,7 @@ def train(
         sample: arrays of sample i, drawn with the given generator; stacked into a batch.
         n_samples: how many samples there are; each epoch visits all in a new order.
         groups: parameter groups with "params" and "name", and with "weight_decay" where it is not
-            the schedule's; all parameters in one if None.
+            the schedule's, and a "factor" on its learning rate; all parameters in one if None.
         loop: where to compute, what is told, and where the state is kept.
 
     Raises:
@@ -285,6 +285,7 @@ def _optimizer(
     prepared = []
     for group in named:
         rate = schedule.learning_rate * schedule.multipliers.get(str(group["name"]), 1.0)
+        rate *= group.get("factor", 1.0)
         params = [parameter for parameter in group["params"] if parameter.requires_grad]
         if params:
             decay = group.get("weight_decay", schedule.weight_decay)

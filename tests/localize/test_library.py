@@ -25,6 +25,8 @@ from tagseg.localize import (
     Square,
     aggregate,
     at_photo_size,
+    attention_relevance,
+    attention_rollout,
     background_cues,
     background_saliency,
     candidate_classes,
@@ -32,11 +34,13 @@ from tagseg.localize import (
     class_activation_maps,
     distinct_maps,
     distinct_score_map,
+    grad_cam,
     layer_saliency,
     normalised_maps,
     probabilities,
     score_changes,
     score_map,
+    token_map,
     unary,
     with_background,
 )
@@ -131,6 +135,8 @@ OF_TENSORS: dict[str, tuple[Callable[[Tensor], Any], np.ndarray]] = {
     "Record": (lambda x: ClassSaliency(network()).forward(x).class_maps, photos()),
     "aggregate": (lambda m: aggregate([(0, m)], CLASSES, SETTINGS), maps(3, 5, 6)),
     "at_photo_size": (lambda m: at_photo_size(m, (17, 23), stride=4), maps(3, 5, 6)),
+    "attention_relevance": (lambda a: attention_relevance([a, a], [a - 0.5, a]), maps(2, 3, 5, 5)),
+    "attention_rollout": (lambda a: attention_rollout([a, a]), maps(2, 3, 5, 5)),
     "background_saliency": (lambda x: background_saliency(network(), x), photos()),
     "channel_maximum": (channel_maximum, maps(2, 3, 5, 6) - 0.5),
     "class_activation_maps": (
@@ -139,12 +145,14 @@ OF_TENSORS: dict[str, tuple[Callable[[Tensor], Any], np.ndarray]] = {
     ),
     "distinct_maps": (lambda m: distinct_maps(m, [0, 2], [0, 1]), maps(3, 5, 6)),
     "distinct_score_map": (distinct, maps(3, 40, 40)),
+    "grad_cam": (lambda x: grad_cam(network(), x, layer="backbone.block5"), photos()),
     "layer_saliency": (lambda g: layer_saliency(g, (17, 23), stride=4), maps(3, 2, 5, 6)),
     "probabilities": (
         lambda x: probabilities([ClassSaliency(network()).forward(x[:1])]),
         photos(),
     ),
     "score_map": (lambda m: score_map(m, TAGS), maps(2, 5, 6)),
+    "token_map": (lambda m: token_map(m, (2, 2)), maps(2, 5, 5)),
     "unary": (unary, maps(2, 5, 6)),
     "with_background": (with_background, maps(2, 5, 6)),
 }
@@ -163,11 +171,13 @@ OF_ARRAYS: dict[str, tuple[Callable[[np.ndarray], Any], np.ndarray]] = {
         photo(),
     ),
 }
+# The two that need a transformer are tried in test_attention_rollout.py.
+OF_TRANSFORMERS = {"AttentionRelevance", "rollout_saliency"}
 WITHOUT_FLOATS = {"CandidateClasses", "DcsmSettings", "LayerSet", "feature_layers"}
 
 
 def test_every_name_is_tried_with_doubles() -> None:
-    assert {*OF_TENSORS, *OF_ARRAYS, *WITHOUT_FLOATS} == set(localize.__all__)
+    assert {*OF_TENSORS, *OF_ARRAYS, *OF_TRANSFORMERS, *WITHOUT_FLOATS} == set(localize.__all__)
 
 
 @pytest.mark.parametrize("name", OF_TENSORS)

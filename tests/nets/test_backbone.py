@@ -24,6 +24,7 @@ from tagseg.nets.backbone import (
     Activations,
     Backbone,
     FeatureBlock,
+    FineTuning,
     Preprocessing,
     upsample_grid,
 )
@@ -118,6 +119,76 @@ def test_feature_blocks_must_be_named() -> None:
         Nameless(8)  # type: ignore[abstract]
 
 
+def parameters_of(backbone: Backbone, trained: bool) -> set[str]:
+    return {name for name, p in backbone.named_parameters() if p.requires_grad is trained}
+
+
+def test_the_last_blocks_learn_and_the_others_compute_as_in_evaluation() -> None:
+    net = Tiny()
+    net.fine_tune(FineTuning(2))
+    net.train()
+    assert {name.split(".")[0] for name in parameters_of(net, True)} == {"block4", "block5"}
+    assert {name.split(".")[0] for name in parameters_of(net, False)} == {
+        f"block{i}" for i in (1, 2, 3)
+    }
+    statistics = {name: value.clone() for name, value in net.named_buffers()}
+    net(torch.rand(2, 3, 32, 32))
+    moved = {
+        name.split(".")[0]
+        for name, value in net.named_buffers()
+        if not torch.equal(value, statistics[name])
+    }
+    assert moved == {"block4", "block5"}
+    assert net.fine_tuning == FineTuning(2)
+
+
+def test_blocks_that_were_frozen_may_learn_again() -> None:
+    net = Tiny()
+    net.fine_tune(FineTuning(0))
+    assert parameters_of(net, True) == set()
+    net.fine_tune(FineTuning(1))
+    assert {name.split(".")[0] for name in parameters_of(net, True)} == {"block5"}
+    net.fine_tune(FineTuning(5))
+    assert parameters_of(net, False) == set()
+    assert net.fine_tuning == FineTuning(), "as many as there are is all"
+    with pytest.raises(ConfigError, match=r"tiny has 5 blocks, not 6; set trained_blocks to 4 or"):
+        net.fine_tune(FineTuning(6))
+
+
+def test_the_rate_decays_from_the_head_down() -> None:
+    """The head learns at the rate itself, the last block at its first decay (as in BEiT, MAE)."""
+    net = Tiny()
+    (whole,) = net.parameter_groups()
+    assert whole["name"] == "backbone"
+    assert "factor" not in whole
+    assert list(map(id, whole["params"])) == list(map(id, net.parameters()))
+    net.fine_tune(FineTuning(None, 0.5))
+    groups = net.parameter_groups()
+    assert [group["name"] for group in groups] == ["backbone"] * 5
+    assert [group["factor"] for group in groups] == [0.5**5, 0.5**4, 0.5**3, 0.25, 0.5]
+    for group, block in zip(groups, net.children(), strict=True):
+        assert list(map(id, group["params"])) == list(map(id, block.parameters()))
+
+
+def test_heads_pass_the_groups_on() -> None:
+    net = GapClassifier(Tiny(), 3, hidden=8)
+    net.backbone.fine_tune(FineTuning(None, 0.9))
+    named = [(group["name"], group.get("factor")) for group in net.parameter_groups()]
+    assert [name for name, _ in named] == ["backbone"] * 5 + ["head", "score"]
+    assert [factor for _, factor in named[5:]] == [None, None]
+
+
+def test_a_backbone_that_names_no_blocks_says_so() -> None:
+    class Whole(Transformer):
+        layer_groups = Backbone.layer_groups
+
+    net = Whole()
+    net.fine_tune(FineTuning())
+    for tuning in (FineTuning(1), FineTuning(None, 0.5)):
+        with pytest.raises(ConfigError, match="transformer does not name its blocks"):
+            net.fine_tune(tuning)
+
+
 def test_the_contract_notices_blocks_of_another_stride_or_sign() -> None:
     class Finer(Tiny):
         def feature_blocks(self) -> tuple[FeatureBlock, ...]:
@@ -176,6 +247,9 @@ class Transformer(Backbone):
     def feature_blocks(self) -> tuple[FeatureBlock, ...]:
         stem = tuple(FeatureBlock((f"stem.{i}",), 2 ** (i + 1)) for i in range(3))
         return (*stem, FeatureBlock(("mixers.0",), 8), FeatureBlock(("mixers.1",), 8))
+
+    def layer_groups(self) -> tuple[tuple[nn.Module, ...], ...]:
+        return tuple((layer,) for layer in (*self.stem, *self.mixers))
 
 
 class TestABackboneWithoutReLUs(BackboneContract):

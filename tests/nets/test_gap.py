@@ -318,6 +318,10 @@ def test_the_backbone_takes_the_weights() -> None:
     ("change", "message"),
     [
         ({"seeder": "highress"}, "no seeder 'highress'; did you mean highres"),
+        (
+            {"seeder": "deeplab", "backbone_name": "hf:x"},
+            "'deeplab' dilates .* hf:x is a transformer, .*; use lowres, highres or roi",
+        ),
         ({"backbone_name": "alexnet"}, "no backbone 'alexnet'"),
         ({"width": 0}, "0 channels"),
         ({"n_classes": 0}, "0 classes"),

@@ -68,6 +68,7 @@ for recipe_name, variants in VARIANTS.items():
 OTHER: dict[str, Any] = {
     "photo_side": 48,
     "output_stride": 16,
+    "trained_blocks": 2,
     "schedule": "paper",
     "classifier_epochs": 1000.0,
     "segmenter_epochs": 1000.0,
@@ -213,8 +214,14 @@ def test_every_field_acts_on_the_right_keys(planner: Planner, recipe: str) -> No
 
 
 @pytest.mark.parametrize("recipe", RECIPES)
-def test_idle_fields_decide_on_nothing(planner: Planner, recipe: str) -> None:
-    kind, base = RECIPES[recipe].config, {**quick(recipe), "refiner": "none"}
+@pytest.mark.parametrize(
+    ("off", "sign"),
+    [({"refiner": "none"}, "segmenter_unary"), ({"trained_blocks": 0}, "layer_decay")],
+)
+def test_idle_fields_decide_on_nothing(
+    planner: Planner, recipe: str, off: dict[str, Any], sign: str
+) -> None:
+    kind, base = RECIPES[recipe].config, {**quick(recipe), **off}
     hints, before = get_type_hints(kind), planner.records(recipe, base)
     idle = make_config(kind, base).idle().keys() - {"segmenter_regions"}  # some refuse it
     for item in fields(kind):
@@ -223,4 +230,4 @@ def test_idle_fields_decide_on_nothing(planner: Planner, recipe: str) -> None:
             other = other_value(item.name, value, hints[item.name], item.metadata)
             after = planner.records(recipe, {**base, item.name: other})
             assert not changed(before, after), item.name
-    assert "segmenter_unary" in idle
+    assert sign in idle

@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from small_runs import NEGATIVE, OPTIONS, QUICK, UNKNOWN, changed_stages, finished_stages
 from tagseg.data.masks import decode_mask
@@ -18,6 +18,10 @@ from tagseg.data.scenes import SCENES, scene_dataset
 from tagseg.errors import ConfigError
 from tagseg.formats.masks.ground_truth import GroundTruth
 from tagseg.fuse.seed_labels import cam_labels
+from tagseg.localize.cam import normalised_maps
+from tagseg.localize.grad_cam import grad_cam
+from tagseg.nets.catalog import BACKBONES, build_backbone
+from tagseg.nets.gap import GapClassifier
 from tagseg.recipes.cam_baseline import Config
 from tagseg.run.plan import Plan
 from tagseg.run.workspace import Workspace
@@ -26,6 +30,8 @@ from tagseg.stages import localizers
 from tagseg.stages.classifier import location_maps, tag_classifier
 from tagseg.stages.localizers import localized, register_localizer
 from tagseg.training import Execution
+
+NO_ATTENTIONS = r"the backbone tiny has none; use a transformer, --backbone hf:FOLDER, or localizer"
 
 
 class Channels:
@@ -73,6 +79,75 @@ def test_class_activation_maps_are_one_of_them(odd_run):
     assert maps.stage is expected.stage
     np.testing.assert_array_equal(maps(1), expected(1))
     assert found.tag_scores().shape == (len(odd_run.photos), len(odd_run.photos.classes))
+
+
+@pytest.mark.parametrize("split", ["train", "val"])
+def test_grad_cam_is_of_the_backbones_last_layer(odd_run, split):
+    """Of the same classifier as CAM, averaged over views as configured, on the backbone's grid."""
+    config = config_of(localizer="grad_cam", cam_flip=True)
+    found = localized(odd_run, config)
+    assert (found.id, found.short, found.title) == ("grad_cam", "Grad-CAM", "Grad-CAM")
+    classifier = tag_classifier(odd_run, config_of())
+    assert found.curves == (classifier.stage,)
+    maps_of, photos = found.maps_of(split), odd_run.split(split).photos
+    prefix = {"train": "", "val": "val-"}[split]
+    assert maps_of.stage.name == f"{prefix}grad-cam-maps"
+    for index in range(len(photos)):
+        maps, tags = maps_of(index), photos.tags[index]
+        image = photos.image(index)
+        x = torch.from_numpy(image).permute(2, 0, 1)[None].float() / 255
+        views = [grad_cam(classifier.model, v, layer="backbone.block5") for v in (x, x.flip(3))]
+        one, other = (m / m.amax((2, 3), keepdim=True).clamp(min=1e-30) for m in views)
+        raw = (one + other.flip(3))[0]
+        expected = normalised_maps(raw, tags, image.shape[:2], stride=8)
+        np.testing.assert_allclose(maps, expected, atol=2e-3)  # kept in half precision
+    assert any(maps_of(index).any() for index in range(len(photos)))
+
+
+@pytest.mark.parametrize("name", [n for n in BACKBONES if n not in ("resnet101", "tiny")])
+def test_grad_cam_on_every_backbone(name):
+    """On the grid of the backbone's last maps, for a photo of no round size."""
+    torch.manual_seed(0)
+    net = GapClassifier(build_backbone(name, output_stride=16), 8, hidden=8).eval()
+    nn.init.normal_(net.scores.weight)
+    tags = torch.ones(2, 8, dtype=torch.bool)
+    tags[0, 1] = False
+    maps = localizers._grad_cam(net, tags).class_maps(torch.rand(2, 3, 40, 57))
+    assert maps.shape == (2, 8, 3, 4)
+    assert not maps[0, 1].any()
+    assert set(maps.amax((2, 3))[tags].tolist()) <= {0.0, 1.0}
+    assert maps.any()
+
+
+def test_views_of_the_maps_are_in_their_keys(odd_run):
+    def key(config: Any) -> str:
+        return localized(replace(odd_run, workspace=Plan()), config).maps_of("train").stage.key
+
+    keys = {
+        key(config_of(localizer=name, **views))
+        for name in ("cam", "grad_cam")
+        for views in ({}, {"cam_flip": True}, {"cam_scales": (1.0, 0.5)})
+    }
+    assert len(keys) == 6
+
+
+def test_rollout_needs_a_transformer(odd_run):
+    with pytest.raises(ConfigError, match=NO_ATTENTIONS):
+        localized(odd_run, config_of(localizer="rollout"))
+
+
+def test_a_localizer_that_the_backbone_has_not_shows_before_anything_is_written(scenes, tmp_path):
+    config = {**QUICK, "localizer": "rollout"}
+    with pytest.raises(ConfigError, match=NO_ATTENTIONS):
+        train(scenes[0], "cam_baseline", config, out=tmp_path / "run", options=OPTIONS)
+    assert not (tmp_path / "run").exists()
+
+
+def test_fields_of_the_classifier_act_where_there_is_one(made):
+    for name in ("cam", "grad_cam", "rollout"):
+        assert not {"cam_flip", "classifier_epochs"} & config_of(localizer=name).idle().keys()
+    idle = config_of(localizer="channels").idle()
+    assert idle["cam_flip"] == "localizer=cam or grad_cam or rollout"
 
 
 @pytest.mark.parametrize("split", ["train", "val"])
@@ -125,7 +200,7 @@ def test_its_key_and_the_precision_decide_on_its_maps(odd_run, made, monkeypatch
     [
         ("cma", "there is no localizer 'cma'; did you mean cam?"),
         ("chanels", "there is no localizer 'chanels'; did you mean channels?"),
-        ("", "there is no localizer ''; choose one of cam, channels"),
+        ("", "there is no localizer ''; choose one of cam, grad_cam, rollout, channels"),
     ],
 )
 def test_a_name_that_there_is_not(odd_run, made, name, line):

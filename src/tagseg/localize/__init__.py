@@ -10,6 +10,13 @@ Networks may be any ``torch.nn.Module``. The training of tag classifiers stands 
 :mod:`tagseg.localize.classifier`.
 """
 
+from tagseg.localize.attention_rollout import (
+    AttentionRelevance,
+    attention_relevance,
+    attention_rollout,
+    rollout_saliency,
+    token_map,
+)
 from tagseg.localize.background_cues import background_cues, background_saliency
 from tagseg.localize.backprop import ClassSaliency, Record, channel_maximum
 from tagseg.localize.cam import class_activation_maps, normalised_maps
@@ -26,6 +33,7 @@ from tagseg.localize.dcsm import (
     unary,
     with_background,
 )
+from tagseg.localize.grad_cam import grad_cam
 from tagseg.localize.seeds import (
     DistinctSeeder,
     GradientSeeder,
@@ -37,6 +45,7 @@ from tagseg.localize.seeds import (
 )
 
 __all__ = [
+    "AttentionRelevance",
     "CandidateClasses",
     "ClassSaliency",
     "DcsmSettings",
@@ -47,6 +56,8 @@ __all__ = [
     "Square",
     "aggregate",
     "at_photo_size",
+    "attention_relevance",
+    "attention_rollout",
     "background_cues",
     "background_saliency",
     "candidate_classes",
@@ -55,11 +66,14 @@ __all__ = [
     "distinct_maps",
     "distinct_score_map",
     "feature_layers",
+    "grad_cam",
     "layer_saliency",
     "normalised_maps",
     "probabilities",
+    "rollout_saliency",
     "score_changes",
     "score_map",
+    "token_map",
     "unary",
     "with_background",
 ]

@@ -12,7 +12,16 @@ from torch import Tensor, nn
 
 from tagseg.errors import ConfigError, ShapeError
 
-__all__ = ["INPUT", "Layer", "Scores", "first_tensor", "layer_names", "private_copy", "scorer"]
+__all__ = [
+    "INPUT",
+    "Layer",
+    "Scores",
+    "first_tensor",
+    "layer_names",
+    "logits",
+    "private_copy",
+    "scorer",
+]
 
 INPUT = "input"  # the layer that is the photo itself
 
@@ -68,7 +77,7 @@ def scorer(net: nn.Module, scores: Scores | None) -> Callable[[nn.Module, Tensor
     """
     if scores is None and hasattr(net, "class_maps"):
         return lambda copied, images: copied.class_maps(images)  # type: ignore[operator]
-    chosen = _logits if scores is None else scores
+    chosen = logits if scores is None else scores
 
     def score(copied: nn.Module, images: Tensor) -> Tensor:
         found = chosen(copied(images))
@@ -80,7 +89,12 @@ def scorer(net: nn.Module, scores: Scores | None) -> Callable[[nn.Module, Tensor
     return score
 
 
-def _logits(output: Any) -> Tensor:
+def logits(output: Any) -> Tensor:
+    """Class scores among what a network gives: a tensor, or the ``logits`` of it.
+
+    Raises:
+        ConfigError: There are none.
+    """
     found = output.get("logits") if isinstance(output, Mapping) else output
     found = getattr(found, "logits", found)
     if isinstance(found, Tensor):

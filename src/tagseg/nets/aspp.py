@@ -93,7 +93,7 @@ class AsppNet(nn.Module):
         """
         named = list(self.branches.named_parameters())
         return [
-            {"name": "backbone", "params": list(self.backbone.parameters())},
+            *self.backbone.parameter_groups(),
             {"name": "head", "params": [p for name, p in named if ".fc8." not in name]},
             {"name": "score", "params": [p for name, p in named if name.endswith("fc8.weight")]},
             {"name": "score_bias", "params": [p for name, p in named if name.endswith("fc8.bias")]},

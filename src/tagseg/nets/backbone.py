@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, replace
 from typing import NamedTuple, Self
 
 import torch
@@ -16,6 +18,7 @@ __all__ = [
     "Activations",
     "Backbone",
     "FeatureBlock",
+    "FineTuning",
     "Preprocessing",
     "PyramidLevel",
     "dilates",
@@ -63,6 +66,20 @@ class PyramidLevel(NamedTuple):
     channels: int
 
 
+@dataclass(frozen=True)
+class FineTuning:
+    """Which of a backbone's layers learn, and how fast; by default all, at one rate.
+
+    Attributes:
+        trained_blocks: how many of :meth:`Backbone.layer_groups` learn, from the top; None for all.
+        layer_decay: factor on the learning rate for each group down from the head, which has 1: the
+            last group has it once (Bao et al., BEiT, 2022; He et al., Masked Autoencoders, 2022).
+    """
+
+    trained_blocks: int | None = None
+    layer_decay: float = 1.0
+
+
 class Backbone(nn.Module, ABC):
     """A network without its classifier, convolutional or a transformer.
 
@@ -81,7 +98,10 @@ class Backbone(nn.Module, ABC):
         pyramid_channels: of a feature pyramid's maps on this network.
         usual_stride: the output stride where a recipe's configuration leaves it open.
         pyramid_stride: the output stride at which the pyramid has all its levels.
+        usual_layer_decay: of its learning rate, where a recipe's configuration leaves it open.
         freezes_statistics: whether loaded weights bring batch norms that stay as they are.
+        has_attentions: whether it is a transformer, which :meth:`recorded_attentions` records.
+        fine_tuning: what of it learns, see :meth:`fine_tune`.
         output_stride: input pixels per position of what ``forward`` gives.
         dilated: whether the network is in its dilated form, see the argument of each.
         grid_stride: ``stride`` for :func:`upsample_grid`: the output stride where position i lies
@@ -96,13 +116,15 @@ class Backbone(nn.Module, ABC):
     pyramid_channels = 256
     usual_stride = 8
     pyramid_stride = 32
+    usual_layer_decay = 1.0
     freezes_statistics = False
+    has_attentions = False
     _mean: Tensor
     _std: Tensor
 
     def __init__(self, output_stride: int, *, dilated: bool = False) -> None:
         super().__init__()
-        self._statistics_frozen = False
+        self._statistics_frozen, self.fine_tuning = False, FineTuning()
         self.output_stride, self.dilated = output_stride, dilated
         self.grid_stride: int | None = output_stride
         # Not persistent: the parameter names stay torchvision's; the weights' metadata carries it.
@@ -125,9 +147,71 @@ class Backbone(nn.Module, ABC):
         self._statistics_frozen = True
         self.train(self.training)
 
+    def fine_tune(self, tuning: FineTuning) -> None:
+        """Let the last blocks learn, and the others stay as they are.
+
+        What is frozen has no gradients and computes as in evaluation: nothing of it is kept for the
+        way back, which ends at the first block that learns.
+
+        Raises:
+            ConfigError: there are not so many blocks, or the backbone does not say which.
+        """
+        count = tuning.trained_blocks
+        groups = self.layer_groups() if tuning != FineTuning() else ()
+        if count is not None and count >= len(groups):
+            if count > len(groups):
+                raise ConfigError(
+                    f"the backbone {self.name} has {len(groups)} blocks, not {count}",
+                    do=f"set trained_blocks to {len(groups) - 1} or less, or to none for all",
+                )
+            tuning = replace(tuning, trained_blocks=None)
+        self.fine_tuning = tuning
+        self.requires_grad_(True)
+        for module in self._frozen():
+            module.requires_grad_(False)
+        self.train(self.training)
+
+    def layer_groups(self) -> tuple[tuple[nn.Module, ...], ...]:
+        """All modules with parameters, in blocks from the photo on: what learns at one rate.
+
+        Raises:
+            ConfigError: the backbone does not say which they are.
+        """
+        raise ConfigError(
+            f"the backbone {self.name} does not name its blocks",
+            do="leave trained_blocks and layer_decay out",
+        )
+
+    def parameter_groups(self) -> list[dict[str, object]]:
+        """All parameters for the optimizer, in groups of the name ``backbone``.
+
+        One, or one of each block with the "factor" on its learning rate, if that decays.
+        """
+        if self.fine_tuning.layer_decay == 1:
+            return [{"name": "backbone", "params": list(self.parameters())}]
+        groups = self.layer_groups()
+        return [
+            {
+                "name": "backbone",
+                "params": [parameter for module in group for parameter in module.parameters()],
+                "factor": self.fine_tuning.layer_decay ** (len(groups) - number),
+            }
+            for number, group in enumerate(groups)
+        ]
+
+    def _frozen(self) -> list[nn.Module]:
+        """The modules of the blocks that do not learn."""
+        count = self.fine_tuning.trained_blocks
+        if count is None:
+            return []
+        groups = self.layer_groups()
+        return [module for group in groups[: len(groups) - count] for module in group]
+
     def train(self, mode: bool = True) -> Self:
-        """Set training mode, except for batch norms with frozen statistics."""
+        """Set training mode, except for frozen blocks and batch norms with frozen statistics."""
         super().train(mode)
+        for module in self._frozen():
+            module.eval()
         if self._statistics_frozen:
             for module in self.modules():
                 if isinstance(module, nn.BatchNorm2d):
@@ -149,6 +233,19 @@ class Backbone(nn.Module, ABC):
     def forward(self, x: Tensor) -> Tensor:
         """Features for a head: the 5th block, (B, out_channels, h, w)."""
         return self.activations(x).block5
+
+    def recorded_attentions(self) -> AbstractContextManager[list[Tensor]]:
+        """The attentions (B, heads, T, T) of each layer in the last forward pass of the block.
+
+        From the first layer to the last, with their graph. The last h * w of the T tokens are the
+        positions of ``forward``, in rows.
+
+        Raises:
+            ConfigError: the backbone is no transformer.
+        """
+        raise ConfigError(
+            f"the backbone {self.name} has no attentions", do="use a transformer, hf:FOLDER"
+        )
 
     def pyramid(self, x: Tensor, finest: int = 4) -> tuple[Tensor, ...]:
         """A map (B, channels, h, w) of each of :meth:`pyramid_levels` for RGB in [0, 1].

@@ -168,7 +168,7 @@ class SegmentationNet(nn.Module):
         """
         head = [*self.fc6.parameters(), *self.fc7.parameters(), *self.upsample.parameters()]
         return [
-            {"name": "backbone", "params": list(self.backbone.parameters())},
+            *self.backbone.parameter_groups(),
             {"name": "head", "params": [p for p in head if p.requires_grad]},
             {"name": "score", "params": [self.score.weight]},
             {"name": "score_bias", "params": [self.score.bias]},

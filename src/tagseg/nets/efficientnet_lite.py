@@ -122,7 +122,7 @@ class EfficientNetLite(Backbone):
 
         Only these, the expansions, and the first and last layer end in a ReLU6.
         """
-        edges = (0, *self._firsts, len(self._blocks))
+        edges = self._edges()
         names = [
             [f"_blocks.{i}._relu1" for i in range(start, stop)]
             for start, stop in itertools.pairwise(edges)
@@ -134,6 +134,22 @@ class EfficientNetLite(Backbone):
             FeatureBlock(tuple(layers), stride, stride - self.output_stride)
             for layers, stride in zip(names, strides, strict=True)
         )
+
+    def layer_groups(self) -> tuple[tuple[nn.Module, ...], ...]:
+        """The five blocks of :meth:`feature_blocks`, the first with the stem, the last with a head.
+
+        The first stride is the stem's.
+        """
+        blocks = [
+            list(self._blocks[start:stop]) for start, stop in itertools.pairwise(self._edges())
+        ]
+        blocks[0][:0] = [self._conv_stem, self._bn0]
+        blocks[-1] += [self._conv_head, self._bn1]
+        return tuple(map(tuple, blocks))
+
+    def _edges(self) -> tuple[int, ...]:
+        """Where the stride doubles."""
+        return (0, *self._firsts, len(self._blocks))
 
     def pyramid(self, x: Tensor, finest: int = 4) -> tuple[Tensor, ...]:
         """A map (B, channels, h, w) of each level; the inner ones are linear."""

@@ -89,7 +89,7 @@ class FpnNet(nn.Module):
         """``backbone``, ``head`` (the pyramid), ``score`` and ``score_bias``, for a rate each."""
         head = (self.lateral, self.smooth, self.branches)
         return [
-            {"name": "backbone", "params": list(self.backbone.parameters())},
+            *self.backbone.parameter_groups(),
             {"name": "head", "params": [p for part in head for p in part.parameters()]},
             {"name": "score", "params": [self.score.weight]},
             {"name": "score_bias", "params": [self.score.bias]},

@@ -81,7 +81,7 @@ class FullyConvolutionalClassifier(nn.Module):
         """``backbone`` and ``head`` (fc6, fc7, score) parameters, for a learning rate each."""
         head = [p for layer in (self.fc6, self.fc7, self.score) for p in layer.parameters()]
         return [
-            {"name": "backbone", "params": list(self.backbone.parameters())},
+            *self.backbone.parameter_groups(),
             {"name": "head", "params": head},
         ]
 

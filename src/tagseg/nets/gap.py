@@ -11,10 +11,18 @@ from torch import Tensor, nn
 
 from tagseg.errors import ConfigError, choose_from
 from tagseg.nets.backbone import Backbone
-from tagseg.nets.catalog import build_backbone
+from tagseg.nets.catalog import backbone_kind, build_backbone
 from tagseg.nets.weights import LoadedWeights
 
-__all__ = ["SEEDERS", "GapClassifier", "HiddenLayer", "Seeder", "SeederName", "gap_seeder"]
+__all__ = [
+    "SEEDERS",
+    "GapClassifier",
+    "HiddenLayer",
+    "Seeder",
+    "SeederName",
+    "check_seeder",
+    "gap_seeder",
+]
 
 SeederName = Literal["lowres", "highres", "roi", "deeplab"]
 
@@ -133,7 +141,7 @@ class GapClassifier(nn.Module):
         Oh et al. learn ``score`` 10 times as fast.
         """
         return [
-            {"name": "backbone", "params": list(self.backbone.parameters())},
+            *self.backbone.parameter_groups(),
             {"name": "head", "params": list(self.hidden.parameters())},
             {"name": "score", "params": list(self.scores.parameters())},
         ]
@@ -167,8 +175,7 @@ def gap_seeder(
         ConfigError: there is no such seeder or backbone, or a number cannot be meant.
         WeightsError: the weights belong to another network.
     """
-    if seeder not in SEEDERS:
-        raise ConfigError(f"there is no seeder {seeder!r}", do=choose_from(SEEDERS, seeder))
+    check_seeder(seeder, backbone_name)
     if view_scale <= 0:
         raise ConfigError(f"a view scale of {view_scale}", do="use a number over 0")
     form = SEEDERS[seeder]
@@ -185,6 +192,22 @@ def gap_seeder(
         pool5=nn.MaxPool2d(3, stride=1, padding=1) if form.windows else nn.Identity(),
         std=_STD if backbone_name == "vgg16" else None,
     )
+
+
+def check_seeder(seeder: SeederName, backbone_name: str) -> None:
+    """Raise ConfigError if there is no such seeder, or none on such a backbone.
+
+    "deeplab" is a geometry of convolutions: it dilates block5, and a transformer has no kernels.
+    """
+    if seeder not in SEEDERS:
+        raise ConfigError(f"there is no seeder {seeder!r}", do=choose_from(SEEDERS, seeder))
+    if SEEDERS[seeder].dilated and backbone_kind(backbone_name).has_attentions:
+        others = [name for name, form in SEEDERS.items() if not form.dilated]
+        raise ConfigError(
+            f"seeder {seeder!r} dilates its backbone, and {backbone_name} is a transformer, which "
+            "has nothing to dilate",
+            do=f"use {', '.join(others[:-1])} or {others[-1]}",
+        )
 
 
 def _scaled(layer: HiddenLayer, view_scale: float) -> HiddenLayer:

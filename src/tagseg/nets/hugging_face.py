@@ -10,7 +10,7 @@ import hashlib
 import importlib.util
 import json
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple, cast
@@ -94,6 +94,8 @@ class HuggingFaceVit(Backbone):
     model: Any
     pyramid_channels = 64
     usual_stride = pyramid_stride = 16
+    has_attentions = True
+    usual_layer_decay = 0.75  # He et al., Masked Autoencoders, 2022, Table 9
 
     def __init__(
         self,
@@ -140,6 +142,15 @@ class HuggingFaceVit(Backbone):
         stride = self.output_stride
         return tuple(FeatureBlock((f"maps.{i}",), stride, stride // 2) for i in range(_BLOCKS))
 
+    def layer_groups(self) -> tuple[tuple[nn.Module, ...], ...]:
+        """The embeddings, and every layer; the last one with what follows it."""
+        layers = _encoder_layers(self.model)
+        before, after = _beside(self.model, layers)
+        first, *others = ((layer,) for layer in layers)
+        groups: list[tuple[nn.Module, ...]] = [tuple(before), first, *others]
+        groups[-1] += tuple(after)
+        return tuple(groups)
+
     def pyramid(self, x: Tensor, finest: int = 4) -> tuple[Tensor, ...]:
         """The one map that there is, brought to strides 4, 8 and so on by bilinear resizing.
 
@@ -156,6 +167,38 @@ class HuggingFaceVit(Backbone):
             )
             for level in self.pyramid_levels(finest)
         )
+
+    @contextmanager
+    def recorded_attentions(self) -> Iterator[list[Tensor]]:
+        """As :class:`Backbone` has it; attention is computed "eager" meanwhile, and only here.
+
+        The faster ways that the library takes elsewhere never hold the matrix. A network that
+        threads share must not be recorded.
+        """
+        layers, before = _encoder_layers(self.model), self.model.config._attn_implementation
+        kept: list[Tensor] = [torch.empty(0)] * len(layers)
+
+        def keep(index: int) -> Callable[[nn.Module, Any, Any], None]:
+            def after(module: nn.Module, args: Any, output: Any) -> None:
+                if isinstance(output, tuple) and len(output) > 1 and _is_attention(output[1]):
+                    kept[index] = output[1]
+
+            return after
+
+        hooks = [
+            module.register_forward_hook(keep(index))
+            for index, layer in enumerate(layers)
+            for module in layer.modules()
+        ]
+        try:
+            self.model.set_attn_implementation("eager")
+            yield kept
+        finally:
+            self.model.set_attn_implementation(before)
+            for hook in hooks:
+                hook.remove()
+        if not all(map(_is_attention, kept)):
+            raise ConfigError(f"{self.name} gave no attentions", do="pip install -U transformers")
 
     def _sections(self) -> tuple[PyramidLevel, ...]:
         strides = [s for s in (2, 4, 8, 16, 32) if s <= self.output_stride]
@@ -379,6 +422,29 @@ def _encoder_layers(model: nn.Module) -> nn.ModuleList:
     """The transformer's layers: its longest list of modules."""
     lists = [module for module in model.modules() if isinstance(module, nn.ModuleList)]
     return max(lists, key=len)
+
+
+def _beside(model: nn.Module, layers: nn.Module) -> tuple[list[nn.Module], list[nn.Module]]:
+    """The modules of ``model`` before and after ``layers``, as large as they come."""
+    before: list[nn.Module] = []
+    after: list[nn.Module] = []
+    here = before
+    for child in model.children():
+        if child is layers:
+            here = after
+        elif any(part is layers for part in child.modules()):
+            inner = _beside(child, layers)
+            before += inner[0]
+            after += inner[1]
+            here = after
+        else:
+            here.append(child)
+    return before, after
+
+
+def _is_attention(value: object) -> bool:
+    """Whether it is (B, heads, T, T)."""
+    return isinstance(value, Tensor) and value.ndim == 4 and value.shape[2] == value.shape[3]
 
 
 def _ends(count: int) -> list[int]:

@@ -28,6 +28,7 @@ _STAGES = (
     (6, 320, 1, 1),
 )
 _BLOCK4 = 14  # the first block of the 160-channel stage, index in ``features``
+_EDGES = (0, 2, 4, 7, _BLOCK4, 19)  # where the stride doubles, as indices in ``features``
 
 
 class MobileNetV2(Backbone):
@@ -109,14 +110,18 @@ class MobileNetV2(Backbone):
 
         Only these and the first and last layer end in a ReLU6.
         """
-        firsts = (0, 2, 4, 7, _BLOCK4, len(self.features))  # where the stride doubles
         blocks = []
-        for i, (start, stop) in enumerate(itertools.pairwise(firsts), start=1):
+        for i, (start, stop) in enumerate(itertools.pairwise(_EDGES), start=1):
             names = tuple(self._filtered(index) for index in range(start, stop))
             stride = min(2**i, self.output_stride)
             moved = self.stride2_padding == "same_bottom_right"  # see photo_moved
             blocks.append(FeatureBlock(names, stride, stride - self.output_stride if moved else 0))
         return tuple(blocks)
+
+    def layer_groups(self) -> tuple[tuple[nn.Module, ...], ...]:
+        """The five blocks of :meth:`feature_blocks`."""
+        layers = list(self.features)
+        return tuple(tuple(layers[a:b]) for a, b in itertools.pairwise(_EDGES))
 
     def pyramid(self, x: Tensor, finest: int = 4) -> tuple[Tensor, ...]:
         """A map (B, channels, h, w) of each level; the inner ones are linear."""

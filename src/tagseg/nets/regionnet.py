@@ -103,7 +103,7 @@ class RegionNet(nn.Module):
         For a learning rate each, as :class:`tagseg.nets.deeplab.SegmentationNet` has them.
         """
         return [
-            {"name": "backbone", "params": list(self.backbone.parameters())},
+            *self.backbone.parameter_groups(),
             {"name": "head", "params": [*self.fc6.parameters(), *self.fc7.parameters()]},
             {"name": "score", "params": [self.score.weight]},
             {"name": "score_bias", "params": [self.score.bias]},

@@ -70,6 +70,11 @@ class ResNet(Backbone):
             for i, layers in enumerate(names, start=1)
         )
 
+    def layer_groups(self) -> tuple[tuple[nn.Module, ...], ...]:
+        """The first convolution, and layer1 to layer4."""
+        layers = (self.layer1, self.layer2, self.layer3, self.layer4)
+        return ((self.conv1, self.bn1), *((layer,) for layer in layers))
+
     def _sections(self) -> tuple[PyramidLevel, ...]:
         """conv1 after its ReLU, and the outputs of layer1 to layer4: C1 to C5."""
         layers = (self.layer1, self.layer2, self.layer3, self.layer4)

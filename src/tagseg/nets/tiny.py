@@ -55,6 +55,10 @@ class Tiny(Backbone):
         strides = (2, 4, 8, self.output_stride, self.output_stride)
         return tuple(FeatureBlock((f"block{i}",), s) for i, s in enumerate(strides, start=1))
 
+    def layer_groups(self) -> tuple[tuple[nn.Module, ...], ...]:
+        """The five blocks."""
+        return tuple((self.get_submodule(f"block{i}"),) for i in range(1, 6))
+
     def _sections(self) -> tuple[PyramidLevel, ...]:
         """block1, block2, block3 and block5."""
         return (

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 from torch import Tensor, nn
 
 from tagseg.nets.backbone import Activations, Backbone, FeatureBlock, PyramidLevel, dilates
@@ -75,6 +77,12 @@ class Vgg16(Backbone):
             index += 2 * count + 1
             stride *= 2
         return tuple(blocks)
+
+    def layer_groups(self) -> tuple[tuple[nn.Module, ...], ...]:
+        """conv1 to conv5, each with its pool."""
+        layers = list(self.features)
+        ends = itertools.accumulate((2 * count + 1 for count, _ in _BLOCKS), initial=0)
+        return tuple(tuple(layers[a:b]) for a, b in itertools.pairwise(ends))
 
     def forward(self, x: Tensor) -> Tensor:
         """pool5 or, where it is left out, conv5_3: what the heads take, (B, 512, h, w)."""

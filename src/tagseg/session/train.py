@@ -17,6 +17,7 @@ from tagseg.errors import ConfigError, DataError
 from tagseg.evaluate.truth_audit import TruthAudit, audit_truth
 from tagseg.formats.masks.ground_truth import GroundTruth
 from tagseg.nets.catalog import build_backbone
+from tagseg.nets.gap import check_seeder
 from tagseg.nets.weights import resolve
 from tagseg.recipes.catalog import find_recipe
 from tagseg.report.page import SeedScore, StageScore
@@ -200,7 +201,8 @@ def train(
     if folder is not None:
         Workspace.check(folder, recipe)
     check_names_fit(photos.names, folder if folder is not None else Path(tempfile.gettempdir()))
-    setup = make_setup(options)
+    setup = make_setup(options, config)
+    _check_on_backbone(config, setup.backbone)
     ground_truth = check_truth(ground_truth, photos, options, progress)
     data = check_data(photos, val, chosen, config, options, progress)
     if chosen.check_truth is not None:
@@ -273,6 +275,13 @@ def _checked_config(config: C) -> C:
     return config
 
 
+def _check_on_backbone(config: WorkSettings, backbone: str) -> None:
+    """What cannot be had on the backbone must show before long work, too."""
+    check_localizer(config, backbone)
+    if config.named("seeder"):
+        check_seeder(config.seeder, backbone)  # type: ignore[attr-defined]
+
+
 def _say_what_is_idle(given: Any, config: WorkSettings, progress: Progress) -> None:
     """A field that is set and does nothing beside the others deserves a word."""
     for name, needs in config.idle().items():
@@ -280,8 +289,13 @@ def _say_what_is_idle(given: Any, config: WorkSettings, progress: Progress) -> N
             progress.say(f"note: {name} does nothing; it acts with {needs}")
 
 
-def make_setup(options: Options) -> Setup:
-    """Device, precision, threads and weights as the options say."""
+def make_setup(options: Options, settings: BackboneSettings | None = None) -> Setup:
+    """Device, precision, threads and weights as the options say.
+
+    Raises:
+        TagsegError: there is no such device, backbone or file, or the backbone is not as
+            ``settings`` have it, or by default.
+    """
     device = choose_device(options.device)
     threads = options.threads or usable_cores()
     set_threads(threads)
@@ -291,7 +305,9 @@ def make_setup(options: Options) -> Setup:
     )
     weights = resolve(options.weights, options.backbone)
     setup = Setup(options.backbone, weights if weights.state else None, execution, threads)
-    setup.build_backbone(BackboneSettings())  # and a wrong file before long work
+    setup.build_backbone(
+        settings or BackboneSettings()
+    )  # and a wrong file or form before long work
     return setup
 
 

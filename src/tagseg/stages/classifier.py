@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
@@ -12,7 +13,7 @@ from torch import Tensor, nn
 
 from tagseg.data.transforms import Augmentation, crop_size
 from tagseg.data.working import WorkingPhotos
-from tagseg.localize.cam import class_activation_maps
+from tagseg.localize.cam import ClassMapper, class_activation_maps
 from tagseg.localize.classifier import tag_scores, train_tag_classifier
 from tagseg.nets.gap import GapClassifier
 from tagseg.stages.context import Plain, Run, Split
@@ -23,10 +24,29 @@ from tagseg.stages.shapes import Seen, some_shapes
 from tagseg.stages.stage import Declared, ScoreMaps, Trained, trained
 from tagseg.training import Schedule
 
-__all__ = ["classifier_scores", "location_maps", "tag_classifier"]
+__all__ = ["ACTIVATIONS", "ClassMaps", "classifier_scores", "location_maps", "tag_classifier"]
 
 _CLASSIFIER = Declared("classifier", weights="classifier")
-_LOCATION_MAPS = Declared("location-maps")
+
+
+@dataclass(frozen=True)
+class ClassMaps:
+    """Maps that a trained classifier is asked for.
+
+    Attributes:
+        declared: the stage that keeps them.
+        title: of its progress bar, and in reports.
+        of: makes what gives class maps of photos from the classifier and their tags (B, C).
+    """
+
+    declared: Declared
+    title: str
+    of: Callable[[GapClassifier, Tensor], ClassMapper]
+
+
+ACTIVATIONS = ClassMaps(
+    Declared("location-maps"), "class activation maps", lambda classifier, tags: classifier
+)
 
 
 def tag_classifier(
@@ -93,10 +113,11 @@ def location_maps(
     settings: CamSettings,
     classifier: Trained[GapClassifier],
     *,
+    kind: ClassMaps = ACTIVATIONS,
     split: Split = "train",
     side: int | None = None,
 ) -> ScoreMaps:
-    """Class activation maps of the photos' known tags (Saleh et al. Eq. 1).
+    """Class activation maps of the photos' known tags (Saleh et al. Eq. 1), or others of ``kind``.
 
     Read as M_c in [0, 1] at working size. The classifier sees photos of the longer side ``side``,
     or at working size.
@@ -104,19 +125,19 @@ def location_maps(
     net, settings = classifier.model, settings.only(CamSettings)
 
     def score(x: Tensor, tags: Tensor) -> Tensor:
-        net.to(x.device)
-        return class_activation_maps(net, x, flip=settings.cam_flip, scales=settings.cam_scales)
+        maps = kind.of(net.to(x.device), tags)
+        return class_activation_maps(maps, x, flip=settings.cam_flip, scales=settings.cam_scales)
 
     return grid_score_maps(
         run,
-        _LOCATION_MAPS,
+        kind.declared,
         score,
         settings=[settings, Seen(side)],
         inputs=[classifier],
         split=split,
         stride=net.backbone.grid_stride,
         side=side,
-        title="class activation maps",
+        title=kind.title,
     )
 
 

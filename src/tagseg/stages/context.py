@@ -9,7 +9,7 @@ from typing import Any, Literal, NamedTuple
 
 from tagseg.data.working import WorkingPhotos
 from tagseg.errors import ConfigError, WorkspaceError
-from tagseg.nets.backbone import Backbone
+from tagseg.nets.backbone import Backbone, FineTuning
 from tagseg.nets.catalog import backbone_kind, backbone_label, build_backbone
 from tagseg.nets.weights import LoadedWeights, resolve
 from tagseg.run.plan import Plan
@@ -18,7 +18,7 @@ from tagseg.run.workspace import Stage, Workspace
 from tagseg.stages.settings import BackboneSettings
 from tagseg.training import Execution
 
-__all__ = ["Means", "Plain", "Run", "Setup", "Split", "SplitPhotos"]
+__all__ = ["Means", "Plain", "Run", "Setup", "Split", "SplitPhotos", "fine_tuned"]
 
 
 class Plain:
@@ -86,10 +86,38 @@ class Setup:
         found = resolve(weights, backbone)
         return replace(self, backbone=backbone, weights=found if found.state else None)
 
-    def build_backbone(self, settings: BackboneSettings) -> Backbone:
-        """A fresh backbone with the pre-trained weights."""
-        stride = self.output_stride(settings)
-        return build_backbone(self.backbone, self.weights, output_stride=stride)
+    def build_backbone(
+        self,
+        settings: BackboneSettings,
+        *,
+        output_stride: int | None = None,
+        dilated: bool | None = None,
+    ) -> Backbone:
+        """A fresh backbone with the pre-trained weights, of which learns what is configured.
+
+        Args:
+            output_stride: its own; None for the configured one.
+            dilated: as :func:`tagseg.nets.catalog.build_backbone` takes it.
+
+        Raises:
+            ConfigError: it has no such geometry, or fewer blocks than are to learn.
+        """
+        stride = output_stride or self.output_stride(settings)
+        backbone = build_backbone(
+            self.backbone, self.weights, output_stride=stride, dilated=dilated
+        )
+        return fine_tuned(backbone, settings)
+
+
+def fine_tuned(backbone: Backbone, settings: BackboneSettings) -> Backbone:
+    """The same backbone, of which learns what is configured."""
+    decay = settings.layer_decay
+    if settings.trained_blocks == 0:
+        decay = 1.0
+    elif decay is None:
+        decay = backbone.usual_layer_decay
+    backbone.fine_tune(FineTuning(settings.trained_blocks, decay))
+    return backbone
 
 
 Split = Literal["train", "val"]

@@ -70,7 +70,7 @@ def saliency_schedule(settings: SaliencySettings, setup: Setup, n_photos: int) -
         None,
         None,
         settings.saliency_epochs,
-        settings.segmenter_backbone_factor,
+        settings.backbone_rate(settings.segmenter_backbone_factor),
         n_photos,
     )
 

@@ -54,7 +54,7 @@ def classifier_schedule(config: ClassifierSettings, setup: Setup, n_photos: int)
         config.classifier_batch_size,
         config.classifier_learning_rate,
         config.classifier_epochs,
-        config.classifier_backbone_factor,
+        config.backbone_rate(config.classifier_backbone_factor),
         n_photos,
     )
 
@@ -72,7 +72,7 @@ def segmenter_schedule(config: SegmenterSettings, setup: Setup, n_photos: int) -
         config.segmenter_batch_size,
         config.segmenter_learning_rate,
         config.segmenter_epochs,
-        config.segmenter_backbone_factor,
+        config.backbone_rate(config.segmenter_backbone_factor),
         n_photos,
     )
 

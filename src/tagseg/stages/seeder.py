@@ -11,7 +11,7 @@ from tagseg.data.transforms import Augmentation
 from tagseg.localize.classifier import train_tag_classifier
 from tagseg.nets.gap import GapClassifier, SeederName, gap_seeder
 from tagseg.stages.classifier import location_maps
-from tagseg.stages.context import Run, Split
+from tagseg.stages.context import Run, Split, fine_tuned
 from tagseg.stages.outcome import Seeds, TagScores
 from tagseg.stages.predictions import classifier_outcome, show_maps
 from tagseg.stages.schedules import gap_schedule
@@ -102,6 +102,7 @@ def trained_seeder(
         width=settings.classifier_width,
         view_scale=view_scale(settings, [(side, side)], reference=_PAPER_SIDE),
     )
+    fine_tuned(net.backbone, settings)
     how = Augmentation((side, side), letterbox="reflect", edges=_EDGES)
     schedule = gap_schedule(settings, setup, len(photos))
     found = trained(

@@ -251,9 +251,12 @@ class PhotoSettings(Settings):
         return _USUAL_SIDE if self.photo_side is None else self.photo_side
 
 
+_BACKBONES_RATES = ("layer_decay", "classifier_backbone_factor", "segmenter_backbone_factor")
+
+
 @dataclass(frozen=True)
 class BackboneSettings(Settings):
-    """The form of the backbone."""
+    """The form of the backbone, and which of it learns (``FineTuning``)."""
 
     output_stride: int | None = number(
         None,
@@ -261,6 +264,32 @@ class BackboneSettings(Settings):
         "8 or 16; none: 16 for mobilenet_v2 and efficientnet_lite, 8 for others",
         among=(8, 16),
     )
+    trained_blocks: int | None = number(
+        None,
+        "assumed",
+        "blocks of a backbone that learn, from the top; 0: it is frozen; none: all",
+        at_least=0,
+    )
+    layer_decay: float | None = number(
+        None,
+        "He et al. 2022, Table 9: 0.75",
+        "factor on the learning rate per block down from the head; none: 0.75 for transformers, "
+        "1 for others",
+        above=0,
+        at_most=1,
+    )
+
+    def idle(self) -> dict[str, str]:
+        """A frozen backbone has no learning rate."""
+        found = super().idle()
+        if self.trained_blocks == 0:
+            own = [item.name for item in fields(self) if item.name in _BACKBONES_RATES]
+            found |= dict.fromkeys(own, "trained_blocks=1 or more")
+        return found
+
+    def backbone_rate(self, factor: float) -> float:
+        """``factor`` on the learning rate of the backbone; 1 for a frozen one, which has none."""
+        return 1.0 if self.trained_blocks == 0 else factor
 
 
 @dataclass(frozen=True)
@@ -341,21 +370,27 @@ class CamSettings(Settings):
             )
 
 
-_OF_CAM = ("classifier_", "cam_flip", "cam_scales")
+# Localizers of a trained classifier, and the fields of it and of its maps.
+_OF_CLASSIFIER = ("cam", "grad_cam", "rollout")
+_CLASSIFIERS_OWN = ("classifier_", "cam_flip", "cam_scales")
 
 
 @dataclass(frozen=True)
 class LocalizerSettings(GapSettings, CamSettings):
-    """What says where each class is; the other fields are those of "cam"."""
+    """What says where each class is; the other fields are those of a trained classifier."""
 
-    localizer: str = number("cam", "3.1.2", "of the score maps: cam, class activation maps")
+    localizer: str = number(
+        "cam",
+        "3.1.2",
+        "of the score maps: cam, class activation maps; grad_cam; rollout, for transformers",
+    )
 
     def idle(self) -> dict[str, str]:
-        """No other localizer has a classifier."""
+        """A localizer that is not trained has no classifier."""
         found = super().idle()
-        if self.localizer != "cam":
-            own = [item.name for item in fields(self) if item.name.startswith(_OF_CAM)]
-            found |= dict.fromkeys(own, "localizer=cam")
+        if self.localizer not in _OF_CLASSIFIER:
+            own = [item.name for item in fields(self) if item.name.startswith(_CLASSIFIERS_OWN)]
+            found |= dict.fromkeys(own, f"localizer={' or '.join(_OF_CLASSIFIER)}")
         return found
 
 

@@ -25,6 +25,7 @@ from torch import nn
 from tagseg.data.masks import decode_mask, encode_mask
 from tagseg.errors import ConfigError
 from tagseg.maps import Labels, SaliencyMap, ScoreMap
+from tagseg.nets.backbone import Backbone, FineTuning
 from tagseg.run.engine import map_photos
 from tagseg.run.workspace import Stage, atomic_write
 from tagseg.stages.context import Plain, Run, Setup, Split
@@ -397,6 +398,8 @@ def trained(
 ) -> Trained[Net]:
     """``net``, which ``fit`` trains as ``schedule`` says, or as it was trained before.
 
+    What of its backbone learns decides on the result too, where that is not all at one rate.
+
     Args:
         declared: the stage, and the file of the weights that it keeps.
         settings, inputs: what decides on the result, beside the schedule and the setup.
@@ -404,7 +407,8 @@ def trained(
         title: of the progress bar, after "training".
     """
     setup = setup if setup is not None else run.setup
-    with opened(run, declared, [setup.means(), *settings, schedule], inputs) as stage:
+    decided_by = [setup.means(), *settings, *_fine_tuning(net), schedule]
+    with opened(run, declared, decided_by, inputs) as stage:
         if stage.pending:
             with run.task(f"training {title}", schedule.iterations) as ticks:
                 frozen = setup.weights is not None
@@ -413,6 +417,14 @@ def trained(
     if not stage.planned:
         net.load_state_dict(stage.load_tensors(declared.weights)[0])
     return Trained(net, stage)
+
+
+def _fine_tuning(net: nn.Module) -> list[FineTuning]:
+    """What of the network's backbone learns; nothing where it has none or all of it learns."""
+    backbone = getattr(net, "backbone", None)
+    if not isinstance(backbone, Backbone) or backbone.fine_tuning == FineTuning():
+        return []
+    return [backbone.fine_tuning]
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from typing import Literal
 import numpy as np
 
 from tagseg.nets.aspp import AsppNet
-from tagseg.nets.catalog import backbone_kind, build_backbone
+from tagseg.nets.catalog import backbone_kind
 from tagseg.nets.fpn import FpnNet
 from tagseg.recipes.coarse_to_fine.config import RecursionConfig
 from tagseg.recipes.coarse_to_fine.masks import Target, first_masks
@@ -46,7 +46,7 @@ def run(run: Run, config: Config) -> Outcome:
             backbone = setup.build_backbone(config)
             return AsppNet(backbone, 2, width=config.segmenter_width, view_scale=view_scale)
         stride = config.output_stride or backbone_kind(setup.backbone).pyramid_stride
-        return FpnNet(build_backbone(setup.backbone, setup.weights, output_stride=stride), 2)
+        return FpnNet(setup.build_backbone(config, output_stride=stride), 2)
 
     labels = np.full(len(run.photos), _FOREGROUND, np.intp)
     target = Target(labels, ("foreground",), network, config.network, by_class=False)

@@ -9,7 +9,6 @@ import torch
 
 from tagseg.data.transforms import Augmentation
 from tagseg.localize.classifier import train_tag_classifier
-from tagseg.nets.catalog import build_backbone
 from tagseg.nets.fully_convolutional import FullyConvolutionalClassifier, initialise_from_imagenet
 from tagseg.recipes.dcsm.config import ClassifierFormSettings, Config, TwoPhaseSettings
 from tagseg.stages.context import Plain, Run, Setup
@@ -46,7 +45,7 @@ def two_phase_schedules(
             config.classifier_batch_size,
             config.classifier_learning_rate,
             epochs,
-            config.classifier_backbone_factor,
+            config.backbone_rate(config.classifier_backbone_factor),
             n_photos,
         )
         for iterations, epochs in (
@@ -119,10 +118,10 @@ class _Form(Plain):
 def _network(run: Run, settings: TwoPhaseSettings) -> FullyConvolutionalClassifier:
     setup = run.setup
     stride = settings.classifier_stride
-    if stride is None:
-        stride = 32 if setup.backbone == "vgg16" else setup.output_stride(settings)
+    if stride is None and setup.backbone == "vgg16":
+        stride = 32
     torch.manual_seed(setup.execution.seed)
-    backbone = build_backbone(setup.backbone, setup.weights, output_stride=stride)
+    backbone = setup.build_backbone(settings, output_stride=stride)
     net = FullyConvolutionalClassifier(
         backbone, len(run.photos.classes), hidden=settings.classifier_width
     )

@@ -27,7 +27,6 @@ from tagseg.fuse.region_seeds import (
     region_seeds,
 )
 from tagseg.maps import Labels, Probs, label_of_tag
-from tagseg.nets.catalog import build_backbone
 from tagseg.nets.gap import GapClassifier
 from tagseg.nets.regionnet import RegionNet, initialise_from_classifier
 from tagseg.priors.superpixels import Superpixels, neighbours, superpixels
@@ -88,7 +87,8 @@ def region_schedule(config: Config, setup: Setup, n_photos: int) -> Schedule:
             steps=(3 / 4,),
             multipliers={"score_bias": 2.0},
         )
-    epochs, factor = config.regionnet_epochs, config.classifier_backbone_factor
+    epochs = config.regionnet_epochs
+    factor = config.backbone_rate(config.classifier_backbone_factor)
     short = short_schedule(iterations, size or _REGION_BATCH, rate, epochs, factor, n_photos)
     # fc6 has up to 60,000 inputs, none below 0: at the rate of a convolution it overshoots.
     return replace(short, multipliers={**short.multipliers, "head": _REGION_HEAD})
@@ -207,9 +207,7 @@ class RegionMiner:
     def _network(self) -> RegionNet:
         setup, config = self.setup, self.config
         torch.manual_seed(setup.execution.seed)
-        backbone = build_backbone(
-            setup.backbone, setup.weights, output_stride=self._stride(), dilated=False
-        )
+        backbone = setup.build_backbone(config, output_stride=self._stride(), dilated=False)
         width = config.regionnet_width or (4096 if setup.backbone == "vgg16" else _OTHER_WIDTH)
         net = RegionNet(backbone, len(self.run.photos.classes) + 1, width)
         if setup.weights is not None:
