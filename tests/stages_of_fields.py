@@ -161,3 +161,22 @@ STAGES_OF_FIELDS: dict[str, dict[str, str]] = {
         "background_decay foreground_decay output_stride segmenter_backbone_factor segmenter_batch_size segmenter_crop segmenter_epochs segmenter_iterations segmenter_learning_rate segmenter_width": "segmenter",
     },
 }
+
+# The choice of the segmenter, and the fields of the pyramid.
+_LEARNED = "averaging backbone_factor batch_size around crop dice iterations jitter learning_rate scale smoothing zoom"
+_OF_PYRAMID = {
+    " ".join(f"pyramid_{name}" for name in _LEARNED.split()): "pyramid",
+    "pyramid_flip pyramid_scales": "masks predictions",
+    "pyramid_turns": "orientation pyramid",
+}
+for _recipe in ("builtin_priors", "cam_baseline", "full_supervision", "gradient_baseline", "guided"):
+    STAGES_OF_FIELDS[_recipe] |= {
+        **_OF_PYRAMID,
+        "segmenter": "masks orientation predictions pyramid segmenter",
+    }
+for _recipe in ("dcsm", "mcof"):  # which have none before, or keep it
+    STAGES_OF_FIELDS[_recipe].pop("segmenter", None)
+    STAGES_OF_FIELDS[_recipe] |= {
+        **_OF_PYRAMID,
+        "segmenter": "masks orientation predictions pyramid",
+    }

@@ -62,6 +62,8 @@ def quick(recipe: str) -> dict[str, Any]:
 
 
 for recipe_name, variants in VARIANTS.items():
+    if RECIPES[recipe_name].config.named("pyramid_zoom"):
+        variants.append({"segmenter": "pyramid"})
     variants[:] = [{**quick(recipe_name), **variant} for variant in variants]
 
 # Values that differ in effect from the default, where another value as such does not.
@@ -86,6 +88,8 @@ OTHER: dict[str, Any] = {
     "classifier_stride": 16,
     "field_of_view": "small",
     "saliency": "activations",
+    "segmenter": "pyramid",
+    "pyramid_smoothing": 0.1,
 }
 FILES = {
     "boxes",

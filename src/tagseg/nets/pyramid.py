@@ -96,7 +96,7 @@ class PyramidNet(nn.Module):
     def parameter_groups(self) -> list[dict[str, object]]:
         """``backbone``, ``head`` (the decoder), ``score`` and ``score_bias``, for a rate each."""
         return [
-            {"name": "backbone", "params": list(self.backbone.parameters())},
+            *self.backbone.parameter_groups(),
             {"name": "head", "params": list(self.decoder.parameters())},
             {"name": "score", "params": [self.score.weight]},
             {"name": "score_bias", "params": [self.score.bias]},

@@ -261,19 +261,18 @@ def _refining_helps(
     refinement = find_refiner(settings, run.setup.execution.seed)
     if refinement is None or len(held_out) == 0:
         return False
-    segmenter = _segmenter(run, settings, result.model, sight, refined=True)
+    segmenter = _segmenter(run, settings, result.model, sight, refined=False)
+    refiner, n_labels = refiner_from(refinement), len(run.photos.classes) + 1
 
     def compute() -> list[float]:
-        n_labels = len(run.photos.classes) + 1
-        matrices = [ConfusionMatrix(n_labels), ConfusionMatrix(n_labels)]
+        raw, refined = ConfusionMatrix(n_labels), ConfusionMatrix(n_labels)
         for index in held_out.tolist():
-            image = run.photos.image(index)
-            raw = segmenter.forward(image[None])[0]
-            for matrix, probs in zip(
-                matrices, (raw, segmenter.refiner.refine(image, raw)), strict=True
-            ):
-                matrix.update(probs.argmax(0).astype(np.uint8), targets(index))
-        return [matrix.mean_iou() for matrix in matrices]
+            image, labels = run.photos.image(index), targets(index)
+            probs = segmenter.forward(image[None])[0]
+            raw.update(probs.argmax(0).astype(np.uint8), labels)
+            better = refiner.refine(image, probs)
+            refined.update(better.argmax(0).astype(np.uint8), labels)
+        return [matrix.mean_iou() for matrix in (raw, refined)]
 
     seen = found(
         run,
