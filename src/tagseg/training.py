@@ -156,7 +156,8 @@ def freeze_batch_norm(net: nn.Module) -> None:
     """Keep batch-norm statistics and parameters as loaded, also in training mode.
 
     Small batches estimate the statistics badly, and weights whose batch norm was folded into the
-    convolutions hold the identity there.
+    convolutions hold the identity there. In our backbones a norm costs no pass over the maps then,
+    see :mod:`tagseg.nets.folding`.
     """
     for module in net.modules():
         if isinstance(module, nn.BatchNorm2d):

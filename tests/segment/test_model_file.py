@@ -153,15 +153,18 @@ def test_a_network_that_was_trained_packs_as_well() -> None:
     )
 
 
-def test_files_of_before_norms_were_folded_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("backbone", "norms", "most"), [(tiny, 10, 1e-5), (mobilenet, 52, 2e-4)])
+def test_files_of_before_norms_were_folded_are_read(
+    monkeypatch: pytest.MonkeyPatch, backbone: Any, norms: int, most: float
+) -> None:
     """They hold convolutions and norms apart, as files do now."""
     monkeypatch.setattr(folding, "_folds", lambda layer, convolution: False)
-    before = segmenter(mobilenet())
+    before = segmenter(backbone())
     packed, expected = pack_segmenter(before), before.probabilities(photo())
     monkeypatch.undo()
-    assert sum(name.endswith("running_var") for name in packed[0]) == 52
+    assert sum(name.endswith("running_var") for name in packed[0]) == norms
     after = unpacked(packed)
-    np.testing.assert_allclose(after.probabilities(photo()), expected, atol=1e-5)
+    np.testing.assert_allclose(after.probabilities(photo()), expected, atol=most)
     assert all(torch.equal(tensor, packed[0][k]) for k, tensor in pack_segmenter(after)[0].items())
 
 

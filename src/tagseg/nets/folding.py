@@ -6,9 +6,8 @@ without a pass over them for the norm (Jacob et al., Quantization and Training o
 CVPR 2018, section 3.2, Eq. 14).
 
 Kernels are multiplied anew in every pass, which costs little beside the maps, and parameters stay
-those of the convolution and the norm. So their names in files stay, gradients reach the same
-parameters, and a training takes the same steps. Merged once, a kernel would be learned at another
-rate in every channel: by the square of the factor.
+those of the convolution and the norm: their names in files stay, and a training takes the same
+steps. Why they are not merged once is in docs/decisions/0014-norms-folded-in-each-pass.md.
 """
 
 from __future__ import annotations
@@ -74,12 +73,13 @@ def _normed(convolution: nn.Conv2d, norm: nn.BatchNorm2d, x: Tensor) -> Tensor:
     """``norm(convolution(x))``, of learned means and variances."""
     mean, variance = cast(Tensor, norm.running_mean), cast(Tensor, norm.running_var)
     scale = torch.rsqrt(variance + norm.eps)
+    if convolution.bias is not None:
+        mean = mean - convolution.bias
     if norm.affine:
         scale = scale * norm.weight
-    bias = -mean if convolution.bias is None else convolution.bias - mean
-    bias = bias * scale
-    if norm.affine:
-        bias = bias + norm.bias
+        bias = torch.addcmul(norm.bias, mean, scale, value=-1)
+    else:
+        bias = -mean * scale
     kernels = convolution.weight
     weight = (kernels * scale.view(-1, 1, 1, 1)).to(kernels.dtype)
     return convolution._conv_forward(x, weight, bias.to(kernels.dtype))
