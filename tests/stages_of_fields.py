@@ -169,7 +169,13 @@ _OF_PYRAMID = {
     "pyramid_flip pyramid_scales": "masks predictions",
     "pyramid_turns": "orientation pyramid",
 }
-for _recipe in ("builtin_priors", "cam_baseline", "full_supervision", "gradient_baseline", "guided"):
+for _recipe in (
+    "builtin_priors",
+    "cam_baseline",
+    "full_supervision",
+    "gradient_baseline",
+    "guided",
+):
     STAGES_OF_FIELDS[_recipe] |= {
         **_OF_PYRAMID,
         "segmenter": "masks orientation predictions pyramid segmenter",
