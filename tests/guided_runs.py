@@ -29,6 +29,7 @@ from tagseg.run.progress import Progress
 from tagseg.run.workspace import Workspace
 from tagseg.session.train import Options, check_data, make_setup
 from tagseg.stages.context import Run
+from tagseg.stages.settings import PhotoSettings
 from tagseg.tables.making import Tables
 from tagseg.training import Schedule
 
@@ -183,7 +184,7 @@ def open_run(
 ) -> Iterator[Run]:
     """A run on the photos, as the recipe is given it."""
     progress = progress if progress is not None else Progress()
-    data = check_data(dataset, val, find_recipe(recipe), side, options, progress)
+    data = check_data(dataset, val, find_recipe(recipe), PhotoSettings(side), options, progress)
     setup = make_setup(options)
     with Workspace.open(folder, recipe=recipe, settings={}, classes=dataset.classes) as work:
         yield data.run(setup, work, progress)

@@ -115,7 +115,7 @@ def test_recipes():
 def test_fields_of_a_recipe(name):
     told = tagseg("recipes", "--fields", name)
     assert told.status == 0
-    assert "photo_side = 500\n    longest side of photos" in told.out
+    assert "photo_side = none\n    longest side of photos" in told.out
     wide = name in ("guided", "mcof", "coarse_to_fine", "coarse_to_fine_foreground")
     assert f"crf_bilateral = {'4.0,121.0,5.0' if wide else '10.0,80.0,13.0'}\n" in told.out
     assert "refiner = crf\n" in told.out

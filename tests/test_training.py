@@ -127,15 +127,24 @@ def assert_same_bits(ours: dict[str, Tensor], expected: dict[str, Tensor]) -> No
         assert torch.equal(ours[name], tensor), name
 
 
+@pytest.mark.parametrize("averaging", [0.0, 0.9])
 @pytest.mark.parametrize("optimizer", ["sgd", "adam", "adamw"])
 @pytest.mark.parametrize(
     ("save", "stop", "workers"), [(33, 47, 0), (33, 47, 1), (1, 2, 0), (20, 20, 0), (40, 49, 0)]
 )
 def test_an_interrupted_run_ends_as_if_it_had_not_been(
-    optimizer: Any, save: int, stop: int, workers: int, tmp_path: Path, monkeypatch: Any
+    optimizer: Any,
+    averaging: float,
+    save: int,
+    stop: int,
+    workers: int,
+    tmp_path: Path,
+    monkeypatch: Any,
 ) -> None:
     monkeypatch.setattr(training, "_CHECKPOINT_EVERY", -1.0)
-    schedule = Schedule(50, 4, 0.02, optimizer, warmup=5, clip=1.0, multipliers={"body": 0.3})
+    schedule = Schedule(
+        50, 4, 0.02, optimizer, warmup=5, clip=1.0, averaging=averaging, multipliers={"body": 0.3}
+    )
     straight, log, _ = run(None, schedule)
     halfway, _, _ = run(tmp_path, schedule, save=save, stop=stop, workers=workers)
     ended, resumed_log, ticks = run(tmp_path, schedule, workers=workers)
@@ -369,6 +378,21 @@ def test_adam_with_decay_equals_the_loop() -> None:
     assert net.w.item() == pytest.approx(weight, rel=1e-6)  # type: ignore[operator]
 
 
+def test_averaged_weights_equal_the_loop() -> None:
+    """a = d a + (1 - d) w after each iteration t, d the lesser of decay and (1 + t) / (10 + t)."""
+    net, gradient = Weights({"w": 2.0}), 0.3
+    schedule = Schedule(
+        60, 1, 0.05, policy="step", steps=(), momentum=0.0, weight_decay=0.0, averaging=0.8
+    )
+    train(net, lambda module, _: gradient * module.w.sum(), nothing, 1, schedule)
+    weight = average = 2.0
+    for t in range(60):
+        weight -= 0.05 * gradient
+        decay = min(0.8, (1 + t) / (10 + t))
+        average = decay * average + (1 - decay) * weight
+    assert net.w.item() == pytest.approx(average, rel=1e-12)  # type: ignore[operator]
+
+
 def test_the_logged_loss_is_the_mean_since_the_last_line() -> None:
     net = Weights({"w": 0.0})
     losses = iter(range(1, 46))
@@ -489,6 +513,7 @@ def test_an_error_in_a_sample_stays_one_line(workers: int) -> None:
         ({"learning_rate": math.nan}, "learning_rate is nan"),
         ({"optimizer": "rmsprop"}, "optimizer is 'rmsprop'; use sgd, adam or adamw"),
         ({"policy": "cosine"}, "policy is 'cosine'; use step or poly"),
+        ({"averaging": 1.0}, "averaging is 1.0; use 0 to below 1"),
     ],
 )
 def test_impossible_schedules_are_refused(change: dict[str, Any], message: str) -> None:

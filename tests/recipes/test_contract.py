@@ -199,7 +199,7 @@ def test_a_plan_has_the_keys_of_the_run(run):
         pytest.skip("which photos it learns from stands in its keys, and depends on the masks")
     recipe, photos = RECIPES[run.recipe], run.photos
     config = make_config(recipe.config, {**quick(run.recipe), **run.config})
-    data = check_data(photos.dataset, photos.val, recipe, config.photo_side, OPTIONS, Progress())
+    data = check_data(photos.dataset, photos.val, recipe, config, OPTIONS, Progress())
     plan, truth = Plan(), photos.truth()
     planned = data.run(make_setup(OPTIONS), plan, Progress())
     recipe.outcome(planned, config, truth, key_of_truth(truth))

@@ -22,6 +22,7 @@ from tagseg.nets.backbone import Backbone, Preprocessing
 from tagseg.nets.deeplab import SegmentationNet
 from tagseg.nets.fpn import FpnNet
 from tagseg.nets.mobilenet import MobileNetV2
+from tagseg.nets.pyramid import PyramidNet
 from tagseg.nets.resnet import ResNet50
 from tagseg.nets.tiny import Tiny
 from tagseg.nets.vgg import Vgg16
@@ -299,7 +300,7 @@ def vgg() -> Vgg16:
 def other_segmenter(form: str, backbone: Backbone | None = None, **options: Any) -> Segmenter:
     """Channels-last, as training leaves a network."""
     torch.manual_seed(0)
-    kind = {"aspp": AsppNet, "fpn": FpnNet}[form]
+    kind = {"aspp": AsppNet, "fpn": FpnNet, "pyramid": PyramidNet}[form]
     net = kind(Tiny(16) if backbone is None else backbone, 3, **options)
     scores = [branch[-1] for branch in net.branches] if form == "aspp" else [net.score]
     for score in scores:
@@ -325,6 +326,8 @@ OTHERS: list[tuple[str, Any, dict[str, Any]]] = [
     ("fpn", mobilenet, {"channels": 16}),
     ("fpn", vgg, {"channels": 8}),
     ("fpn", lambda: ResNet50(32), {"channels": 24}),
+    ("pyramid", tiny, {}),
+    ("pyramid", mobilenet, {"channels": 16, "finest": 2, "view_scale": 0.5}),
 ]
 
 
@@ -350,12 +353,13 @@ def test_every_form_predicts_what_it_did_bit_for_bit(
 
 
 NOTES = {"aspp": ["rates", "width", "dropout", "view_scale"], "fpn": ["channels"]}
+NOTES["pyramid"] = ["decoder", "channels", "finest", "view_scale"]
 COMMON = [
     "classes", "photo_side", "backbone", "output_stride", "preprocessing", "refinement",
 ]  # fmt: skip
 
 
-@pytest.fixture(scope="module", params=["aspp", "fpn"])
+@pytest.fixture(scope="module", params=["aspp", "fpn", "pyramid"])
 def other(request: pytest.FixtureRequest) -> tuple[str, Packed]:
     return request.param, pack_segmenter(other_segmenter(request.param))
 

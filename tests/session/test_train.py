@@ -38,6 +38,7 @@ from tagseg.run.workspace import Workspace
 from tagseg.session.export import load_segmenter
 from tagseg.session.report import render_report
 from tagseg.session.train import Caller, Data, check_data, check_truth, train
+from tagseg.stages.settings import PhotoSettings
 
 
 @pytest.fixture(scope="module")
@@ -143,7 +144,8 @@ def test_unreadable_photos_are_left_out(photos, go, tmp_path):
 def test_the_keys_of_checked_photos_are_those_that_a_run_is_made_from(photos, finished):
     def checked(val: tuple[str, ...]) -> Data:
         recipe = find_recipe("cam_baseline")
-        return check_data(photos.dataset, val, recipe, QUICK["photo_side"], OPTIONS, Progress())
+        sides = PhotoSettings(QUICK["photo_side"])
+        return check_data(photos.dataset, val, recipe, sides, OPTIONS, Progress())
 
     data = checked(photos.val)
     assert data.photos.names == photos.train

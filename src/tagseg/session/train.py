@@ -34,7 +34,13 @@ from tagseg.stages.context import Run, Setup
 from tagseg.stages.localizers import check_localizer
 from tagseg.stages.recipe import Recipe
 from tagseg.stages.refiners import find_refiner
-from tagseg.stages.settings import BackboneSettings, Settings, WorkSettings, where_from
+from tagseg.stages.settings import (
+    BackboneSettings,
+    PhotoSettings,
+    Settings,
+    WorkSettings,
+    where_from,
+)
 from tagseg.training import Execution
 
 __all__ = [
@@ -372,7 +378,7 @@ def check_data(
     photos: Dataset,
     val: Collection[str],
     recipe: Recipe,
-    config: WorkSettings,
+    sizes: PhotoSettings,
     options: Options,
     progress: Progress,
 ) -> Data:
@@ -391,7 +397,7 @@ def check_data(
             do="mend or tag some, or use --untagged negative",
         )
     validation = found.dataset.select(names) if names else None
-    side = config.working_side(found.sizes[1])
+    side = sizes.working_side(found.sizes[1])
     return Data(
         found,
         WorkingPhotos(training, side),
