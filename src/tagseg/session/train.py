@@ -37,6 +37,7 @@ from tagseg.stages.refiners import find_refiner
 from tagseg.stages.settings import (
     BackboneSettings,
     PhotoSettings,
+    PyramidSettings,
     Settings,
     WorkSettings,
     where_from,
@@ -278,6 +279,8 @@ def make_config(kind: type[C], given: Any) -> C:
 def _checked_config(config: C) -> C:
     find_refiner(config, 0)  # wrong names must show before long work
     check_localizer(config)
+    if isinstance(config, PyramidSettings):
+        config.check_segmenter()
     return config
 
 

@@ -13,7 +13,7 @@ from collections.abc import Hashable, Iterator, Mapping
 from dataclasses import MISSING, dataclass, field, fields
 from functools import cache
 from types import MappingProxyType
-from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
+from typing import Any, ClassVar, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 from tagseg.errors import ConfigError
 
@@ -575,7 +575,6 @@ class PyramidTraining(Settings):
         "published",
         "assumed",
         "published: the paper's own; pyramid: with skips, for thin and small things",
-        among=("published", "pyramid"),
     )
     pyramid_iterations: int | None = number(
         None, "assumed", "none: by the photos and classes", above=0, only_with=_PYRAMID
@@ -661,7 +660,13 @@ class PyramidTraining(Settings):
 
 @dataclass(frozen=True)
 class PyramidSettings(WorkSettings, PyramidTraining):
-    """The choice between the paper's segmenter and that one, and how that one looks at photos."""
+    """The choice between the paper's segmenter and that one, and how that one looks at photos.
+
+    Attributes:
+        segmenters: values of ``segmenter``.
+    """
+
+    segmenters: ClassVar[tuple[str, ...]] = ("published", "pyramid")
 
     pyramid_scales: tuple[float, ...] = number(
         (1.0,), "assumed", "factors that answers are averaged over", above=0, only_with=_PYRAMID
@@ -669,6 +674,13 @@ class PyramidSettings(WorkSettings, PyramidTraining):
     pyramid_flip: bool = number(
         False, "assumed", "average answers with the mirrored photo's", only_with=_PYRAMID
     )
+
+    def check_segmenter(self) -> None:
+        """Raise ConfigError if there is no segmenter of the name that is configured."""
+        if self.segmenter not in self.segmenters:
+            raise ConfigError(
+                f"segmenter is {self.segmenter!r}", do=f"use {_either(self.segmenters)}"
+            )
 
     def working_side(self, median: tuple[int, int]) -> int:
         """Of the pyramid: the photos' own longer side, up to 1,024 pixels."""

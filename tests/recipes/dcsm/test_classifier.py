@@ -57,12 +57,12 @@ def config_of(**changed: Any) -> Any:
 def test_strides(run_of, monkeypatch, backbone, config, stride):
     built: list[int] = []
 
-    def build(name: str, weights: Any, *, output_stride: int) -> Any:
+    def build(name: str, weights: Any, *, output_stride: int, **more: Any) -> Any:
         assert name == backbone
         built.append(output_stride)
         return Tiny()
 
-    monkeypatch.setattr(saliency_stages, "build_backbone", build)
+    monkeypatch.setattr("tagseg.stages.context.build_backbone", build)
     run = run_of(Setup(backbone, None, Execution()))
     saliency_stages._network(run, config_of(**config))
     assert built == [stride]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 from tagseg.errors import ConfigError
 from tagseg.localize.dcsm import DcsmSettings
@@ -127,11 +127,12 @@ class Config(MaskSettings, PyramidSettings, MapSettings, TwoPhaseSettings):
         "none",
         "3.1",
         "none: photos are segmented by the maps; trained or pyramid: by such a network",
-        among=("none", "trained", "pyramid"),
     )
+    segmenters: ClassVar[tuple[str, ...]] = ("none", "trained", "pyramid")
 
     def check(self) -> None:
         """Regions are of a segmenter's CRF."""
+        self.check_segmenter()
         if self.segmenter == "none" and self.segmenter_regions != "none":
             raise ConfigError("segmenter_regions needs a segmenter", do="set segmenter=trained")
 
