@@ -269,8 +269,12 @@ def test_it_learns_thin_lines(decoder: DecoderName) -> None:
     x = (colours[labels] + 0.1 * torch.randn(12, 32, 32, 3, generator=rng)).permute(0, 3, 1, 2)
     torch.manual_seed(0)
     net = PyramidNet(Tiny(16), 2, channels=32, finest=2, decoder=decoder)
-    optimizer = torch.optim.AdamW(net.parameters(), 1e-2)
-    for i in range(60):
+    rates = {"backbone": 3e-3, "head": 3e-3, "score": 3e-2, "score_bias": 3e-2}
+    optimizer = torch.optim.AdamW(
+        {"params": group["params"], "lr": rates[str(group["name"])]}
+        for group in net.parameter_groups()
+    )
+    for i in range(35):
         batch = slice(4 * (i % 2), 4 * (i % 2) + 4)
         loss = F.cross_entropy(net(x[batch]), labels[batch])
         optimizer.zero_grad()
@@ -279,7 +283,7 @@ def test_it_learns_thin_lines(decoder: DecoderName) -> None:
     with torch.inference_mode():
         found = net(x[8:]).argmax(1)  # batch norm of so few steps is best left in training
     shared, joined = (found & labels[8:]).sum(), (found | labels[8:]).sum()
-    assert shared / joined > 0.75
+    assert shared / joined > 0.8
 
 
 @pytest.mark.parametrize(
