@@ -18,14 +18,14 @@ from tagseg.nets.tiny import Tiny
 from tagseg.nets.vgg import Vgg16
 
 DECODERS: tuple[DecoderName, ...] = ("unet", "deeplabv3plus")
-WIDTHS, STRIDES = (2, 3, 4, 5), (2, 4, 8, 16)
+WIDTHS, STRIDES = (2, 3, 4, 40), (2, 4, 8, 16)
 
 
 def given_net(decoder: DecoderName, shape: tuple[int, int], middles: bool) -> PyramidNet:
     """A net of random weights and maps for a photo, in float64."""
     torch.manual_seed(0)
     backbone = GivenMaps(WIDTHS, finest=2, middles=middles)
-    net = PyramidNet(backbone, 3, decoder=decoder, channels=32, finest=2).double().eval()
+    net = PyramidNet(backbone, 3, decoder=decoder, channels=64, finest=2).double().eval()
     for parameter in net.parameters():
         nn.init.normal_(parameter)
     backbone.draw(*shape)
@@ -129,7 +129,7 @@ def small_net(decoder: DecoderName = "unet", **options: object) -> PyramidNet:
 def test_logits_have_the_size_of_the_input(
     height: int, width: int, stride: int, finest: int, decoder: DecoderName
 ) -> None:
-    net = PyramidNet(Tiny(stride), 3, channels=16, finest=finest, decoder=decoder).eval()
+    net = PyramidNet(Tiny(stride), 3, channels=32, finest=finest, decoder=decoder).eval()
     with torch.inference_mode():
         x = torch.rand(1, 3, height, width)
         assert net(x).shape == (1, 3, height, width)
@@ -149,17 +149,17 @@ def test_every_backbone_at_its_natural_stride(name: str, finest: int, decoder: D
     assert coarse.shape == (2, 5, -(-97 // finest), -(-161 // finest))
     assert net.coarse_stride == finest
     assert net.coarse_grid_stride == (None if name == "vgg16" else finest)
-    assert net.channels == (256 if name in ("vgg16", "resnet50", "resnet101") else 128)
+    assert net.channels == (128 if name == "tiny" else 256)
 
 
 def test_the_u_net_halves_its_channels_with_each_stride() -> None:
     with torch.device("meta"):
-        net = PyramidNet(EfficientNetLite0(32), 5, channels=64, finest=2)
+        net = PyramidNet(EfficientNetLite0(32), 5, channels=128, finest=2)
     widths = [step[1][0].out_channels for step in net.decoder.steps]  # type: ignore[index]
-    assert widths == [32, 16, 16, 16]
-    assert net.score.in_channels == 16
+    assert widths == [64, 32, 32, 32]
+    assert net.score.in_channels == 32
     skips = [step[0][0].in_channels for step in net.decoder.steps]  # type: ignore[index]
-    assert skips == [64 + 112, 32 + 40, 16 + 24, 16 + 16]
+    assert skips == [128 + 112, 64 + 40, 32 + 24, 32 + 16]
 
 
 def test_a_backbone_of_one_level_has_no_skips() -> None:
@@ -167,7 +167,7 @@ def test_a_backbone_of_one_level_has_no_skips() -> None:
     backbone = GivenMaps((5,), finest=4)
     backbone.draw(9, 17)
     for decoder in DECODERS:
-        net = PyramidNet(backbone, 3, decoder=decoder, channels=16).double().eval()
+        net = PyramidNet(backbone, 3, decoder=decoder, channels=32).double().eval()
         with torch.inference_mode():
             assert net(torch.zeros(1, 3, 9, 17, dtype=torch.float64)).shape == (1, 3, 9, 17)
 
@@ -181,7 +181,7 @@ def test_a_transformer_has_a_simple_pyramid() -> None:
         "num_attention_heads": 2, "mlp_ratio": 1, "image_size": 28, "patch_size": 14,
     }  # fmt: skip
     torch.manual_seed(0)
-    net = PyramidNet(HuggingFaceVit(16, config=config), 3, channels=16, finest=2).eval()
+    net = PyramidNet(HuggingFaceVit(16, config=config), 3, channels=32, finest=2).eval()
     with torch.inference_mode():
         for size in ((32, 48), (40, 57)):
             x = torch.rand(1, 3, *size)
@@ -200,7 +200,7 @@ def test_a_transformer_has_a_simple_pyramid() -> None:
 )
 def test_mirrored_photos_have_mirrored_logits(make, size, decoder: DecoderName) -> None:  # type: ignore[no-untyped-def]
     torch.manual_seed(0)
-    net = mirror_symmetric(PyramidNet(make(), 3, channels=16, finest=2, decoder=decoder).eval())
+    net = mirror_symmetric(PyramidNet(make(), 3, channels=32, finest=2, decoder=decoder).eval())
     x = torch.rand(1, 3, *size)
     with torch.inference_mode():
         logits = net(x)
@@ -269,8 +269,12 @@ def test_it_learns_thin_lines(decoder: DecoderName) -> None:
     x = (colours[labels] + 0.1 * torch.randn(12, 32, 32, 3, generator=rng)).permute(0, 3, 1, 2)
     torch.manual_seed(0)
     net = PyramidNet(Tiny(16), 2, channels=32, finest=2, decoder=decoder)
-    optimizer = torch.optim.AdamW(net.parameters(), 1e-2)
-    for i in range(45):
+    rates = {"backbone": 3e-3, "head": 3e-3, "score": 3e-2, "score_bias": 3e-2}
+    optimizer = torch.optim.AdamW(
+        {"params": group["params"], "lr": rates[str(group["name"])]}
+        for group in net.parameter_groups()
+    )
+    for i in range(35):
         batch = slice(4 * (i % 2), 4 * (i % 2) + 4)
         loss = F.cross_entropy(net(x[batch]), labels[batch])
         optimizer.zero_grad()
@@ -279,16 +283,16 @@ def test_it_learns_thin_lines(decoder: DecoderName) -> None:
     with torch.inference_mode():
         found = net(x[8:]).argmax(1)  # batch norm of so few steps is best left in training
     shared, joined = (found & labels[8:]).sum(), (found | labels[8:]).sum()
-    assert shared / joined > 0.75
+    assert shared / joined > 0.8
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
         ({"n_labels": 1}, "1 labels"),
-        ({"channels": 8}, "8 channels; use 16, 32, 64, 128 and so on"),
+        ({"channels": 16}, "16 channels; use 32, 64, 128 and so on"),
         ({"channels": 96}, "96 channels"),
-        ({"channels": -16}, "-16 channels"),
+        ({"channels": -32}, "-32 channels"),
         ({"finest": 8}, "a pyramid from stride 8; use 2 or 4"),
         ({"view_scale": 0.0}, "a view scale of 0"),
         ({"decoder": "unett"}, "there is no decoder 'unett'; did you mean unet"),

@@ -16,7 +16,7 @@ __all__ = ["DecoderName", "PyramidNet"]
 DecoderName = Literal["unet", "deeplabv3plus"]
 
 _GROUP = 8  # channels normalised together
-_NARROWEST = 16  # channels of the finest maps
+_WIDEST, _NARROWEST = 256, 32  # channels of the coarsest maps, and of the finest at least
 _RATES = (6, 12, 18)  # of ASPP at output stride 16 (Chen et al., 2018, section 3.1)
 _LOW_LEVEL = 48  # channels of DeepLab v3+'s skip (Chen et al., 2018, Table 1)
 
@@ -41,8 +41,8 @@ class PyramidNet(nn.Module):
             resized to all strides (:meth:`tagseg.nets.hugging_face.HuggingFaceVit.pyramid`).
         n_labels: C + 1, background first.
         decoder: the form.
-        channels: of the coarsest maps, halved with each stride of the U-Net, but 16 at least; None
-            is twice the backbone's ``pyramid_channels``, 256 at most.
+        channels: of the coarsest maps, a power of 2, halved with each stride of the U-Net, but 32
+            at least; None is the most that is not above the backbone's own, and 256 at most.
         finest: the stride of the logits, 2 or 4.
         view_scale: factor on ASPP's dilations, for photos smaller than the paper's 513 pixels.
 
@@ -62,7 +62,7 @@ class PyramidNet(nn.Module):
     ) -> None:
         super().__init__()
         if channels is None:
-            channels = min(256, 2 * backbone.pyramid_channels)
+            channels = 1 << min(_WIDEST, backbone.out_channels).bit_length() - 1
         _check(n_labels, decoder, channels, view_scale)
         self.backbone, self.channels, self.view_scale = backbone, channels, view_scale
         self.form = decoder
@@ -204,7 +204,7 @@ def _check(n_labels: int, decoder: str, channels: int, view_scale: float) -> Non
     if decoder not in _DECODERS:
         raise ConfigError(f"there is no decoder {decoder!r}", do=choose_from(_DECODERS, decoder))
     if channels < _NARROWEST or channels & (channels - 1):
-        raise ConfigError(f"{channels} channels", do=f"use {_NARROWEST}, 32, 64, 128 and so on")
+        raise ConfigError(f"{channels} channels", do=f"use {_NARROWEST}, 64, 128 and so on")
     if view_scale <= 0:
         raise ConfigError(f"a view scale of {view_scale}", do="use a number over 0")
 
