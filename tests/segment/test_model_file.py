@@ -327,7 +327,7 @@ OTHERS: list[tuple[str, Any, dict[str, Any]]] = [
     ("fpn", vgg, {"channels": 8}),
     ("fpn", lambda: ResNet50(32), {"channels": 24}),
     ("pyramid", tiny, {}),
-    ("pyramid", mobilenet, {"channels": 16, "finest": 2, "view_scale": 0.5}),
+    ("pyramid", mobilenet, {"channels": 32, "finest": 2, "view_scale": 0.5}),
 ]
 
 

@@ -261,7 +261,7 @@ class BackboneSettings(Settings):
     output_stride: int | None = number(
         None,
         "4.2.1: 8",
-        "8 or 16; none: 16 for mobilenet_v2 and efficientnet_lite, 8 for others",
+        "8 or 16; none: 16 for mobilenet_v2, efficientnet_lite and transformers, 8 for others",
         among=(8, 16),
     )
     trained_blocks: int | None = number(
