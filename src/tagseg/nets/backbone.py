@@ -97,7 +97,8 @@ class Backbone(nn.Module, ABC):
         own_preprocessing: what weights that say nothing of it were trained with.
         pyramid_channels: of a feature pyramid's maps on this network.
         usual_stride: the output stride where a recipe's configuration leaves it open.
-        pyramid_stride: the output stride at which the pyramid has all its levels.
+        pyramid_stride: the output stride at which the pyramid has all its levels from 4 on.
+        native_stride: the output stride at which the network was trained, with nothing dilated.
         usual_layer_decay: of its learning rate, where a recipe's configuration leaves it open.
         freezes_statistics: whether loaded weights bring batch norms that stay as they are.
         has_attentions: whether it is a transformer, which :meth:`recorded_attentions` records.
@@ -115,7 +116,7 @@ class Backbone(nn.Module, ABC):
     own_preprocessing = Preprocessing()
     pyramid_channels = 256
     usual_stride = 8
-    pyramid_stride = 32
+    pyramid_stride = native_stride = 32
     usual_layer_decay = 1.0
     freezes_statistics = False
     has_attentions = False

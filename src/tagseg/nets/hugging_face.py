@@ -93,7 +93,7 @@ class HuggingFaceVit(Backbone):
 
     model: Any
     pyramid_channels = 64
-    usual_stride = pyramid_stride = 16
+    usual_stride = pyramid_stride = native_stride = 16
     has_attentions = True
     usual_layer_decay = 0.75  # He et al., Masked Autoencoders, 2022, Table 9
 

@@ -32,7 +32,7 @@ class Tiny(Backbone):
     block4_channels = _WIDTHS[3]
     out_channels = _WIDTHS[4]
     pyramid_channels = 64
-    pyramid_stride = 16
+    pyramid_stride = native_stride = 16
 
     def __init__(self, output_stride: int = 8, *, dilated: bool | None = None) -> None:
         super().__init__(output_stride, dilated=bool(dilated))

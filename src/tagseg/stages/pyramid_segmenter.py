@@ -20,6 +20,7 @@ from tagseg.data.working import WorkingPhotos
 from tagseg.evaluate.confusion import ConfusionMatrix
 from tagseg.losses.dice import dice_loss
 from tagseg.losses.pixel import pixel_loss
+from tagseg.nets.catalog import backbone_kind
 from tagseg.nets.pyramid import PyramidNet
 from tagseg.segment.crops import ClassCrops, CropForm
 from tagseg.segment.fit import known_photos
@@ -48,6 +49,8 @@ _WANTED = 112.0  # pixels: half of the 224 at which networks learned things of I
 _MOST = 1536.0  # pixels of the longer side, as seen
 _WINDOW = 1024  # pixels
 _PAPERS_CROP = 513  # pixels, for which the dilations of ASPP are meant (Chen et al. 2018)
+_FINEST = 2  # pixels per position of the scores
+_SCORES = {"score": 10.0, "score_bias": 10.0}  # on the rate of so few weights, as in DeepLab
 _FEWEST, _PER_ROOT = 300, 16.0  # iterations
 _HELD_OUT, _FEWEST_HELD_OUT, _MOST_HELD_OUT = 16, 8, 40  # photos: one in 16
 
@@ -83,7 +86,9 @@ def pyramid_segmenter(
     schedule = _schedule(settings, len(learned), len(photos.classes))
     torch.manual_seed(setup.execution.seed)
     view = round(min(1.0, max(form.size) / _PAPERS_CROP), 3)
-    net = PyramidNet(setup.build_backbone(settings), len(photos.classes) + 1, view_scale=view)
+    stride = settings.output_stride or backbone_kind(setup.backbone).native_stride
+    backbone = setup.build_backbone(settings, output_stride=stride)
+    net = PyramidNet(backbone, len(photos.classes) + 1, finest=_FINEST, view_scale=view)
     _say(run, form, schedule)
     result = trained(
         run,
@@ -193,7 +198,7 @@ def _schedule(settings: PyramidSettings, n_photos: int, n_classes: int) -> Sched
         warmup=20,
         clip=5.0,
         averaging=settings.pyramid_averaging,
-        multipliers={"backbone": settings.pyramid_backbone_factor},
+        multipliers={"backbone": settings.pyramid_backbone_factor, **_SCORES},
     )
 
 

@@ -581,10 +581,10 @@ class PyramidTraining(Settings):
     )
     pyramid_batch_size: int = number(8, "assumed", "crops", above=0, only_with=_PYRAMID)
     pyramid_learning_rate: float = number(
-        1e-3, "assumed", "of AdamW, new layers", above=0, only_with=_PYRAMID
+        2e-3, "assumed", "of AdamW, new layers", above=0, only_with=_PYRAMID
     )
     pyramid_backbone_factor: float = number(
-        0.2, "assumed", "on that, for pre-trained layers", at_least=0, only_with=_PYRAMID
+        0.25, "assumed", "on that, for pre-trained layers", at_least=0, only_with=_PYRAMID
     )
     pyramid_averaging: float = number(
         0.99,
