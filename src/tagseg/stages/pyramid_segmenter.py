@@ -45,7 +45,7 @@ _ORIENTATION = Declared("orientation")
 _REFINEMENT = Declared("refinement-of-pyramid")
 
 _LOOKED_AT = 200  # photos
-_WANTED = 112.0  # pixels: half of the 224 at which networks learned things of ImageNet
+_WANTED = 64.0  # pixels, of things as seen: a first guess, see docs/segmenter.md
 _MOST = 1536.0  # pixels of the longer side, as seen
 _WINDOW = 1024  # pixels
 _PAPERS_CROP = 513  # pixels, for which the dilations of ASPP are meant (Chen et al. 2018)
