@@ -7,7 +7,7 @@ import re
 import pytest
 
 from tagseg import errors
-from tagseg.errors import DataError, ImageError, ShapeError, TagsegError
+from tagseg.errors import DataError, ImageError, ShapeError, TagsegError, one_line
 
 EVERY = [cls for _, cls in inspect.getmembers(errors, inspect.isclass)]
 
@@ -63,3 +63,9 @@ def test_errors_survive_the_way_from_a_worker_process(cls: type[TagsegError]) ->
 def test_a_wrong_name_is_told_the_nearest_or_all() -> None:
     assert errors.choose_from(("guided", "plain"), "gided") == "did you mean guided?"
     assert errors.choose_from(("guided", "plain"), "x") == "choose one of guided, plain"
+
+
+def test_a_librarys_error_in_one_line() -> None:
+    assert one_line(ValueError("a\n  b")) == "a b"
+    assert one_line(KeyError()) == "KeyError"
+    assert one_line(ValueError("x" * 300), 200) == "x" * 200

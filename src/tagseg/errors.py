@@ -99,6 +99,6 @@ def first_few(names: Iterable[str], most: int = 3) -> str:
     return ", ".join(every[:most]) + (", ..." if len(every) > most else "")
 
 
-def one_line(error: Exception) -> str:
-    """What another library's error says, in one line."""
-    return " ".join(str(error).split()) or type(error).__name__
+def one_line(error: Exception, most: int | None = None) -> str:
+    """What another library's error says, in one line of up to ``most`` characters."""
+    return (" ".join(str(error).split()) or type(error).__name__)[:most]

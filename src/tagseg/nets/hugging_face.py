@@ -32,6 +32,7 @@ __all__ = [
 
 PREFIX = "hf:"
 _BLOCKS = 5
+_SAID = 200  # characters of what the library says of an error
 _HALF = Preprocessing((0.5,) * 3, (0.5,) * 3)
 _CLIP = Preprocessing((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711))
 
@@ -324,7 +325,9 @@ def pretrained_state(name: str) -> tuple[dict[str, Tensor], str, str]:
             )
         except Exception as error:  # a broken file can raise nearly anything
             raise WeightsError(
-                f"its weights cannot be read ({one_line(error)})", where=folder, do="save it again"
+                f"its weights cannot be read ({one_line(error, _SAID)})",
+                where=folder,
+                do="save it again",
             ) from error
     wrong = sorted(map(str, [*info["missing_keys"], *info["mismatched_keys"]]))
     wrong = [key for key in wrong if not _beside_the_maps(key)]
@@ -367,7 +370,7 @@ def _new_model(kind: _Kind, config: Mapping[str, Any]) -> nn.Module:
             return cast(nn.Module, chosen(made))
         except Exception as error:  # the library raises anything on numbers that do not fit
             raise ConfigError(
-                f"no {kind.model} can be built from its config.json: {one_line(error)}",
+                f"no {kind.model} can be built from its config.json: {one_line(error, _SAID)}",
                 do="save the model again",
             ) from error
 
@@ -475,7 +478,7 @@ def _from_the_hub(repository: str) -> Path:
         return Path(snapshot_download(repository, allow_patterns=wanted))
     except Exception as error:  # no network, no such model, no right to read it
         raise ConfigError(
-            f"cannot fetch {repository} ({one_line(error)})",
+            f"cannot fetch {repository} ({one_line(error, _SAID)})",
             do=f"save the model into a folder and give {PREFIX}FOLDER",
         ) from error
 
@@ -488,7 +491,7 @@ def _read_json(path: Path) -> dict[str, Any]:
             f"has no {path.name}", where=path.parent, do="give a folder that save_pretrained wrote"
         ) from None
     except (OSError, ValueError) as error:
-        raise ConfigError(f"cannot be read ({one_line(error)})", where=path) from None
+        raise ConfigError(f"cannot be read ({one_line(error, _SAID)})", where=path) from None
     if not isinstance(content, dict):
         raise ConfigError("holds no settings", where=path, do="save the model again")
     return content

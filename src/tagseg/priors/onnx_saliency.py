@@ -178,7 +178,7 @@ def _session(content: bytes, path: Path, threads: int) -> Any:
     try:
         return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # the library has many kinds of error for broken files
-        reason = one_line(error)[:120]
+        reason = one_line(error, 120)
         raise WeightsError(
             f"is no ONNX network ({reason})", where=path, do="fetch it again"
         ) from None
