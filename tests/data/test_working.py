@@ -3,6 +3,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -12,7 +13,7 @@ from torch.nn import functional
 
 from tagseg.data import working
 from tagseg.data.dataset import Dataset
-from tagseg.data.working import WorkingPhotos, argmax_at, labels_at, working_image
+from tagseg.data.working import WorkingPhotos, argmax_at, labels_at, resized, working_image
 from tagseg.maps import Image
 
 SIDES = st.integers(1, 90)
@@ -197,3 +198,11 @@ def test_what_is_kept_is_the_small_photo(
     for _ in range(2):
         list(some.batches(4))
     assert set(reads.values()) == {1}
+
+
+def test_resized_by_area_where_it_gets_narrower_and_bilinear_elsewhere():
+    image = np.random.default_rng(0).integers(0, 256, (12, 16, 3), np.uint8)
+    assert resized(image, (16, 12)) is image
+    for size, way in (((8, 6), cv2.INTER_AREA), ((24, 18), cv2.INTER_LINEAR)):
+        expected = cv2.resize(image, size, interpolation=way)
+        np.testing.assert_array_equal(resized(image, size), expected)

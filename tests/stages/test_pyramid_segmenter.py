@@ -135,3 +135,10 @@ def test_photos_decide_on_turns(odd_run):
     """These are too few to say."""
     found = module._movements(odd_run, config(pyramid_turns="auto"))
     assert tuple(found.value) == (False, False)
+
+
+def test_fields_of_the_published_segmenter_are_idle_and_those_of_the_backbone_are_not():
+    idle = config().idle()
+    assert idle["segmenter_crop"] == idle["segmenter_iterations"] == "segmenter=published"
+    assert not idle.keys() & {"output_stride", "trained_blocks", "layer_decay", "schedule"}
+    assert "pyramid_backbone_factor" in config(trained_blocks=0).idle()

@@ -14,11 +14,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from tagseg.data.working import labels_at
+from tagseg.data.working import labels_at, resized
 from tagseg.errors import ConfigError, ShapeError
 from tagseg.maps import IGNORE, Image, check_image
 
 __all__ = [
+    "GREY",
     "Augmentation",
     "Box",
     "augment",
@@ -37,7 +38,7 @@ Colour = tuple[int, int, int]
 Map = npt.NDArray[Any]
 Maps = TypeVar("Maps", Tensor, npt.NDArray[np.float32])
 
-_GREY = 118  # padding, near the mean of natural photos
+GREY = 118  # padding, near the mean of natural photos
 
 
 @dataclass(frozen=True)
@@ -107,10 +108,7 @@ def augment(
     target = (max(1, round(width * factor)), max(1, round(height * factor)))
     mirrored = how.flip and rng.random() < 0.5
     if target != (image.shape[1], image.shape[0]):
-        shrinks = target[0] < image.shape[1]
-        image = cv2.resize(  # type: ignore[assignment]
-            image, target, interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
-        )
+        image = resized(image, target)
         # Not INTER_NEAREST, which rounds down and so moves labels by up to half a pixel.
         nearest = cv2.INTER_NEAREST_EXACT
         maps = [cv2.resize(m, target, interpolation=nearest) for m in maps]  # type: ignore[misc]
@@ -118,7 +116,7 @@ def augment(
         image, maps = image[:, ::-1], [m[:, ::-1] for m in maps]
     window = _window(image.shape[0], image.shape[1], how.size, rng)
     cut = [_cut(m, window, how.size, IGNORE) for m in maps]
-    return _jitter(_cut(image, window, how.size, _GREY), how.jitter, rng), cut
+    return _jitter(_cut(image, window, how.size, GREY), how.jitter, rng), cut
 
 
 def letterbox(image: Image, side: int, fill: Colour) -> tuple[Image, Box]:

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from tagseg.data.dataset import Dataset
 from tagseg.maps import Image, Labels, Probs
 
-__all__ = ["WorkingPhotos", "argmax_at", "labels_at", "working_image"]
+__all__ = ["WorkingPhotos", "argmax_at", "labels_at", "resized", "working_image"]
 
 _MEMORY = 1 << 30  # bytes of decoded photos that are kept
 
@@ -98,6 +98,14 @@ def working_image(image: Image, side: int) -> Image:
         return image
     size = (max(1, round(width * factor)), max(1, round(height * factor)))
     return cv2.resize(image, size, interpolation=cv2.INTER_AREA)  # type: ignore[return-value]
+
+
+def resized(image: Image, size: tuple[int, int]) -> Image:
+    """``image`` (H, W, 3) at ``size``, width and height: by area if narrower, else bilinear."""
+    if size == (image.shape[1], image.shape[0]):
+        return image
+    way = cv2.INTER_AREA if size[0] < image.shape[1] else cv2.INTER_LINEAR
+    return cv2.resize(image, size, interpolation=way)  # type: ignore[return-value]
 
 
 def labels_at(labels: Labels, shape: tuple[int, int]) -> Labels:

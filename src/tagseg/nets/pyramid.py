@@ -66,10 +66,10 @@ class PyramidNet(nn.Module):
         _check(n_labels, decoder, channels, view_scale)
         self.backbone, self.channels, self.view_scale = backbone, channels, view_scale
         self.form = decoder
-        self.levels = backbone.pyramid_levels(finest)
-        self.finest, self.coarse_stride = finest, self.levels[0].stride
-        context = _Aspp(self.levels[-1], channels, view_scale)
-        self.decoder = _DECODERS[decoder](self.levels, context, backbone.grid_stride)
+        levels = backbone.pyramid_levels(finest)
+        self.finest, self.coarse_stride = finest, levels[0].stride
+        context = _Aspp(levels[-1], channels, view_scale)
+        self.decoder = _DECODERS[decoder](levels, context, backbone.grid_stride)
         self.score = nn.Conv2d(self.decoder.channels, n_labels, 1)
         # Logits of about 1/2 whatever the channels are: from DeepLab's 0.01, 16 channels need
         # twice as many steps before they show anything thin.

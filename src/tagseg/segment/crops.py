@@ -14,6 +14,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from tagseg.data.transforms import GREY
 from tagseg.data.working import WorkingPhotos
 from tagseg.errors import ConfigError
 from tagseg.maps import BACKGROUND, IGNORE, Image, Labels
@@ -152,7 +153,7 @@ def _cut(
     else:
         part = affine
     flags = cv2.WARP_INVERSE_MAP
-    grey = (118,) * _COLOUR_CHANNELS
+    grey = (GREY,) * _COLOUR_CHANNELS
     cut = cv2.warpAffine(
         image, part, (columns, rows), flags=flags | cv2.INTER_LINEAR, borderValue=grey
     )

@@ -11,12 +11,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import nn
 
+from tagseg.data.working import resized
 from tagseg.maps import Image
 from tagseg.training import Execution
 
@@ -59,11 +59,8 @@ def movements_of(image: Image) -> tuple[Image, Image, Image]:
     """The middle square of a photo, (224, 224, 3): as it is, upside down, and turned a quarter."""
     side = min(image.shape[:2])
     top, left = ((length - side) // 2 for length in image.shape[:2])
-    way = cv2.INTER_AREA if side > _SIDE else cv2.INTER_LINEAR
-    square = cv2.resize(
-        image[top : top + side, left : left + side], (_SIDE,) * 2, interpolation=way
-    )
-    return square, square[::-1], np.rot90(square)  # type: ignore[return-value]
+    square = resized(image[top : top + side, left : left + side], (_SIDE, _SIDE))
+    return square, square[::-1], np.rot90(square)
 
 
 @torch.no_grad()

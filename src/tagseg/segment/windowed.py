@@ -12,6 +12,8 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
+from tagseg.data.transforms import resized_shape
+from tagseg.data.working import resized
 from tagseg.errors import ConfigError
 from tagseg.maps import Image, Probs
 from tagseg.segment.predict import Refiner, Segmenter
@@ -72,25 +74,20 @@ class WindowedSegmenter(Segmenter):
         return np.stack([self._of_photo(image) for image in images])
 
     def _of_photo(self, image: Image) -> Probs:
-        sight, (height, width) = self.sight, image.shape[:2]
-        total: Probs | None = None
-        for scale in sight.scales:
-            factor = sight.zoom * scale
-            size = (max(1, round(width * factor)), max(1, round(height * factor)))
-            seen = image if size == (width, height) else _resized(image, size)
-            for mirrored in (False, True)[: 1 + sight.flip]:
-                view = np.ascontiguousarray(seen[:, ::-1]) if mirrored else seen
-                probs = in_windows(super().forward, view, sight.window)
-                probs = _at(probs[..., ::-1] if mirrored else probs, (height, width))
-                total = probs if total is None else total + probs
-        assert total is not None
-        return total / np.float32(len(sight.scales) * (1 + sight.flip))
+        views = [self._at_scale(image, scale) for scale in self.sight.scales]
+        return np.mean(views, axis=0, dtype=np.float32) if len(views) > 1 else views[0]
 
-
-def _resized(image: Image, size: tuple[int, int]) -> Image:
-    shrinks = size[0] < image.shape[1]
-    way = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
-    return cv2.resize(image, size, interpolation=way)  # type: ignore[return-value]
+    def _at_scale(self, image: Image, scale: float) -> Probs:
+        """What is seen of the photo at one size, averaged with the mirrored photo's if asked."""
+        sight, shape = self.sight, (image.shape[0], image.shape[1])
+        height, width = resized_shape(shape, sight.zoom * scale)
+        seen = resized(image, (width, height))
+        probs = in_windows(super().forward, seen, sight.window)
+        if sight.flip:
+            mirrored = np.ascontiguousarray(seen[:, ::-1])
+            other = in_windows(super().forward, mirrored, sight.window)[..., ::-1]
+            probs = (probs + other) / np.float32(2)
+        return _at(probs, shape)
 
 
 def _at(probs: Probs, shape: tuple[int, int]) -> Probs:

@@ -30,6 +30,7 @@ from tagseg.run.workspace import Stage
 from tagseg.session.seed_scoring import find_seed_maps, score_seeds, seed_scores_from
 from tagseg.stages.context import Run
 from tagseg.stages.outcome import Outcome, Prediction
+from tagseg.stages.shapes import evenly
 
 __all__ = [
     "Findings",
@@ -329,8 +330,7 @@ def _examples(run: Run, split: str, scored: _Scored | None) -> list[tuple[str, s
         ]
     if split == "val" and run.val is None:
         return []
-    indices = {int(i) for i in np.linspace(0, len(photos) - 1, min(len(photos), 2 * _EXAMPLES))}
-    return [("sample", photos.names[i], None) for i in sorted(indices)]
+    return [("sample", photos.names[i], None) for i in evenly(len(photos), 2 * _EXAMPLES)]
 
 
 def _panels(

@@ -314,9 +314,8 @@ def make_setup(options: Options, settings: BackboneSettings | None = None) -> Se
     )
     weights = resolve(options.weights, options.backbone)
     setup = Setup(options.backbone, weights if weights.state else None, execution, threads)
-    setup.build_backbone(
-        settings or BackboneSettings()
-    )  # and a wrong file or form before long work
+    # A wrong file or form must show before long work, too.
+    setup.build_backbone(settings or BackboneSettings())
     return setup
 
 

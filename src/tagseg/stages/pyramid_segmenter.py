@@ -29,9 +29,9 @@ from tagseg.segment.predict import Segmenter
 from tagseg.segment.sizes import typical_size, zoom_for
 from tagseg.segment.windowed import Sight, WindowedSegmenter
 from tagseg.stages.context import Plain, Run
-from tagseg.stages.refiners import find_refiner, refiner_from
+from tagseg.stages.refiners import Refinement, find_refiner, refiner_from
 from tagseg.stages.settings import PyramidSettings, PyramidTraining
-from tagseg.stages.shapes import some_shapes
+from tagseg.stages.shapes import evenly, some_shapes
 from tagseg.stages.stage import Declared, Found, LabelMaps, Trained, found, trained
 from tagseg.training import Batch, Loop, Schedule, train
 
@@ -122,8 +122,7 @@ def _held_out(known: Indices) -> Indices:
     chosen = known[_HELD_OUT // 2 :: _HELD_OUT]
     if len(chosen) < _FEWEST_HELD_OUT:
         return known[:0]
-    evenly = np.linspace(0, len(chosen) - 1, min(len(chosen), _MOST_HELD_OUT)).astype(int)
-    return chosen[evenly]
+    return chosen[evenly(len(chosen), _MOST_HELD_OUT)]
 
 
 def _crops(
@@ -136,7 +135,7 @@ def _crops(
     """What crops are like, from the sizes of photos and of labelled things."""
     shapes, zoom = some_shapes(run.photos), settings.pyramid_zoom
     if zoom is None:
-        some = learned[np.linspace(0, len(learned) - 1, min(len(learned), _LOOKED_AT)).astype(int)]
+        some = learned[evenly(len(learned), _LOOKED_AT)]
         typical = None if targets.stage.planned else typical_size(map(targets, some.tolist()))
         longer = float(np.median(np.max(np.asarray(shapes), axis=1)))
         zoom = zoom_for(typical, longer, wanted=_WANTED, most=_MOST)
@@ -163,9 +162,9 @@ def _movements(run: Run, settings: PyramidSettings) -> Movements:
         return False, False  # features that know nothing tell nothing
 
     def look() -> tuple[bool, bool]:
-        some = np.linspace(0, len(photos) - 1, min(len(photos), _LOOKED_AT)).astype(int)
         net = setup.build_backbone(settings)
-        squares = [movements_of(photos.image(index)) for index in some.tolist()]
+        some = evenly(len(photos), _LOOKED_AT)
+        squares = [movements_of(photos.image(index)) for index in some]
         upright, down, turned = (
             photo_features(net, of_kind, setup.execution) for of_kind in zip(*squares, strict=True)
         )
@@ -188,6 +187,7 @@ def _movements(run: Run, settings: PyramidSettings) -> Movements:
 def _schedule(settings: PyramidSettings, n_photos: int, n_classes: int) -> Schedule:
     """AdamW with poly decay; iterations grow with the root of photos times labels."""
     usual = max(_FEWEST, round(_PER_ROOT * math.sqrt(n_photos * (n_classes + 1))))
+    rate = settings.backbone_rate(settings.pyramid_backbone_factor)
     return Schedule(
         settings.pyramid_iterations or usual,
         settings.pyramid_batch_size,
@@ -198,7 +198,7 @@ def _schedule(settings: PyramidSettings, n_photos: int, n_classes: int) -> Sched
         warmup=20,
         clip=5.0,
         averaging=settings.pyramid_averaging,
-        multipliers={"backbone": settings.pyramid_backbone_factor, **_SCORES},
+        multipliers={"backbone": rate, **_SCORES},
     )
 
 
@@ -284,7 +284,7 @@ def _refining_helps(
         _REFINEMENT,
         compute,
         planned=[0.0, 0.0],
-        settings=[_Refiner(refinement)],
+        settings=[Refinement(refinement)],
         inputs=[result],
     )
     raw, refined = seen.value
@@ -294,8 +294,3 @@ def _refining_helps(
         f"it is {'used' if refined > raw else 'left out'}"
     )
     return refined > raw
-
-
-@dataclass(frozen=True)
-class _Refiner(Plain):
-    refinement: object

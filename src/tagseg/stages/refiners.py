@@ -7,13 +7,15 @@ beside it; the setting ``refiner`` then takes its name.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from tagseg.errors import ConfigError, WeightsError, choose_from
 from tagseg.segment.predict import Refiner
+from tagseg.stages.context import Plain
 from tagseg.stages.settings import RefinementSettings
 
-__all__ = ["Refining", "find_refiner", "refiner_from", "register_refiner"]
+__all__ = ["Refinement", "Refining", "find_refiner", "refiner_from", "register_refiner"]
 
 _NONE = "none"
 _NAME = "refiner"  # in the settings that a model file keeps; files of version 0.1 have none
@@ -30,6 +32,13 @@ class Refining(NamedTuple):
 
     settings: Callable[[RefinementSettings, int], Mapping[str, Any]]
     build: Callable[[Mapping[str, Any]], Refiner]
+
+
+@dataclass(frozen=True)
+class Refinement(Plain):
+    """What decides on the refiner of a segmenter as JSON data, in a stage's key; None for none."""
+
+    refinement: Any
 
 
 _REFINERS: dict[str, Refining] = {}

@@ -13,7 +13,8 @@ from tagseg.run.engine import map_photos
 from tagseg.segment.predict import Segmenter
 from tagseg.stages.context import Run
 from tagseg.stages.outcome import Prediction
-from tagseg.stages.segmenter import Refinement, predicted, refined_by_tags
+from tagseg.stages.refiners import Refinement
+from tagseg.stages.segmenter import predicted, refined_by_tags
 from tagseg.stages.settings import MaskSettings, RoundSettings
 from tagseg.stages.stage import Declared, Images, LabelMaps, Trained, found, per_batch
 

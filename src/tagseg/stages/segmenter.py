@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -24,7 +24,7 @@ from tagseg.stages.context import Run
 from tagseg.stages.crf import Regions
 from tagseg.stages.priors import photo_regions
 from tagseg.stages.pyramid_segmenter import pyramid_segmenter
-from tagseg.stages.refiners import find_refiner, refiner_from
+from tagseg.stages.refiners import Refinement, find_refiner, refiner_from
 from tagseg.stages.schedules import segmenter_schedule
 from tagseg.stages.settings import MaskSettings, PyramidSettings, WorkSettings
 from tagseg.stages.shapes import NetworkForm, some_shapes, view_scale
@@ -118,13 +118,6 @@ def segmenter_of(
         refiner=refiner_from(refinement) if refinement is not None else None,
         refinement=refinement,
     )
-
-
-@dataclass(frozen=True)
-class Refinement(Plain):
-    """The refiner of a segmenter as JSON data; None for none."""
-
-    refinement: Any
 
 
 class Predicted(NamedTuple):

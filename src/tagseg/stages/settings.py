@@ -251,7 +251,12 @@ class PhotoSettings(Settings):
         return _USUAL_SIDE if self.photo_side is None else self.photo_side
 
 
-_BACKBONES_RATES = ("layer_decay", "classifier_backbone_factor", "segmenter_backbone_factor")
+_BACKBONES_RATES = (
+    "layer_decay",
+    "classifier_backbone_factor",
+    "segmenter_backbone_factor",
+    "pyramid_backbone_factor",
+)
 
 
 @dataclass(frozen=True)
@@ -542,6 +547,12 @@ class SegmenterSettings(SegmenterForm, ScheduleSettings):
         0.5, "assumed", "likewise, for the segmenter", at_least=0
     )
 
+    @staticmethod
+    def own() -> tuple[str, ...]:
+        """Fields that no other network of a recipe heeds."""
+        shared = (*BackboneSettings.__dataclass_fields__, "schedule")
+        return tuple(name for name in SegmenterSettings.__dataclass_fields__ if name not in shared)
+
 
 @dataclass(frozen=True)
 class WorkSettings(RefinementSettings, SegmenterSettings, PhotoSettings):
@@ -564,7 +575,6 @@ class WorkSettings(RefinementSettings, SegmenterSettings, PhotoSettings):
 
 
 _PYRAMID = {"segmenter": ("pyramid",)}
-_SHARED = ("schedule", "output_stride")  # with classifiers
 
 
 @dataclass(frozen=True)
@@ -692,8 +702,7 @@ class PyramidSettings(WorkSettings, PyramidTraining):
         """The pyramid has no other segmenter's numbers, where there is no other network."""
         found = super().idle()
         if self.segmenter == "pyramid" and not isinstance(self, RoundSettings | SaliencySettings):
-            own = [name for name in SegmenterSettings.__dataclass_fields__ if name not in _SHARED]
-            found |= dict.fromkeys(own, "segmenter=published")
+            found |= dict.fromkeys(SegmenterSettings.own(), "segmenter=published")
         return found
 
 

@@ -13,7 +13,7 @@ from tagseg.data.working import WorkingPhotos
 from tagseg.stages.context import Plain
 from tagseg.stages.settings import SegmenterForm, ViewSettings
 
-__all__ = ["NetworkForm", "Seen", "some_shapes", "view_scale"]
+__all__ = ["NetworkForm", "Seen", "evenly", "some_shapes", "view_scale"]
 
 _SHAPES = 200  # photos that are looked at to choose a crop
 
@@ -47,8 +47,12 @@ class NetworkForm(Plain):
 
 def some_shapes(photos: WorkingPhotos) -> list[tuple[int, int]]:
     """Working sizes of up to 200 photos, evenly spread."""
-    chosen = np.linspace(0, len(photos) - 1, min(_SHAPES, len(photos))).astype(int)
-    return [photos.image(int(i)).shape[:2] for i in chosen]
+    return [photos.image(i).shape[:2] for i in evenly(len(photos), _SHAPES)]
+
+
+def evenly(count: int, most: int) -> list[int]:
+    """Up to ``most`` of the indices below ``count``, evenly spread from the first to the last."""
+    return np.linspace(0, count - 1, min(count, most)).astype(int).tolist()
 
 
 def view_scale(

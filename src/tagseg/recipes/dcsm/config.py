@@ -12,7 +12,6 @@ from tagseg.stages.settings import (
     BILATERAL,
     KERNELS,
     SMOOTHNESS,
-    BackboneSettings,
     ClassifierSettings,
     MaskSettings,
     PyramidSettings,
@@ -140,9 +139,8 @@ class Config(MaskSettings, PyramidSettings, MapSettings, TwoPhaseSettings):
         """Without a segmenter, all that would train and refine one."""
         found = super().idle()
         if self.segmenter == "none":
-            own = (*self.refiners_own(), *KERNELS, *SegmenterSettings.__dataclass_fields__)
-            shared = (*BackboneSettings.__dataclass_fields__, "schedule")
-            found |= {name: "segmenter=trained" for name in own if name not in shared}
+            own = (*self.refiners_own(), *KERNELS, *SegmenterSettings.own())
+            found |= dict.fromkeys(own, "segmenter=trained")
         return found
 
     def crf(self) -> CrfParameters:
