@@ -16,6 +16,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from tagseg.errors import ShapeError
 from tagseg.maps import IGNORE, Image, Labels, SaliencyMap, ScoreMap, Tags, labels_of_tags
 from tagseg.nets.backbone import Backbone, FineTuning, Preprocessing
 
@@ -23,10 +24,12 @@ __all__ = [
     "BackboneContract",
     "Fuse",
     "FuserContract",
+    "LabelLossContract",
     "Localize",
     "LocalizerContract",
     "Prior",
     "PriorContract",
+    "labelled_scores",
     "mirror_symmetric",
 ]
 
@@ -344,3 +347,65 @@ class FuserContract:
         assert set(labels[:2].ravel()) == {2}
         assert set(labels[2:4].ravel()) == {0}
         assert set(labels[4:].ravel()) == {4}
+
+
+def labelled_scores(seed: int, shape: tuple[int, int, int]) -> tuple[Tensor, Tensor, Tensor]:
+    """Scores of 5 labels, of which label 3 is nowhere; labels with ignored pixels; weights."""
+    generator = torch.Generator().manual_seed(seed)
+    batch, height, width = shape
+    scores = torch.randn(batch, 5, height, width, generator=generator, dtype=torch.float64)
+    labels = torch.tensor([0, 1, 2, 4, IGNORE])[torch.randint(5, shape, generator=generator)]
+    weights = torch.rand(shape, generator=generator, dtype=torch.float64) + 0.1
+    return 2 * scores, labels.to(torch.uint8), weights
+
+
+class LabelLossContract:
+    """Scores and labels of pixels, and how much each counts -> a loss."""
+
+    shape = (2, 5, 3)
+
+    @pytest.fixture
+    def loss(self) -> Callable[..., Tensor]:
+        """Of scores (B, L, H, W), labels (B, H, W) and ``weights=`` (B, H, W)."""
+        raise NotImplementedError
+
+    @pytest.mark.parametrize("given", ["labels", "weights"])
+    def test_ignored_pixels_take_no_part(self, loss: Callable[..., Tensor], given: str) -> None:
+        scores, labels, weights = labelled_scores(5, self.shape)
+        ignored = labels == IGNORE
+        assert ignored.any()
+        if given == "weights":
+            labels, weights = labels.masked_fill(ignored, 3), weights.masked_fill(ignored, 0.0)
+        scores.requires_grad_()
+        value = loss(scores, labels, weights=weights)
+        (gradient,) = torch.autograd.grad(value, scores)
+        assert not gradient.movedim(1, 3)[ignored].any()
+        assert gradient.movedim(1, 3)[~ignored].abs().sum(1).min() > 0
+        changed = torch.where(ignored[:, None], 7 * scores.detach() + 1, scores.detach())
+        assert loss(changed, labels, weights=weights).item() == pytest.approx(value.item())
+
+    def test_the_gradient_is_that_of_differences(self, loss: Callable[..., Tensor]) -> None:
+        scores, labels, weights = labelled_scores(6, (2, 3, 3))
+        scores.requires_grad_()
+        assert torch.autograd.gradcheck(lambda s: loss(s, labels, weights=weights), scores)
+
+    def test_nothing_labelled_is_0_without_gradient(self, loss: Callable[..., Tensor]) -> None:
+        scores = torch.randn(1, 3, 2, 2, requires_grad=True)
+        value = loss(scores, torch.full((1, 2, 2), IGNORE, dtype=torch.uint8))
+        (gradient,) = torch.autograd.grad(value, scores)
+        assert value.item() == 0
+        assert not gradient.any()
+
+    def test_half_scores_are_computed_in_float32(self, loss: Callable[..., Tensor]) -> None:
+        scores, labels, _ = labelled_scores(7, self.shape)
+        value = loss(scores.bfloat16(), labels)
+        assert value.dtype == torch.float32
+        assert value.item() == pytest.approx(loss(scores, labels).item(), rel=2e-2)
+
+    def test_wrong_shapes_are_named(self, loss: Callable[..., Tensor]) -> None:
+        scores, labels, weights = labelled_scores(8, self.shape)
+        with pytest.raises(ShapeError, match="labels has shape"):
+            loss(scores, labels[:, 1:])
+        named = r"weights has shape \(2, 5, 2\), labels \(2, 5, 3\)"
+        with pytest.raises(ShapeError, match=named):
+            loss(scores, labels, weights=weights[..., 1:])

@@ -53,6 +53,13 @@ class GivenMaps(Backbone):
         return self.maps
 
 
+class WithoutLevels(GivenMaps):
+    """A backbone that gives no pyramid."""
+
+    def _sections(self) -> tuple[PyramidLevel, ...]:
+        return Backbone._sections(self)
+
+
 def pixel(position: int, stride: int, middles: bool) -> float:
     return stride * (position + 0.5) - 0.5 if middles else float(stride * position)
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +22,7 @@ from torch.nn import functional
 from tagseg.data.scenes import OBJECTS, draw_scene
 from tagseg.data.transforms import Augmentation, augment
 from tagseg.nets.tiny import Tiny
-from tagseg.training import Batch, Execution, Loop, Schedule, train
+from tagseg.training import Batch, Execution, Loop, Sample, Schedule, train
 
 OUT = Path(__file__).parents[1] / "src" / "tagseg" / "nets" / "tiny_scenes.safetensors"
 SIZE = (96, 128)
@@ -53,6 +54,29 @@ def pictures(count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
     return np.stack([s.image for s in scenes]), np.array([s.tags.argmax() for s in scenes])
 
 
+def samples(images: np.ndarray, classes: np.ndarray) -> Sample:
+    """Random views of the pictures, each with its class, for ``tagseg.training.train``."""
+    how = Augmentation(SIZE, scale=(0.8, 1.25), jitter=0.2)
+
+    def sample(index: int, rng: np.random.Generator) -> dict[str, np.ndarray]:
+        image, _ = augment(images[index], [], how, rng)
+        return {"image": image.transpose(2, 0, 1), "class": classes[index]}
+
+    return sample
+
+
+def printed(batch: int, every: int) -> Callable[..., None]:
+    """Print what a training logs, at each ``every`` iterations, and its pictures a second."""
+    start = time.time()
+
+    def log(iteration: int, **values: float) -> None:
+        if iteration % every == 0:
+            rate = iteration * batch / (time.time() - start)
+            print(iteration, values, f"{rate:.0f} photos/s", flush=True)
+
+    return log
+
+
 def loss(net: nn.Module, batch: Batch) -> Tensor:
     """Cross-entropy with a little label smoothing; block4's counts half."""
     losses = [
@@ -74,28 +98,17 @@ def main() -> None:
     torch.set_num_threads(2)
     torch.manual_seed(args.seed)
     images, classes = pictures(args.photos, args.seed)
-    how = Augmentation(SIZE, scale=(0.8, 1.25), jitter=0.2)
-
-    def sample(index: int, rng: np.random.Generator) -> dict[str, np.ndarray]:
-        image, _ = augment(images[index], [], how, rng)
-        return {"image": image.transpose(2, 0, 1), "class": classes[index]}
-
     net = Classifier(len(OBJECTS.classes))
     schedule = Schedule(args.iterations, args.batch, 0.05, weight_decay=5e-4, warmup=200)
-    start = time.time()
-
-    def log(iteration: int, **values: float) -> None:
-        if iteration % 200 == 0:
-            rate = iteration * args.batch / (time.time() - start)
-            print(iteration, values, f"{rate:.0f} photos/s", flush=True)
-
+    execution = Execution(precision=torch.bfloat16, seed=args.seed)
+    loop = Loop(execution, log=printed(args.batch, 200))
     train(
         net,
         loss,
-        sample,
+        samples(images, classes),
         len(images),
         schedule,
-        loop=Loop(Execution(precision=torch.bfloat16, seed=args.seed), log=log),
+        loop=loop,
     )
     held_out, truth = pictures(600, args.seed + 1)
     with torch.no_grad():

@@ -18,13 +18,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from pretrain_tiny import SIZE, pictures
+from pretrain_tiny import pictures, printed, samples
 from torch import Tensor, nn
 from torch.nn import functional
 from transformers import Dinov2Config, Dinov2Model
 
 from tagseg.data.scenes import OBJECTS
-from tagseg.data.transforms import Augmentation, augment
 from tagseg.nets.backbone import Backbone, Preprocessing
 from tagseg.nets.catalog import build_backbone
 from tagseg.nets.weights import resolve
@@ -181,27 +180,15 @@ def main() -> None:
     torch.set_num_threads(1)
     torch.manual_seed(args.seed)
     images, classes = pictures(args.photos, args.seed)
-    how = Augmentation(SIZE, scale=(0.8, 1.25), jitter=0.2)
-
-    def sample(index: int, rng: np.random.Generator) -> dict[str, np.ndarray]:
-        image, _ = augment(images[index], [], how, rng)
-        return {"image": image.transpose(2, 0, 1), "class": classes[index]}
-
     start = time.time()
-
-    def log(iteration: int, **values: float) -> None:
-        if iteration % 40 == 0:
-            rate = iteration * args.batch / (time.time() - start)
-            print(iteration, values, f"{rate:.0f} photos/s", flush=True)
-
     teacher = Teacher(images[:64])
     net = Student(len(OBJECTS.classes), teacher.channels)
     schedule = Schedule(
         args.iterations, args.batch, 1e-3, "adamw", weight_decay=0.05, warmup=100, clip=1.0
     )
-    loop = Loop(Execution(seed=args.seed), log=log)
+    loop = Loop(Execution(seed=args.seed), log=printed(args.batch, 40))
     loss, groups = loss_with(teacher), groups_of(net)
-    train(net, loss, sample, len(images), schedule, groups=groups, loop=loop)
+    train(net, loss, samples(images, classes), len(images), schedule, groups=groups, loop=loop)
     found = accuracies(net, 600, args.seed + 1)
     told = ", ".join(f"{value:.3f} ({head})" for head, value in found.items())
     card = (

@@ -76,13 +76,12 @@ def trained(name: str, words: str, recipe: str, seed: int, args: argparse.Namesp
     if code != 0:
         print(f"{label}: stopped with status {code}, see {log}", flush=True)
         return None
+    run = Workspace.read(folder)
     scores = [
-        score
-        for score in Findings(Workspace.read(folder).finished("findings")).scores()
-        if score.split == "val"
+        score for score in Findings(run.finished("findings")).scores() if score.split == "val"
     ]
     best = max(scores, key=lambda score: score.miou)
-    used = Workspace.read(folder).settings["options"]["backbone"]
+    used = run.settings["options"]["backbone"]
     row = Row(
         name,
         recipe,

@@ -2,23 +2,18 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Callable
 
 import pytest
 import torch
 from torch import Tensor
 
-from tagseg.errors import ShapeError
+from contracts import LabelLossContract, labelled_scores
 from tagseg.losses.lovasz import lovasz_loss
 
 
 def case(seed: int, shape: tuple[int, int, int] = (2, 4, 3)) -> tuple[Tensor, Tensor, Tensor]:
-    """Scores of 5 labels, of which label 3 is nowhere; labels with ignored pixels; weights."""
-    generator = torch.Generator().manual_seed(seed)
-    batch, height, width = shape
-    scores = torch.randn(batch, 5, height, width, generator=generator, dtype=torch.float64)
-    labels = torch.tensor([0, 1, 2, 4, 255])[torch.randint(5, shape, generator=generator)]
-    weights = torch.rand(shape, generator=generator, dtype=torch.float64) + 0.1
-    return 2 * scores, labels.to(torch.uint8), weights
+    return labelled_scores(seed, shape)
 
 
 def jaccard_loss(wrong: set[int], own: list[bool], weights: list[float]) -> float:
@@ -109,46 +104,7 @@ def test_a_pixel_of_weight_2_is_two_pixels() -> None:
     assert lovasz_loss(scores, labels, weights=weights).item() == pytest.approx(twice.item())
 
 
-@pytest.mark.parametrize("given", ["labels", "weights"])
-def test_ignored_pixels_take_no_part(given: str) -> None:
-    scores, labels, weights = case(7)
-    ignored = labels == 255
-    assert ignored.any()
-    if given == "weights":
-        labels, weights = labels.masked_fill(ignored, 3), weights.masked_fill(ignored, 0.0)
-    scores.requires_grad_()
-    loss = lovasz_loss(scores, labels, weights=weights)
-    (gradient,) = torch.autograd.grad(loss, scores)
-    assert not gradient.movedim(1, 3)[ignored].any()
-    assert gradient.movedim(1, 3)[~ignored].abs().sum(1).min() > 0
-    changed = torch.where(ignored[:, None], 7 * scores.detach() + 1, scores.detach())
-    assert lovasz_loss(changed, labels, weights=weights).item() == pytest.approx(loss.item())
-
-
-def test_the_gradient_is_that_of_differences() -> None:
-    scores, labels, weights = case(8, (2, 3, 3))
-    scores.requires_grad_()
-    assert torch.autograd.gradcheck(lambda s: lovasz_loss(s, labels, weights=weights), scores)
-
-
-def test_nothing_labelled_is_0_without_gradient() -> None:
-    scores = torch.randn(1, 3, 2, 2, requires_grad=True)
-    loss = lovasz_loss(scores, torch.full((1, 2, 2), 255, dtype=torch.uint8))
-    (gradient,) = torch.autograd.grad(loss, scores)
-    assert loss.item() == 0
-    assert not gradient.any()
-
-
-def test_half_scores_are_computed_in_float32() -> None:
-    scores, labels, _ = case(9)
-    loss = lovasz_loss(scores.bfloat16(), labels)
-    assert loss.dtype == torch.float32
-    assert loss.item() == pytest.approx(lovasz_loss(scores, labels).item(), rel=2e-2)
-
-
-def test_wrong_shapes_are_named() -> None:
-    scores, labels, weights = case(10)
-    with pytest.raises(ShapeError, match="labels has shape"):
-        lovasz_loss(scores, labels[:, 1:])
-    with pytest.raises(ShapeError, match=r"weights has shape \(2, 4, 2\), labels \(2, 4, 3\)"):
-        lovasz_loss(scores, labels, weights=weights[..., 1:])
+class TestLovasz(LabelLossContract):
+    @pytest.fixture
+    def loss(self) -> Callable[..., Tensor]:
+        return lovasz_loss

@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 
+from contracts import LabelLossContract
 from tagseg.errors import ConfigError, ShapeError
 from tagseg.losses.pixel import cross_entropy, pixel_loss
 
@@ -154,3 +155,9 @@ def test_wrong_weights_and_smoothing_are_named():
     for smoothing in (-0.1, 1.0):
         with pytest.raises(ConfigError, match=f"label smoothing of {smoothing}"):
             pixel_loss(scores, labels, label_smoothing=smoothing)
+
+
+class TestPixelLoss(LabelLossContract):
+    @pytest.fixture
+    def loss(self):
+        return pixel_loss

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from contracts import mirror_symmetric
 from pyramid_maps import (
     GivenMaps,
+    WithoutLevels,
     bilinear_weights,
     convolved,
     group_normed,
@@ -17,7 +18,6 @@ from pyramid_maps import (
     upsampled,
 )
 from tagseg.errors import ConfigError
-from tagseg.nets.backbone import Backbone, PyramidLevel
 from tagseg.nets.catalog import BACKBONES
 from tagseg.nets.fpn import FpnNet
 from tagseg.nets.resnet import ResNet101
@@ -260,9 +260,5 @@ def test_impossible_numbers_are_refused(change: dict[str, object], message: str)
 
 
 def test_a_backbone_without_levels_is_refused() -> None:
-    class Flat(GivenMaps):
-        def _sections(self) -> tuple[PyramidLevel, ...]:
-            return Backbone._sections(self)
-
     with pytest.raises(ConfigError, match="given gives no feature pyramid"):
-        FpnNet(Flat(WIDTHS), 3)
+        FpnNet(WithoutLevels(WIDTHS), 3)

@@ -8,9 +8,15 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from contracts import mirror_symmetric
-from pyramid_maps import GivenMaps, bilinear_weights, convolved, group_normed, upsampled
+from pyramid_maps import (
+    GivenMaps,
+    WithoutLevels,
+    bilinear_weights,
+    convolved,
+    group_normed,
+    upsampled,
+)
 from tagseg.errors import ConfigError
-from tagseg.nets.backbone import Backbone, PyramidLevel
 from tagseg.nets.catalog import BACKBONES
 from tagseg.nets.efficientnet_lite import EfficientNetLite0
 from tagseg.nets.pyramid import DecoderName, PyramidNet
@@ -304,9 +310,5 @@ def test_impossible_numbers_are_refused(change: dict[str, object], message: str)
 
 
 def test_a_backbone_without_levels_is_refused() -> None:
-    class Flat(GivenMaps):
-        def _sections(self) -> tuple[PyramidLevel, ...]:
-            return Backbone._sections(self)
-
     with pytest.raises(ConfigError, match="given gives no feature pyramid"):
-        PyramidNet(Flat(WIDTHS), 3)
+        PyramidNet(WithoutLevels(WIDTHS), 3)
