@@ -21,6 +21,7 @@ from tagseg.nets.backbone import (
     PyramidLevel,
     dilates,
 )
+from tagseg.nets.depthwise import DepthwiseConv2d
 from tagseg.nets.folding import in_turn
 from tagseg.nets.same_padding import SameConv2d, maps_of_moved_photo
 
@@ -212,7 +213,7 @@ class _Block(nn.Module):
             self._expand_conv = nn.Conv2d(inputs, self.hidden, 1, bias=False)
             self._bn0 = nn.BatchNorm2d(self.hidden, eps=_NORM_EPS)
             self._relu0 = nn.ReLU6()
-        self._depthwise_conv = (SameConv2d if stride == 2 else nn.Conv2d)(
+        self._depthwise_conv = (SameConv2d if stride == 2 else DepthwiseConv2d)(
             self.hidden,
             self.hidden,
             stage.kernel,

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from tagseg.errors import ConfigError
 from tagseg.nets.backbone import Activations, Backbone, FeatureBlock, PyramidLevel, dilates
+from tagseg.nets.depthwise import DepthwiseConv2d
 from tagseg.nets.folding import FoldingSequential
 from tagseg.nets.same_padding import SameConv2d, maps_of_moved_photo
 
@@ -170,7 +171,8 @@ class _InvertedResidual(nn.Module):
 def _conv_bn_relu(
     inputs: int, outputs: int, kernel: int, stride: int = 1, dilation: int = 1, groups: int = 1
 ) -> FoldingSequential:
-    convolution = SameConv2d if stride == 2 else nn.Conv2d
+    plain = nn.Conv2d if groups == 1 else DepthwiseConv2d
+    convolution = SameConv2d if stride == 2 else plain
     return FoldingSequential(
         convolution(
             inputs,

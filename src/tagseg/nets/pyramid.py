@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from tagseg.errors import ConfigError, choose_from
 from tagseg.nets.backbone import Backbone, PyramidLevel, upsample_grid, upsample_level
+from tagseg.nets.depthwise import DepthwiseConv2d
 
 __all__ = ["DecoderName", "PyramidNet"]
 
@@ -191,7 +192,7 @@ def _convolution(inputs: int, outputs: int, kernel: int) -> nn.Sequential:
 
 def _separable(inputs: int, outputs: int, dilation: int = 1) -> nn.Sequential:
     """3x3 on each channel, and 1x1 between them (Chen et al., 2018, section 3.1)."""
-    filters = nn.Conv2d(
+    filters = DepthwiseConv2d(
         inputs, inputs, 3, padding=dilation, dilation=dilation, groups=inputs, bias=False
     )
     nn.init.kaiming_normal_(filters.weight, nonlinearity="linear")

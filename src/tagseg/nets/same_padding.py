@@ -10,12 +10,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
+
+from tagseg.nets.depthwise import DepthwiseConv2d, convolve
 
 __all__ = ["SameConv2d", "maps_of_moved_photo", "photo_moved"]
 
 
-class SameConv2d(nn.Conv2d):
+class SameConv2d(DepthwiseConv2d):
     """A convolution of stride 2, for inputs of even height and width.
 
     ``bottom_right`` False pads symmetrically instead, by the layer's own ``padding``.
@@ -30,7 +32,7 @@ class SameConv2d(nn.Conv2d):
         kernel = self.kernel_size[0]
         before, behind = (kernel - 2) // 2, (kernel - 1) // 2
         padded = F.pad(input, (before, behind, before, behind))
-        return F.conv2d(padded, weight, bias, self.stride, 0, self.dilation, self.groups)
+        return convolve(padded, weight, bias, self.stride, (0, 0), self.dilation, self.groups)
 
 
 def photo_moved(x: Tensor, stride: int) -> Tensor:

@@ -1,0 +1,175 @@
+"""Depthwise convolutions whose gradients do not cost ten times the forward pass on a CPU.
+
+A depthwise convolution filters each channel by itself. oneDNN's forward pass is fast for all of
+them, but its gradients of 5x5 and of dilated kernels are not: on one thread, of 8 maps of 1,152
+channels at 12 x 14 and a 5x5 kernel at dilation 2, 2 ms, and 20 and 84 ms for the gradients. Here
+the gradient of the input is a forward pass with the kernel turned by half a turn, and that of the
+kernel a loop over channels that lie side by side in memory (benchmarks/depthwise.py).
+"""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, cast
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numba import njit
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+
+__all__ = ["DepthwiseConv2d", "convolve"]
+
+Pair = tuple[int, ...]  # of height and width
+
+_BLOCK = 64  # channels at a time, so that their sums stay in the nearest cache
+_CONTRACT = {"contract"}  # a product and a sum in one instruction
+
+
+def convolve(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    stride: Pair = (1, 1),
+    padding: Pair = (0, 0),
+    dilation: Pair = (1, 1),
+    groups: int = 1,
+) -> Tensor:
+    """What ``torch.nn.functional.conv2d`` gives, (B, C, H, W) to (B, C', h, w).
+
+    Where gradients are wanted of a depthwise convolution for which oneDNN has no fast ones, they
+    come from here: equal up to rounding, and the same for any number of threads.
+    """
+    if _slow_gradients(x, weight, stride, padding, dilation, groups):
+        result: Tensor = _Depthwise.apply(x, weight, bias, stride[0], padding[0], dilation[0])
+        return result
+    return F.conv2d(x, weight, bias, stride, padding, dilation, groups)
+
+
+class DepthwiseConv2d(nn.Conv2d):
+    """``nn.Conv2d`` by :func:`convolve`; for zero padding of stated width."""
+
+    def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        """(B, C, H, W) to (B, C, h, w), with the layer's own kernels or folded ones."""
+        padding = cast(Pair, self.padding)  # no word such as "same"
+        return convolve(input, weight, bias, self.stride, padding, self.dilation, self.groups)
+
+
+def _slow_gradients(
+    x: Tensor, weight: Tensor, stride: Pair, padding: Pair, dilation: Pair, groups: int
+) -> bool:
+    """Whether gradients are wanted, and oneDNN's would be slow."""
+    kernel = (weight.shape[2], weight.shape[3])
+    return (
+        torch.is_grad_enabled()
+        and (x.requires_grad or weight.requires_grad)
+        and groups == x.shape[1] == weight.shape[0]
+        and (max(kernel) > 3 or max(dilation) > 1)
+        and all(pair[0] == pair[1] for pair in (kernel, stride, padding, dilation))
+        and kernel[0] % 2 == 1
+        and padding[0] <= dilation[0] * (kernel[0] - 1)
+        and x.device.type == weight.device.type == "cpu"
+        and x.dtype == weight.dtype == torch.float32
+        and not torch.is_autocast_enabled("cpu")
+    )
+
+
+class _Depthwise(torch.autograd.Function):
+    """Depthwise convolution of x (B, C, H, W) with kernels (C, 1, k, k), all sides alike."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        stride: int,
+        padding: int,
+        dilation: int,
+    ) -> Tensor:
+        ctx.form = stride, padding, dilation
+        ctx.save_for_backward(x, weight)
+        return F.conv2d(x, weight, bias, stride, padding, dilation, x.shape[1])
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight = ctx.saved_tensors
+        gradient = gradient.contiguous(memory_format=torch.channels_last)
+        of_input, of_weight, of_bias = ctx.needs_input_grad[:3]
+        return (
+            _of_input(gradient, x, weight, *ctx.form) if of_input else None,
+            _of_weight(gradient, x, weight, *ctx.form) if of_weight else None,
+            gradient.sum((0, 2, 3)) if of_bias else None,
+            None,
+            None,
+            None,
+        )
+
+
+def _of_input(
+    gradient: Tensor, x: Tensor, weight: Tensor, stride: int, padding: int, dilation: int
+) -> Tensor:
+    channels, reach = x.shape[1], dilation * (weight.shape[2] - 1)
+    if stride == 1:
+        turned = weight.flip(2, 3)
+        return F.conv2d(gradient, turned, None, 1, reach - padding, dilation, channels)
+    sides = [[side] * 2 for side in (stride, padding, dilation)]
+    back = torch.ops.aten.convolution_backward
+    wanted = [True, False, False]
+    x = x.contiguous(memory_format=torch.channels_last)
+    of_input: Tensor = back(gradient, x, weight, None, *sides, False, [0, 0], channels, wanted)[0]
+    return of_input
+
+
+def _of_weight(
+    gradient: Tensor, x: Tensor, weight: Tensor, stride: int, padding: int, dilation: int
+) -> Tensor:
+    channels, kernel = x.shape[1], weight.shape[2]
+    given = gradient.permute(0, 2, 3, 1).numpy()
+    seen = x.detach().contiguous(memory_format=torch.channels_last).permute(0, 2, 3, 1).numpy()
+    total = np.zeros((kernel, kernel, channels), np.float32)
+    starts = range(0, channels, _BLOCK)
+
+    def run(start: int) -> None:
+        _add_products(seen, given, stride, padding, dilation, start, total)
+
+    threads = min(torch.get_num_threads(), len(starts))
+    if threads == 1:
+        for start in starts:
+            run(start)
+    else:
+        with ThreadPoolExecutor(threads) as pool:
+            list(pool.map(run, starts))
+    return torch.from_numpy(total).permute(2, 0, 1).unsqueeze(1).contiguous()
+
+
+@njit(nogil=True, cache=True, error_model="numpy", fastmath=_CONTRACT)
+def _add_products(seen, given, stride, padding, dilation, start, total):  # type: ignore[no-untyped-def]
+    """Sum input times gradient over photos and positions, for a block of channels.
+
+    seen (B, H, W, C), given (B, h, w, C), float32; total (k, k, C), of which the channels from
+    ``start`` on are set.
+    """
+    photos, height, width, channels = seen.shape
+    kernel = total.shape[0]
+    count = min(_BLOCK, channels - start)
+    sums = np.zeros((kernel, kernel, _BLOCK), np.float32)
+    for b in range(photos):
+        for y in range(given.shape[1]):
+            for row in range(kernel):
+                at_y = y * stride + row * dilation - padding
+                if at_y < 0 or at_y >= height:
+                    continue
+                for x in range(given.shape[2]):
+                    slope = given[b, y, x, start : start + count]
+                    for column in range(kernel):
+                        at_x = x * stride + column * dilation - padding
+                        if at_x < 0 or at_x >= width:
+                            continue
+                        values = seen[b, at_y, at_x, start : start + count]
+                        into = sums[row, column]
+                        for c in range(count):
+                            into[c] += slope[c] * values[c]
+    total[:, :, start : start + count] = sums[:, :, :count]
