@@ -54,6 +54,7 @@ WITHOUT_FLOATS = {
     "ConfusionMatrix",
     "ForegroundScores",
     "MaskScores",
+    "ObjectSizes",
     "TrimapAccuracy",
     "evaluate_masks",
     "foreground_scores",

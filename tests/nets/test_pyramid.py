@@ -74,7 +74,10 @@ def scores_by_hand(net: PyramidNet, decoder: DecoderName, middles: bool) -> Tens
     else:
         x = upsampled(x, shapes[0], bilinear_weights, (16, 2), middles)
         x = passed(torch.cat([x, passed(skips[0], net.decoder.low_level)]), net.decoder.merge)
-    return convolved(x, net.score)
+    direct = upsampled(
+        convolved(skips[-1], net.direct), shapes[0], bilinear_weights, (16, 2), middles
+    )
+    return convolved(x, net.score) + direct
 
 
 @pytest.mark.parametrize("middles", [False, True])

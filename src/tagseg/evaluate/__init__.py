@@ -11,6 +11,7 @@ from tagseg.evaluate.boundary import TrimapAccuracy
 from tagseg.evaluate.confusion import ConfusionMatrix
 from tagseg.evaluate.foreground import ForegroundScores, foreground_scores
 from tagseg.evaluate.masks import MaskScores, evaluate_masks
+from tagseg.evaluate.object_sizes import ObjectSizes
 from tagseg.evaluate.saliency import SaliencyScores
 from tagseg.evaluate.scores import average_precision, mean_average_precision
 from tagseg.evaluate.seeds import CentreMeanShape, PrecisionRecall, SeedCurves
@@ -20,6 +21,7 @@ __all__ = [
     "ConfusionMatrix",
     "ForegroundScores",
     "MaskScores",
+    "ObjectSizes",
     "PrecisionRecall",
     "SaliencyScores",
     "SeedCurves",

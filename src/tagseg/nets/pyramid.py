@@ -34,6 +34,11 @@ class PyramidNet(nn.Module):
     ``"deeplabv3plus"``: ASPP on the coarsest map, upsampled at once to stride 4, beside 48 channels
     of the map there, and two 3x3 convolutions (Chen et al., ECCV 2018, section 3.1 and Figure 2).
 
+    Beside the decoder, the backbone's own last map is scored by a 1x1 convolution, and both scores
+    are added, as those of coarse and fine layers in FCN (Long et al., CVPR 2015, section 4.2): what
+    pre-training knows of classes is at hand from the first step, and the decoder learns what is
+    missing, edges and small things.
+
     Norms are of groups of channels, as batches of a few crops are too small for batch norm.
     Position i of each level lies on pixel stride * i (``grid_stride``), so nothing moves sideways.
 
@@ -69,36 +74,42 @@ class PyramidNet(nn.Module):
         self.form = decoder
         levels = backbone.pyramid_levels(finest)
         self.finest, self.coarse_stride = finest, levels[0].stride
+        self._factor = levels[-1].stride // levels[0].stride
         context = _Aspp(levels[-1], channels, view_scale)
         self.decoder = _DECODERS[decoder](levels, context, backbone.grid_stride)
+        self.direct = nn.Conv2d(backbone.out_channels, n_labels, 1)
         self.score = nn.Conv2d(self.decoder.channels, n_labels, 1)
         # Logits of about 1/2 whatever the channels are: from DeepLab's 0.01, 16 channels need
         # twice as many steps before they show anything thin.
         nn.init.normal_(self.score.weight, std=0.5 * self.decoder.channels**-0.5)
-        nn.init.zeros_(self.score.bias)  # type: ignore[arg-type]
+        nn.init.normal_(self.direct.weight, std=0.01)
+        for layer in (self.score, self.direct):
+            nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
 
     @property
     def coarse_grid_stride(self) -> int | None:
         """The ``stride`` with which :func:`upsample_grid` brings :meth:`coarse` to image size."""
         return None if self.backbone.grid_stride is None else self.coarse_stride
 
-    def features(self, x: Tensor) -> Tensor:
-        """What is scored, (B, decoder.channels, h, w) at ``coarse_stride``, for (B, 3, H, W)."""
-        return self.decoder(self.backbone.pyramid(x, self.finest))
-
     def coarse(self, x: Tensor) -> Tensor:
         """Logits at the finest level's stride, (B, n_labels, h, w), for RGB in [0, 1]."""
-        return self.score(self.features(x))
+        maps = self.backbone.pyramid(x, self.finest)
+        fine, direct = self.score(self.decoder(maps)), self.direct(maps[-1])
+        stride = self.backbone.grid_stride
+        return fine + upsample_level(direct, _size(fine), self._factor, grid_stride=stride)
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits at the size of the input, (B, n_labels, H, W), bilinear, for any H and W."""
         return upsample_grid(self.coarse(x), _size(x), self.coarse_grid_stride)
 
     def parameter_groups(self) -> list[dict[str, object]]:
-        """``backbone``, ``head`` (the decoder), ``score`` and ``score_bias``, for a rate each."""
+        """``backbone``, ``head`` (the decoder and what is scored without it), ``score`` (behind the
+        decoder) and ``score_bias``, for a rate each.
+        """
+        head = [*self.decoder.parameters(), *self.direct.parameters()]
         return [
             *self.backbone.parameter_groups(),
-            {"name": "head", "params": list(self.decoder.parameters())},
+            {"name": "head", "params": head},
             {"name": "score", "params": [self.score.weight]},
             {"name": "score_bias", "params": [self.score.bias]},
         ]
