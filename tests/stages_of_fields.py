@@ -163,7 +163,7 @@ STAGES_OF_FIELDS: dict[str, dict[str, str]] = {
 }
 
 # The choice of the segmenter, and the fields of the pyramid.
-_LEARNED = "averaging backbone_factor batch_size around crop dice iterations jitter learning_rate scale smoothing zoom"
+_LEARNED = "finest object_size averaging backbone_factor batch_size around crop dice iterations jitter learning_rate scale smoothing zoom"
 _OF_PYRAMID = {
     " ".join(f"pyramid_{name}" for name in _LEARNED.split()): "pyramid",
     "pyramid_flip pyramid_scales": "masks predictions",

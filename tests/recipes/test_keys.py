@@ -90,6 +90,7 @@ OTHER: dict[str, Any] = {
     "saliency": "activations",
     "segmenter": "pyramid",
     "pyramid_smoothing": 0.1,
+    "pyramid_finest": 2,
 }
 FILES = {
     "boxes",
@@ -103,7 +104,11 @@ FILES = {
 NAMES = {"localizer", "saliency_backbone", "saliency_weights", "regionnet_backbone"} | {
     "regionnet_weights"
 }
-STOPS = {"converged"}  # decides how many rounds there are, and on nothing in them
+STOPS = {
+    "converged",
+    "pyramid_cycles",
+    "pyramid_gain",
+}  # decide how many rounds there are, and on nothing in them
 
 
 def other_value(name: str, value: Any, hint: Any, metadata: Any) -> Any:

@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch.nn import functional
 
 from tagseg.losses.dice import dice_loss
@@ -58,13 +59,6 @@ def test_loss_is_cross_entropy_and_dice():
     torch.testing.assert_close(PyramidLoss(0.5, 0.1)(scores, labels), expected)
 
 
-def test_held_out_photos():
-    few = np.arange(100)
-    assert len(module._held_out(few)) == 0  # 6 would say nothing
-    assert module._held_out(np.arange(160) * 2).tolist() == [16 + 32 * i for i in range(10)]
-    assert len(module._held_out(np.arange(5000))) == 40
-
-
 def test_a_segmenter_in_a_file_answers_alike(odd_run, targets):
     segmenter = pyramid_segmenter(odd_run, config(pyramid_scales=(0.5, 1.0)), targets).model
     assert isinstance(segmenter, WindowedSegmenter)
@@ -101,27 +95,42 @@ def test_sizes_change_the_key_and_ways_of_looking_do_not(odd_run, targets, tmp_p
     assert len(set(keys)) == 3
 
 
-@pytest.mark.parametrize("helps", [True, False])
-def test_a_refiner_is_used_where_held_out_labels_speak_for_it(odd_run, targets, monkeypatch, helps):
-    """One that gives the labels, or none of them."""
+@pytest.mark.parametrize(
+    ("agreed", "cycles", "best"),
+    [
+        ([0.5, 0.505, 0.9], 2, 1),  # a rise, but too small a one to go on
+        ([0.5, 0.4, 0.9], 2, 0),
+        ([0.5, 0.6, 0.7, 0.8], 4, 3),
+        ([0.5, 0.6, 0.55], 3, 1),
+    ],
+)
+def test_cycles_end_where_they_bring_little(odd_run, targets, monkeypatch, agreed, cycles, best):
+    monkeypatch.setattr(module, "held_out_of", lambda known: known[:2])
+    monkeypatch.setattr(module.HeldOut, "agreement", lambda self, result, number: agreed[number])
+    found = pyramid_segmenter(odd_run, config(refiner="none"), targets)
+    folders = sorted((odd_run.workspace.folder / "stages").glob("*-pyramid*"))
+    assert len(folders) == cycles
+    weights = [load_file(folder / "segmenter.safetensors") for folder in folders]
+    state = found.model.net.state_dict()
+    assert all(torch.equal(value, state[name]) for name, value in weights[best].items())
+    first, later = weights[0]["score.weight"], weights[1]["score.weight"]
+    assert not torch.equal(first, later)
 
-    class Oracle:
-        def refine(self, image, probs, known=None):
-            index = next(
-                i
-                for i in range(len(odd_run.photos))
-                if odd_run.photos.image(i).shape == image.shape
-                and (odd_run.photos.image(i) == image).all()
-            )
-            labels = targets(index) if helps else np.full_like(targets(index), 1)
-            return np.eye(len(probs), dtype=np.float32)[labels].transpose(2, 0, 1)
 
-    monkeypatch.setattr(module, "_FEWEST_HELD_OUT", 1)
-    monkeypatch.setattr(module, "_HELD_OUT", 3)
-    monkeypatch.setattr(module, "refiner_from", lambda settings: Oracle())
-    segmenter = pyramid_segmenter(odd_run, config(), targets).model
-    assert (segmenter.refiner is not None) == helps
-    assert (segmenter.refinement is not None) == helps
+def test_one_cycle_without_photos_held_out(odd_run, targets):
+    pyramid_segmenter(odd_run, config(), targets)  # under 128 photos
+    assert len(list((odd_run.workspace.folder / "stages").glob("*-pyramid*"))) == 1
+
+
+def test_later_cycles_draw_other_crops(odd_run, targets, monkeypatch):
+    seeds = []
+    monkeypatch.setattr(module, "held_out_of", lambda known: known[:2])
+    monkeypatch.setattr(
+        module, "train", lambda *args, loop, **others: seeds.append(loop.execution.seed)
+    )
+    monkeypatch.setattr(module.HeldOut, "agreement", lambda self, result, number: float(number))
+    pyramid_segmenter(odd_run, config(pyramid_cycles=3, refiner="none"), targets)
+    assert seeds == [odd_run.setup.execution.seed + number for number in range(3)]
 
 
 def test_without_weights_nothing_is_turned(odd_run):

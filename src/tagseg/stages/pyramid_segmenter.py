@@ -7,8 +7,9 @@ where each number comes from. The papers' recipes have it as ``segmenter=pyramid
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import cache, partial
 
 import numpy as np
 import numpy.typing as npt
@@ -16,8 +17,6 @@ import torch
 from torch import Tensor, nn
 
 from tagseg.data.transforms import crop_size
-from tagseg.data.working import WorkingPhotos
-from tagseg.evaluate.confusion import ConfusionMatrix
 from tagseg.losses.dice import dice_loss
 from tagseg.losses.pixel import pixel_loss
 from tagseg.nets.catalog import backbone_kind
@@ -29,10 +28,12 @@ from tagseg.segment.predict import Segmenter
 from tagseg.segment.sizes import typical_size, zoom_for
 from tagseg.segment.windowed import Sight, WindowedSegmenter
 from tagseg.stages.context import Plain, Run
-from tagseg.stages.refiners import Refinement, find_refiner, refiner_from
+from tagseg.stages.held_out import HeldOut, held_out_of
+from tagseg.stages.refiners import find_refiner, refiner_from
+from tagseg.stages.schedules import shortened
 from tagseg.stages.settings import PyramidSettings, PyramidTraining
 from tagseg.stages.shapes import evenly, some_shapes
-from tagseg.stages.stage import Declared, Found, LabelMaps, Trained, found, trained
+from tagseg.stages.stage import Declared, Found, Input, LabelMaps, Trained, found, trained
 from tagseg.training import Batch, Loop, Schedule, train
 
 __all__ = ["PyramidLoss", "pyramid_segmenter"]
@@ -42,17 +43,14 @@ Movements = tuple[bool, bool] | Found[tuple[bool, bool]]
 
 _SEGMENTER = Declared("pyramid", weights="segmenter")
 _ORIENTATION = Declared("orientation")
-_REFINEMENT = Declared("refinement-of-pyramid")
 
 _LOOKED_AT = 200  # photos
-_WANTED = 64.0  # pixels, of things as seen: a first guess, see docs/segmenter.md
 _MOST = 1536.0  # pixels of the longer side, as seen
 _WINDOW = 1024  # pixels
 _PAPERS_CROP = 513  # pixels, for which the dilations of ASPP are meant (Chen et al. 2018)
-_FINEST = 2  # pixels per position of the scores
+_LATER = 0.5  # of the first cycle's iterations
 _SCORES = {"score": 10.0, "score_bias": 10.0}  # on the rate of so few weights, as in DeepLab
-_FEWEST, _PER_ROOT = 300, 16.0  # iterations
-_HELD_OUT, _FEWEST_HELD_OUT, _MOST_HELD_OUT = 16, 8, 40  # photos: one in 16
+_FEWEST, _PER_ROOT = 300, 4.0  # iterations of the first cycle
 
 
 @dataclass(frozen=True)
@@ -79,7 +77,7 @@ def pyramid_segmenter(
     """The pyramid, trained on ``targets``, and the refiner where held-out labels speak for it."""
     photos, setup = run.photos, run.setup
     known = known_photos(photos)
-    held_out = _held_out(known)
+    held_out = held_out_of(known)
     learned = np.setdiff1d(known, held_out)
     movements = _movements(run, settings)
     form = _crops(run, settings, targets, learned, movements)
@@ -88,21 +86,58 @@ def pyramid_segmenter(
     view = round(min(1.0, max(form.size) / _PAPERS_CROP), 3)
     stride = settings.output_stride or backbone_kind(setup.backbone).native_stride
     backbone = setup.build_backbone(settings, output_stride=stride)
-    net = PyramidNet(backbone, len(photos.classes) + 1, finest=_FINEST, view_scale=view)
-    _say(run, form, schedule)
-    result = trained(
-        run,
-        _SEGMENTER,
-        net,
-        partial(_fit, net, photos, targets, learned, form, _loss(settings), schedule),
-        schedule,
-        settings=[_Form(net.backbone.output_stride, net.channels), settings.only(PyramidTraining)],
-        inputs=[targets, *([movements] if isinstance(movements, Found) else [])],
-        title="the segmenter",
-    )
+    n_labels = len(photos.classes) + 1
+    net = PyramidNet(backbone, n_labels, finest=settings.pyramid_finest, view_scale=view)
     sight = Sight(form.zoom, _WINDOW, settings.pyramid_scales, settings.pyramid_flip)
-    refined = _refining_helps(run, settings, result, targets, sight, held_out)
+    _say(run, form, schedule)
+    later = shortened(schedule, _LATER)
+    seen: list[Input] = [targets, *([movements] if isinstance(movements, Found) else [])]
+    crops = cache(lambda: ClassCrops(photos, learned, targets, form))
+    made_of = [_Form(net.backbone.output_stride, net.channels), settings.only(PyramidTraining)]
+
+    def cycle(number: int, before: Sequence[Trained[PyramidNet]] = ()) -> Trained[PyramidNet]:
+        planned = later if number else schedule
+        return trained(
+            run,
+            _SEGMENTER.round(number) if number else _SEGMENTER,
+            net,
+            partial(_fit, net, crops, len(learned), _loss(settings), planned, number),
+            planned,
+            settings=made_of,
+            inputs=[*seen, *before],
+            title=f"the segmenter, cycle {number + 1}" if number else "the segmenter",
+        )
+
+    judge = HeldOut(run, held_out, targets, replace(sight, scales=(1.0,), flip=False))
+    result = _cycles(settings, cycle, judge)
+    refined = judge.refining_helps(result, find_refiner(settings, setup.execution.seed))
     return Trained(_segmenter(run, settings, net, sight, refined=refined), result.stage)
+
+
+Cycle = Callable[[int, Sequence[Trained[PyramidNet]]], Trained[PyramidNet]]
+
+
+def _cycles(settings: PyramidSettings, cycle: Cycle, judge: HeldOut) -> Trained[PyramidNet]:
+    """Train for as many cycles as bring the segmenter nearer to the labels of held-out photos.
+
+    Each begins at the full learning rate again (Loshchilov and Hutter, SGDR, ICLR 2017). The best
+    cycle's weights stay; without photos held out there is one.
+    """
+    best = cycle(0, ())
+    if len(judge.photos) == 0 or settings.pyramid_cycles == 1:
+        return best
+    agreed = judge.agreement(best, 0)
+    for number in range(1, settings.pyramid_cycles):
+        result = cycle(number, (best,))
+        now = judge.agreement(result, number)
+        enough = now < agreed + settings.pyramid_gain
+        if now > agreed:
+            best, agreed = result, now
+        if enough:
+            break
+    if not best.stage.planned:
+        best.model.load_state_dict(best.stage.load_tensors(_SEGMENTER.weights)[0])
+    return best
 
 
 def _loss(settings: PyramidTraining) -> PyramidLoss:
@@ -115,14 +150,6 @@ class _Form(Plain):
 
     output_stride: int
     channels: int | None
-
-
-def _held_out(known: Indices) -> Indices:
-    """Photos whose labels decide on refinement: one in 16, none where they would be under 8."""
-    chosen = known[_HELD_OUT // 2 :: _HELD_OUT]
-    if len(chosen) < _FEWEST_HELD_OUT:
-        return known[:0]
-    return chosen[evenly(len(chosen), _MOST_HELD_OUT)]
 
 
 def _crops(
@@ -138,7 +165,7 @@ def _crops(
         some = learned[evenly(len(learned), _LOOKED_AT)]
         typical = None if targets.stage.planned else typical_size(map(targets, some.tolist()))
         longer = float(np.median(np.max(np.asarray(shapes), axis=1)))
-        zoom = zoom_for(typical, longer, wanted=_WANTED, most=_MOST)
+        zoom = zoom_for(typical, longer, wanted=settings.pyramid_object_size, most=_MOST)
     seen = [(round(height * zoom), round(width * zoom)) for height, width in shapes]
     upside_down, quarter = movements if isinstance(movements, tuple) else movements.value
     size = crop_size(seen, settings.pyramid_crop, multiple=32)
@@ -213,20 +240,20 @@ def _say(run: Run, form: CropForm, schedule: Schedule) -> None:
 
 def _fit(
     net: PyramidNet,
-    photos: WorkingPhotos,
-    targets: LabelMaps,
-    learned: Indices,
-    form: CropForm,
+    crops: Callable[[], ClassCrops],
+    n_photos: int,
     loss: PyramidLoss,
     schedule: Schedule,
+    number: int,
     *,
     loop: Loop,
 ) -> None:
     def of_batch(module: nn.Module, batch: Batch) -> Tensor:
         return loss(module(batch["image"].float() / 255), batch["labels"])
 
-    crops = ClassCrops(photos, learned, targets, form)
-    train(net, of_batch, crops, len(learned), schedule, groups=net.parameter_groups(), loop=loop)
+    # Each cycle draws crops of its own.
+    loop = replace(loop, execution=replace(loop.execution, seed=loop.execution.seed + number))
+    train(net, of_batch, crops(), n_photos, schedule, groups=net.parameter_groups(), loop=loop)
 
 
 def _segmenter(
@@ -248,49 +275,3 @@ def _segmenter(
             "flip": settings.pyramid_flip,
         },
     )
-
-
-def _refining_helps(
-    run: Run,
-    settings: PyramidSettings,
-    result: Trained[PyramidNet],
-    targets: LabelMaps,
-    sight: Sight,
-    held_out: Indices,
-) -> bool:
-    """Whether the refiner brings answers nearer to the training labels of the held-out photos.
-
-    It is to be used where it helps; no ground truth may say where, but labels that no weights
-    learned from can, be they pseudo-labels. Without such photos there is none.
-    """
-    refinement = find_refiner(settings, run.setup.execution.seed)
-    if refinement is None or len(held_out) == 0:
-        return False
-    segmenter = _segmenter(run, settings, result.model, sight, refined=False)
-    refiner, n_labels = refiner_from(refinement), len(run.photos.classes) + 1
-
-    def compute() -> list[float]:
-        raw, refined = ConfusionMatrix(n_labels), ConfusionMatrix(n_labels)
-        for index in held_out.tolist():
-            image, labels = run.photos.image(index), targets(index)
-            probs = segmenter.forward(image[None])[0]
-            raw.update(probs.argmax(0).astype(np.uint8), labels)
-            better = refiner.refine(image, probs)
-            refined.update(better.argmax(0).astype(np.uint8), labels)
-        return [matrix.mean_iou() for matrix in (raw, refined)]
-
-    seen = found(
-        run,
-        _REFINEMENT,
-        compute,
-        planned=[0.0, 0.0],
-        settings=[Refinement(refinement)],
-        inputs=[result],
-    )
-    raw, refined = seen.value
-    run.progress.say(
-        f"of {len(held_out)} photos held out, the labels are met to {100 * raw:.1f} % mean IoU "
-        f"without {settings.refiner} and {100 * refined:.1f} % with it: "
-        f"it is {'used' if refined > raw else 'left out'}"
-    )
-    return refined > raw

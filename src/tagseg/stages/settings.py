@@ -587,14 +587,18 @@ class PyramidTraining(Settings):
         "published: the paper's own; pyramid: with skips, for thin and small things",
     )
     pyramid_iterations: int | None = number(
-        None, "assumed", "none: by the photos and classes", above=0, only_with=_PYRAMID
+        None,
+        "assumed",
+        "of the first cycle, later ones have half; none: by the photos and classes",
+        above=0,
+        only_with=_PYRAMID,
     )
     pyramid_batch_size: int = number(8, "assumed", "crops", above=0, only_with=_PYRAMID)
     pyramid_learning_rate: float = number(
-        2e-3, "assumed", "of AdamW, new layers", above=0, only_with=_PYRAMID
+        1e-3, "assumed", "of AdamW, new layers", above=0, only_with=_PYRAMID
     )
     pyramid_backbone_factor: float = number(
-        0.25, "assumed", "on that, for pre-trained layers", at_least=0, only_with=_PYRAMID
+        0.2, "assumed", "on that, for pre-trained layers", at_least=0, only_with=_PYRAMID
     )
     pyramid_averaging: float = number(
         0.99,
@@ -604,8 +608,11 @@ class PyramidTraining(Settings):
         below=1,
         only_with=_PYRAMID,
     )
+    pyramid_finest: int = number(
+        4, "assumed", "pixels per position of the scores", among=(2, 4), only_with=_PYRAMID
+    )
     pyramid_crop: int = number(
-        256, "assumed", "side of training crops, pixels as seen", at_least=32, only_with=_PYRAMID
+        320, "assumed", "side of training crops, pixels as seen", at_least=32, only_with=_PYRAMID
     )
     pyramid_zoom: float | None = number(
         None,
@@ -614,9 +621,16 @@ class PyramidTraining(Settings):
         above=0,
         only_with=_PYRAMID,
     )
+    pyramid_object_size: float = number(
+        64.0,
+        "assumed",
+        "pixels at which labelled things are seen, if photos are enlarged for them",
+        above=0,
+        only_with=_PYRAMID,
+    )
     pyramid_scale: tuple[float, float] = number(
-        (0.5, 2.0),
-        "Chen et al. 2018",
+        (0.7, 1.4),
+        "assumed",
         "range of a random factor on the size of training crops",
         above=0,
         only_with=_PYRAMID,
@@ -670,7 +684,8 @@ class PyramidTraining(Settings):
 
 @dataclass(frozen=True)
 class PyramidSettings(WorkSettings, PyramidTraining):
-    """The choice between the paper's segmenter and that one, and how that one looks at photos.
+    """The choice between the paper's segmenter and that one, when it has learned enough, and how it
+    looks at photos.
 
     Attributes:
         segmenters: values of ``segmenter``.
@@ -678,6 +693,20 @@ class PyramidSettings(WorkSettings, PyramidTraining):
 
     segmenters: ClassVar[tuple[str, ...]] = ("published", "pyramid")
 
+    pyramid_cycles: int = number(
+        4,
+        "Loshchilov and Hutter 2017",
+        "of the learning rate, at most; 1: no stopping rule",
+        above=0,
+        only_with=_PYRAMID,
+    )
+    pyramid_gain: float = number(
+        0.01,
+        "assumed",
+        "rise of mean IoU with held-out labels without which there is no further cycle",
+        at_least=0,
+        only_with=_PYRAMID,
+    )
     pyramid_scales: tuple[float, ...] = number(
         (1.0,), "assumed", "factors that answers are averaged over", above=0, only_with=_PYRAMID
     )
