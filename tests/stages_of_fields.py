@@ -180,7 +180,7 @@ for _recipe in (
         **_OF_PYRAMID,
         "segmenter": "masks orientation predictions pyramid segmenter",
     }
-for _recipe in ("dcsm", "mcof"):  # which have none before, or keep it
+for _recipe in ("coarse_to_fine", "dcsm", "mcof"):  # which have none before, or keep it
     STAGES_OF_FIELDS[_recipe].pop("segmenter", None)
     STAGES_OF_FIELDS[_recipe] |= {
         **_OF_PYRAMID,

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tagseg.errors import ConfigError
+from tagseg.errors import ConfigError, TrainingError
 from tagseg.segment.crops import ClassCrops, CropForm, class_weights
 
 
@@ -67,6 +67,18 @@ def test_classes_are_drawn_by_the_roots_of_their_photos() -> None:
     draw = crops(Photos(*[(20, 20)] * 10), labels, CropForm((16, 16), around=1.0, **PLAIN))
     drawn = [int(draw(0, np.random.default_rng(i))["labels"].max()) for i in range(400)]
     assert 0.18 < np.mean(np.array(drawn) == 2) < 0.33  # 1 of 4
+
+
+def test_photos_of_which_nothing_is_known_are_not_drawn() -> None:
+    shapes = [(40, 40), (40, 60), (40, 80)]
+    labels = [
+        np.full(shape, value, np.uint8) for shape, value in zip(shapes, (255, 0, 255), strict=True)
+    ]
+    draw = crops(Photos(*shapes), labels, CropForm((40, 60), **PLAIN))
+    for i in range(3):
+        assert (draw(i, np.random.default_rng(0))["labels"] == 0).all()
+    with pytest.raises(TrainingError, match="no training label is known"):
+        crops(Photos(*shapes), [labels[0], labels[2]], CropForm((40, 60)))
 
 
 @given(

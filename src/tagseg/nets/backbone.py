@@ -99,6 +99,7 @@ class Backbone(nn.Module, ABC):
         usual_stride: the output stride where a recipe's configuration leaves it open.
         pyramid_stride: the output stride at which the pyramid has all its levels from 4 on.
         native_stride: the output stride at which the network was trained, with nothing dilated.
+        native_side: pixels of the longer side of the pictures that it was trained on.
         usual_layer_decay: of its learning rate, where a recipe's configuration leaves it open.
         freezes_statistics: whether loaded weights bring batch norms that stay as they are.
         has_attentions: whether it is a transformer, which :meth:`recorded_attentions` records.
@@ -117,6 +118,7 @@ class Backbone(nn.Module, ABC):
     pyramid_channels = 256
     usual_stride = 8
     pyramid_stride = native_stride = 32
+    native_side = 224
     usual_layer_decay = 1.0
     freezes_statistics = False
     has_attentions = False

@@ -182,12 +182,14 @@ class EfficientNetLite1(EfficientNetLite):
     """4.1 million parameters without the classifier, trained at 240 pixels."""
 
     name, width, depth = "efficientnet_lite1", 1.0, 1.1
+    native_side = 240
 
 
 class EfficientNetLite2(EfficientNetLite):
     """4.8 million parameters without the classifier, trained at 260 pixels."""
 
     name, width, depth = "efficientnet_lite2", 1.1, 1.2
+    native_side = 260
 
 
 class _Block(nn.Module):

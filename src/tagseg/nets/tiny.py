@@ -33,6 +33,7 @@ class Tiny(Backbone):
     out_channels = _WIDTHS[4]
     pyramid_channels = 64
     pyramid_stride = native_stride = 16
+    native_side = 128
 
     def __init__(self, output_stride: int = 8, *, dilated: bool | None = None) -> None:
         super().__init__(output_stride, dilated=bool(dilated))

@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from tagseg.data.transforms import GREY
 from tagseg.data.working import WorkingPhotos
-from tagseg.errors import ConfigError
+from tagseg.errors import ConfigError, TrainingError
 from tagseg.maps import BACKGROUND, IGNORE, Image, Labels
 
 __all__ = ["ClassCrops", "CropForm", "class_weights"]
@@ -75,11 +75,15 @@ def class_weights(photos_with: npt.NDArray[np.intp]) -> npt.NDArray[np.float64]:
 class ClassCrops:
     """Samples for :func:`tagseg.training.train`: "image" (3, h, w) and "labels" (h, w), uint8.
 
-    Labels are 255 outside the photo, where the image is grey.
+    Labels are 255 outside the photo, where the image is grey. Photos of whose labels nothing is
+    known are not drawn.
 
     Args:
         known: indices of the photos to draw from.
         targets: training labels (h, w) of photo i at working size.
+
+    Raises:
+        TrainingError: nothing is known of any photo.
     """
 
     def __init__(
@@ -89,19 +93,24 @@ class ClassCrops:
         targets: Callable[[int], Labels],
         form: CropForm,
     ) -> None:
-        self._photos, self._known, self._targets, self._form = photos, known, targets, form
+        self._photos, self._targets, self._form = photos, targets, form
         n_labels = len(photos.classes) + 1
         held = np.zeros((len(known), n_labels), np.bool_)
         for row, index in enumerate(known):
             counts = np.bincount(targets(int(index)).ravel(), minlength=IGNORE + 1)
             held[row] = counts[:n_labels] > 0
+        if not held.any():
+            raise TrainingError(
+                "no training label is known in any photo", do="look at the masks that they are from"
+            )
+        self._known, held = known[held.any(1)], held[held.any(1)]
         held[:, BACKGROUND] = False
         self._with = [np.flatnonzero(column) for column in held.T]
         self._weights = class_weights(held.sum(0))
 
     def __call__(self, i: int, rng: np.random.Generator) -> Mapping[str, npt.NDArray[Any]]:
         """Sample ``i``: around a class, whatever ``i`` is, or else of photo ``i``."""
-        centre, form = None, self._form
+        i, centre, form = i % len(self._known), None, self._form
         if rng.random() < form.around and self._weights.any():
             label = int(rng.choice(len(self._weights), p=self._weights))
             i = int(rng.choice(self._with[label]))

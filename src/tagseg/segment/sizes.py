@@ -43,18 +43,20 @@ def typical_size(labels: Iterable[Labels]) -> float | None:
     return float(np.median(sides)) if sides else None
 
 
-def zoom_for(typical: float | None, longer: float, *, wanted: float, most: float) -> float:
+def zoom_for(
+    typical: float | None, longer: float, *, wanted: float, least: float, most: float
+) -> float:
     """Factor that brings things of ``typical`` pixels to ``wanted``, in steps of a quarter.
 
     At least 1, since photos are at work at the size that the evidence needs and detail that is
-    thrown away is gone; at most 3, beyond which photos are blur, and at most what brings their
-    longer side to ``most`` pixels.
+    thrown away is gone, and at least what brings their longer side to ``least`` pixels, as what
+    was trained on large pictures knows little of small ones; at most 3, beyond which photos are
+    blur, and at most what brings their longer side to ``most`` pixels.
 
     Args:
-        typical: see :func:`typical_size`; None gives 1.
+        typical: see :func:`typical_size`; None for things of any size.
         longer: side of photos at work, pixels.
     """
-    if typical is None:
-        return 1.0
-    factor = min(wanted / typical, most / longer, _MOST)
+    factor = least / longer if typical is None else max(wanted / typical, least / longer)
+    factor = min(factor, most / longer, _MOST)
     return max(1.0, round(factor / _STEP) * _STEP)

@@ -165,7 +165,10 @@ def _crops(
         some = learned[evenly(len(learned), _LOOKED_AT)]
         typical = None if targets.stage.planned else typical_size(map(targets, some.tolist()))
         longer = float(np.median(np.max(np.asarray(shapes), axis=1)))
-        zoom = zoom_for(typical, longer, wanted=settings.pyramid_object_size, most=_MOST)
+        least = backbone_kind(run.setup.backbone).native_side
+        zoom = zoom_for(
+            typical, longer, wanted=settings.pyramid_object_size, least=least, most=_MOST
+        )
     seen = [(round(height * zoom), round(width * zoom)) for height, width in shapes]
     upside_down, quarter = movements if isinstance(movements, tuple) else movements.value
     size = crop_size(seen, settings.pyramid_crop, multiple=32)

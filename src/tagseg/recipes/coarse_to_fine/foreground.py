@@ -53,7 +53,9 @@ def run(run: Run, config: Config) -> Outcome:
     saliency = PhotoSaliency(run, config)  # files that do not fit must show before long work
     masks = first_masks(run, config, target, saliency.maps())  # III-B, III-C
     rounds = recursion(run, config, target, masks.chosen(config))  # III-D
-    return outcome_of(run, config, target, masks, rounds, saliency.curves)
+    curves = [*saliency.curves, *rounds.curves]
+    net = rounds.last.segmenter
+    return outcome_of(run, config, target, masks, rounds.progression, net, curves)
 
 
 RECIPE = Recipe(

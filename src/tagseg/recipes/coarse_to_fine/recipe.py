@@ -21,15 +21,16 @@ from tagseg.recipes.coarse_to_fine.masks import Target, first_masks
 from tagseg.recipes.coarse_to_fine.rounds import outcome_of, recursion
 from tagseg.stages.context import Run
 from tagseg.stages.outcome import Outcome
+from tagseg.stages.pyramid_segmenter import pyramid_segmenter
 from tagseg.stages.recipe import Demo, Recipe
 from tagseg.stages.saliency import PhotoSaliency
-from tagseg.stages.settings import MaskSettings, number
+from tagseg.stages.settings import MaskSettings, PyramidSettings, number
 
 __all__ = ["RECIPE", "Config", "run", "single_target"]
 
 
 @dataclass(frozen=True)
-class Config(MaskSettings, RecursionConfig):
+class Config(MaskSettings, RecursionConfig, PyramidSettings):
     """Numbers of Jing et al.: one label per photo, DeepLab-v2."""
 
     masks_by_tags: bool = number(
@@ -43,7 +44,11 @@ def run(run: Run, config: Config) -> Outcome:
     saliency = PhotoSaliency(run, config)  # files that do not fit must show before long work
     masks = first_masks(run, config, target, saliency.maps())  # III-B, III-C
     rounds = recursion(run, config, target, masks.chosen(config))  # III-D
-    return outcome_of(run, config, target, masks, rounds, saliency.curves)
+    net, curves = rounds.last.segmenter, [*saliency.curves, *rounds.curves]
+    if config.segmenter == "pyramid":  # it learns from the last round's masks
+        net = pyramid_segmenter(run, config, rounds.last.masks)
+        curves.append(net.stage)
+    return outcome_of(run, config, target, masks, rounds.progression, net, curves)
 
 
 def single_target(run: Run, config: Config) -> Target:

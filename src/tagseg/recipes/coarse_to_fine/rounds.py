@@ -97,20 +97,20 @@ def outcome_of(
     config: RecursionConfig,
     target: Target,
     masks: FirstMasks,
-    rounds: Recursed,
-    curves: Sequence[Stage] = (),
+    progression: Progression,
+    net: Trained[Segmenter],
+    curves: Sequence[Stage],
 ) -> Outcome:
-    """The last round's network, and all there is to show; ``curves`` of trainings before it."""
-    last, progression = rounds.last.segmenter, rounds.progression
+    """The network that is left, and all there is to show; ``curves`` of all trainings."""
     return Outcome(
-        last.model,
+        net.model,
         (
             *masks.predictions(target),
             *(prediction for each in progression.rounds for prediction in each.predictions),
-            *final_predictions(run, config, last.model, last, by_class=target.by_class),
+            *final_predictions(run, config, net.model, net, by_class=target.by_class),
         ),
         views=(("coarse mask", show_map(masks.soft)),),
-        curves=(*curves, *rounds.curves),
+        curves=tuple(curves),
         progression=progression,
     )
 
