@@ -44,8 +44,8 @@ def in_windows(
 ) -> npt.NDArray[np.float32]:
     """Probabilities (L, h, w) of a photo (h, w, 3), from windows of at most ``window`` pixels.
 
-    Where one window holds the photo this is ``forward`` itself. Sums are kept a band of windows at
-    a time, so memory grows with the photo's width and labels alone, beside the result.
+    Where one window holds the photo this is ``forward`` itself. Sums are kept in the result, so
+    there is no other map of the photo's size but one of weights.
 
     Args:
         forward: of photos (B, h, w, 3); probabilities (B, L, h, w).

@@ -160,15 +160,7 @@ def _crops(
     movements: Movements,
 ) -> CropForm:
     """What crops are like, from the sizes of photos and of labelled things."""
-    shapes, zoom = some_shapes(run.photos), settings.pyramid_zoom
-    if zoom is None:
-        some = learned[evenly(len(learned), _LOOKED_AT)]
-        typical = None if targets.stage.planned else typical_size(map(targets, some.tolist()))
-        longer = float(np.median(np.max(np.asarray(shapes), axis=1)))
-        least = backbone_kind(run.setup.backbone).native_side
-        zoom = zoom_for(
-            typical, longer, wanted=settings.pyramid_object_size, least=least, most=_MOST
-        )
+    zoom, shapes = _zoom(run, settings, targets, learned), some_shapes(run.photos)
     seen = [(round(height * zoom), round(width * zoom)) for height, width in shapes]
     upside_down, quarter = movements if isinstance(movements, tuple) else movements.value
     size = crop_size(seen, settings.pyramid_crop, multiple=32)
@@ -181,6 +173,24 @@ def _crops(
         quarter,
         settings.pyramid_jitter,
     )
+
+
+def _zoom(run: Run, settings: PyramidTraining, targets: LabelMaps, learned: Indices) -> float:
+    """The factor at which photos are seen: as configured, or by the size of labelled things."""
+    if settings.pyramid_zoom is not None:
+        return settings.pyramid_zoom
+    some = learned[evenly(len(learned), _LOOKED_AT)]
+    typical = None if targets.stage.planned else typical_size(map(targets, some.tolist()))
+    longer = float(np.median(np.max(np.asarray(some_shapes(run.photos)), axis=1)))
+    least = backbone_kind(run.setup.backbone).native_side
+    wanted = settings.pyramid_object_size
+    zoom = zoom_for(typical, longer, wanted=wanted, least=least, most=_MOST)
+    if typical is not None:
+        run.progress.say(
+            f"labelled things are {typical:.0f} pixels across in photos of {longer:.0f} at work, by "
+            f"the median; {wanted:g} and at least {least} are wanted"
+        )
+    return zoom
 
 
 def _movements(run: Run, settings: PyramidSettings) -> Movements:
@@ -236,8 +246,9 @@ def _say(run: Run, form: CropForm, schedule: Schedule) -> None:
     height, width = form.size
     run.progress.say(
         f"the segmenter sees photos at {form.zoom:g} times their size at work "
-        f"({run.photos.side} pixels at most), and learns from {schedule.iterations} x "
-        f"{schedule.batch_size} crops of {height} x {width}"
+        f"({run.photos.side} pixels at most), in windows of {_WINDOW} where that is more, and "
+        f"learns from {schedule.iterations} x {schedule.batch_size} crops of {height} x {width} in "
+        "its first cycle"
     )
 
 
