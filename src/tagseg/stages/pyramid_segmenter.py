@@ -187,8 +187,8 @@ def _zoom(run: Run, settings: PyramidTraining, targets: LabelMaps, learned: Indi
     zoom = zoom_for(typical, longer, wanted=wanted, least=least, most=_MOST)
     if typical is not None:
         run.progress.say(
-            f"labelled things are {typical:.0f} pixels across in photos of {longer:.0f} at work, by "
-            f"the median; {wanted:g} and at least {least} are wanted"
+            f"labelled things are {typical:.0f} pixels across, in photos of {longer:.0f} at work "
+            f"(medians); {wanted:g} and at least {least} are wanted"
         )
     return zoom
 
