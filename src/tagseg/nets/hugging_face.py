@@ -261,7 +261,9 @@ def _mapped_layers(model: nn.Module) -> list[_MappedLayer]:
     """The layers at fifths of the depth, which are replaced in ``model``."""
     layers = _encoder_layers(model)
     if len(layers) < _BLOCKS:
-        raise ConfigError(f"has {len(layers)} layers", do=f"use a model of {_BLOCKS} or more")
+        raise ConfigError(
+            f"the transformer has {len(layers)} layers", do=f"use a model of {_BLOCKS} or more"
+        )
     chosen = []
     for index in _ends(len(layers)):
         layers[index] = _MappedLayer(layers[index])
