@@ -1,16 +1,15 @@
 """Trains segmentation_models_pytorch's networks on masks, to compare the pyramid segmenter with.
 
     python benchmarks/segmenter_peers.py PHOTOS MASKS VAL --labels N --weights FILE.pth
-        --net Unet|DeepLabV3Plus --seconds N [--crop 320] [--upside-down]
+        --net Unet|DeepLabV3Plus --seconds N [--crop 320] [--zoom 1] [--upside-down]
 
-It imports nothing of tagseg, for it needs torchvision: run it in an environment of its own (pip
-install torch==2.14.1 torchvision==0.29.1 segmentation-models-pytorch opencv-python-headless). The
+It imports nothing of tagseg, for it needs torchvision: run it in an environment of its own (install torch==2.14.1 torchvision==0.29.1 segmentation-models-pytorch opencv-python-headless). The
 peer gets what ``--set segmenter=pyramid`` has: EfficientNet-Lite0 with the same weights, photos at
-their own size, 8 crops an iteration of the same size and range of scales, seven in ten around a
-labelled pixel of a class, mirrored, recoloured; cross-entropy and Dice, AdamW at 1e-3, the encoder
-at a fifth of it, poly decay. Batch norms learn, as is usual there. It trains for as many seconds of
-its process's CPU time as ours took, on one thread, and is then scored on all photos of the list VAL
-as they are: mean IoU over the labels that masks or answers hold.
+their own size times the same zoom, 8 crops an iteration of the same size and range of scales, seven
+in ten around a labelled pixel of a class, mirrored, recoloured; cross-entropy and Dice, AdamW at
+1e-3, the encoder at a fifth of it, poly decay. Batch norms learn, as is usual there. It trains for
+as many seconds of its process's CPU time as ours took, on one thread, and is then scored on all
+photos of the list VAL as they are: mean IoU over the labels that masks or answers hold.
 """
 
 from __future__ import annotations
@@ -28,6 +27,11 @@ from PIL import Image
 
 IGNORE, GREY, BATCH, RATE, ENCODER, POWER, WARMUP = 255, 127, 8, 1e-3, 0.2, 0.9, 20
 SCALES, AROUND, JITTER = (0.7, 1.4), 0.7, 0.2
+
+
+def enlarged(picture: np.ndarray, zoom: float, way: int = cv2.INTER_LINEAR) -> np.ndarray:
+    size = (round(picture.shape[1] * zoom), round(picture.shape[0] * zoom))
+    return picture if zoom == 1 else cv2.resize(picture, size, interpolation=way)
 
 
 def read(photos: Path, masks: Path, name: str) -> tuple[np.ndarray, np.ndarray]:
@@ -122,6 +126,7 @@ def main() -> None:
     parser.add_argument("--net", choices=("Unet", "DeepLabV3Plus"), required=True)
     parser.add_argument("--seconds", type=float, required=True)
     parser.add_argument("--crop", type=int, default=320)
+    parser.add_argument("--zoom", type=float, default=1.0)
     parser.add_argument("--upside-down", action="store_true")
     args = parser.parse_args()
     torch.set_num_threads(1)
@@ -130,7 +135,12 @@ def main() -> None:
     names = sorted(path.stem for path in args.masks.glob("*.png"))
     val = set(args.val.read_text().split())
     crops = Crops(
-        [read(args.photos, args.masks, name) for name in names if name not in val],
+        [
+            (enlarged(image, args.zoom), enlarged(mask, args.zoom, cv2.INTER_NEAREST))
+            for image, mask in (
+                read(args.photos, args.masks, name) for name in names if name not in val
+            )
+        ],
         args.crop,
         args.upside_down,
     )
@@ -165,10 +175,14 @@ def main() -> None:
     with torch.inference_mode():
         for name in sorted(val):
             image, mask = read(args.photos, args.masks, name)
-            pad = [(0, -s % 32) for s in mask.shape]
+            image = enlarged(image, args.zoom)
+            pad = [(0, -s % 32) for s in image.shape[:2]]
             whole = np.pad(image, (*pad, (0, 0)), mode="edge").astype(np.float32)
             scores = net(prepared(torch.from_numpy(whole.transpose(2, 0, 1)[None].copy())))
-            answer = scores.argmax(1)[0].numpy()[: mask.shape[0], : mask.shape[1]]
+            scores = scores[..., : image.shape[0], : image.shape[1]]
+            if args.zoom != 1:
+                scores = torch.nn.functional.interpolate(scores, mask.shape, mode="bilinear")
+            answer = scores.argmax(1)[0].numpy()
             known = mask != IGNORE
             pairs = mask[known].astype(np.int64) * args.labels + answer[known]
             counts += np.bincount(pairs, minlength=args.labels**2).reshape(counts.shape)
