@@ -3,7 +3,8 @@
     python benchmarks/segmenter_peers.py PHOTOS MASKS VAL --labels N --weights FILE.pth
         --net Unet|DeepLabV3Plus --seconds N [--crop 320] [--zoom 1] [--upside-down]
 
-It imports nothing of tagseg, for it needs torchvision: run it in an environment of its own (install torch==2.14.1 torchvision==0.29.1 segmentation-models-pytorch opencv-python-headless). The
+It imports nothing of tagseg, for it needs torchvision: run it in an environment of its own with
+torch==2.14.1, torchvision==0.29.1, segmentation-models-pytorch and opencv-python-headless. The
 peer gets what ``--set segmenter=pyramid`` has: EfficientNet-Lite0 with the same weights, photos at
 their own size times the same zoom, 8 crops an iteration of the same size and range of scales, seven
 in ten around a labelled pixel of a class, mirrored, recoloured; cross-entropy and Dice, AdamW at
