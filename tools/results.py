@@ -66,7 +66,7 @@ def trained(name: str, words: str, recipe: str, seed: int, args: argparse.Namesp
     if kept.exists() and not args.again:
         return Row(**json.loads(kept.read_text()))
     before = float(spent.read_text()) if spent.exists() else 0.0
-    start = time.monotonic()
+    start, at = time.monotonic(), commit()  # files may change while it runs
     log = folder.with_suffix(".log")
     with log.open("a") as file:
         single = {**os.environ, "OMP_NUM_THREADS": "1"}
@@ -90,7 +90,7 @@ def trained(name: str, words: str, recipe: str, seed: int, args: argparse.Namesp
         round(100 * best.miou, 1),
         best.stage,
         round(seconds / 60, 1),
-        commit(),
+        at,
         datetime.date.today().isoformat(),
     )
     kept.write_text(json.dumps(asdict(row)))
