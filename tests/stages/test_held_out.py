@@ -7,9 +7,12 @@ import pytest
 import torch
 from torch import nn
 
+from tagseg.recipes.cam_baseline import Config
 from tagseg.segment.windowed import Sight
+from tagseg.session.train import make_config
 from tagseg.stages import held_out as module
 from tagseg.stages.held_out import HeldOut, held_out_of
+from tagseg.stages.refiners import find_refiner
 from tagseg.stages.stage import Declared, Trained, label_maps, opened
 
 
@@ -89,3 +92,15 @@ def test_nothing_is_refined_without_photos_or_refiner(odd_run, judge, result):
     assert not judge.refining_helps(result, None)
     nobody = HeldOut(odd_run, np.array([], np.intp), judge.targets, Sight())
     assert not nobody.refining_helps(result, {"any": 1})
+
+
+def test_labels_of_which_nothing_is_known_speak_for_nothing(odd_run, result):
+    def unknown(index):
+        return np.full(odd_run.photos.image(index).shape[:2], 255, np.uint8)
+
+    judge = HeldOut(
+        odd_run, np.array([0, 2]), label_maps(odd_run, Declared("unknown"), unknown), Sight()
+    )
+    assert judge.agreement(result, 0) == 0
+    refinement = find_refiner(make_config(Config, {"crf_iterations": 1}), 0)
+    assert not judge.refining_helps(result, refinement)

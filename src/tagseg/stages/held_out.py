@@ -93,7 +93,10 @@ class HeldOut:
         return refined > raw
 
     def _met(self, net: nn.Module, refiner: Refiner | None = None) -> list[float]:
-        """Mean IoU with the labels, and that of refined answers where there is a refiner."""
+        """Mean IoU with the labels, and that of refined answers where there is a refiner.
+
+        0 where no label is known, which speaks for nothing.
+        """
         photos, execution = self.run.photos, self.run.setup.execution
         segmenter = WindowedSegmenter(
             net, photos.classes, sight=self.sight, side=photos.side, execution=execution
@@ -106,4 +109,4 @@ class HeldOut:
                 answers.append(refiner.refine(image, answers[0]))
             for matrix, probs in zip(met, answers, strict=True):
                 matrix.update(probs.argmax(0).astype(np.uint8), self.targets(index))
-        return [matrix.mean_iou() for matrix in met]
+        return [float(np.nan_to_num(matrix.mean_iou())) for matrix in met]
