@@ -38,6 +38,7 @@ __all__ = [
     "ScoreMap",
     "Tags",
     "as_float32",
+    "check_alike",
     "check_image",
     "check_labels",
     "check_maps",
@@ -106,6 +107,15 @@ def check_labels(labels: Any, n_classes: int, name: str = "labels") -> Labels:
             do=f"use 0..{n_classes} and {IGNORE} for ignore",
         )
     return labels
+
+
+def check_alike(prediction: Labels, truth: Labels) -> None:
+    """Raise ShapeError unless a prediction and its ground truth have one height and width."""
+    if prediction.shape != truth.shape:
+        raise ShapeError(
+            f"prediction is {prediction.shape}, ground truth is {truth.shape}",
+            do="give masks of the photo's own height and width",
+        )
 
 
 def check_maps(maps: Any, shape: tuple[int, int], name: str) -> npt.NDArray[np.float32]:

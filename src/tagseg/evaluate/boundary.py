@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tagseg.errors import ConfigError, ShapeError
-from tagseg.maps import IGNORE, MAX_CLASSES, Labels, check_labels
+from tagseg.maps import IGNORE, MAX_CLASSES, Labels, check_alike, check_labels
 
 __all__ = ["TrimapAccuracy"]
 
@@ -86,11 +86,7 @@ class TrimapAccuracy:
         """
         check_labels(prediction, MAX_CLASSES, "prediction")
         check_labels(truth, MAX_CLASSES, "truth")
-        if prediction.shape != truth.shape:
-            raise ShapeError(
-                f"prediction is {prediction.shape}, ground truth is {truth.shape}",
-                do="give masks of the photo's own height and width",
-            )
+        check_alike(prediction, truth)
         boundary = _boundary(_without_ignored(truth))
         if not boundary.any():
             return

@@ -10,7 +10,7 @@ import numpy.typing as npt
 from numba import njit
 
 from tagseg.errors import ShapeError
-from tagseg.maps import IGNORE, MAX_CLASSES, Labels
+from tagseg.maps import IGNORE, MAX_CLASSES, Labels, check_alike
 
 __all__ = ["ConfusionMatrix"]
 
@@ -83,11 +83,7 @@ class ConfusionMatrix:
         """
         for name, labels in (("prediction", prediction), ("truth", truth)):
             _check_array(name, labels)
-        if prediction.shape != truth.shape:
-            raise ShapeError(
-                f"prediction is {prediction.shape}, ground truth is {truth.shape}",
-                do="give masks of the photo's own height and width",
-            )
+        check_alike(prediction, truth)
         size = self.n_labels + 1
         tables = np.zeros((_TABLES, size * size), np.int64)
         if not _count(prediction.ravel(), truth.ravel(), size, tables):

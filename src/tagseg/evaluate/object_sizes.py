@@ -8,8 +8,8 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from tagseg.errors import ConfigError, ShapeError
-from tagseg.maps import BACKGROUND, IGNORE, MAX_CLASSES, Labels, check_labels
+from tagseg.errors import ConfigError
+from tagseg.maps import BACKGROUND, IGNORE, MAX_CLASSES, Labels, check_alike, check_labels
 
 __all__ = ["ObjectSizes", "SizePart"]
 
@@ -67,11 +67,7 @@ class ObjectSizes:
         """
         check_labels(prediction, MAX_CLASSES, "prediction")
         check_labels(truth, MAX_CLASSES, "truth")
-        if prediction.shape != truth.shape:
-            raise ShapeError(
-                f"prediction is {prediction.shape}, ground truth is {truth.shape}",
-                do="give masks of the photo's own height and width",
-            )
+        check_alike(prediction, truth)
         known = truth != IGNORE
         for label in np.unique(truth).tolist():
             if label in (BACKGROUND, IGNORE):

@@ -8,7 +8,6 @@ What has no rule goes back by PyTorch's own derivative.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -19,6 +18,7 @@ from numba import njit
 from torch import Tensor
 
 from tagseg.errors import ConfigError
+from tagseg.threads import in_threads
 
 __all__ = [
     "ByAutograd",
@@ -452,12 +452,7 @@ def _unpooled(gradient: Tensor, x: Tensor, output: Tensor, window: list[int]) ->
         b = n % len(x)
         _unpool(arrays[0][n], arrays[1][b], arrays[2][b], *window, start, stop, whole[n])  # type: ignore[call-arg]
 
-    if threads == 1:
-        for job in jobs:
-            one(job)
-    else:
-        with ThreadPoolExecutor(threads) as pool:
-            list(pool.map(one, jobs))
+    in_threads(one, jobs, threads)
     return result
 
 

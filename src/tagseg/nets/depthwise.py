@@ -9,7 +9,6 @@ kernel a loop over channels that lie side by side in memory (benchmarks/depthwis
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any, cast
 
 import numpy as np
@@ -18,6 +17,8 @@ import torch.nn.functional as F
 from numba import njit
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
+
+from tagseg.threads import in_threads
 
 __all__ = ["DepthwiseConv2d", "convolve"]
 
@@ -135,13 +136,7 @@ def _of_weight(
     def run(start: int) -> None:
         _add_products(seen, given, stride, padding, dilation, start, total)
 
-    threads = min(torch.get_num_threads(), len(starts))
-    if threads == 1:
-        for start in starts:
-            run(start)
-    else:
-        with ThreadPoolExecutor(threads) as pool:
-            list(pool.map(run, starts))
+    in_threads(run, starts, min(torch.get_num_threads(), len(starts)))
     return torch.from_numpy(total).permute(2, 0, 1).unsqueeze(1).contiguous()
 
 

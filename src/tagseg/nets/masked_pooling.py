@@ -8,7 +8,7 @@ superpixel regions are pooled as zero".
 from __future__ import annotations
 
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -19,6 +19,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from tagseg.errors import ShapeError
+from tagseg.threads import in_threads
 
 __all__ = ["RegionCells", "masked_roi_pool", "region_cells"]
 
@@ -227,11 +228,7 @@ def _in_threads(run: Callable[[int, int], None], count: int, least: int) -> None
     """Share 0..count-1 out among PyTorch's number of threads, at least ``least`` to each."""
     parts = max(1, min(torch.get_num_threads(), count // least))
     edges = [count * part // parts for part in range(parts + 1)]
-    if parts == 1:
-        run(0, count)
-        return
-    with ThreadPoolExecutor(parts) as pool:
-        list(pool.map(run, edges[:-1], edges[1:]))
+    in_threads(lambda part: run(*part), pairwise(edges), parts)
 
 
 def _checked(regions: npt.NDArray[np.integer]) -> Int32:

@@ -7,7 +7,6 @@ checks what users give, imports it at the first photo.
 from __future__ import annotations
 
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
 import numpy as np
@@ -22,6 +21,7 @@ from tagseg.refine.lattice import FINE, STANDARD, Blur, Lattice, build_lattice
 from tagseg.refine.mean_field import Filters, MeanField
 from tagseg.refine.pixel_kernels import Pixels, Regions, add_up_regions, pixels_first
 from tagseg.refine.spatial_grid import SplineGrid
+from tagseg.threads import in_threads
 
 __all__ = ["infer"]
 
@@ -68,12 +68,7 @@ def infer(
 def _filters(image: Image, parameters: CrfParameters, threads: int) -> Filters:
     """Build the filters of both kernels, in the order in which the iterations take their turns."""
     jobs = [*_bilateral_filters(image, parameters), _smoothness_filter(image, parameters)]
-    if threads == 1:
-        built = [job() for job in jobs]
-    else:
-        with ThreadPoolExecutor(threads) as pool:
-            built = [done.result() for done in [pool.submit(job) for job in jobs]]
-    *bilateral, smooth = built
+    *bilateral, smooth = in_threads(lambda job: job(), jobs, threads)
     return [(filter_, smooth) for filter_ in bilateral]
 
 

@@ -95,7 +95,7 @@ def pyramid_segmenter(
     crops = cache(lambda: ClassCrops(photos, learned, targets, form))
     made_of = [_Form(net.backbone.output_stride, net.channels), settings.only(PyramidTraining)]
 
-    def cycle(number: int, before: Sequence[Trained[PyramidNet]] = ()) -> Trained[PyramidNet]:
+    def cycle(number: int, before: Sequence[Trained[PyramidNet]]) -> Trained[PyramidNet]:
         planned = later if number else schedule
         return trained(
             run,
@@ -160,7 +160,8 @@ def _crops(
     movements: Movements,
 ) -> CropForm:
     """What crops are like, from the sizes of photos and of labelled things."""
-    zoom, shapes = _zoom(run, settings, targets, learned), some_shapes(run.photos)
+    shapes = some_shapes(run.photos)
+    zoom = _zoom(run, settings, targets, learned, shapes)
     seen = [(round(height * zoom), round(width * zoom)) for height, width in shapes]
     upside_down, quarter = movements if isinstance(movements, tuple) else movements.value
     size = crop_size(seen, settings.pyramid_crop, multiple=32)
@@ -175,13 +176,19 @@ def _crops(
     )
 
 
-def _zoom(run: Run, settings: PyramidTraining, targets: LabelMaps, learned: Indices) -> float:
+def _zoom(
+    run: Run,
+    settings: PyramidTraining,
+    targets: LabelMaps,
+    learned: Indices,
+    shapes: Sequence[tuple[int, int]],
+) -> float:
     """The factor at which photos are seen: as configured, or by the size of labelled things."""
     if settings.pyramid_zoom is not None:
         return settings.pyramid_zoom
     some = learned[evenly(len(learned), _LOOKED_AT)]
     typical = None if targets.stage.planned else typical_size(map(targets, some.tolist()))
-    longer = float(np.median(np.max(np.asarray(some_shapes(run.photos)), axis=1)))
+    longer = float(np.median(np.max(np.asarray(shapes), axis=1)))
     least = backbone_kind(run.setup.backbone).native_side
     wanted = settings.pyramid_object_size
     zoom = zoom_for(typical, longer, wanted=wanted, least=least, most=_MOST)
