@@ -241,7 +241,10 @@ def test_killed_again_and_again(scenes, tmp_path):
             assert status == 0
             break
         process.kill()
-        assert forked.ended(process, 60) == -signal.SIGKILL
+        status = forked.ended(process, 60)
+        if status == 0:  # it was done in the moment before the kill
+            break
+        assert status == -signal.SIGKILL
         kills += 1
     assert kills >= 1
     assert forked.ended(start(killed, "tables"), 300) == 0

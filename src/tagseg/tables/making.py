@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeGuard
 
 import tagseg
 from tagseg.data.dataset import Dataset
@@ -25,9 +25,10 @@ from tagseg.session.train import (
     make_config,
     make_setup,
 )
-from tagseg.stages.settings import WorkSettings
+from tagseg.stages.settings import PyramidSettings, WorkSettings
 from tagseg.tables.base import TABLES_FOLDER, Context, Study, Table
 from tagseg.tables.catalog import find_paper
+from tagseg.tables.pyramid import PYRAMID
 
 __all__ = ["Tables", "make_tables"]
 
@@ -75,9 +76,9 @@ def make_tables(
     caller = caller if caller is not None else Caller()
     progress = caller.progress
     module = find_paper(paper)
-    studies = _chosen(module.TABLES, only, paper)
-    truth = _checked_truth(ground_truth, studies, photos, frozenset(val))
     finished = _read_run(Path(run), paper)
+    studies = _chosen(_studies(module.TABLES, finished.config), only, paper)
+    truth = _checked_truth(ground_truth, studies, photos, frozenset(val))
     check_folder(finished.folder / TABLES_FOLDER)
     options = replace(finished.options, device=device, threads=threads)
     setup = make_setup(options)
@@ -107,7 +108,10 @@ def make_tables(
         progress=progress,
         command=caller.command,
     )
-    tables = tuple(study.make(context) for study in studies.values())
+    as_published = replace(context, config=_published(finished.config))
+    tables = tuple(
+        study.make(context if study is PYRAMID else as_published) for study in studies.values()
+    )
     return _write(context, recipe.paper, tables)
 
 
@@ -120,6 +124,20 @@ class _FinishedRun:
     setup: Mapping[str, Any]
     config: WorkSettings
     inputs: frozenset[str]
+
+
+def _studies(own: Mapping[str, Study], config: WorkSettings) -> Mapping[str, Study]:
+    """The paper's, and one more for a run that ends in the pyramid segmenter."""
+    return {**own, "pyramid": PYRAMID} if _has_pyramid(config) else own
+
+
+def _published(config: WorkSettings) -> WorkSettings:
+    """The run's settings with the paper's own segmenter, which its tables are about."""
+    return replace(config, segmenter=type(config)().segmenter) if _has_pyramid(config) else config
+
+
+def _has_pyramid(config: WorkSettings) -> TypeGuard[PyramidSettings]:
+    return isinstance(config, PyramidSettings) and config.segmenter == "pyramid"
 
 
 def _chosen(studies: Mapping[str, Study], only: Sequence[str], paper: str) -> Mapping[str, Study]:
