@@ -9,6 +9,7 @@
     |-- ConfigError          a field, flag or value that does not exist or does not fit
     |-- TrainingError        a training that cannot go on
     |-- WorkspaceError       a run folder that is locked, damaged or of another kind
+    |   `-- DamagedError     part of a run folder is not what was written
     `-- ShapeError           an array argument of the wrong shape, type or range (a ValueError too)
 
 A message is one line: what is wrong, where, and what to do. The command line prints it and exits
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ConfigError",
+    "DamagedError",
     "DataError",
     "ImageError",
     "MaskError",
@@ -80,6 +82,10 @@ class TrainingError(TagsegError):
 
 class WorkspaceError(TagsegError):
     """A run folder is locked, damaged or of another kind."""
+
+
+class DamagedError(WorkspaceError):
+    """Part of a run folder is not what was written there; training it again makes it anew."""
 
 
 class ShapeError(TagsegError, ValueError):

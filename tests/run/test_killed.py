@@ -96,7 +96,7 @@ def die_at(wanted: str) -> Here:
         if point == wanted:
             os.kill(os.getpid(), signal.SIGKILL)
 
-    write_json = stage.write_json
+    write_json = stage.write_checked_json
 
     def write(path: Path, value: object) -> None:
         manifest = path.name == "manifest.json"
@@ -107,7 +107,7 @@ def die_at(wanted: str) -> Here:
         write_json(path, value)
         here(f"{name}:after manifest" if manifest else "")
 
-    stage.write_json = write
+    stage.write_checked_json = write
     return here
 
 

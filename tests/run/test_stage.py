@@ -99,9 +99,7 @@ def test_seconds_are_summed_over_interruptions(folder: Path, heard: list[str]) -
     assert open_stage(folder, heard).seconds == pytest.approx(again.seconds, abs=1e-3)
 
 
-@pytest.mark.parametrize(
-    "name", ["scores.sqlite", "weights.safetensors", "classes.json", "masks", "metrics.jsonl"]
-)
+@pytest.mark.parametrize("name", ["scores.sqlite", "weights.safetensors", "classes.json", "masks"])
 def test_a_missing_or_shorter_artefact_makes_it_pending(
     folder: Path, heard: list[str], name: str
 ) -> None:

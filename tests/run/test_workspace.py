@@ -205,8 +205,12 @@ def test_a_run_killed_in_its_first_moment_is_a_new_run(run: Run) -> None:
     ("content", "message"),
     [
         ({"format": 99, "recipe": "toy"}, "another version of tagseg"),
-        ([1], "another version of tagseg"),
-        ({"format": 1, "recipe": "mcof", "stages": []}, "holds a run of recipe mcof, not toy"),
+        ([1], "is damaged, and there are no stages; delete it"),
+        ({"format": 1, "recipe": "mcof", "stages": []}, "is damaged, and there are no stages"),
+        (
+            {"format": 1, "recipe": "mcof", "settings": {}, "classes": [], "stages": []},
+            "holds a run of recipe mcof, not toy",
+        ),
         ("{", "is damaged"),
     ],
 )
@@ -390,3 +394,165 @@ def everything(folder: Path) -> dict[str, tuple[bytes, int]]:
         for path in folder.glob("stages/**/*")
         if path.is_file()
     }
+
+
+# What rots on the disk
+
+
+class Reading:
+    """A toy recipe with an artefact of each kind, all of which are read whenever it is called."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.heard, self.ran = folder, list[str](), list[str]()
+
+    def __call__(self) -> dict[str, Any]:
+        self.heard.clear()
+        self.ran.clear()
+        with Workspace.open(
+            self.folder, recipe="toy", settings={"lr": 1}, announce=self.heard.append
+        ) as work:
+            return work.mended(lambda: self._through(work))
+
+    def _through(self, work: Workspace) -> dict[str, Any]:
+        with work.stage("net", config={"lr": 1}, inputs=["photos"]) as net:
+            if net.pending:
+                self.ran.append("net")
+                net.log(iteration=1, loss=0.5)
+                net.save_tensors("weights", {"w": torch.arange(40.0)}, {"of": "toy"})
+                net.save_json("found", {"classes": ["cat", "dog"], "side": 500})
+        with work.stage("maps", config={}, inputs=[net]) as maps:
+            if maps.pending:
+                self.ran.append("maps")
+                for i in range(30):
+                    maps.maps("maps").put(f"photo {i}", scores=np.arange(i, i + 50.0))
+                    maps.save_bytes(f"masks/{i}.png", bytes([i]) * 40)
+        store = maps.maps("maps")
+        return {
+            "weights": net.load_tensors("weights")[0]["w"].tolist(),
+            "found": net.load_json("found"),
+            "maps": [store.get(f"photo {i}")["scores"].tolist() for i in range(30)],
+            "masks": [maps.read_path(f"masks/{i}.png").read_bytes() for i in range(30)],
+        }
+
+
+def flipped(content: bytes, place: int) -> bytes:
+    changed = bytearray(content)
+    changed[place // 8] ^= 1 << place % 8
+    return bytes(changed)
+
+
+def damages(content: bytes, rng: np.random.Generator) -> list[bytes]:
+    size = len(content)
+    flips = [flipped(content, int(place)) for place in rng.integers(8 * size, size=12)]
+    return [*flips, content[: size // 2], content[:-1], b"", content + b"x", bytes(size)]
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "stages/01-net/weights.safetensors",
+        "stages/01-net/found.json",
+        "stages/01-net/metrics.jsonl",
+        "stages/01-net/manifest.json",
+        "stages/02-maps/maps.sqlite",
+        "stages/02-maps/masks/7.png",
+        "stages/02-maps/manifest.json",
+        "workspace.json",
+    ],
+)
+def test_damage_is_found_and_mended(tmp_path: Path, name: str) -> None:
+    """Bits flipped, cut short, made longer, emptied, removed: the results are those of before."""
+    run = Reading(tmp_path / "run")
+    whole = run()
+    assert run() == whole
+    assert run.ran == run.heard == []
+    file = run.folder / name
+    content = file.read_bytes()
+    for damaged in [*damages(content, np.random.default_rng(len(name))), None]:
+        file.unlink()
+        if damaged is not None:
+            file.write_bytes(damaged)
+        assert run() == whole
+        assert {"net", "maps"} >= set(run.ran)
+        assert bool(run.heard) >= bool(run.ran)  # never without a word
+        assert run() == whole
+        assert run.ran == []
+        content = file.read_bytes() if file.exists() else content
+
+
+def test_only_the_damaged_stage_runs_again(tmp_path: Path) -> None:
+    run = Reading(tmp_path / "run")
+    whole = run()
+    for name, stage in (("01-net/found.json", "net"), ("02-maps/masks/7.png", "maps")):
+        file = run.folder / "stages" / name
+        file.write_bytes(flipped(file.read_bytes(), 33))
+        assert run() == whole
+        assert run.ran == [stage]
+        assert f"stage {stage} runs again: damaged or missing: {Path(name).parts[1]}" in run.heard
+
+
+def test_damage_that_keeps_size_and_time_is_found_in_rows(tmp_path: Path) -> None:
+    """As a disk rots: nothing of the file tells, and this process has read it before."""
+    run = Reading(tmp_path / "run")
+    whole = run()
+    file = run.folder / "stages/02-maps/maps.sqlite"
+    content, state = file.read_bytes(), file.stat()
+    place = content.index(b"photo 11") + 100  # in that row's values
+    file.write_bytes(flipped(content, 8 * place))
+    os.utime(file, ns=(state.st_atime_ns, state.st_mtime_ns))
+    assert run() == whole
+    assert run.ran == ["maps"]
+
+
+def test_a_run_without_workspace_json_is_found_by_its_stages(tmp_path: Path) -> None:
+    run = Reading(tmp_path / "run")
+    whole = run()
+    (run.folder / "workspace.json").unlink()
+    with pytest.raises(WorkspaceError, match=r"workspace\.json: is damaged or missing; run"):
+        Workspace.read(run.folder)
+    assert run() == whole
+    assert run.ran == []
+    assert run.heard == [
+        f"{run.folder / 'workspace.json'}: is damaged or missing; it is made anew, the stages stay"
+    ]
+    (run.folder / "workspace.json").unlink()
+    (run.folder / "run.json").write_text('{"recipe": "mcof"}')
+    with pytest.raises(WorkspaceError, match="holds a run of recipe mcof, not toy"):
+        run()
+
+
+def test_a_link_in_place_of_the_stages_is_refused(tmp_path: Path) -> None:
+    """What it leads to would be cleared."""
+    run, other = Reading(tmp_path / "run"), tmp_path / "other"
+    run()
+    other.mkdir()
+    (other / ".tmp-mine").mkdir()
+    (other / "01-net").mkdir()
+    stages = run.folder / "stages"
+    stages.rename(tmp_path / "kept")
+    stages.symlink_to(other)
+    with pytest.raises(WorkspaceError, match="stages: is a link; what it leads to is not touched"):
+        run()
+    assert sorted(path.name for path in other.iterdir()) == [".tmp-mine", "01-net"]
+    stages.unlink()
+    (tmp_path / "kept").rename(stages)
+    (stages / "03-more").symlink_to(other)
+    assert run()
+    assert sorted(path.name for path in other.iterdir()) == [".tmp-mine", "01-net"]
+
+
+def test_a_manifest_that_leads_elsewhere_is_not_followed(tmp_path: Path) -> None:
+    """A stage that another run lends is taken over by the names in its manifest."""
+    lender, secret = Reading(tmp_path / "lender"), tmp_path / "secret.json"
+    lender()
+    secret.write_text("[1]")
+    path = lender.folder / "stages/01-net/manifest.json"
+    manifest = json.loads(path.read_text())
+    manifest.pop("check")
+    manifest["artefacts"]["../../../secret.json"] = {"bytes": 3, "hash": "0"}
+    path.write_text(json.dumps(manifest))
+    with Workspace.open(
+        tmp_path / "run", recipe="toy", settings={}, lenders=[lender.folder]
+    ) as work:
+        assert work.stage("net", config={"lr": 1}, inputs=["photos"]).pending
+        assert not list((tmp_path / "run").rglob("secret*"))

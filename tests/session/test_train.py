@@ -29,7 +29,15 @@ from small_runs import (
 from tagseg.data.dataset import Dataset
 from tagseg.data.masks import read_mask
 from tagseg.data.scenes import SCENES, scene_dataset
-from tagseg.errors import ConfigError, DataError, MaskError, TagError, TagsegError, WorkspaceError
+from tagseg.errors import (
+    ConfigError,
+    DataError,
+    MaskError,
+    TagError,
+    TagsegError,
+    WeightsError,
+    WorkspaceError,
+)
 from tagseg.formats.loading import load_dataset
 from tagseg.formats.masks.ground_truth import GroundTruth
 from tagseg.recipes.catalog import find_recipe
@@ -368,7 +376,7 @@ def test_the_report_of_a_moved_run(finished, tmp_path):
 def test_a_damaged_record_of_the_run(finished, go, tmp_path, content):
     folder = Path(shutil.copytree(finished, tmp_path / "run"))
     (folder / "run.json").write_text(content)
-    with pytest.raises(WorkspaceError, match=r"run.json: is damaged.*; (run tagseg|delete it)"):
+    with pytest.raises(WorkspaceError, match=r"run.json: is damaged.*; run (tagseg|the)"):
         render_report(folder)
     before = finished_stages(folder)
     go("cam_baseline", out=folder)  # as the advice is
@@ -514,3 +522,48 @@ def test_names_that_no_file_can_have_are_refused_at_once(scenes, monkeypatch):
             quick(replace(scenes[0], names=(*scenes[0].names[1:], name)))
     with pytest.raises(TagError, match="the class name 'h%F6rse' is no Unicode text"):
         replace(scenes[0], classes=("h\udcf6rse", *scenes[0].classes[1:]))
+
+
+# What rots on the disk
+
+
+def what_a_run_gives(folder: Path) -> dict[str, str]:
+    """Masks, segmenter and report of a run; its date and its times do not count."""
+    kept = {}
+    for pattern in ("stages/*-masks/masks/**/*.png", "stages/*-export/*.safetensors"):
+        kept |= {path.name: path.read_bytes().hex() for path in sorted(folder.glob(pattern))}
+    about = json.loads((folder / "run.json").read_text())
+    return kept | {name: about[name] for name in ("recipe", "config", "classes")}
+
+
+@pytest.mark.slow
+def test_a_flipped_bit_in_any_file_is_found_and_mended(finished, go, tmp_path):
+    """The same command makes what rotted, and leaves what the run gives as it was."""
+    folder = Path(shutil.copytree(finished, tmp_path / "run"))
+    whole = what_a_run_gives(folder)
+    files = [p.relative_to(folder) for p in sorted(folder.rglob("*")) if p.is_file()]
+    masks = [name for name in files if name.parent.name == "masks"]
+    kept_for_show = {"report.html", ".lock", "metrics.jsonl"}
+    for name in files:
+        if name.name in kept_for_show or name in masks[1:]:
+            continue
+        content = bytearray((folder / name).read_bytes())
+        content[len(content) // 2] ^= 4
+        (folder / name).write_bytes(content)
+        go("cam_baseline", out=folder)
+        assert what_a_run_gives(folder) == whole, name
+
+
+def test_a_segmenter_that_rots_is_not_used(finished, tmp_path):
+    folder = Path(shutil.copytree(finished, tmp_path / "run"))
+    (file,) = folder.glob("stages/*-export/segmenter.safetensors")
+    content = file.read_bytes()
+    rng = np.random.default_rng(0)
+    for place in rng.integers(8 * len(content), size=40):
+        damaged = bytearray(content)
+        damaged[place // 8] ^= 1 << place % 8
+        file.write_bytes(damaged)
+        with pytest.raises(WeightsError):
+            load_segmenter(folder)
+    file.write_bytes(content)
+    load_segmenter(folder)

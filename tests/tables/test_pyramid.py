@@ -76,5 +76,5 @@ def test_tables_of_the_paper_keep_its_segmenter(go, photos, tmp_path):
 
 def test_only_of_a_run_that_has_it(go, photos, tmp_path):
     go("builtin_priors", {}, out=tmp_path / "run")
-    with pytest.raises(ConfigError, match="builtin_priors has no table 'pyramid'; choose of 4, 5"):
+    with pytest.raises(ConfigError, match="table pyramid is about runs that end in that segm"):
         tabulate(photos, "builtin_priors", tmp_path / "run", "pyramid")

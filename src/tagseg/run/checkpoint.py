@@ -30,8 +30,9 @@ class Log:
             file.write(json.dumps(values, ensure_ascii=False) + "\n")
 
     def read(self) -> list[dict[str, Any]]:
-        """All whole lines, in order; none if nothing was logged."""
-        return [json.loads(line) for line in self._lines() if _is_whole(line)]
+        """All whole lines, in order; none if nothing was logged. Damaged ones are left out."""
+        found = [_values(line) for line in self._lines()]
+        return [values for values in found if values is not None]
 
     def cut(self, iteration: int | None) -> None:
         """Drop everything from the first line behind ``iteration`` on, or all of it for None."""
@@ -89,10 +90,20 @@ def _digest(content: memoryview) -> bytes:
     return hashlib.blake2b(content, digest_size=_DIGEST_BYTES).digest()
 
 
-def _is_whole(line: bytes) -> bool:
-    """Whether a line was not torn by a kill."""
-    return line.endswith(b"\n")
+def _values(line: bytes) -> dict[str, Any] | None:
+    """What a line says; None if it was torn by a kill or is damaged."""
+    if not line.endswith(b"\n"):
+        return None
+    try:
+        values = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    return values if isinstance(values, dict) else None
 
 
 def _is_until(line: bytes, iteration: int) -> bool:
-    return _is_whole(line) and json.loads(line).get("iteration", iteration) <= iteration
+    values = _values(line)
+    if values is None:
+        return False
+    at = values.get("iteration", iteration)
+    return isinstance(at, int) and at <= iteration

@@ -6,13 +6,13 @@ import errno
 import json
 import os
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from hashlib import blake2b
 from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
-from tagseg.errors import WorkspaceError
+from tagseg.errors import DamagedError, WorkspaceError
 
 __all__ = [
     "TEMPORARY",
@@ -22,11 +22,15 @@ __all__ = [
     "check_names_fit",
     "one_line_errors",
     "read_json",
+    "to_checked_json",
     "to_json",
+    "write_checked_json",
     "write_json",
 ]
 
 TEMPORARY = ".tmp-"  # prefix of a file that is being written; such a file is never an artefact
+
+_CHECK = "check"  # of an object in JSON, by its own entry of that name
 
 _LONG = 100  # bytes of a name, over which its temporary one is a hash of it
 _SHOWN = 40  # letters of a long name in a message
@@ -149,11 +153,39 @@ def write_json(path: Path, value: Any) -> None:
         file.write(to_json(value) + b"\n")
 
 
+def to_checked_json(value: Mapping[str, Any]) -> bytes:
+    """An object as :func:`to_json` has it, with a check of its content for :func:`read_json`."""
+    plain = json.loads(to_json(value))
+    return to_json({**plain, _CHECK: _check_of(plain)})
+
+
+def write_checked_json(path: Path, value: Mapping[str, Any]) -> None:
+    """Write an object as :func:`write_json` does, with a check of its content."""
+    with atomic_write(path) as file:
+        file.write(to_checked_json(value) + b"\n")
+
+
 def read_json(path: Path) -> Any:
-    """Read a JSON file; raise WorkspaceError if it is missing or not JSON."""
+    """Read a JSON file.
+
+    Raises:
+        WorkspaceError: it is missing.
+        DamagedError: it is not JSON, or its check is not that of its content.
+    """
     with one_line_errors(path):
         content = path.read_bytes()
     try:
-        return json.loads(content)
-    except ValueError as error:
-        raise WorkspaceError("is damaged (not JSON)", where=path, do="delete it") from error
+        value = json.loads(content)
+    except (ValueError, RecursionError) as error:
+        raise _damaged(path, "is damaged (not JSON)") from error
+    if isinstance(value, dict) and _CHECK in value and value.pop(_CHECK) != _check_of(value):
+        raise _damaged(path, "is damaged (not what was written)")
+    return value
+
+
+def _damaged(path: Path, what: str) -> DamagedError:
+    return DamagedError(what, where=path, do="run the training command again, which mends it")
+
+
+def _check_of(value: Mapping[str, Any]) -> str:
+    return blake2b(json.dumps(value, sort_keys=True).encode(), digest_size=8).hexdigest()

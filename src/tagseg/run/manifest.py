@@ -10,26 +10,33 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import os
+import stat
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path, PurePath
-from typing import Any, TypedDict
+from typing import Any, TypedDict, TypeGuard
 
 import numpy as np
-import torch
-from safetensors import safe_open
+from safetensors import SafetensorError
 
-from tagseg.errors import ConfigError
-from tagseg.run.files import TEMPORARY
+from tagseg.errors import ConfigError, DamagedError, WorkspaceError
+from tagseg.run.files import TEMPORARY, read_json
 from tagseg.run.map_store import MapStore
+from tagseg.tensor_files import RottenError, content_hash, read_tensors
 
 __all__ = [
     "FORMAT",
     "Fingerprint",
+    "Manifest",
     "Record",
     "canonical",
     "changes",
     "fingerprint",
+    "is_intact",
+    "just_written",
     "make_record",
+    "read_manifest",
+    "read_record",
     "size_of",
 ]
 
@@ -54,6 +61,67 @@ class Fingerprint(TypedDict):
 
     bytes: int
     hash: str
+
+
+class Manifest(TypedDict):
+    """What a finished stage was made from and holds, its working time and its end (ISO, UTC)."""
+
+    record: Record
+    artefacts: dict[str, Fingerprint]
+    seconds: float
+    finished: str
+
+
+def read_manifest(path: Path) -> Manifest:
+    """The manifest of a finished stage; DamagedError if it is not one that tagseg has written."""
+    value = read_json(path)
+    if not _is_manifest(value):
+        raise DamagedError("is damaged (no manifest)", where=path, do="run the same command again")
+    return value
+
+
+def read_record(path: Path) -> Record | None:
+    """What the stage is made from whose manifest or beginning is told in ``path``."""
+    try:
+        value = read_json(path)
+    except WorkspaceError:
+        return None
+    record = value.get("record") if isinstance(value, dict) else None
+    return record if _is_record(record) else None
+
+
+def _is_manifest(value: Any) -> TypeGuard[Manifest]:
+    return (
+        isinstance(value, dict)
+        and _is_record(value.get("record"))
+        and isinstance(value.get("artefacts"), dict)
+        and all(_is_artefact(name, of) for name, of in value["artefacts"].items())
+        and isinstance(value.get("seconds"), int | float)
+        and isinstance(value.get("finished"), str)
+    )
+
+
+def _is_record(value: Any) -> TypeGuard[Record]:
+    return (
+        isinstance(value, dict)
+        and all(isinstance(value.get(name), str) for name in ("name", "key"))
+        and isinstance(value.get("format"), int)
+        and isinstance(value.get("config"), dict)
+        and isinstance(value.get("inputs"), list)
+        and all(isinstance(pair, list) and len(pair) == 2 for pair in value["inputs"])
+        and all(isinstance(text, str) for pair in value["inputs"] for text in pair)
+    )
+
+
+def _is_artefact(name: str, stated: Any) -> bool:
+    """Whether it is a file of the stage's own folder, as its name has it; links lead elsewhere."""
+    return (
+        name not in ("", ".", "..")
+        and PurePath(name).name == name
+        and isinstance(stated, dict)
+        and isinstance(stated.get("bytes"), int)
+        and isinstance(stated.get("hash"), str)
+    )
 
 
 def canonical(value: Any) -> Any:
@@ -99,6 +167,43 @@ def fingerprint(path: Path) -> Fingerprint:
         parts = [(file.relative_to(path).as_posix(), _hash_file(file)) for file in _files(path)]
         return Fingerprint(bytes=size_of(path), hash=_hash(json.dumps(parts).encode()))
     return Fingerprint(bytes=size_of(path), hash=_hash_file(path))
+
+
+def is_intact(path: Path, stated: Fingerprint, *, again: bool = False) -> bool:
+    """Whether an artefact has the content that was written.
+
+    Read as a whole, but once a process unless ``again``: files whose identity, size and time are
+    those of before are taken to have the content of before.
+    """
+    try:
+        identity = _identity(path)
+        if not again and _INTACT.get(identity) == stated["hash"]:
+            return True
+        found = fingerprint(path)
+    except (OSError, WorkspaceError, SafetensorError, RottenError):
+        return False
+    if found != stated:
+        return False
+    _INTACT[identity] = stated["hash"]
+    return True
+
+
+def just_written(path: Path) -> Fingerprint:
+    """The fingerprint of an artefact, which :func:`is_intact` needs not read again."""
+    found = fingerprint(path)
+    _INTACT[_identity(path)] = found["hash"]
+    return found
+
+
+_Identity = tuple[tuple[int, int, int, int], ...]
+_INTACT: dict[_Identity, str] = {}
+
+
+def _identity(path: Path) -> _Identity:
+    states = [os.stat(path)]
+    if stat.S_ISDIR(states[0].st_mode):
+        states = [os.stat(file) for file in _files(path)]
+    return tuple((s.st_dev, s.st_ino, s.st_size, s.st_mtime_ns) for s in states)
 
 
 def _plain(value: Any) -> Any:
@@ -150,18 +255,6 @@ def _hash_file(path: Path) -> str:
         with MapStore(path) as maps:
             return maps.digest()
     if path.suffix == ".safetensors":
-        return _hash_tensors(path)
+        return content_hash(*read_tensors(path))
     with path.open("rb") as file:
         return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
-
-
-def _hash_tensors(path: Path) -> str:
-    # Not the file's bytes: the order of the metadata in them is left open by the format.
-    state = hashlib.blake2b(digest_size=16)
-    with safe_open(path, framework="pt") as file:
-        state.update(json.dumps(file.metadata() or {}, sort_keys=True).encode())
-        for name in sorted(file.keys()):
-            tensor = file.get_tensor(name)
-            state.update(json.dumps([name, str(tensor.dtype), list(tensor.shape)]).encode())
-            state.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
-    return state.hexdigest()

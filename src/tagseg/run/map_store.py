@@ -1,7 +1,8 @@
 """Named arrays for each of many photos in one SQLite file, safe under ``kill -9``.
 
 One row a photo, so that 100,000 photos are one file. A row holds its arrays as a small JSON header
-(names, dtypes, shapes) and their raw bytes, deflated where that makes it smaller; nothing is ever
+(names, dtypes, shapes) and their raw bytes, deflated where that makes it smaller, and a check of
+photo and content, without which a bit that turns over would be a wrong map; nothing is ever
 unpickled. SQLite's rollback journal keeps the committed rows whole whenever the process dies.
 """
 
@@ -24,7 +25,7 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 
-from tagseg.errors import ShapeError, WorkspaceError
+from tagseg.errors import DamagedError, ShapeError, WorkspaceError
 
 __all__ = ["MapStore", "pack", "unpack"]
 
@@ -33,7 +34,8 @@ Arrays = Mapping[str, npt.NDArray[Any]]
 _COMMIT_PUTS = 200
 _COMMIT_SECONDS = 5.0
 _WAIT_SECONDS = 60.0  # for another process that is just committing
-_RAW, _DEFLATED = b"\0", b"\1"
+_RAW, _DEFLATED, _CHECKED = b"\0", b"\1", b"\2"
+_CHECK_BYTES = 8
 _LENGTH = struct.Struct("<I")
 _NAME_CODING = ("utf-8", "surrogateescape")  # file names need not be valid text
 _BYTES = "bytes"  # array name under which put_bytes stores
@@ -101,11 +103,13 @@ class MapStore:
     A store opened ``writable`` belongs to one process and commits every 200 puts, every 5 s of
     putting, and on close; afterwards it reads. Otherwise it is open to any number of threads and
     processes (it pickles as its path, and survives a fork). Raises WorkspaceError if the file is
-    missing, damaged or cannot be written, KeyError for a photo that is not in it.
+    missing or cannot be written, DamagedError if it is damaged, KeyError for a photo that is not
+    in it; DamagedError for that, too, if the store is ``complete``.
     """
 
-    def __init__(self, path: Path, *, writable: bool = False) -> None:
+    def __init__(self, path: Path, *, writable: bool = False, complete: bool = False) -> None:
         self.path = Path(path).absolute()
+        self._complete = complete
         self._writable = writable
         self._lock = threading.Lock()
         self._pid = os.getpid()
@@ -124,9 +128,10 @@ class MapStore:
         self._leave_parent()
         if not self._writable:
             raise WorkspaceError("is closed to writing", where=self.path, do="run its stage again")
-        packed = pack(arrays)
+        key, packed = _key(name), pack(arrays)
+        row = _CHECKED + _check_of(key, packed) + packed
         with self._use() as connection:
-            connection.execute("INSERT OR REPLACE INTO maps VALUES (?, ?)", (_key(name), packed))
+            connection.execute("INSERT OR REPLACE INTO maps VALUES (?, ?)", (key, row))
             self._uncommitted += 1
             late = time.monotonic() - self._committed_at > _COMMIT_SECONDS
             if late or self._uncommitted >= _COMMIT_PUTS:
@@ -174,6 +179,8 @@ class MapStore:
         """Names of all stored photos, sorted."""
         with self._use() as connection:
             rows = connection.execute("SELECT name FROM maps ORDER BY name").fetchall()
+        if not all(isinstance(name, bytes) for (name,) in rows):
+            raise self._damaged("a row has no name")
         return [name.decode(*_NAME_CODING) for (name,) in rows]
 
     def digest(self) -> str:
@@ -182,7 +189,7 @@ class MapStore:
         for name in self.names():
             try:
                 content = _inflate(self._packed(name))
-            except ValueError as error:
+            except (ValueError, KeyError) as error:  # KeyError: its index and table disagree
                 raise self._damaged(f"{name}: {error}") from error
             for part in (_key(name), content):
                 state.update(len(part).to_bytes(8, "little"))
@@ -222,10 +229,10 @@ class MapStore:
         self.close()
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"path": self.path}
+        return {"path": self.path, "complete": self._complete}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        MapStore.__init__(self, state["path"])
+        MapStore.__init__(self, state["path"], complete=state["complete"])
 
     def __del__(self) -> None:
         self._leave_parent()
@@ -254,26 +261,47 @@ class MapStore:
         self._lock, self._pid = threading.Lock(), os.getpid()
 
     def _packed(self, name: str) -> bytes:
+        key = _key(name)
         with self._use() as connection:
-            found = connection.execute("SELECT content FROM maps WHERE name = ?", (_key(name),))
+            found = connection.execute("SELECT content FROM maps WHERE name = ?", (key,))
             row = found.fetchone()
         if row is None:
+            if self._complete:
+                raise self._damaged(f"{name} is missing")
             raise KeyError(name)
-        return row[0]
+        content = row[0]
+        if not isinstance(content, bytes):
+            raise self._damaged(f"{name}: no bytes")
+        if content[:1] != _CHECKED:  # of before there were checks
+            return content
+        start = 1 + _CHECK_BYTES
+        packed = content[start:]
+        if _check_of(key, packed) != content[1:start]:
+            raise self._damaged(f"{name}: not what was written")
+        return packed
 
     @contextmanager
     def _one_line_errors(self) -> Iterator[None]:
         try:
             yield
         except sqlite3.OperationalError as error:  # full disk, no permission, missing
+            if error.sqlite_errorcode == sqlite3.SQLITE_ERROR:  # no such table
+                raise self._damaged(str(error)) from error
             raise WorkspaceError(
                 f"cannot be used: {error}", where=self.path, do="check the path and the free space"
             ) from error
         except sqlite3.Error as error:
             raise self._damaged(str(error)) from error
 
-    def _damaged(self, how: str) -> WorkspaceError:
-        return WorkspaceError(f"is damaged: {how}", where=self.path, do="delete it and run again")
+    def _damaged(self, how: str) -> DamagedError:
+        do = "run the training command again, which mends it"
+        return DamagedError(f"is damaged: {how}", where=self.path, do=do)
+
+
+def _check_of(key: bytes, packed: bytes) -> bytes:
+    state = hashlib.blake2b(len(key).to_bytes(8, "little") + key, digest_size=_CHECK_BYTES)
+    state.update(packed)
+    return state.digest()
 
 
 def _key(name: str) -> bytes:

@@ -8,13 +8,15 @@
         manifest.json     written last: record, sizes and hashes of all artefacts, time
 
 A folder with a manifest is finished, without one it is partial work that the same command resumes.
+What a finished stage holds is compared with what was written when it is first read: rows of
+stores by checks of their own, other files by the manifest's hashes. A difference is a DamagedError,
+upon which :meth:`Workspace.mended` removes the stage and lets it run again.
 Files of a finished stage are never written to, only replaced or removed: so stages of several runs
 may share them by hard links (:func:`adopt`).
 """
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import time
@@ -25,15 +27,31 @@ from pathlib import Path, PurePath
 from types import TracebackType
 from typing import Any, Self
 
-import safetensors.torch
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from torch import Tensor
 
-from tagseg.errors import WorkspaceError
+from tagseg.errors import DamagedError, WorkspaceError
 from tagseg.run.checkpoint import Checkpoint, Log
-from tagseg.run.files import TEMPORARY, atomic_write, one_line_errors, read_json, write_json
-from tagseg.run.manifest import Fingerprint, Record, canonical, fingerprint, size_of
+from tagseg.run.files import (
+    TEMPORARY,
+    atomic_write,
+    one_line_errors,
+    read_json,
+    write_checked_json,
+    write_json,
+)
+from tagseg.run.manifest import (
+    Fingerprint,
+    Record,
+    canonical,
+    is_intact,
+    just_written,
+    read_manifest,
+    read_record,
+    size_of,
+)
 from tagseg.run.map_store import MapStore
+from tagseg.tensor_files import RottenError, read_tensors, tensor_file
 
 __all__ = ["Stage", "adopt", "discard", "folder_aside", "is_finished", "record_in"]
 
@@ -75,6 +93,8 @@ class Stage:
         self.checkpoint = Checkpoint(folder / _CHECKPOINT, self._log, announce)
         self._record, self._read_only = record, read_only
         self._stores: dict[str, MapStore] = {}
+        self._artefacts: dict[str, Fingerprint] = {}
+        self._compared: set[str] = set()
         self._open, self._began = False, 0.0
         self.pending, self.seconds, self.finished_at = True, 0.0, ""
         if (folder / _MANIFEST).exists():
@@ -83,7 +103,7 @@ class Stage:
             self.seconds = _seconds_spent(folder)
 
     def path(self, name: str) -> Path:
-        """Path of artefact ``name``; its parent exists while the stage runs."""
+        """Path of artefact ``name``, to be written; its parent exists while the stage runs."""
         if PurePath(name).is_absolute() or ".." in PurePath(name).parts:
             raise WorkspaceError(f"{name!r} leads out of the folder", where=self.folder)
         path = self.folder / name
@@ -92,10 +112,30 @@ class Stage:
                 path.parent.mkdir(parents=True, exist_ok=True)
         return path
 
+    def read_path(self, name: str) -> Path:
+        """Path of artefact ``name``, to be read: the file, or that in a folder of files.
+
+        In a finished stage it is compared with what was written; DamagedError if it differs.
+        """
+        path, artefact = self.path(name), PurePath(name).parts[0]
+        if not self.pending and artefact not in self._compared:
+            stated = self._artefacts.get(artefact)
+            if stated is None or not is_intact(self.folder / artefact, stated):
+                raise self._damaged(artefact)
+            self._compared.add(artefact)
+        return path
+
+    def holds(self, name: str) -> bool:
+        """Whether the finished stage has an artefact ``name``."""
+        return name in self._artefacts
+
     def maps(self, name: str) -> MapStore:
         """The photos' arrays ``name``: writable while the stage runs, closed by its end."""
         if name not in self._stores:
-            self._stores[name] = MapStore(self.path(f"{name}.sqlite"), writable=self._open)
+            path = self.path(f"{name}.sqlite")
+            if not self.pending and not self.holds(path.name):
+                raise self._damaged(path.name)
+            self._stores[name] = MapStore(path, writable=self._open, complete=not self.pending)
         return self._stores[name]
 
     def save_bytes(self, name: str, content: bytes) -> None:
@@ -111,27 +151,22 @@ class Stage:
 
     def load_json(self, name: str) -> Any:
         """What :meth:`save_json` wrote."""
-        return read_json(self.path(f"{name}.json"))
+        return read_json(self.read_path(f"{name}.json"))
 
     def save_tensors(
         self, name: str, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None
     ) -> None:
         """Write ``name``.safetensors as a whole."""
-        # Cloned, because the format refuses tensors that share memory.
-        plain = {key: value.detach().cpu().contiguous().clone() for key, value in tensors.items()}
-        content = safetensors.torch.save(plain, dict(metadata) if metadata else None)
-        self.save_bytes(f"{name}.safetensors", _in_order(content))
+        self.save_bytes(f"{name}.safetensors", tensor_file(tensors, metadata))
 
     def load_tensors(self, name: str) -> tuple[dict[str, Tensor], dict[str, str]]:
         """Tensors and metadata that :meth:`save_tensors` wrote."""
-        path = self.path(f"{name}.safetensors")
+        path = self.read_path(f"{name}.safetensors")
         try:
-            with one_line_errors(path), safe_open(path, framework="pt") as file:
-                return {key: file.get_tensor(key) for key in file.keys()}, (  # noqa: SIM118
-                    file.metadata() or {}
-                )
-        except SafetensorError as error:
-            raise WorkspaceError(f"is damaged: {error}", where=path, do="run again") from error
+            with one_line_errors(path):
+                return read_tensors(path)
+        except (SafetensorError, RottenError) as error:
+            raise self._damaged(path.name) from error
 
     def log(self, **values: Any) -> None:
         """Append one line to the log; give ``iteration`` in a stage that has checkpoints."""
@@ -139,7 +174,7 @@ class Stage:
         self._log.append(values)
 
     def read_log(self) -> list[dict[str, Any]]:
-        """All logged lines, in order."""
+        """All logged lines, in order, but for those that are damaged."""
         return self._log.read()
 
     def verify(self) -> list[str]:
@@ -147,8 +182,11 @@ class Stage:
         if self.pending:
             return []
         self.close()
-        stated = read_json(self.folder / _MANIFEST)["artefacts"]
-        damaged = [name for name in stated if not _intact(self.folder / name, stated[name])]
+        damaged = [
+            name
+            for name, stated in self._artefacts.items()
+            if name != _METRICS and not is_intact(self.folder / name, stated, again=True)
+        ]
         if damaged:
             self._reset(damaged)
         return damaged
@@ -169,7 +207,7 @@ class Stage:
             if not self.checkpoint.path.exists():
                 self._log.cut(None)
             self._began = time.time()
-            write_json(
+            write_checked_json(
                 self.folder / _STARTED,
                 {"record": self._record, "seconds": self.seconds, "began": self._began},
             )
@@ -196,15 +234,32 @@ class Stage:
         if not self._open:
             raise WorkspaceError(f"stage {self.name} is not running", where=self.folder / name)
 
+    def _damaged(self, artefact: str) -> DamagedError:
+        return DamagedError(
+            "is damaged or missing",
+            where=self.folder / artefact,
+            do="run the training command again, which mends it",
+        )
+
     def _take_finished(self) -> None:
-        manifest = read_json(self.folder / _MANIFEST)
-        artefacts: dict[str, Fingerprint] = manifest["artefacts"]
+        try:
+            manifest = read_manifest(self.folder / _MANIFEST)
+        except DamagedError:
+            self._reset([_MANIFEST])
+            return
+        artefacts = manifest["artefacts"]
         damaged = [
-            n for n, stated in artefacts.items() if size_of(self.folder / n) != stated["bytes"]
+            name
+            for name, stated in artefacts.items()
+            if name != _METRICS and size_of(self.folder / name) != stated["bytes"]
         ]
         if damaged:
             self._reset(damaged)
             return
+        log = artefacts.get(_METRICS)
+        if log is not None and size_of(self.folder / _METRICS) != log["bytes"]:
+            self.announce(f"stage {self.name}: its log is damaged; its curve lacks points")
+        self._artefacts = artefacts
         self.pending, self.seconds = False, manifest["seconds"]
         self.finished_at = manifest["finished"]
         self._tidy()
@@ -215,6 +270,7 @@ class Stage:
             raise WorkspaceError(what, where=self.folder, do="run the training command again")
         self.announce(f"stage {self.name} runs again: {what}")
         discard(self.folder)
+        self._artefacts, self._compared = {}, set()
         self.pending, self.seconds, self.finished_at = True, 0.0, ""
 
     def _finish(self) -> None:
@@ -222,13 +278,14 @@ class Stage:
             for left in self.folder.rglob(f"{TEMPORARY}*"):
                 left.unlink()
             artefacts = {
-                path.name: fingerprint(path)
+                path.name: just_written(path)
                 for path in sorted(self.folder.iterdir())
                 if path.name not in _OWN_FILES
             }
         self.seconds += max(0.0, time.time() - self._began)
         self.finished_at = datetime.now(UTC).isoformat(timespec="seconds")
-        write_json(
+        self._artefacts = artefacts
+        write_checked_json(
             self.folder / _MANIFEST,
             {
                 "record": self._record,
@@ -251,17 +308,6 @@ class Stage:
         discard(folder_aside(self.folder.parent, self.name))
 
 
-def _in_order(content: bytes) -> bytes:
-    """The same safetensors file with its metadata sorted, so that equal results are equal bytes."""
-    end = 8 + int.from_bytes(content[:8], "little")
-    header = json.loads(content[8:end])
-    if "__metadata__" in header:
-        header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
-    text = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
-    text += b" " * (-len(text) % 8)  # the format aligns what follows
-    return len(text).to_bytes(8, "little") + text + content[end:]
-
-
 def is_finished(folder: Path) -> bool:
     """Whether ``folder`` holds a finished stage."""
     return (folder / _MANIFEST).exists()
@@ -271,10 +317,7 @@ def record_in(folder: Path) -> Record | None:
     """What the stage in ``folder`` is made from, finished or not; None if nobody can tell."""
     for name in (_MANIFEST, _STARTED):
         if (folder / name).exists():
-            try:
-                return read_json(folder / name)["record"]
-            except (WorkspaceError, KeyError, TypeError):
-                return None
+            return read_record(folder / name)
     return None
 
 
@@ -307,8 +350,9 @@ def adopt(source: Path, folder: Path) -> bool:
     if record is None or not is_finished(source):
         return False
     try:
-        Stage(source, record, lambda line: None, read_only=True)  # sizes as its manifest has them
-        artefacts = read_json(source / _MANIFEST)["artefacts"]
+        artefacts = read_manifest(source / _MANIFEST)["artefacts"]
+        if not all(is_intact(source / name, stated) for name, stated in artefacts.items()):
+            return False
         with one_line_errors(arriving):
             shutil.rmtree(arriving, ignore_errors=True)
             arriving.mkdir(parents=True)
@@ -342,13 +386,6 @@ def _seconds_spent(folder: Path) -> float:
         started = read_json(folder / _STARTED)
         with one_line_errors(folder):
             last = max(path.stat().st_mtime for path in folder.rglob("*"))
-        return started["seconds"] + max(0.0, last - started["began"])
-    except (WorkspaceError, KeyError, TypeError):
+        return float(started["seconds"]) + max(0.0, last - float(started["began"]))
+    except (WorkspaceError, KeyError, TypeError, ValueError):
         return 0.0
-
-
-def _intact(path: Path, stated: Fingerprint) -> bool:
-    try:
-        return path.exists() and fingerprint(path) == stated
-    except (WorkspaceError, SafetensorError):
-        return False

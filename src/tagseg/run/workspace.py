@@ -18,27 +18,32 @@ import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple, Self, TypeVar
 
-from tagseg.errors import WorkspaceError
+from tagseg.errors import DamagedError, WorkspaceError
 from tagseg.run.files import (
     TEMPORARY,
     atomic_write,
     check_folder,
     one_line_errors,
     read_json,
-    write_json,
+    write_checked_json,
 )
 from tagseg.run.lock import LOCK_FILES, FolderLock
 from tagseg.run.manifest import FORMAT, Record, canonical, changes, make_record
+from tagseg.run.map_store import MapStore
 from tagseg.run.stage import Stage, adopt, discard, folder_aside, is_finished, record_in
 
 __all__ = ["Stage", "StageSummary", "Workspace", "atomic_write"]
 
 _LOGGER = logging.getLogger(__name__)
 _ABOUT = "workspace.json"
+_RESULT = "run.json"  # written by a finished run
+_STAGES = "stages"
 _STAGE_NAME = re.compile(r"[a-z0-9][a-z0-9_-]*")
+_MOST_MENDINGS = 10  # on a disk that rots faster than this nothing can be done
 
+Result = TypeVar("Result")
 Announce = Callable[[str], None]
 
 
@@ -75,7 +80,7 @@ class Workspace:
         self._announce, self._lock = announce, lock
         self._lenders = tuple(lenders)
         self._stages: dict[str, Stage] = {}
-        self._stages_folder = folder / "stages"
+        self._stages_folder = folder / _STAGES
 
     @classmethod
     def open(
@@ -106,7 +111,7 @@ class Workspace:
         """
         temporary = folder is None
         path = Path(tempfile.mkdtemp(prefix="tagseg-") if folder is None else folder).absolute()
-        old = _about_of(path, recipe)
+        old = _about_of(path, recipe, announce)
         lock = FolderLock(path)
         about = {
             "format": FORMAT,
@@ -141,6 +146,12 @@ class Workspace:
         if about is None:
             raise WorkspaceError(
                 "holds no run", where=path, do=f"give a folder that has a {_ABOUT}"
+            )
+        if about is _LOST:
+            raise DamagedError(
+                "is damaged or missing",
+                where=path / _ABOUT,
+                do="run the training command again, which makes it anew and keeps the stages",
             )
         return cls(path, about, lambda line: None, None)
 
@@ -212,6 +223,42 @@ class Workspace:
             if not stage.pending
         ]
 
+    def mended(self, work: Callable[[], Result]) -> Result:
+        """What ``work`` gives, done again as often as it comes upon something damaged.
+
+        What is damaged is found by reading all that the stages hold, and is removed, so that its
+        stage runs again and no other.
+        """
+        for _ in range(_MOST_MENDINGS):
+            try:
+                return work()
+            except DamagedError as error:
+                self._announce(str(error))
+                if not self.mend():
+                    raise
+        return work()
+
+    def mend(self) -> bool:
+        """Remove damaged stages, and damaged stores of others; whether there were any.
+
+        All that the stages hold is read for it, and stages must be asked for anew.
+        """
+        found = False
+        for folder in _stage_folders(self._stages_folder):
+            record = record_in(folder)
+            if record is None:
+                discard(folder)
+                found = True
+            elif is_finished(folder):
+                stage = Stage(folder, record, self._announce)
+                found |= stage.pending or bool(stage.verify())
+            else:
+                found |= _mend_partial(folder, self._announce)
+        for stage in self._stages.values():
+            stage.close()
+        self._stages = {}
+        return found
+
     def outer_inputs(self) -> frozenset[str]:
         """Keys of what the stages were made from that is no stage: photos, ground truth."""
         records = [record_in(f) for n in self._recorded if (f := self._find(n)) is not None]
@@ -257,8 +304,9 @@ class Workspace:
             elif old is not None:
                 again = "is taken from another run" if any(self._lent(record)) else "runs again"
                 self._announce(f"stage {name} {again}: {changes(old, record)}")
-            elif is_finished(found):
-                self._announce(f"stage {name} runs again: its manifest is damaged")
+            else:
+                what = "its manifest is damaged" if is_finished(found) else "it has no manifest"
+                self._announce(f"stage {name} runs again: {what}")
             if is_finished(found) and old is not None:
                 discard(aside)
                 found.rename(aside)
@@ -290,7 +338,7 @@ class Workspace:
             self._write_about()
 
     def _write_about(self) -> None:
-        write_json(
+        write_checked_json(
             self.folder / _ABOUT,
             {
                 "format": FORMAT,
@@ -308,9 +356,32 @@ class Workspace:
 
 
 def _find(stages: Path, name: str) -> Path | None:
-    pattern = re.compile(rf"\d+-{re.escape(name)}")
-    found = sorted(path for path in stages.glob("*") if pattern.fullmatch(path.name))
+    found = [path for path in _stage_folders(stages) if path.name.partition("-")[2] == name]
     return found[0] if found else None
+
+
+def _stage_folders(stages: Path) -> list[Path]:
+    """Folders of stages in order; none that is a link, behind which are files of others."""
+    return sorted(
+        path
+        for path in stages.glob("*-*")
+        if path.name.partition("-")[0].isdigit() and path.is_dir() and not path.is_symlink()
+    )
+
+
+def _mend_partial(folder: Path, announce: Announce) -> bool:
+    """Remove the damaged stores of a stage that is not finished; whether there were any."""
+    found = False
+    for path in folder.glob("*.sqlite"):
+        try:
+            with MapStore(path) as store:
+                store.digest()
+        except DamagedError:
+            announce(f"{path}: is removed and made again")
+            for part in folder.glob(f"{path.name}*"):  # its journal too
+                part.unlink()
+            found = True
+    return found
 
 
 def labelled(inputs: Sequence[str | Stage]) -> list[tuple[str, str]]:
@@ -320,39 +391,93 @@ def labelled(inputs: Sequence[str | Stage]) -> list[tuple[str, str]]:
     ]
 
 
-def _about_of(folder: Path, recipe: str) -> dict[str, Any] | None:
+def _about_of(
+    folder: Path, recipe: str, announce: Announce = _LOGGER.info
+) -> Mapping[str, Any] | None:
     """What a run of ``recipe`` finds in its folder; None for a new one, else WorkspaceError."""
     text = str(folder).encode("utf-8", "backslashreplace").decode()
     if text != str(folder):  # safetensors opens no file there
         raise WorkspaceError("its path is not UTF-8", where=text, do="give another folder")
     about = _read_about(folder)
-    if about is not None and about["recipe"] != recipe:
-        raise WorkspaceError(
-            f"holds a run of recipe {about['recipe']}, not {recipe}",
-            where=folder,
-            do="give another folder",
-        )
+    if about is _LOST:
+        _check_same_recipe(folder, recipe)
+        announce(f"{folder / _ABOUT}: is damaged or missing; it is made anew, the stages stay")
+    elif about is not None and about["recipe"] != recipe:
+        raise _of_another(folder, about["recipe"], recipe)
     return about
 
 
-def _read_about(folder: Path) -> dict[str, Any] | None:
-    """Content of workspace.json, None for a new folder; WorkspaceError for any other folder."""
+def _check_same_recipe(folder: Path, recipe: str) -> None:
+    """A finished run tells its recipe a second time."""
+    try:
+        told = read_json(folder / _RESULT)
+    except WorkspaceError:
+        return
+    other = told.get("recipe") if isinstance(told, dict) else None
+    if isinstance(other, str) and other != recipe:
+        raise _of_another(folder, other, recipe)
+
+
+def _of_another(folder: Path, recipe: str, wanted: str) -> WorkspaceError:
+    return WorkspaceError(
+        f"holds a run of recipe {recipe}, not {wanted}", where=folder, do="give another folder"
+    )
+
+
+# What stands for a workspace.json that cannot be read: the keys of stages tell which still hold.
+_LOST: Mapping[str, Any] = {"stages": []}
+
+
+def _read_about(folder: Path) -> Mapping[str, Any] | None:
+    """Content of workspace.json: None for a new folder, _LOST if a run's is damaged or missing.
+
+    Raises WorkspaceError for any other folder.
+    """
     with one_line_errors(folder):
         if not folder.exists():
             return None
         content = {path.name for path in folder.iterdir()}
+        if (folder / _STAGES).is_symlink():
+            raise WorkspaceError(
+                "is a link; what it leads to is not touched",
+                where=folder / _STAGES,
+                do="put the folder itself there",
+            )
+    is_run = bool(_stage_folders(folder / _STAGES))
     if _ABOUT not in content:
+        if is_run:
+            return _LOST
         # What a kill in the first moment of a run leaves is no one else's folder.
         if content <= LOCK_FILES | {TEMPORARY + _ABOUT}:
             return None
         raise WorkspaceError(
             f"is neither empty nor a run (no {_ABOUT})", where=folder, do="give another folder"
         )
-    about = read_json(folder / _ABOUT)
-    if not isinstance(about, dict) or about.get("format") != FORMAT:
+    try:
+        about = read_json(folder / _ABOUT)
+    except DamagedError:
+        about = None
+    if isinstance(about, dict) and about.get("format") not in (None, FORMAT):
         raise WorkspaceError(
             f"was written by another version of tagseg (not format {FORMAT})",
             where=folder,
             do="give another folder",
         )
-    return about
+    if _is_about(about):
+        return about
+    if is_run:
+        return _LOST
+    raise WorkspaceError(
+        "is damaged, and there are no stages", where=folder / _ABOUT, do="delete it and start anew"
+    )
+
+
+def _is_about(value: Any) -> bool:
+    return (
+        isinstance(value, dict)
+        and value.get("format") == FORMAT
+        and isinstance(value.get("recipe"), str)
+        and isinstance(value.get("settings"), dict)
+        and all(isinstance(value.get(name), list) for name in ("classes", "stages"))
+        and all(isinstance(name, str) for name in (*value["classes"], *value["stages"]))
+    )

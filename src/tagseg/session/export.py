@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import safetensors.torch
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 
 from tagseg.data.depth import WHITE
 from tagseg.errors import WeightsError, WorkspaceError
@@ -16,6 +15,7 @@ from tagseg.stages.context import Run
 from tagseg.stages.distinct_segmenter import DISTINCT_FORMAT, unpack_distinct
 from tagseg.stages.outcome import Outcome
 from tagseg.stages.refiners import refiner_from
+from tagseg.tensor_files import RottenError, read_tensors
 from tagseg.training import Execution
 
 __all__ = ["export", "load_segmenter"]
@@ -34,7 +34,7 @@ def export(run: Run, outcome: Outcome) -> Path:
     with run.stage("export", metadata, [outcome.curves[-1]]) as stage:
         if stage.pending:
             stage.save_tensors(_MODEL, tensors, metadata)
-    return stage.path(f"{_MODEL}.safetensors")
+    return stage.read_path(f"{_MODEL}.safetensors")
 
 
 def load_segmenter(
@@ -57,9 +57,10 @@ def load_segmenter(
     if not path.is_file():
         raise WeightsError("no such file or run folder", where=path, do="check the path")
     try:
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-        tensors = safetensors.torch.load_file(path)
+        tensors, metadata = read_tensors(path)
+    except RottenError as error:
+        do = "run the training command again, which mends it, or copy the file again"
+        raise WeightsError(f"is damaged: {error}", where=path, do=do) from error
     except (SafetensorError, OSError) as error:
         raise WeightsError("is no safetensors file", where=path, do="give a run folder") from error
     chosen = choose_device(device)

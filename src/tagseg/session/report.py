@@ -12,7 +12,7 @@ from tagseg.data.audit import Audit
 from tagseg.data.text import readable, without_folders
 from tagseg.errors import ConfigError, WorkspaceError
 from tagseg.report.page import ConfigRow, RoundRow, RunReport, StageScore, render
-from tagseg.run.files import read_json, to_json
+from tagseg.run.files import read_json, to_checked_json
 from tagseg.run.workspace import Workspace, atomic_write
 from tagseg.session.scoring import Findings
 from tagseg.stages.context import Run
@@ -188,7 +188,7 @@ def _write_about(folder: Path, about: dict[str, Any]) -> None:
     old = _old_about(folder)
     if {**old, "created": ""} == {**about, "created": ""}:
         about = old
-    _write(path, to_json(about))
+    _write(path, to_checked_json(about))
 
 
 def full_supervision_score(folder: Path, val_key: str) -> dict[str, Any]:

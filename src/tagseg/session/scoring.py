@@ -83,7 +83,7 @@ class Findings:
 
     def seeds(self) -> list[SeedScore]:
         """Precision and recall of the recipe's score maps, and of the centre mean shape."""
-        known = self.stage.path("seeds.json").is_file()  # runs of version 0.1 have none
+        known = self.stage.holds("seeds.json")  # runs of version 0.1 have none
         return seed_scores_from(self.stage.load_json("seeds")) if known else []
 
     def gallery(self) -> list[GalleryItem]:

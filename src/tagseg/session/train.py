@@ -13,7 +13,7 @@ import tagseg
 from tagseg.data.audit import Audit, audit
 from tagseg.data.dataset import Dataset
 from tagseg.data.working import WorkingPhotos
-from tagseg.errors import ConfigError, DataError
+from tagseg.errors import ConfigError, DamagedError, DataError
 from tagseg.evaluate.truth_audit import TruthAudit, audit_truth
 from tagseg.formats.masks.ground_truth import GroundTruth
 from tagseg.nets.catalog import build_backbone
@@ -28,10 +28,11 @@ from tagseg.run.workspace import Workspace
 from tagseg.segment.predict import Segmenter
 from tagseg.session.export import export
 from tagseg.session.report import full_supervision_score, render_report, write_about
-from tagseg.session.scoring import examine, key_of_truth
+from tagseg.session.scoring import Findings, examine, key_of_truth
 from tagseg.session.settings import check_settings
 from tagseg.stages.context import Run, Setup
 from tagseg.stages.localizers import check_localizer
+from tagseg.stages.outcome import Outcome
 from tagseg.stages.recipe import Recipe
 from tagseg.stages.refiners import find_refiner
 from tagseg.stages.settings import (
@@ -224,19 +225,25 @@ def train(
         classes=photos.classes,
         announce=progress.say,
     )
-    with work:
-        for line in data.audit.first_words():
-            progress.say(line)
+    truth_key = key_of_truth(ground_truth)
+
+    def through() -> tuple[Outcome, Findings, Path]:
         run = data.run(setup, work, progress)
-        truth_key = key_of_truth(ground_truth)
         outcome = chosen.outcome(run, config, ground_truth, truth_key)
         segmenter = export(run, outcome)  # first, so that scoring can lose nothing
         with _kept(segmenter, progress):
             findings = examine(run, outcome, ground_truth, truth_key)
         write_about(run, chosen.paper, config, data.audit, outcome, caller.command)
         report = render_report(work.folder, full_supervision=full_supervision)
+        _masks_folder(work)
         if not run.worked:
             progress.say("the run was finished before; nothing had to be done")
+        return outcome, findings, report
+
+    with work:
+        for line in data.audit.first_words():
+            progress.say(line)
+        outcome, findings, report = work.mended(through)
     return Result(
         outcome.segmenter,
         tuple(findings.scores()),
@@ -254,6 +261,8 @@ def _kept(segmenter: Path, progress: Progress) -> Iterator[None]:
     """Say where the segmenter is if the block fails."""
     try:
         yield
+    except DamagedError:  # which is mended
+        raise
     except Exception:
         progress.say(f"the segmenter is trained, and kept: {segmenter}")
         progress.say("scoring failed; once that is mended, the same command goes on there")
@@ -421,4 +430,4 @@ def make_settings(options: Options, setup: Setup, config: Settings, command: str
 
 
 def _masks_folder(work: Workspace) -> Path:
-    return work.finished("masks").folder / "masks"
+    return work.finished("masks").read_path("masks")

@@ -220,7 +220,7 @@ def photo_masks(
     )
     return PhotoMaps(
         stage,
-        lambda index: decode_mask(stage.path(f"masks/{photos.names[index]}.png").read_bytes()),
+        lambda index: decode_mask(stage.read_path(f"masks/{photos.names[index]}.png").read_bytes()),
     )
 
 

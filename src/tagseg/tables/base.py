@@ -11,6 +11,7 @@ from typing import Any, Generic, NamedTuple, TypeVar
 
 import numpy as np
 
+from tagseg.errors import DamagedError
 from tagseg.formats.masks.ground_truth import GroundTruth
 from tagseg.run.progress import Progress
 from tagseg.run.workspace import Stage, Workspace
@@ -30,6 +31,7 @@ TABLES_FOLDER = "tables"  # in the folder of the run that the tables are about
 
 
 _TRUTH = Declared("ground-truth")
+_MOST_MENDINGS = 10
 
 C = TypeVar("C", bound=WorkSettings)
 
@@ -112,7 +114,8 @@ class Context(Generic[C]):
     def variant(self, row: Row) -> Iterator[tuple[Run, C]]:
         """A run of its own for ``row`` and its Config, in ``tables/VARIANT``.
 
-        Stages that the run or another variant has finished from the same are taken over.
+        Stages that the run or another variant has finished from the same are taken over. What is
+        found to be damaged is removed, and the error goes on to :meth:`Study.made`.
         """
         config = replace(self.config, **row.changes)
         rooms = self.folder / TABLES_FOLDER
@@ -127,7 +130,11 @@ class Context(Generic[C]):
             announce=self.progress.say,
             lenders=[self.folder, *(other for other in others if other != folder)],
         ) as work:
-            yield self.data.run(self.setup, work, self.progress), config
+            try:
+                yield self.data.run(self.setup, work, self.progress), config
+            except DamagedError:
+                work.mend()
+                raise
 
     def is_annotated(self, run: Run) -> bool:
         """Whether every training photo has ground truth, which upper rows need."""
@@ -195,6 +202,15 @@ class Study:
 
     make: Callable[[Context[Any]], Table]
     split: Split
+
+    def made(self, context: Context[Any]) -> Table:
+        """The table; begun again after something damaged was removed."""
+        for _ in range(_MOST_MENDINGS):
+            try:
+                return self.make(context)
+            except DamagedError as error:
+                context.progress.say(str(error))
+        return self.make(context)
 
 
 def percent(part: float | None) -> float | None:

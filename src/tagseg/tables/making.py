@@ -35,6 +35,9 @@ __all__ = ["Tables", "make_tables"]
 _ABOUT = "run.json"  # which a run has when it is finished
 
 
+_PYRAMID = "pyramid"  # the table that is no paper's
+
+
 _PRECISIONS = {"float32": "fp32", "bfloat16": "bf16"}
 
 
@@ -76,9 +79,11 @@ def make_tables(
     caller = caller if caller is not None else Caller()
     progress = caller.progress
     module = find_paper(paper)
-    finished = _read_run(Path(run), paper)
-    studies = _chosen(_studies(module.TABLES, finished.config), only, paper)
+    studies = _chosen({**module.TABLES, _PYRAMID: PYRAMID}, only, paper)
     truth = _checked_truth(ground_truth, studies, photos, frozenset(val))
+    finished = _read_run(Path(run), paper)
+    if not _has_pyramid(finished.config):
+        studies = _without_pyramid(studies, only)
     check_folder(finished.folder / TABLES_FOLDER)
     options = replace(finished.options, device=device, threads=threads)
     setup = make_setup(options)
@@ -110,7 +115,7 @@ def make_tables(
     )
     as_published = replace(context, config=_published(finished.config))
     tables = tuple(
-        study.make(context if study is PYRAMID else as_published) for study in studies.values()
+        study.made(context if study is PYRAMID else as_published) for study in studies.values()
     )
     return _write(context, recipe.paper, tables)
 
@@ -126,9 +131,13 @@ class _FinishedRun:
     inputs: frozenset[str]
 
 
-def _studies(own: Mapping[str, Study], config: WorkSettings) -> Mapping[str, Study]:
-    """The paper's, and one more for a run that ends in the pyramid segmenter."""
-    return {**own, "pyramid": PYRAMID} if _has_pyramid(config) else own
+def _without_pyramid(studies: Mapping[str, Study], only: Sequence[str]) -> Mapping[str, Study]:
+    if _PYRAMID in only:
+        raise ConfigError(
+            f"table {_PYRAMID} is about runs that end in that segmenter",
+            do="train one with --set segmenter=pyramid",
+        )
+    return {name: study for name, study in studies.items() if name != _PYRAMID}
 
 
 def _published(config: WorkSettings) -> WorkSettings:
