@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import io
 import os
-import signal
 import subprocess
 import sys
-import threading
 from pathlib import Path
 
 import pytest
 from PIL import Image as PilImage
 
 from tagseg import console
-from tagseg.data.scenes import write_scenes
 
 
 class TestLetters:
@@ -66,31 +63,6 @@ class TestUtf8:
     def test_and_not_elsewhere(self, monkeypatch):
         monkeypatch.setattr(os, "execv", lambda *words: pytest.fail("started again"))
         console.in_utf8()
-
-
-class TestSignals:
-    @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-    def test_they_end_the_block(self, number):
-        before = signal.getsignal(number)
-        seen: list[list[int]] = []
-        with pytest.raises(KeyboardInterrupt), console.ended_by_signals() as came:  # noqa: PT012
-            seen.append(came)
-            os.kill(os.getpid(), number)
-            signal.pause()
-        assert seen == [[number]]
-        assert signal.getsignal(number) is before
-
-    def test_in_another_thread_nothing_is_changed(self):
-        before, seen = signal.getsignal(signal.SIGTERM), []
-
-        def work() -> None:
-            with console.ended_by_signals() as came:
-                seen.append((came, signal.getsignal(signal.SIGTERM)))
-
-        thread = threading.Thread(target=work)
-        thread.start()
-        thread.join()
-        assert seen == [([], before)]
 
 
 class TestCaches:
@@ -156,21 +128,3 @@ def test_names_that_the_console_lacks(tmp_path, environment, printed):
     out, err = started("check", tmp_path, **environment).communicate(timeout=120)
     assert b"photos per class: " + printed in out
     assert b"Traceback" not in err
-
-
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_training_that_is_stopped_says_that_it_can_go_on(tmp_path, number):
-    write_scenes(tmp_path / "scenes", train=8, val=0)
-    words = ("--backbone", "tiny", "--weights", "none", "--recipe", "cam_baseline", "--workers", 1)
-    run = started("train", tmp_path / "scenes", "--out", tmp_path / "run", "--untagged", "negative",
-                  *words, "--set", "classifier_iterations=100000")  # fmt: skip
-    assert run.stderr is not None
-    told = next(line for line in run.stderr if line.startswith(b"checking the photos"))
-    assert told
-    while not list(tmp_path.glob("run/stages/01-classifier/started.json")):
-        assert run.poll() is None
-    run.send_signal(number)
-    _, err = run.communicate(timeout=60)
-    assert err.decode().splitlines()[-1] == "stopped; the same command continues"
-    assert b"Traceback" not in err
-    assert run.returncode == 128 + number

@@ -653,7 +653,8 @@ def _demo_boxes(out: Path, train_photos: int, progress: Progress) -> Path:
 
 def main() -> None:
     """Run the command line; errors are one line, and the exit status is 2."""
-    from tagseg.console import cache_folders, ended_by_signals, in_utf8, leave, survive_odd_letters
+    from tagseg.console import cache_folders, in_utf8, leave, survive_odd_letters
+    from tagseg.stopping import ended_by_signals
 
     in_utf8()
     survive_odd_letters()

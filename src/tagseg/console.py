@@ -1,20 +1,17 @@
-"""What the command line needs of the process around it: letters, signals, folders for caches."""
+"""What the command line needs of the process around it: letters, its end, folders for caches."""
 
 from __future__ import annotations
 
 import os
-import signal
 import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
-from types import FrameType
 from typing import NoReturn
 
-__all__ = ["cache_folders", "ended_by_signals", "in_utf8", "leave", "survive_odd_letters"]
+__all__ = ["cache_folders", "in_utf8", "leave", "survive_odd_letters"]
 
 _PATIENCE = 3.0  # seconds for threads that are in the middle of something
 
@@ -37,29 +34,6 @@ def survive_odd_letters() -> None:
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
-
-
-@contextmanager
-def ended_by_signals() -> Iterator[list[int]]:
-    """End the block with a KeyboardInterrupt on Ctrl-C and on SIGTERM; give those that came."""
-    came: list[int] = []
-    if threading.current_thread() is not threading.main_thread():
-        yield came
-        return
-    owner = os.getpid()
-
-    def stop(number: int, frame: FrameType | None) -> None:
-        if os.getpid() != owner:  # a worker that was forked from here; its parent has the word
-            os._exit(128 + number)
-        came.append(number)
-        raise KeyboardInterrupt
-
-    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield came
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def leave(status: int) -> NoReturn:

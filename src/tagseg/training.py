@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, default_collate
 
 from tagseg.errors import ConfigError, TagsegError, TrainingError
+from tagseg.stopping import ignore_in_worker, put_off
 
 __all__ = [
     "Batch",
@@ -177,6 +178,8 @@ def train(
 ) -> None:
     """Train ``net`` in place.
 
+    A signal that ends the program lets the iteration end, and its state be saved.
+
     Args:
         net: moved to the device and left there, in evaluation mode.
         loss: scalar of (net, batch); images arrive as uint8 (B, 3, H, W) under "image".
@@ -201,7 +204,8 @@ def train(
     if ticks is not None:
         ticks.skip(start)
     saved = time.monotonic()
-    with torch.random.fork_rng([execution.device] if execution.device.type == "cuda" else []):
+    devices = [execution.device] if execution.device.type == "cuda" else []
+    with torch.random.fork_rng(devices), put_off() as stopped:
         for t, batch in _batches(sample, n_samples, schedule, execution, start):
             value = _update(net, loss, optimizer, batch, t, schedule, execution)
             if not math.isfinite(value):
@@ -216,11 +220,14 @@ def train(
                 rate = schedule.learning_rate * learning_rate_factor(schedule, t)
                 loop.log(iteration=t + 1, loss=mean, learning_rate=rate)
                 total = 0.0
-            if loop.checkpoint is not None and time.monotonic() - saved > _CHECKPOINT_EVERY:
+            due = time.monotonic() - saved > _CHECKPOINT_EVERY or stopped()
+            if loop.checkpoint is not None and due:
                 loop.checkpoint.save(_state(net, optimizer, averages, t + 1, total))
                 saved = time.monotonic()
             if ticks is not None:
                 ticks.advance(1)
+            if stopped():
+                raise KeyboardInterrupt
     averages.put()
     net.eval()
 
@@ -355,6 +362,7 @@ def _batches(
         batch_sampler=_order(n, schedule, execution.seed, start),
         num_workers=execution.workers,
         collate_fn=_collate,
+        worker_init_fn=ignore_in_worker,
         pin_memory=execution.device.type == "cuda",
     )
     for t, batch in enumerate(loader, start):

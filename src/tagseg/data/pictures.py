@@ -8,9 +8,9 @@ import warnings
 from pathlib import Path
 
 from PIL import Image as PilImage
-from PIL import ImageChops, ImageFile
+from PIL import ImageFile
 
-from tagseg.data.jpeg import NotWholeError, padded_copy
+from tagseg.data.jpeg import check_whole
 from tagseg.data.picture_formats import READ, PictureFormat, format_of
 from tagseg.errors import ImageError
 
@@ -45,15 +45,14 @@ def decode_picture(data: bytes, where: Path | None, max_pixels: int) -> ImageFil
         raise _not_read(kind, where)
     _silence_pillow()
     try:
-        padded = padded_copy(data) if kind.name == "JPEG" else None
         picture = kind.reader(io.BytesIO(data))
         width, height = picture.size
         if width * height <= max_pixels:
             if kind.name == "PNG":
                 kind.reader(io.BytesIO(data)).verify()  # all chunks, with their checksums
+            if kind.name == "JPEG":
+                check_whole(data)
             picture.load()
-            if padded is not None:
-                _check_same(picture, kind.reader(io.BytesIO(padded)))
             return picture
     except Exception as problem:  # Pillow's readers raise anything on broken files
         raise damaged(kind.name, problem, where) from None
@@ -89,11 +88,6 @@ def _not_read(kind: PictureFormat | None, where: Path | None) -> ImageError:
     else:
         what, do = f"this is a {kind.name} file, which is not read: {kind.advice}", ""
     return ImageError(what, where=where, do=do)
-
-
-def _check_same(picture: PilImage.Image, padded: PilImage.Image) -> None:
-    if ImageChops.difference(picture, padded).getbbox() is not None:
-        raise NotWholeError("part of the picture is missing")
 
 
 def _silence_pillow() -> None:

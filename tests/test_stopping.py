@@ -1,0 +1,126 @@
+"""Signals that end the program, and what is safe by then."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+
+from tagseg import stopping
+from tagseg.data.scenes import write_scenes
+
+SIGNALS = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
+
+
+def send(number: int) -> None:
+    os.kill(os.getpid(), number)
+
+
+@pytest.fixture(autouse=True)
+def handlers_as_before():
+    before = {number: signal.getsignal(number) for number in (*SIGNALS, signal.SIGALRM)}
+    yield
+    signal.alarm(0)
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+def test_they_end_the_block(number):
+    before = signal.getsignal(number)
+    seen: list[list[int]] = []
+    with pytest.raises(KeyboardInterrupt), stopping.ended_by_signals() as came:  # noqa: PT012
+        seen.append(came)
+        send(number)
+        signal.pause()
+    assert seen == [[number]]
+    assert signal.getsignal(number) is before
+
+
+def test_what_is_ignored_stays_ignored():
+    """As under nohup."""
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    with stopping.ended_by_signals() as came:
+        send(signal.SIGHUP)
+    assert came == []
+
+
+def test_in_another_thread_nothing_is_changed():
+    before, seen = signal.getsignal(signal.SIGTERM), []
+
+    def work() -> None:
+        with stopping.ended_by_signals() as came:
+            seen.append((came, signal.getsignal(signal.SIGTERM)))
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert seen == [([], before)]
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+def test_put_off_until_the_block_has_ended(number):
+    steps = []
+    with pytest.raises(KeyboardInterrupt), stopping.ended_by_signals():  # noqa: PT012
+        with stopping.put_off() as stopped:
+            for step in range(5):
+                if step == 2:
+                    send(number)
+                steps.append((step, stopped()))
+        steps.append("behind")
+    assert steps == [(0, False), (1, False), (2, True), (3, True), (4, True)]
+    with stopping.put_off() as stopped:
+        assert not stopped()
+
+
+def test_the_second_signal_does_not_wait():
+    reached = []
+    put_off = stopping.put_off
+    with pytest.raises(KeyboardInterrupt), stopping.ended_by_signals(), put_off():  # noqa: PT012
+        send(signal.SIGINT)
+        reached.append(1)
+        send(signal.SIGINT)
+        signal.pause()
+    assert reached == [1]
+
+
+def test_patience_has_an_end(monkeypatch):
+    monkeypatch.setattr(stopping, "_PATIENCE", 1)
+    put_off = stopping.put_off
+    with pytest.raises(KeyboardInterrupt), stopping.ended_by_signals(), put_off():  # noqa: PT012
+        send(signal.SIGTERM)
+        time.sleep(30)
+        pytest.fail("slept to the end")
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+def test_a_training_that_is_stopped_says_that_it_can_go_on(tmp_path, number):
+    """To the process and its loader at once, as a terminal does; what was learned is kept."""
+    write_scenes(tmp_path / "scenes", train=8, val=0)
+    words = ("--backbone", "tiny", "--weights", "none", "--recipe", "cam_baseline", "--workers", 1)
+    words = (*words, "--untagged", "negative", "--set", "classifier_iterations=100000")
+    words = (*words, "--set", "classifier_batch_size=2")
+    run = subprocess.Popen(
+        [sys.executable, "-m", "tagseg", "train", tmp_path / "scenes", "--out", tmp_path / "run"]
+        + [*map(str, words)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+    )
+    stage = tmp_path / "run/stages/01-classifier"
+    while not (stage / "metrics.jsonl").exists():
+        assert run.poll() is None
+        time.sleep(0.05)
+    began, sent = time.monotonic(), time.time()
+    os.killpg(run.pid, number)
+    _, err = run.communicate(timeout=60)
+    assert time.monotonic() - began < 10
+    assert err.decode().splitlines()[-1] == "stopped; the same command continues"
+    assert b"Traceback" not in err
+    assert run.returncode == 128 + number
+    assert (stage / "checkpoint.pt").stat().st_mtime >= sent - 0.1
