@@ -307,19 +307,19 @@ def dcsm_numbers_that_do_not_go_together(place):
 
 @case
 def no_threads(place):
-    return place.train("--threads", "0"), "threads is 0; use 1 or more"
+    return place.train("--threads", "0"), "threads is 0; use 1 to 1024"
 
 
 @case
 def no_threads_to_check(place):
     words = ("check", place.scenes, "--threads", "0")
-    return words, "threads is 0; use 1 or more"
+    return words, "threads is 0; use 1 to 1024"
 
 
 @case
 def no_threads_to_predict(place):
     words = ("predict", place.run, place.photos, "--out", place.out, "--threads", "0")
-    return words, "threads is 0; use 1 or more"
+    return words, "threads is 0; use 1 to 1024"
 
 
 @case
@@ -335,7 +335,7 @@ def huge_seed(place):
 
 @case
 def negative_workers(place):
-    return place.train("--workers", "-1"), "workers is -1; use 0 or more"
+    return place.train("--workers", "-1"), "workers is -1; use 0 to 256"
 
 
 @case

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image as PilImage
 
 from tagseg.data.images import decode_photo
-from tagseg.data.jpeg import NotWholeError, check_whole
+from tagseg.data.jpeg import NotWholeError, check_coded, check_markers
 from tagseg.errors import ImageError
 
 END = b"\xff\xd9"
@@ -42,7 +42,9 @@ def options(request: pytest.FixtureRequest) -> dict[str, object]:
 
 @pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
 def test_a_whole_file_passes(options, mode):
-    check_whole(encode(photo().convert(mode), **options))
+    data = encode(photo().convert(mode), **options)
+    check_markers(data)
+    check_coded(data)
 
 
 def test_every_cut_is_refused(options):
@@ -89,7 +91,7 @@ def test_the_end_marker_of_an_embedded_thumbnail_does_not_count():
     data = data[:2] + segment + data[2:]
     assert np.array_equal(decode_photo(data), decode_photo(encode(photo())))
     with pytest.raises(NotWholeError, match="ends before the picture does"):
-        check_whole(data[: len(data) // 2 + len(segment) // 2])
+        check_markers(data[: len(data) // 2 + len(segment) // 2])
 
 
 def test_what_follows_the_end_marker_does_not_matter():
@@ -102,14 +104,14 @@ def test_a_progressive_file_without_its_last_scan_is_refused():
     data = encode(photo(), progressive=True)
     last = data.rindex(b"\xff\xda")
     with pytest.raises(NotWholeError, match="its last scans are missing"):
-        check_whole(data[:last] + END)
+        check_markers(data[:last] + END)
 
 
 def test_missing_restart_intervals_are_counted():
     data = encode(photo(), restart_marker_blocks=1)
     cut = data.index(b"\xff\xd3")
     with pytest.raises(NotWholeError, match="Corrupt JPEG data"):
-        check_whole(data[:cut] + END)
+        check_coded(data[:cut] + END)
 
 
 def test_a_damaged_header_is_refused():
@@ -117,7 +119,7 @@ def test_a_damaged_header_is_refused():
     scan = data.index(b"\xff\xda")
     broken = data[: scan + 5] + b"\x77" + data[scan + 6 :]  # a component that does not exist
     with pytest.raises(NotWholeError, match="its header is damaged"):
-        check_whole(broken)
+        check_markers(broken)
 
 
 def scan_data(data: bytes) -> int:
@@ -161,6 +163,6 @@ def test_where_simplejpeg_is_not_installed(monkeypatch):
     monkeypatch.setitem(sys.modules, "simplejpeg", None)
     data = encode(photo())
     with pytest.warns(RuntimeWarning, match="simplejpeg is not installed"):
-        check_whole(data)
+        check_coded(data)
     with pytest.raises(NotWholeError, match="ends before the picture does"):
-        check_whole(data[:-9])
+        check_markers(data[:-9])

@@ -47,7 +47,8 @@ PHOTOS: dict[str, tuple[bytes, str]] = {
     ),
     "half a jpeg, closed again": (
         half(encode("JPEG", quality=95)) + b"\xff\xd9",
-        f"the JPEG file is cut short or damaged (part of the picture is missing){REPLACE}",
+        "the JPEG file is cut short or damaged "
+        f"(Corrupt JPEG data: premature end of data segment){REPLACE}",
     ),
     "half a jpeg, filled with zeros": (
         half(encode("JPEG")) + bytes(900),

@@ -19,19 +19,18 @@ from pyramid_maps import (
 from tagseg.errors import ConfigError
 from tagseg.nets.catalog import BACKBONES
 from tagseg.nets.efficientnet_lite import EfficientNetLite0
-from tagseg.nets.pyramid import DecoderName, PyramidNet
+from tagseg.nets.pyramid import PyramidNet
 from tagseg.nets.tiny import Tiny
 from tagseg.nets.vgg import Vgg16
 
-DECODERS: tuple[DecoderName, ...] = ("unet", "deeplabv3plus")
 WIDTHS, STRIDES = (2, 3, 4, 40), (2, 4, 8, 16)
 
 
-def given_net(decoder: DecoderName, shape: tuple[int, int], middles: bool) -> PyramidNet:
+def given_net(shape: tuple[int, int], middles: bool) -> PyramidNet:
     """A net of random weights and maps for a photo, in float64."""
     torch.manual_seed(0)
     backbone = GivenMaps(WIDTHS, finest=2, middles=middles)
-    net = PyramidNet(backbone, 3, decoder=decoder, channels=64, finest=2).double().eval()
+    net = PyramidNet(backbone, 3, channels=64, finest=2).double().eval()
     for parameter in net.parameters():
         nn.init.normal_(parameter)
     backbone.draw(*shape)
@@ -63,17 +62,13 @@ def context_by_hand(net: PyramidNet) -> Tensor:
     return passed(torch.cat([reduced, *views, mean.expand_as(reduced)]), context.project)
 
 
-def scores_by_hand(net: PyramidNet, decoder: DecoderName, middles: bool) -> Tensor:
+def scores_by_hand(net: PyramidNet, middles: bool) -> Tensor:
     x, skips = context_by_hand(net), [maps[0] for maps in net.backbone.maps]
     shapes = [(maps.shape[1], maps.shape[2]) for maps in skips]
-    if decoder == "unet":
-        for k, step in zip((2, 1, 0), net.decoder.steps, strict=True):
-            strides = STRIDES[k + 1], STRIDES[k]
-            x = upsampled(x, shapes[k], bilinear_weights, strides, middles)
-            x = passed(torch.cat([x, skips[k]]), step)
-    else:
-        x = upsampled(x, shapes[0], bilinear_weights, (16, 2), middles)
-        x = passed(torch.cat([x, passed(skips[0], net.decoder.low_level)]), net.decoder.merge)
+    for k, step in zip((2, 1, 0), net.decoder.steps, strict=True):
+        strides = STRIDES[k + 1], STRIDES[k]
+        x = upsampled(x, shapes[k], bilinear_weights, strides, middles)
+        x = passed(torch.cat([x, skips[k]]), step)
     direct = upsampled(
         convolved(skips[-1], net.direct), shapes[0], bilinear_weights, (16, 2), middles
     )
@@ -82,19 +77,15 @@ def scores_by_hand(net: PyramidNet, decoder: DecoderName, middles: bool) -> Tens
 
 @pytest.mark.parametrize("middles", [False, True])
 @pytest.mark.parametrize("shape", [(33, 17), (16, 32), (1, 1)])
-@pytest.mark.parametrize("decoder", DECODERS)
-def test_scores_are_those_written_out(
-    decoder: DecoderName, shape: tuple[int, int], middles: bool
-) -> None:
-    net = given_net(decoder, shape, middles)
+def test_scores_are_those_written_out(shape: tuple[int, int], middles: bool) -> None:
+    net = given_net(shape, middles)
     with torch.inference_mode():
         found = net.coarse(torch.zeros(1, 3, *shape, dtype=torch.float64))[0]
-    torch.testing.assert_close(found, scores_by_hand(net, decoder, middles))
+    torch.testing.assert_close(found, scores_by_hand(net, middles))
 
 
-@pytest.mark.parametrize("decoder", DECODERS)
-def test_scores_of_cells_are_spread_from_edge_to_edge(decoder: DecoderName) -> None:
-    net, x = given_net(decoder, (32, 16), True), torch.zeros(1, 3, 32, 16, dtype=torch.float64)
+def test_scores_of_cells_are_spread_from_edge_to_edge() -> None:
+    net, x = given_net((32, 16), True), torch.zeros(1, 3, 32, 16, dtype=torch.float64)
     with torch.inference_mode():
         expected = F.interpolate(net.coarse(x), (32, 16), mode="bilinear", align_corners=False)
         torch.testing.assert_close(net(x), expected)
@@ -122,9 +113,9 @@ def test_the_views_are_of_equal_pixels_at_every_stride(
 # Whole networks
 
 
-def small_net(decoder: DecoderName = "unet", **options: object) -> PyramidNet:
+def small_net(**options: object) -> PyramidNet:
     torch.manual_seed(0)
-    return PyramidNet(Tiny(16), 3, **{"decoder": decoder, "channels": 32, **options})  # type: ignore[arg-type]
+    return PyramidNet(Tiny(16), 3, **{"channels": 32, **options})  # type: ignore[arg-type]
 
 
 @settings(derandomize=True, max_examples=15, deadline=None)
@@ -133,26 +124,24 @@ def small_net(decoder: DecoderName = "unet", **options: object) -> PyramidNet:
     width=st.integers(1, 70),
     stride=st.sampled_from([8, 16]),
     finest=st.sampled_from([2, 4]),
-    decoder=st.sampled_from(DECODERS),
 )
 def test_logits_have_the_size_of_the_input(
-    height: int, width: int, stride: int, finest: int, decoder: DecoderName
+    height: int, width: int, stride: int, finest: int
 ) -> None:
-    net = PyramidNet(Tiny(stride), 3, channels=32, finest=finest, decoder=decoder).eval()
+    net = PyramidNet(Tiny(stride), 3, channels=32, finest=finest).eval()
     with torch.inference_mode():
         x = torch.rand(1, 3, height, width)
         assert net(x).shape == (1, 3, height, width)
         assert net.coarse(x).shape == (1, 3, -(-height // finest), -(-width // finest))
 
 
-@pytest.mark.parametrize("decoder", DECODERS)
 @pytest.mark.parametrize("finest", [2, 4])
 @pytest.mark.parametrize("name", list(BACKBONES))
-def test_every_backbone_at_its_natural_stride(name: str, finest: int, decoder: DecoderName) -> None:
+def test_every_backbone_at_its_natural_stride(name: str, finest: int) -> None:
     kind = BACKBONES[name]
     stride = 16 if name == "tiny" else 32
     with torch.device("meta"):
-        net = PyramidNet(kind(output_stride=stride), 5, decoder=decoder, finest=finest).eval()
+        net = PyramidNet(kind(output_stride=stride), 5, finest=finest).eval()
         coarse = net.coarse(torch.empty(2, 3, 97, 161))
         assert net(torch.empty(2, 3, 97, 161)).shape == (2, 5, 97, 161)
     assert coarse.shape == (2, 5, -(-97 // finest), -(-161 // finest))
@@ -175,10 +164,9 @@ def test_a_backbone_of_one_level_has_no_skips() -> None:
     torch.manual_seed(0)
     backbone = GivenMaps((5,), finest=4)
     backbone.draw(9, 17)
-    for decoder in DECODERS:
-        net = PyramidNet(backbone, 3, decoder=decoder, channels=32).double().eval()
-        with torch.inference_mode():
-            assert net(torch.zeros(1, 3, 9, 17, dtype=torch.float64)).shape == (1, 3, 9, 17)
+    net = PyramidNet(backbone, 3, channels=32).double().eval()
+    with torch.inference_mode():
+        assert net(torch.zeros(1, 3, 9, 17, dtype=torch.float64)).shape == (1, 3, 9, 17)
 
 
 def test_a_transformer_has_a_simple_pyramid() -> None:
@@ -201,15 +189,14 @@ def test_a_transformer_has_a_simple_pyramid() -> None:
     assert net.coarse_grid_stride is None
 
 
-@pytest.mark.parametrize("decoder", DECODERS)
 @pytest.mark.parametrize(
     ("make", "size"),
     [(lambda: Tiny(16), (33, 49)), (lambda: Vgg16(32), (32, 64))],
     ids=["tiny", "vgg16"],
 )
-def test_mirrored_photos_have_mirrored_logits(make, size, decoder: DecoderName) -> None:  # type: ignore[no-untyped-def]
+def test_mirrored_photos_have_mirrored_logits(make, size) -> None:  # type: ignore[no-untyped-def]
     torch.manual_seed(0)
-    net = mirror_symmetric(PyramidNet(make(), 3, channels=32, finest=2, decoder=decoder).eval())
+    net = mirror_symmetric(PyramidNet(make(), 3, channels=32, finest=2).eval())
     x = torch.rand(1, 3, *size)
     with torch.inference_mode():
         logits = net(x)
@@ -229,9 +216,8 @@ def test_position_i_of_the_scores_lies_on_pixel_stride_times_i(finest: int) -> N
 # Training
 
 
-@pytest.mark.parametrize("decoder", DECODERS)
-def test_parameter_groups_hold_every_parameter_once(decoder: DecoderName) -> None:
-    net = small_net(decoder)
+def test_parameter_groups_hold_every_parameter_once() -> None:
+    net = small_net()
     groups = {group["name"]: group["params"] for group in net.parameter_groups()}
     assert list(groups) == ["backbone", "head", "score", "score_bias"]
     held = [id(p) for params in groups.values() for p in params]  # type: ignore[attr-defined]
@@ -240,9 +226,8 @@ def test_parameter_groups_hold_every_parameter_once(decoder: DecoderName) -> Non
     assert len(groups["backbone"]) == 30  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("decoder", DECODERS)
-def test_gradients_reach_every_parameter(decoder: DecoderName) -> None:
-    net = small_net(decoder)
+def test_gradients_reach_every_parameter() -> None:
+    net = small_net()
     net(torch.rand(2, 3, 40, 40)).square().sum().backward()
     for name, parameter in net.named_parameters():
         assert parameter.grad is not None, name
@@ -265,8 +250,7 @@ def test_the_scores_start_small_and_without_bias() -> None:
     assert not net.score.bias.any()  # type: ignore[union-attr]
 
 
-@pytest.mark.parametrize("decoder", DECODERS)
-def test_it_learns_thin_lines(decoder: DecoderName) -> None:
+def test_it_learns_thin_lines() -> None:
     """Lines of 2 pixels on noise, which maps of stride 16 cannot show; also in new pictures."""
     rng = torch.Generator().manual_seed(0)
     labels = torch.zeros(12, 32, 32, dtype=torch.long)
@@ -277,7 +261,7 @@ def test_it_learns_thin_lines(decoder: DecoderName) -> None:
     colours = torch.tensor([[0.2, 0.5, 0.3], [0.8, 0.4, 0.3]])
     x = (colours[labels] + 0.1 * torch.randn(12, 32, 32, 3, generator=rng)).permute(0, 3, 1, 2)
     torch.manual_seed(0)
-    net = PyramidNet(Tiny(16), 2, channels=32, finest=2, decoder=decoder)
+    net = PyramidNet(Tiny(16), 2, channels=32, finest=2)
     rates = {"backbone": 3e-3, "head": 3e-3, "score": 3e-2, "score_bias": 3e-2}
     optimizer = torch.optim.AdamW(
         {"params": group["params"], "lr": rates[str(group["name"])]}
@@ -304,7 +288,6 @@ def test_it_learns_thin_lines(decoder: DecoderName) -> None:
         ({"channels": -32}, "-32 channels"),
         ({"finest": 8}, "a pyramid from stride 8; use 2 or 4"),
         ({"view_scale": 0.0}, "a view scale of 0"),
-        ({"decoder": "unett"}, "there is no decoder 'unett'; did you mean unet"),
     ],
 )
 def test_impossible_numbers_are_refused(change: dict[str, object], message: str) -> None:

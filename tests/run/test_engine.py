@@ -136,7 +136,7 @@ def test_cores_and_threads() -> None:
     try:
         engine.set_threads(2)
         assert (torch.get_num_threads(), cv2.getNumThreads()) == (2, 2)
-        with pytest.raises(ConfigError, match="0 threads"):
+        with pytest.raises(ConfigError, match="threads is 0"):
             engine.set_threads(0)
     finally:
         torch.set_num_threads(before[0])

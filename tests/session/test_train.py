@@ -189,8 +189,8 @@ def test_loading_workers_change_nothing(scenes):
     [
         ({"seed": -1}, "seed is -1; use 0 to 9223372036854775807"),
         ({"seed": 1 << 63}, "seed is 9223372036854775808; use 0 to"),
-        ({"workers": -1}, "workers is -1; use 0 or more"),
-        ({"threads": 0}, "threads is 0; use 1 or more"),
+        ({"workers": -1}, "workers is -1; use 0 to 256"),
+        ({"threads": 0}, "threads is 0; use 1 to 1024"),
         ({"allow_skipped": -0.1}, "allow_skipped is -0.1; use a fraction, 0 to 1"),
         ({"allow_skipped": float("nan")}, "allow_skipped is nan; use a fraction, 0 to 1"),
         ({"allow_skipped": 2}, "allow_skipped is 2; use a fraction, 0 to 1"),

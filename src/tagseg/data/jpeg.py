@@ -1,7 +1,7 @@
 """Is a JPEG file whole? Decoders paint what is missing grey and say nothing.
 
-libjpeg goes on where coded data are damaged, with a warning that Pillow does not pass on.
-:func:`check_whole` asks for it, and reads the markers for what libjpeg has no warning for:
+libjpeg goes on where coded data are damaged, with a warning that Pillow does not pass on;
+:func:`check_coded` asks for it. :func:`check_markers` finds what libjpeg has no warning for:
 progressive files that lost their last scans, and files of so many scans that decoding never ends.
 """
 
@@ -11,7 +11,7 @@ import re
 import warnings
 from dataclasses import dataclass
 
-__all__ = ["NotWholeError", "check_whole"]
+__all__ = ["NotWholeError", "check_coded", "check_markers"]
 
 _START, _END, _SCAN = 0xD8, 0xD9, 0xDA
 _FRAMES = {0xC0, 0xC1, 0xC2}  # Huffman-coded: baseline, extended, progressive
@@ -43,8 +43,8 @@ class _Walk:
     missing: dict[int, list[int | None]] | None = None
 
 
-def check_whole(data: bytes) -> None:
-    """Raise NotWholeError unless the JPEG file ``data`` holds all of its first picture, undamaged.
+def check_markers(data: bytes) -> None:
+    """Raise NotWholeError unless the JPEG file ``data`` has an end and all scans before it.
 
     What is behind that picture's end (trailing junk, the further pictures of a phone's MPO file)
     does not count, and an end marker inside an embedded thumbnail is none.
@@ -57,10 +57,9 @@ def check_whole(data: bytes) -> None:
         bits != 0 for missing in walk.missing.values() for bits in missing
     ):
         raise NotWholeError("its last scans are missing")
-    _decode_strictly(data)
 
 
-def _decode_strictly(data: bytes) -> None:
+def check_coded(data: bytes) -> None:
     """Raise NotWholeError where libjpeg warns; all coded data are read, few pixels are made."""
     try:
         import simplejpeg  # not on every machine; what Pillow finds must do there

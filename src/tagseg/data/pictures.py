@@ -10,7 +10,7 @@ from pathlib import Path
 from PIL import Image as PilImage
 from PIL import ImageFile
 
-from tagseg.data.jpeg import check_whole
+from tagseg.data.jpeg import check_coded, check_markers
 from tagseg.data.picture_formats import READ, PictureFormat, format_of
 from tagseg.errors import ImageError
 
@@ -45,13 +45,15 @@ def decode_picture(data: bytes, where: Path | None, max_pixels: int) -> ImageFil
         raise _not_read(kind, where)
     _silence_pillow()
     try:
+        if kind.name == "JPEG":
+            check_markers(data)
         picture = kind.reader(io.BytesIO(data))
         width, height = picture.size
         if width * height <= max_pixels:
             if kind.name == "PNG":
                 kind.reader(io.BytesIO(data)).verify()  # all chunks, with their checksums
             if kind.name == "JPEG":
-                check_whole(data)
+                check_coded(data)
             picture.load()
             return picture
     except Exception as problem:  # Pillow's readers raise anything on broken files

@@ -9,6 +9,7 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 from unicodedata import normalize
 
 from tagseg.errors import TagError, TagsegError
+from tagseg.input_files import MOST_TEXT, check_plain
 
 __all__ = [
     "lines_of",
@@ -63,6 +64,7 @@ def read_text_and_notes(
     UTF-8 is read in another code page only where they prove it: where all its words with other
     than ASCII letters are words of theirs.
     """
+    check_plain(path, error, MOST_TEXT)
     try:
         data = path.read_bytes()
     except OSError as problem:

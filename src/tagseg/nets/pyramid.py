@@ -2,37 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Literal
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 
-from tagseg.errors import ConfigError, choose_from
+from tagseg.errors import ConfigError
 from tagseg.nets.backbone import Backbone, PyramidLevel, upsample_grid, upsample_level
 from tagseg.nets.depthwise import DepthwiseConv2d
 
-__all__ = ["DecoderName", "PyramidNet"]
-
-DecoderName = Literal["unet", "deeplabv3plus"]
+__all__ = ["PyramidNet"]
 
 _GROUP = 8  # channels normalised together
 _WIDEST, _NARROWEST = 256, 32  # channels of the coarsest maps, and of the finest at least
 _RATES = (6, 12, 18)  # of ASPP at output stride 16 (Chen et al., 2018, section 3.1)
-_LOW_LEVEL = 48  # channels of DeepLab v3+'s skip (Chen et al., 2018, Table 1)
 
 
 class PyramidNet(nn.Module):
     """Scores per pixel and label from a decoder with skips, at stride 2 or 4.
 
-    ``"unet"``: the maps of ``backbone.pyramid`` are joined from the coarsest to the finest, each
+    The maps of ``backbone.pyramid`` are joined from the coarsest to the finest, each
     time upsampled by 2, set beside the finer level's map and passed through two 3x3 convolutions
     (Ronneberger et al., MICCAI 2015, section 2). The paper's up-convolution is bilinear upsampling
     here, and the coarsest map first passes ASPP: the contracting path alone sees too little of the
     photo to tell classes apart.
-
-    ``"deeplabv3plus"``: ASPP on the coarsest map, upsampled at once to stride 4, beside 48 channels
-    of the map there, and two 3x3 convolutions (Chen et al., ECCV 2018, section 3.1 and Figure 2).
 
     Beside the decoder, the backbone's own last map is scored by a 1x1 convolution, and both scores
     are added, as those of coarse and fine layers in FCN (Long et al., CVPR 2015, section 4.2): what
@@ -46,9 +39,8 @@ class PyramidNet(nn.Module):
         backbone: the network below, at output stride 16 or 32. A vision transformer's one map is
             resized to all strides (:meth:`tagseg.nets.hugging_face.HuggingFaceVit.pyramid`).
         n_labels: C + 1, background first.
-        decoder: the form.
-        channels: of the coarsest maps, a power of 2, halved with each stride of the U-Net, but 32
-            at least; None is the most that is not above the backbone's own, and 256 at most.
+        channels: of the coarsest maps, a power of 2, halved with each stride, but 32 at least; None
+            is the most that is not above the backbone's own, and 256 at most.
         finest: the stride of the logits, 2 or 4.
         view_scale: factor on ASPP's dilations, for photos smaller than the paper's 513 pixels.
 
@@ -61,7 +53,6 @@ class PyramidNet(nn.Module):
         backbone: Backbone,
         n_labels: int,
         *,
-        decoder: DecoderName = "unet",
         channels: int | None = None,
         finest: int = 4,
         view_scale: float = 1.0,
@@ -69,14 +60,13 @@ class PyramidNet(nn.Module):
         super().__init__()
         if channels is None:
             channels = 1 << min(_WIDEST, backbone.out_channels).bit_length() - 1
-        _check(n_labels, decoder, channels, view_scale)
+        _check(n_labels, channels, view_scale)
         self.backbone, self.channels, self.view_scale = backbone, channels, view_scale
-        self.form = decoder
         levels = backbone.pyramid_levels(finest)
         self.finest, self.coarse_stride = finest, levels[0].stride
         self._factor = levels[-1].stride // levels[0].stride
         context = _Aspp(levels[-1], channels, view_scale)
-        self.decoder = _DECODERS[decoder](levels, context, backbone.grid_stride)
+        self.decoder = _Unet(levels, context, backbone.grid_stride)
         self.direct = nn.Conv2d(backbone.out_channels, n_labels, 1)
         self.score = nn.Conv2d(self.decoder.channels, n_labels, 1)
         # Logits of about 1/2 whatever the channels are: from DeepLab's 0.01, 16 channels need
@@ -169,32 +159,6 @@ class _Unet(nn.Module):
         return x
 
 
-class _DeepLab(nn.Module):
-    """ASPP at the finest level's size, beside few channels of that level, and two 3x3."""
-
-    def __init__(
-        self, levels: Sequence[PyramidLevel], context: _Aspp, grid_stride: int | None
-    ) -> None:
-        super().__init__()
-        self.context, self.grid_stride, self.channels = context, grid_stride, context.channels
-        self.factor = levels[-1].stride // levels[0].stride
-        self.low_level = _convolution(levels[0].channels, _LOW_LEVEL, 1)
-        self.merge = nn.Sequential(
-            _separable(self.channels + _LOW_LEVEL, self.channels),
-            _separable(self.channels, self.channels),
-        )
-
-    def forward(self, maps: Sequence[Tensor]) -> Tensor:
-        low = self.low_level(maps[0])
-        x = self.context(maps[-1])
-        x = upsample_level(x, _size(low), self.factor, grid_stride=self.grid_stride)
-        return self.merge(torch.cat([x, low], 1))
-
-
-_Decoder = Callable[[Sequence[PyramidLevel], _Aspp, "int | None"], "_Unet | _DeepLab"]
-_DECODERS: Mapping[str, _Decoder] = {"unet": _Unet, "deeplabv3plus": _DeepLab}
-
-
 def _convolution(inputs: int, outputs: int, kernel: int) -> nn.Sequential:
     layer = nn.Conv2d(inputs, outputs, kernel, padding=kernel // 2, bias=False)
     nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
@@ -210,11 +174,9 @@ def _separable(inputs: int, outputs: int, dilation: int = 1) -> nn.Sequential:
     return nn.Sequential(filters, *_convolution(inputs, outputs, 1))
 
 
-def _check(n_labels: int, decoder: str, channels: int, view_scale: float) -> None:
+def _check(n_labels: int, channels: int, view_scale: float) -> None:
     if n_labels < 2:
         raise ConfigError(f"{n_labels} labels", do="give background and at least one class")
-    if decoder not in _DECODERS:
-        raise ConfigError(f"there is no decoder {decoder!r}", do=choose_from(_DECODERS, decoder))
     if channels < _NARROWEST or channels & (channels - 1):
         raise ConfigError(f"{channels} channels", do=f"use {_NARROWEST}, 64, 128 and so on")
     if view_scale <= 0:

@@ -8,6 +8,7 @@ import math
 import pickle
 import re
 import sys
+import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import resources
@@ -20,9 +21,11 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from tagseg.errors import WeightsError, one_line
+from tagseg.input_files import MOST_WEIGHTS, check_plain
 from tagseg.nets.backbone import Backbone, Preprocessing
 from tagseg.nets.hugging_face import PREFIX, pretrained_state
 from tagseg.nets.mobilenet import MobileNetV2, Stride2Padding
+from tagseg.tensor_files import check_header
 
 __all__ = ["IMAGENET_URLS", "LoadedWeights", "load_into", "resolve"]
 
@@ -190,6 +193,7 @@ def _download(url: str, path: Path, prefix: str | None) -> None:
 
 
 def _read(path: Path) -> LoadedWeights:
+    check_plain(path, WeightsError, MOST_WEIGHTS)
     try:
         head, digest = _head_and_digest(path)
     except FileNotFoundError:
@@ -231,6 +235,7 @@ def _kind(head: bytes) -> str:
 
 
 def _read_torch(path: Path) -> dict[str, Tensor]:
+    _check_unpacked(path)
     try:
         payload = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
@@ -245,6 +250,21 @@ def _read_torch(path: Path) -> dict[str, Tensor]:
     except Exception as error:  # A broken pickle or archive can raise nearly anything.
         raise _damaged(path) from error
     return _tensors(payload, path)
+
+
+def _check_unpacked(path: Path) -> None:
+    """Refuse archives that grow when they are read: torch.save never packs what it writes."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            grown = sum(entry.file_size for entry in archive.infolist())
+    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError):
+        return  # no archive, or a damaged one, as torch.load will say
+    if grown > path.stat().st_size:
+        raise WeightsError(
+            f"is a packed archive of {grown / 1e6:.0f} MB, which torch.save does not write",
+            where=path,
+            do="give the file as torch.save wrote it",
+        )
 
 
 def _tensors(payload: object, path: Path) -> dict[str, Tensor]:
@@ -268,6 +288,7 @@ def _tensors(payload: object, path: Path) -> dict[str, Tensor]:
 
 def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     try:
+        check_header(path)
         with safe_open(path, "pt") as file:
             metadata = dict(file.metadata() or {})
         state = safetensors.torch.load_file(path)

@@ -27,6 +27,7 @@ from tagseg.maps import Image, SaliencyMap, check_image
 from tagseg.nets.student import GRID, INPUT_SIDE, StudentNet
 from tagseg.priors.float_arrays import float_array
 from tagseg.run.files import atomic_write
+from tagseg.tensor_files import check_header
 from tagseg.training import Batch, Loop, Sample, Schedule, train
 
 __all__ = [
@@ -451,6 +452,7 @@ def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     if not path.is_file():
         raise WeightsError("no such student file", where=path, do="train one: tagseg train-student")
     try:
+        check_header(path)
         with safe_open(path, "pt") as file:
             notes = json.loads((file.metadata() or {}).get(_NOTES, "{}"))
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118

@@ -70,7 +70,7 @@ def run(run: Run, config: Config, truth: GroundTruth, truth_key: str) -> Outcome
         return labels_at(full, photos.image(index).shape[:2])
 
     labels = label_maps(run, _TRUTH, labels_of, inputs=[truth_key])
-    segmenter = trained_segmenter(run, config, labels, cross_entropy)
+    segmenter = trained_segmenter(run, config, labels, cross_entropy, drawn=True)
     return Outcome(
         segmenter.model,
         tuple(final_predictions(run, config, segmenter.model, segmenter)),

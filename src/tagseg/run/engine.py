@@ -15,7 +15,14 @@ import torch
 from tagseg.errors import ConfigError, TagsegError
 from tagseg.run.progress import Task
 
-__all__ = ["choose_device", "choose_precision", "map_photos", "set_threads", "usable_cores"]
+__all__ = [
+    "check_threads",
+    "choose_device",
+    "choose_precision",
+    "map_photos",
+    "set_threads",
+    "usable_cores",
+]
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -24,6 +31,7 @@ _CPU_INFO = Path("/proc/cpuinfo")
 _BF16_CPU_FLAGS = {"amx_bf16", "avx512_bf16"}
 _BF16_CUDA_CAPABILITY = 8  # Ampere
 _BLOCK_PER_WORKER = 32
+_MOST_THREADS = 1024
 
 
 def choose_device(name: str = "auto") -> torch.device:
@@ -57,11 +65,16 @@ def usable_cores() -> int:
 
 
 def set_threads(n: int) -> None:
-    """Let PyTorch and OpenCV use ``n`` threads each; ConfigError if n < 1."""
-    if n < 1:
-        raise ConfigError(f"{n} threads are too few", do="give 1 or more")
+    """Let PyTorch and OpenCV use ``n`` threads each; ConfigError if that cannot be meant."""
+    check_threads(n)
     torch.set_num_threads(n)
     cv2.setNumThreads(n)
+
+
+def check_threads(n: int) -> None:
+    """Raise ConfigError unless a machine may have ``n`` threads; far too many end the process."""
+    if not 1 <= n <= _MOST_THREADS:
+        raise ConfigError(f"threads is {n}", do=f"use 1 to {_MOST_THREADS}")
 
 
 def map_photos(

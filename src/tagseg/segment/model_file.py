@@ -212,7 +212,7 @@ def _options_of_fpn(metadata: Mapping[str, str]) -> dict[str, Any]:
 
 def _notes_of_pyramid(net: PyramidNet) -> dict[str, str]:
     return {
-        "decoder": net.form,
+        "decoder": _UNET,
         "channels": str(net.channels),
         "finest": str(net.finest),
         "view_scale": str(net.view_scale),
@@ -220,13 +220,16 @@ def _notes_of_pyramid(net: PyramidNet) -> dict[str, str]:
 
 
 def _options_of_pyramid(metadata: Mapping[str, str]) -> dict[str, Any]:
+    if metadata["decoder"] != _UNET:
+        raise ValueError(metadata["decoder"])
     return {
-        "decoder": metadata["decoder"],
         "channels": int(metadata["channels"]),
         "finest": int(metadata["finest"]),
         "view_scale": float(metadata["view_scale"]),
     }
 
+
+_UNET = "unet"  # the only form of the pyramid's decoder
 
 _ASPP_OPTIONS = ("rates", "width", "dropout", "view_scale")
 

@@ -21,7 +21,13 @@ from tagseg.nets.gap import check_seeder
 from tagseg.nets.weights import resolve
 from tagseg.recipes.catalog import find_recipe
 from tagseg.report.page import SeedScore, StageScore
-from tagseg.run.engine import choose_device, choose_precision, set_threads, usable_cores
+from tagseg.run.engine import (
+    check_threads,
+    choose_device,
+    choose_precision,
+    set_threads,
+    usable_cores,
+)
 from tagseg.run.files import check_names_fit
 from tagseg.run.progress import Progress
 from tagseg.run.workspace import Workspace
@@ -65,6 +71,8 @@ _NO_VAL = "no validation photos"
 
 C = TypeVar("C", bound=WorkSettings)
 
+_MOST_WORKERS = 256
+
 _SEEDS = 1 << 63  # what PyTorch takes
 
 
@@ -94,10 +102,10 @@ class Options:
     def __post_init__(self) -> None:
         if not 0 <= self.seed < _SEEDS:
             raise ConfigError(f"seed is {self.seed}", do=f"use 0 to {_SEEDS - 1}")
-        if self.workers < 0:
-            raise ConfigError(f"workers is {self.workers}", do="use 0 or more")
-        if self.threads is not None and self.threads < 1:
-            raise ConfigError(f"threads is {self.threads}", do="use 1 or more")
+        if not 0 <= self.workers <= _MOST_WORKERS:
+            raise ConfigError(f"workers is {self.workers}", do=f"use 0 to {_MOST_WORKERS}")
+        if self.threads is not None:
+            check_threads(self.threads)
         if not 0 <= self.allow_skipped <= 1:
             raise ConfigError(f"allow_skipped is {self.allow_skipped}", do="use a fraction, 0 to 1")
 

@@ -72,9 +72,15 @@ class PyramidLoss:
 
 
 def pyramid_segmenter(
-    run: Run, settings: PyramidSettings, targets: LabelMaps
+    run: Run, settings: PyramidSettings, targets: LabelMaps, *, drawn: bool = False
 ) -> Trained[Segmenter]:
-    """The pyramid, trained on ``targets``, and the refiner where held-out labels speak for it."""
+    """The pyramid, trained on ``targets``, and the refiner where held-out labels speak for it.
+
+    Args:
+        drawn: whether people drew the labels. Those that a recipe has made follow the edges that a
+            refiner follows too, or lack them: they agree with it or not whatever is true, and it is
+            left out.
+    """
     photos, setup = run.photos, run.setup
     known = known_photos(photos)
     held_out = held_out_of(known)
@@ -110,7 +116,7 @@ def pyramid_segmenter(
 
     judge = HeldOut(run, held_out, targets, replace(sight, scales=(1.0,), flip=False))
     result = _cycles(settings, cycle, judge)
-    refined = judge.refining_helps(result, find_refiner(settings, setup.execution.seed))
+    refined = drawn and judge.refining_helps(result, find_refiner(settings, setup.execution.seed))
     return Trained(_segmenter(run, settings, net, sight, refined=refined), result.stage)
 
 

@@ -61,6 +61,7 @@ def trained_segmenter(
     objective: Objective,
     *,
     field_of_view: FieldOfView = "large",
+    drawn: bool = False,
 ) -> Trained[Segmenter]:
     """The segmenter, trained on ``targets`` with ``objective`` (Saleh et al. 3.2 and 4.2.1).
 
@@ -68,9 +69,10 @@ def trained_segmenter(
 
     Args:
         objective: a frozen dataclass, whose fields decide on the loss.
+        drawn: whether people drew the labels; see :func:`pyramid_segmenter`.
     """
     if isinstance(settings, PyramidSettings) and settings.segmenter == "pyramid":
-        return pyramid_segmenter(run, settings, targets)
+        return pyramid_segmenter(run, settings, targets, drawn=drawn)
     photos, setup = run.photos, run.setup
     schedule = segmenter_schedule(settings, setup, len(photos))
     shapes = some_shapes(photos)

@@ -57,7 +57,7 @@ def _full(context: Context[Any], row: Row) -> list[Score]:
         labels = context.true_labels(run)
         if labels is None:
             return [Score(None, 0)]
-        segmenter = pyramid_segmenter(run, config, labels)
+        segmenter = pyramid_segmenter(run, config, labels, drawn=True)
         answers = predicted(run, segmenter.model, segmenter)
         found = {"raw": answers.raw, "best": answers.best}
         compared = {name: Prediction.of(name, name, "val", of) for name, of in found.items()}

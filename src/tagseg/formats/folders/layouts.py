@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Literal, get_args
 from unicodedata import normalize
@@ -216,9 +217,14 @@ class Place:
 
     def _inner(self, path: str) -> str:
         """The path without the folders in which all photos lie."""
+        start = next((start for start in self._starts if path.startswith(start)), "")
+        return path.removeprefix(start)
+
+    @cached_property
+    def _starts(self) -> tuple[str, ...]:
+        """What a path may begin with before the photo's name."""
         parts = _prefix(self.photo_folder, self.given).split("/")[:-1] or [_VOC_PHOTOS]
-        starts = ("/".join(parts[i:]) + "/" for i in range(len(parts)))
-        return next((path.removeprefix(s) for s in starts if path.startswith(s)), path)
+        return tuple("/".join(parts[i:]) + "/" for i in range(len(parts)))
 
     def file_of(self, name: str, row: TagRow) -> Path:
         """The photo's file; for one that is missing, where it was looked for."""

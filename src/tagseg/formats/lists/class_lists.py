@@ -160,13 +160,15 @@ def check_class_names(names: Sequence[str], where: object = None) -> None:
     """Raise TagError for names that cannot be classes, or if there are none."""
     if not names:
         raise TagError("this class list is empty", where=where, do="write one name a line")
-    for i, name in enumerate(names):
+    seen = set[str]()
+    for name in names:
         if not name:
             raise TagError("a class has no name", where=where, do="write one name a line")
         if ";" in name:
             raise TagError(f"class '{name}' contains ;", where=where, do="write one name a line")
-        if name in names[:i]:
+        if name in seen:
             raise TagError(f"class '{name}' is listed twice", where=where, do="remove one")
+        seen.add(name)
 
 
 def _label_of_no_class(name: str) -> int | None:

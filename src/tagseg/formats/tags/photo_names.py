@@ -37,6 +37,7 @@ class PhotoNames:
     def __init__(self, photos: Iterable[str], name_of: Callable[[str], str]) -> None:
         self._photos = frozenset(photos)
         self._name_of = name_of
+        self._found: dict[str, str | None] = {}
 
     @cached_property
     def _by_base(self) -> dict[str, list[str]]:
@@ -95,8 +96,10 @@ class PhotoNames:
         yield self._by_upload, _BY_FILE_NAME[1]
 
     def _as_is(self, written: str) -> str | None:
-        name = self._name_of(written) if written else ""
-        return name if name in self._photos else None
+        if written not in self._found:  # each is asked for by several rules
+            name = self._name_of(written) if written else ""
+            self._found[written] = name if name in self._photos else None
+        return self._found[written]
 
     def _without_folders(self, depth: int, written: str) -> str | None:
         return self._as_is("/".join(_parts(written)[depth:]))

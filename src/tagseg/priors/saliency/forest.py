@@ -24,6 +24,7 @@ from tagseg.errors import ConfigError, ShapeError, WeightsError
 from tagseg.priors.float_arrays import float_array
 from tagseg.priors.saliency.region_features import FEATURE_NAMES, N_FEATURES
 from tagseg.run.files import atomic_write
+from tagseg.tensor_files import check_header
 
 __all__ = ["RegionForest"]
 
@@ -274,6 +275,7 @@ def _read(path: Path) -> tuple[dict[str, npt.NDArray[Any]], dict[str, Any]]:
     if not path.is_file():
         raise WeightsError("no such forest file", where=path, do="train one: tagseg train-saliency")
     try:
+        check_header(path)
         with safe_open(path, "np") as file:
             notes = json.loads((file.metadata() or {}).get(_NOTES, "{}"))
             names = file.keys()
