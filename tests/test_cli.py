@@ -328,6 +328,16 @@ def test_check_says_what_is_no_photo_and_what_splits_there_are(tmp_path):
     assert some.out.startswith("3 photos, 2 classes")
 
 
+def test_names_of_files_cannot_steer_the_terminal(tmp_path):
+    for place in ("cat/a", "cat/b", "dog/c"):
+        (tmp_path / place).parent.mkdir(exist_ok=True)
+        PilImage.new("RGB", (40, 40)).save(tmp_path / f"{place}.png")
+    (tmp_path / "dog" / "evil\x1b[2J\r.jpg").write_bytes(b"no picture")
+    said = tagseg("check", tmp_path, "--allow-skipped", "0.5")
+    assert "evil\\x1b[2J" in said.out + said.err
+    assert not set("\x1b\r") & set(said.out + said.err)
+
+
 @pytest.fixture
 def one_class(tmp_path) -> Path:
     """Photos of one class, masks of 0 and 255 and class lists, in a folder."""

@@ -7,7 +7,7 @@ import re
 import pytest
 
 from tagseg import errors
-from tagseg.errors import DataError, ImageError, ShapeError, TagsegError, one_line
+from tagseg.errors import DataError, ImageError, ShapeError, TagsegError, one_line, printable
 
 EVERY = [cls for _, cls in inspect.getmembers(errors, inspect.isclass)]
 
@@ -26,7 +26,7 @@ def test_the_tree_in_the_docstring_is_the_tree() -> None:
 
 def test_all_names_every_error_in_order() -> None:
     assert errors.__all__ == sorted(
-        ["choose_from", "first_few", "one_line", *(cls.__name__ for cls in EVERY)]
+        ["choose_from", "first_few", "one_line", "printable", *(cls.__name__ for cls in EVERY)]
     )
     assert all(issubclass(cls, TagsegError) for cls in EVERY)
 
@@ -69,3 +69,17 @@ def test_a_librarys_error_in_one_line() -> None:
     assert one_line(ValueError("a\n  b")) == "a b"
     assert one_line(KeyError()) == "KeyError"
     assert one_line(ValueError("x" * 300), 200) == "x" * 200
+
+
+@pytest.mark.parametrize(
+    ("text", "printed"),
+    [
+        ("a photo, 写真 \n\tnext", "a photo, 写真 \n\tnext"),
+        ("\x1b[2Jgone", "\\x1b[2Jgone"),
+        ("over\rwritten\x07\x00\x9b", "over\\rwritten\\x07\\x00\\x9b"),
+        ("gpj.\u202eexe", "gpj.\\u202eexe"),
+        ("half \ud83d", "half \ud83d"),  # which the console escapes
+    ],
+)
+def test_names_cannot_steer_the_terminal(text, printed):
+    assert printable(text) == printed

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from tagseg.errors import ConfigError, TagsegError
+from tagseg.errors import ConfigError, TagsegError, printable
 
 if TYPE_CHECKING:
     from tagseg.data.scenes import SceneKind
@@ -309,9 +309,9 @@ def check(
         masks = look_at_masks(truth, found.dataset, options, _progress())
     if as_json:
         about = found.to_dict() | ({} if masks is None else {"ground_truth": masks.to_dict()})
-        typer.echo(json.dumps(about, indent=1, ensure_ascii=not _prints_any_letter()))
+        _say(json.dumps(about, indent=1, ensure_ascii=not _prints_any_letter()))
     else:
-        typer.echo("\n".join([*found.lines(), *(masks.lines() if masks is not None else [])]))
+        _say("\n".join([*found.lines(), *(masks.lines() if masks is not None else [])]))
     if masks is not None:
         masks.raise_errors()
 
@@ -350,8 +350,8 @@ def predict(
         progress=_progress(),
     )
     for _, reason in done.skipped:
-        typer.echo(f"skipped: {reason}", err=True)
-    typer.echo(f"{len(done.written)} masks in {out}, {len(done.skipped)} photos skipped")
+        _say(f"skipped: {reason}", err=True)
+    _say(f"{len(done.written)} masks in {out}, {len(done.skipped)} photos skipped")
 
 
 @app.command()
@@ -408,7 +408,7 @@ def evaluate(
     out = out if out is not None else masks.absolute().parent / "scores.json"
     with atomic_write(out) as file:
         file.write(to_json(scores.to_dict()))
-    typer.echo(f"written: {out}")
+    _say(f"written: {out}")
 
 
 @app.command()
@@ -421,7 +421,7 @@ def report(
     """Write the report of a finished run again and print its path."""
     from tagseg.session.report import render_report
 
-    typer.echo(str(render_report(run, full_supervision=full_supervision)))
+    _say(str(render_report(run, full_supervision=full_supervision)))
 
 
 @app.command()
@@ -473,8 +473,8 @@ def tables(
         caller=_caller(),
     )
     for table in made.tables:
-        typer.echo(table.markdown())
-    typer.echo(f"written: {made.markdown}")
+        _say(table.markdown())
+    _say(f"written: {made.markdown}")
 
 
 @app.command()
@@ -489,10 +489,10 @@ def recipes(
 
     if fields is None:
         for name, recipe in RECIPES.items():
-            typer.echo(f"{name}\n    {recipe.paper}")
+            _say(f"{name}\n    {recipe.paper}")
         return
     for name, value, where, meaning in where_from(find_recipe(fields).config):
-        typer.echo(f"{name} = {_plain(value)}\n    {meaning} ({where})")
+        _say(f"{name} = {_plain(value)}\n    {meaning} ({where})")
 
 
 @app.command()
@@ -533,8 +533,8 @@ def train_saliency(
         threads=cores,
         progress=_progress(),
     )
-    typer.echo("\n".join(done.lines()))
-    typer.echo(f"written: {out}")
+    _say("\n".join(done.lines()))
+    _say(f"written: {out}")
 
 
 @app.command()
@@ -576,8 +576,8 @@ def train_student(
         precision=options.precision,
         progress=_progress(),
     )
-    typer.echo("\n".join(done.lines()))
-    typer.echo(f"written: {out}")
+    _say("\n".join(done.lines()))
+    _say(f"written: {out}")
 
 
 @app.command()
@@ -620,10 +620,10 @@ def demo(
     run = out / recipe
     _train_and_tell(loaded, recipe, values, truth, run, options, None)
     if wants.note and not wants.settings.keys() & given.keys():
-        typer.echo(f"note: {wants.note}")
+        _say(f"note: {wants.note}")
     follow = ["tagseg", "predict", run, scenes / "JPEGImages", "--out", out / "masks"]
     follow += ["--overlays", out / "overlays"]
-    typer.echo(f"next: {shlex.join(map(str, follow))}")
+    _say(f"next: {shlex.join(map(str, follow))}")
 
 
 def _write_demo(
@@ -670,7 +670,7 @@ def main() -> None:
         except Exception as error:  # what a signal cuts short may end in any error
             status = _STOPPED if signals else _told(error)
     if status == _STOPPED:
-        typer.echo(_stopped(sys.argv[1:]), err=True)
+        _say(_stopped(sys.argv[1:]), err=True)
         if signals:
             leave(128 + signals[0])
     sys.exit(status)
@@ -684,7 +684,7 @@ def _told(error: Exception) -> int:
         line = " ".join(error.format_message().split())  # type: ignore[attr-defined]
     else:
         raise error
-    typer.echo(f"tagseg: error: {line}", err=True)
+    _say(f"tagseg: error: {line}", err=True)
     return 2
 
 
@@ -833,25 +833,25 @@ def _train_and_tell(
         caller=_caller(),
     )
     for warning in result.audit.warnings:
-        typer.echo(f"note: {warning}")
+        _say(f"note: {warning}")
     for score in result.scores:
         note = f" ({score.note})" if score.note else ""
         miou = "-" if score.miou is None else f"{100 * score.miou:5.1f}"
         average = score.foreground_average
         of_any = "" if average is None else f", foreground IoU {100 * average:.1f}"
         stage = f"{score.stage}{note}, {score.photos} photos{of_any}"
-        typer.echo(f"mIoU {miou}  {score.split:5s}  {stage}")
+        _say(f"mIoU {miou}  {score.split:5s}  {stage}")
     for seeds in result.seeds:
         parts = [seeds.mean_precision, seeds.foreground_precision, seeds.background_precision]
         mean, foreground, background = (_percent(part) for part in parts)
-        typer.echo(
+        _say(
             f"mP   {mean:>5s}  {seeds.split:5s}  {seeds.method} (precision of foreground at 20 % "
             f"recall {foreground}, of background at 80 % {background})"
         )
     if not result.scores:
-        typer.echo("quality was not measured: no ground truth was given")
-    typer.echo(f"masks:  {result.masks}")
-    typer.echo(f"report: {result.report}")
+        _say("quality was not measured: no ground truth was given")
+    _say(f"masks:  {result.masks}")
+    _say(f"report: {result.report}")
 
 
 def _command() -> str:
@@ -862,17 +862,22 @@ def _command() -> str:
 
 
 def _print_table(scores: MaskScores) -> None:
-    typer.echo(f"{'class':20s} {'IoU':>6s} {'accuracy':>9s} {'pixels':>12s}")
+    _say(f"{'class':20s} {'IoU':>6s} {'accuracy':>9s} {'pixels':>12s}")
     for row in scores.table():
         iou, accuracy = (_percent(row[key]) for key in ("iou", "accuracy"))
-        typer.echo(f"{row['class']:20s} {iou:>6s} {accuracy:>9s} {row['truth_pixels']:12d}")
-    typer.echo(f"{'mIoU':20s} {_percent(scores.miou):>6s}   over {len(scores.photos)} photos")
+        _say(f"{row['class']:20s} {iou:>6s} {accuracy:>9s} {row['truth_pixels']:12d}")
+    _say(f"{'mIoU':20s} {_percent(scores.miou):>6s}   over {len(scores.photos)} photos")
     if scores.missing:
-        typer.echo(f"{len(scores.missing)} photos without a mask were left out")
+        _say(f"{len(scores.missing)} photos without a mask were left out")
+
+
+def _say(line: str, *, err: bool = False) -> None:
+    """Print a line; names of files in it cannot steer the terminal."""
+    typer.echo(printable(line), err=err)
 
 
 def _note(line: str) -> None:
-    typer.echo(line, err=True)
+    _say(line, err=True)
 
 
 def _prints_any_letter() -> bool:
@@ -893,7 +898,7 @@ def _version(value: bool) -> None:
     if value:
         import tagseg
 
-        typer.echo(f"tagseg {tagseg.__version__}")
+        _say(f"tagseg {tagseg.__version__}")
         raise typer.Exit
 
 

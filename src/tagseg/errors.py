@@ -19,6 +19,7 @@ with status 2; it never prints a traceback for one of these.
 from __future__ import annotations
 
 import difflib
+import re
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -39,7 +40,12 @@ __all__ = [
     "choose_from",
     "first_few",
     "one_line",
+    "printable",
 ]
+
+_STEERING = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]"
+)  # but for line feed and tab; the last ones turn the direction of writing
 
 
 class TagsegError(Exception):
@@ -108,3 +114,12 @@ def first_few(names: Iterable[str], most: int = 3) -> str:
 def one_line(error: Exception, most: int | None = None) -> str:
     """What another library's error says, in one line of up to ``most`` characters."""
     return (" ".join(str(error).split()) or type(error).__name__)[:most]
+
+
+def printable(text: str) -> str:
+    """``text`` with control characters, as names of files may hold, written as ``\\x1b``.
+
+    >>> printable("a\x1b[2Jb")
+    'a\\\\x1b[2Jb'
+    """
+    return _STEERING.sub(lambda found: ascii(found[0])[1:-1], text)

@@ -298,6 +298,17 @@ class TestFind:
         (tmp_path / "real" / "circle").symlink_to(photos)
         assert list(find_photos(photos)) == ["b", "linked/a"]
 
+    @pytest.mark.parametrize("above", [1, 2, None])
+    def test_a_link_to_a_folder_above_is_refused(self, tmp_path, above):
+        """From "/" the whole machine would be searched for photos."""
+        photos = tmp_path / "photos"
+        self.touch(photos, "a.jpg")
+        target = Path("/") if above is None else photos.parents[above - 1]
+        (photos / "inner").mkdir()
+        (photos / "inner" / "link").symlink_to(target)
+        with pytest.raises(DataError, match=f"link: is a link to {target}, in which the photos"):
+            find_photos(photos)
+
     def test_masks_have_their_own_suffixes(self, tmp_path):
         self.touch(tmp_path, "a.png", "a.jpg", "b.tif")
         assert list(find_masks(tmp_path)) == ["a", "b"]

@@ -217,10 +217,20 @@ def _entries(folder: Path) -> tuple[list[str], list[str]]:
 
 
 def _each_folder(root: Path) -> Iterator[tuple[Path, list[str], list[str]]]:
-    """Folder, folders in it (what is taken from that list is not visited) and files."""
+    """Folder, folders in it (what is taken from that list is not visited) and files.
+
+    Raises DataError for a link to a folder above ``root``, which could lead through the machine.
+    """
     seen: set[str] = set()
+    above = {str(place) for place in Path(os.path.realpath(root)).parents}
     for folder, below, names in os.walk(root, followlinks=True):
         real = os.path.realpath(folder)
+        if real in above:
+            raise DataError(
+                f"is a link to {real}, in which the photos' folder lies",
+                where=folder,
+                do="remove the link",
+            )
         if real in seen:
             below.clear()
             continue

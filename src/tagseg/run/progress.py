@@ -14,6 +14,8 @@ import rich.progress
 from rich.console import Console
 from rich.markup import escape
 
+from tagseg.errors import printable
+
 __all__ = ["Progress", "Task"]
 
 Info = float | int | str
@@ -67,7 +69,7 @@ class Progress:
     def say(self, text: str) -> None:
         """Show one line between the bars; fit for ``announce`` of a workspace."""
         if self._console is not None:
-            self._console.print(text, markup=False, highlight=False, soft_wrap=True)
+            self._console.print(printable(text), markup=False, highlight=False, soft_wrap=True)
 
     @contextmanager
     def task(self, title: str, total: int | None = None, *, done: int = 0) -> Iterator[Task]:
