@@ -6,7 +6,7 @@ Photos come out as uint8 (H, W, 3) RGB in display orientation, whatever the file
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,9 +18,10 @@ from PIL.JpegImagePlugin import JpegImageFile
 
 from tagseg.data.depth import WHITE, Levels, scaled
 from tagseg.data.high_values import values_of_16_bits
-from tagseg.data.pictures import MAX_PIXELS, damaged, decode_picture, read_bytes
+from tagseg.data.pictures import MAX_PIXELS, damaged, load_picture, open_picture, read_bytes
 from tagseg.errors import ImageError
 from tagseg.maps import Image
+from tagseg.memory import Room
 
 __all__ = ["Seen", "decode_photo", "decode_with_levels", "look_at_photo"]
 
@@ -36,6 +37,9 @@ _TRANSPOSES = {
 }
 _LYING = (5, 6, 7, 8)  # orientations that exchange height and width
 _PLAIN = ("RGB", "L")
+_LARGE = 8_000_000  # pixels
+_BYTES_A_PIXEL = 20  # at most, while a photo is decoded, turned and made RGB
+_ROOM = Room()
 
 
 class Seen(NamedTuple):
@@ -64,30 +68,27 @@ def decode_photo(
     negative ones), or has more than ``max_pixels`` pixels; the limit is checked on the header,
     before anything is decoded.
     """
-    data, where, picture = _opened(source, max_pixels)
-    with _one_line(picture, where):
+    with _opened(source, max_pixels) as (data, picture):
         return np.array(_upright(picture, _to_rgb(picture, data, white)))
 
 
 def decode_with_levels(source: Path, *, white: int = WHITE) -> tuple[Image, Levels | None]:
     """A photo as :func:`decode_photo` gives it, and how its values are spread if it has 16 bits."""
-    data, where, picture = _opened(source, MAX_PIXELS)
-    with _one_line(picture, where):
+    with _opened(source, MAX_PIXELS) as (data, picture):
         image = np.array(_upright(picture, _to_rgb(picture, data, white)))
         return image, _levels(values_of_16_bits(picture, data))
 
 
 def look_at_photo(source: Path | bytes, *, max_pixels: int = MAX_PIXELS) -> Seen:
     """What a photo is, after it was decoded whole; ImageError as of :func:`decode_photo`."""
-    data, where, picture = _opened(source, max_pixels)
-    with _one_line(picture, where):
+    with _opened(source, max_pixels) as (data, picture):
         if picture.mode not in _PLAIN or "transparency" in picture.info:
             _to_rgb(picture, data, WHITE)
         levels = _levels(values_of_16_bits(picture, data))
-    width, height = picture.size
-    if _orientation(picture) in _LYING:
-        width, height = height, width
-    return Seen(height, width, _has_more(picture), levels)
+        width, height = picture.size
+        if _orientation(picture) in _LYING:
+            width, height = height, width
+        return Seen(height, width, _has_more(picture), levels)
 
 
 @contextmanager
@@ -101,12 +102,17 @@ def _one_line(picture: ImageFile.ImageFile, where: Path | None) -> Iterator[None
         raise damaged(picture.format or "picture", problem, where) from None
 
 
-def _opened(
-    source: Path | bytes, max_pixels: int
-) -> tuple[bytes, Path | None, ImageFile.ImageFile]:
+@contextmanager
+def _opened(source: Path | bytes, max_pixels: int) -> Iterator[tuple[bytes, ImageFile.ImageFile]]:
+    """A picture's file and its pixels; large ones wait until there is memory for them."""
     where = source if isinstance(source, Path) else None
     data = read_bytes(source) if isinstance(source, Path) else source
-    return data, where, decode_picture(data, where, max_pixels)
+    picture = open_picture(data, where, max_pixels)
+    pixels = picture.size[0] * picture.size[1]
+    with _ROOM.taken(_BYTES_A_PIXEL * pixels) if pixels > _LARGE else nullcontext():
+        load_picture(picture, data, where)
+        with _one_line(picture, where):
+            yield data, picture
 
 
 def _to_rgb(picture: ImageFile.ImageFile, data: bytes, white: int) -> PilImage.Image:

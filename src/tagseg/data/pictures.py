@@ -14,7 +14,14 @@ from tagseg.data.jpeg import check_coded, check_markers
 from tagseg.data.picture_formats import READ, PictureFormat, format_of
 from tagseg.errors import ImageError
 
-__all__ = ["MAX_PIXELS", "damaged", "decode_picture", "read_bytes"]
+__all__ = [
+    "MAX_PIXELS",
+    "damaged",
+    "decode_picture",
+    "load_picture",
+    "open_picture",
+    "read_bytes",
+]
 
 MAX_PIXELS = 100_000_000
 
@@ -38,6 +45,13 @@ def read_bytes(path: Path) -> bytes:
 
 def decode_picture(data: bytes, where: Path | None, max_pixels: int) -> ImageFile.ImageFile:
     """The first picture, loaded whole, in the file's own mode; else ImageError."""
+    picture = open_picture(data, where, max_pixels)
+    load_picture(picture, data, where)
+    return picture
+
+
+def open_picture(data: bytes, where: Path | None, max_pixels: int) -> ImageFile.ImageFile:
+    """The first picture by its header, of which nothing is decoded yet; else ImageError."""
     if not data:
         raise ImageError("the file is empty", where=where, do="replace or remove it")
     kind = format_of(data)
@@ -50,11 +64,6 @@ def decode_picture(data: bytes, where: Path | None, max_pixels: int) -> ImageFil
         picture = kind.reader(io.BytesIO(data))
         width, height = picture.size
         if width * height <= max_pixels:
-            if kind.name == "PNG":
-                kind.reader(io.BytesIO(data)).verify()  # all chunks, with their checksums
-            if kind.name == "JPEG":
-                check_coded(data)
-            picture.load()
             return picture
     except Exception as problem:  # Pillow's readers raise anything on broken files
         raise damaged(kind.name, problem, where) from None
@@ -63,6 +72,21 @@ def decode_picture(data: bytes, where: Path | None, max_pixels: int) -> ImageFil
         where=where,
         do="shrink or remove it",
     )
+
+
+def load_picture(picture: ImageFile.ImageFile, data: bytes, where: Path | None) -> None:
+    """Decode an opened picture whole; ImageError if a part of it is missing or damaged."""
+    kind = format_of(data)
+    if kind is None or kind.reader is None:
+        raise _not_read(kind, where)
+    try:
+        if kind.name == "PNG":
+            kind.reader(io.BytesIO(data)).verify()  # all chunks, with their checksums
+        if kind.name == "JPEG":
+            check_coded(data)
+        picture.load()
+    except Exception as problem:  # Pillow's readers raise anything on broken files
+        raise damaged(kind.name, problem, where) from None
 
 
 def damaged(kind: str, problem: Exception, where: Path | None) -> ImageError:
