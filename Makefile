@@ -1,4 +1,4 @@
-# make demo | test | check | clean: each works from a fresh clone.
+# make demo | test | check | campaign | clean: each works from a fresh clone.
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 PIP_ARGS ?=
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test check clean
+.PHONY: demo test check campaign clean
 
 demo: $(STAMP)
 	$(BIN)/tagseg demo
@@ -19,6 +19,11 @@ check: $(STAMP)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+# Breaks small runs in every way, some minutes a part: MINUTES=20 for more.
+MINUTES ?= 5
+campaign: $(STAMP)
+	$(BIN)/python tools/campaign.py --minutes $(MINUTES)
 
 $(STAMP): pyproject.toml constraints/cpu.txt
 	$(PYTHON) -m venv $(VENV)
