@@ -306,6 +306,30 @@ def dcsm_numbers_that_do_not_go_together(place):
 
 
 @case
+def more_threads_than_can_be(place):
+    return place.train("--threads", "1000000000"), "threads is 1000000000; use 1 to 1024"
+
+
+@case
+def a_pipe_for_tags(place):
+    os.mkfifo(place.run.parent / "pipe")
+    line = f"{place.run.parent / 'pipe'}: is a pipe, which may never end; save it into a file"
+    return place.train("--tags", place.run.parent / "pipe"), line
+
+
+@case
+def a_device_for_classes(place):
+    return place.train("--classes", "/dev/zero"), "/dev/zero: is a device, which may never end"
+
+
+@case
+def a_device_for_weights(place):
+    line = "/dev/zero: is a device, which may never end; save it into a file"
+    return ("train", place.scenes, "--out", place.out, "--backbone", "tiny", "--weights",
+            "/dev/zero", "--device", "cpu"), line  # fmt: skip
+
+
+@case
 def no_threads(place):
     return place.train("--threads", "0"), "threads is 0; use 1 to 1024"
 

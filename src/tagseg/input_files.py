@@ -33,7 +33,7 @@ def check_plain(path: Path, error: type[TagsegError], most: int) -> None:
     kind = _KINDS.get(stat.S_IFMT(found.st_mode))
     if kind is not None:
         raise error(f"is {kind}, which may never end", where=path, do="save it into a file")
-    if found.st_size > most:
+    if stat.S_ISREG(found.st_mode) and found.st_size > most:
         raise error(
             f"has {found.st_size / 1e9:.1f} GB, over the limit of {most / 1e9:.1f}",
             where=path,

@@ -3,6 +3,7 @@ from __future__ import annotations
 import hashlib
 import pickle
 import re
+import zipfile
 from collections.abc import Callable
 from importlib import resources
 from pathlib import Path
@@ -143,6 +144,23 @@ def test_code_in_a_file_is_not_run(tmp_path: Path, legacy: bool) -> None:
     with pytest.raises(WeightsError, match="not loaded as they could run code"):
         resolve(str(path), "small")
     assert not mark.exists()
+
+
+def test_files_that_grow_when_they_are_read(tmp_path: Path) -> None:
+    """A megabyte that becomes gigabytes, as torch.save never writes it; a header of many names."""
+    torch.save({"w": torch.zeros(400_000)}, tmp_path / "plain.pth")
+    with (
+        zipfile.ZipFile(tmp_path / "plain.pth") as plain,
+        zipfile.ZipFile(tmp_path / "bomb.pth", "w", zipfile.ZIP_DEFLATED) as packed,
+    ):
+        for entry in plain.infolist():
+            packed.writestr(entry.filename, plain.read(entry))
+    with pytest.raises(WeightsError, match=r"bomb\.pth: is a packed archive of 2 MB, which torch"):
+        resolve(str(tmp_path / "bomb.pth"), "tiny")
+    header = b'{"a": [' + bytes(9 << 20) + b"]}"
+    (tmp_path / "a.safetensors").write_bytes(len(header).to_bytes(8, "little") + header)
+    with pytest.raises(WeightsError, match=r"a\.safetensors: is damaged or cut short"):
+        resolve(str(tmp_path / "a.safetensors"), "tiny")
 
 
 def test_a_path_with_a_nul_is_refused() -> None:

@@ -5,6 +5,7 @@ import sqlite3
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, suppress
 from pathlib import Path
 
 import joblib
@@ -14,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from tagseg.errors import ShapeError, WorkspaceError
+from tagseg.errors import DamagedError, ShapeError, WorkspaceError
 from tagseg.run.map_store import MapStore, pack, unpack
 
 ARRAYS = st.dictionaries(
@@ -235,3 +236,59 @@ def test_a_batch_is_looked_up_without_reading_all_names(
     with fill(tmp_path / "m.sqlite", ["x", "y"]) as store:
         monkeypatch.delattr(MapStore, "names")
         assert store.missing(["y", "z"]) == ["z"]
+
+
+# What is not what was written
+
+
+def changed(path: Path, statement: str, *values: object) -> None:
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute(statement, values)
+        connection.commit()
+
+
+@pytest.fixture
+def written(tmp_path: Path) -> Path:
+    with MapStore(tmp_path / "a.sqlite", writable=True) as maps:
+        for i in range(3):
+            maps.put(f"photo {i}", scores=np.arange(10.0) + i)
+    return tmp_path / "a.sqlite"
+
+
+def test_rows_of_before_there_were_checks(written: Path) -> None:
+    content = pack({"scores": np.arange(4)})
+    changed(written, "UPDATE maps SET content = ? WHERE name = ?", content, b"photo 1")
+    with MapStore(written) as maps:
+        assert maps.get("photo 1")["scores"].tolist() == [0, 1, 2, 3]
+        assert maps.get("photo 2")["scores"].tolist() == (np.arange(10.0) + 2).tolist()
+
+
+@pytest.mark.parametrize(
+    ("statement", "values"),
+    [
+        ("UPDATE maps SET content = substr(content, 1, 20) WHERE name = ?", [b"photo 1"]),
+        ("UPDATE maps SET content = 'text' WHERE name = ?", [b"photo 1"]),
+        ("UPDATE maps SET content = 7 WHERE name = ?", [b"photo 1"]),
+        ("UPDATE maps SET content = x'' WHERE name = ?", [b"photo 1"]),
+        (  # another photo's row
+            "UPDATE maps SET content = (SELECT content FROM maps WHERE name = ?) WHERE name = ?",
+            [b"photo 0", b"photo 1"],
+        ),
+        ("DELETE FROM maps WHERE name = ?", [b"photo 1"]),
+        ("UPDATE maps SET name = 'photo 1' WHERE name = ?", [b"photo 1"]),  # as text
+        ("DROP TABLE maps", []),
+    ],
+)
+def test_rows_that_are_not_what_was_written(
+    written: Path, statement: str, values: list[bytes]
+) -> None:
+    with MapStore(written) as maps:
+        digest = maps.digest()
+    changed(written, statement, *values)
+    with MapStore(written, complete=True) as maps:
+        with pytest.raises(DamagedError, match=r"a\.sqlite: is damaged: .*; run the training"):
+            maps.get("photo 1")
+        if "DROP" not in statement:
+            assert maps.get("photo 2")["scores"][0] == 2
+        with suppress(DamagedError):
+            assert maps.digest() != digest
