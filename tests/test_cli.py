@@ -334,7 +334,7 @@ def test_names_of_files_cannot_steer_the_terminal(tmp_path):
         PilImage.new("RGB", (40, 40)).save(tmp_path / f"{place}.png")
     (tmp_path / "dog" / "evil\x1b[2J\r.jpg").write_bytes(b"no picture")
     said = tagseg("check", tmp_path, "--allow-skipped", "0.5")
-    assert "evil\\x1b[2J" in said.out + said.err
+    assert "evil\\u001b[2J" in said.out + said.err
     assert not set("\x1b\r") & set(said.out + said.err)
 
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import inspect
+import json
 import pickle
 import re
 
@@ -75,11 +76,17 @@ def test_a_librarys_error_in_one_line() -> None:
     ("text", "printed"),
     [
         ("a photo, 写真 \n\tnext", "a photo, 写真 \n\tnext"),
-        ("\x1b[2Jgone", "\\x1b[2Jgone"),
-        ("over\rwritten\x07\x00\x9b", "over\\rwritten\\x07\\x00\\x9b"),
+        ("\x1b[2Jgone", "\\u001b[2Jgone"),
+        ("over\rwritten\x07\x00\x9b", "over\\u000dwritten\\u0007\\u0000\\u009b"),
         ("gpj.\u202eexe", "gpj.\\u202eexe"),
         ("half \ud83d", "half \ud83d"),  # which the console escapes
     ],
 )
 def test_names_cannot_steer_the_terminal(text, printed):
     assert printable(text) == printed
+
+
+def test_what_is_printed_of_json_is_json() -> None:
+    names = ["\x1b[2J\r\x7f\x9b\u202e", "a\tb\n"]
+    said = printable(json.dumps(names, ensure_ascii=False, indent=1))
+    assert json.loads(said) == names

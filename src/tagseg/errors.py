@@ -117,9 +117,9 @@ def one_line(error: Exception, most: int | None = None) -> str:
 
 
 def printable(text: str) -> str:
-    """``text`` with control characters, as names of files may hold, written as ``\\x1b``.
+    """``text`` with control characters, as names of files may hold, written as in JSON.
 
-    >>> printable("a\x1b[2Jb")
-    'a\\\\x1b[2Jb'
+    >>> print(printable("a" + chr(27) + "[2J"))
+    a\\u001b[2J
     """
-    return _STEERING.sub(lambda found: ascii(found[0])[1:-1], text)
+    return _STEERING.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
