@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from small_runs import QUICK
 from tagseg.data.audit import audit
 from tagseg.data.dataset import Dataset
 from tagseg.data.working import WorkingPhotos
+from tagseg.evaluate import masks
 from tagseg.formats.masks.ground_truth import GroundTruth
 from tagseg.report.page import FOREGROUND_COLOUR, ForegroundIou
 from tagseg.run.progress import Progress
@@ -79,6 +81,32 @@ def test_scores_are_of_the_full_size(run):
     assert (score.id, score.stage, score.number) == ("guess", "a guess", None)
     assert counts.sum() == N * 20 * 24
     assert found.tag_score() is None
+
+
+def test_scoring_goes_on_where_it_was_cut_short(run, monkeypatch):
+    """Photos that were compared before are not compared again, and the scores are the same."""
+    whole = examine(run, outcome_of(run, right), truth_of(run), "t").scores()
+    compared: list[str] = []
+    compare = masks._compare
+
+    def until(stop: int) -> None:
+        def counting(labels: Any, truth: Any, name: str, n_labels: int) -> Any:
+            if len(compared) == stop:
+                raise KeyboardInterrupt
+            compared.append(name)
+            return compare(labels, truth, name, n_labels)
+
+        monkeypatch.setattr(masks, "_compare", counting)
+
+    until(5)
+    run.workspace._stages.clear()  # another key, so it is scored anew
+    with pytest.raises(KeyboardInterrupt):
+        examine(run, outcome_of(run, right), truth_of(run), "another key")
+    until(1000)
+    run.workspace._stages.clear()
+    again = examine(run, outcome_of(run, right), truth_of(run), "another key").scores()
+    assert again == whole
+    assert sorted(compared) == sorted(run.photos.names)
 
 
 def test_foreground_masks_are_scored_as_such(run):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -17,7 +17,7 @@ from tagseg.evaluate.confusion import ConfusionMatrix
 from tagseg.formats.masks.ground_truth import GroundTruth
 from tagseg.maps import Labels, check_labels
 
-__all__ = ["MaskScores", "evaluate_masks"]
+__all__ = ["MaskScores", "Measured", "evaluate_masks"]
 
 _JPEG = (".jpg", ".jpeg", ".jpe", ".jfif")
 
@@ -111,6 +111,15 @@ class MaskScores:
         return {"best": best, "median": middle[start : start + count], "worst": worst}
 
 
+class Measured(Protocol):
+    """Pixel counts of photos by name, kept for a comparison that goes on after an interruption."""
+
+    def get(self, name: str) -> ConfusionMatrix | None:
+        """Those of a photo, if they are known."""
+
+    def __setitem__(self, name: str, counts: ConfusionMatrix) -> None: ...
+
+
 def evaluate_masks(
     predictions: Path | Mapping[str, Labels],
     ground_truth: GroundTruth | Mapping[str, Labels],
@@ -118,6 +127,7 @@ def evaluate_masks(
     *,
     names: Collection[str] | None = None,
     allow_missing: bool = False,
+    measured: Measured | None = None,
 ) -> MaskScores:
     """Compare predicted masks with ground truth, photo by photo.
 
@@ -127,6 +137,7 @@ def evaluate_masks(
         classes: the C foreground classes in label order, without background.
         names: the photos of the split; of these, those with ground truth are compared.
         allow_missing: leave photos without a prediction out of the scores instead of stopping.
+        measured: what is known of photos from before, and where the rest is kept.
 
     Raises:
         MaskError: a photo has no prediction, no photo is left to compare, or a mask does not fit.
@@ -163,7 +174,11 @@ def evaluate_masks(
     _check_coverage(compared, missing, where, allow_missing)
     confusion, photos = ConfusionMatrix(len(classes) + 1), {}
     for name in compared:
-        one = _compare(source[name], ground_truth, name, len(classes) + 1)
+        one = measured.get(name) if measured is not None else None
+        if one is None:
+            one = _compare(source[name], ground_truth, name, len(classes) + 1)
+            if measured is not None:
+                measured[name] = one
         confusion += one
         photos[name] = one.mean_iou()
     extra = () if names is not None else tuple(sorted(set(source) - with_truth))

@@ -11,6 +11,7 @@ import numpy as np
 
 from tagseg.data.masks import voc_palette
 from tagseg.data.working import WorkingPhotos, labels_at
+from tagseg.evaluate.confusion import ConfusionMatrix
 from tagseg.evaluate.foreground import ForegroundScores, foreground_scores
 from tagseg.evaluate.masks import MaskScores, evaluate_masks
 from tagseg.evaluate.scores import average_precision
@@ -146,7 +147,7 @@ def _fill(run: Run, outcome: Outcome, truth: GroundTruth | None, stage: Stage) -
     results: dict[str, _Scored] = {}
     with run.task("scoring", len(outcome.predictions)) as ticks:
         for prediction in outcome.predictions:
-            scored = _score(run, prediction, truth)
+            scored = _score(run, prediction, truth, _Kept(stage, prediction))
             if scored is not None:
                 results[prediction.split] = scored
                 rows.append(_row(prediction, scored))
@@ -253,7 +254,29 @@ def score_foreground(
     return foreground_scores(labels, truth, tags, photos.classes, names=list(labels))
 
 
-def _score(run: Run, prediction: Prediction, truth: GroundTruth | None) -> _Scored | None:
+class _Kept:
+    """Pixel counts of a prediction's photos, which are not counted again after an interruption."""
+
+    def __init__(self, stage: Stage, prediction: Prediction) -> None:
+        self._stage = stage
+        self._prefix = f"{prediction.split}/{prediction.id}/{prediction.number}"
+
+    def get(self, name: str) -> ConfusionMatrix | None:
+        store, key = self._stage.maps("measured"), f"{self._prefix}/{name}"
+        if key not in store:
+            return None
+        counts = store.get(key)["counts"]
+        confusion = ConfusionMatrix(len(counts))
+        confusion.counts[:] = counts
+        return confusion
+
+    def __setitem__(self, name: str, counts: ConfusionMatrix) -> None:
+        self._stage.maps("measured").put(f"{self._prefix}/{name}", counts=counts.counts)
+
+
+def _score(
+    run: Run, prediction: Prediction, truth: GroundTruth | None, kept: _Kept | None = None
+) -> _Scored | None:
     if not prediction.by_class:
         found = score_foreground(run, prediction, truth)
         if found is None:
@@ -263,7 +286,8 @@ def _score(run: Run, prediction: Prediction, truth: GroundTruth | None) -> _Scor
     if truth is None or labels is None:
         return None
     classes = labels.photos.classes
-    return _Scored(evaluate_masks(labels, truth, classes, names=list(labels)), None)
+    scores = evaluate_masks(labels, truth, classes, names=list(labels), measured=kept)
+    return _Scored(scores, None)
 
 
 def _comparable(run: Run, prediction: Prediction, truth: GroundTruth | None) -> LabelsByName | None:
