@@ -22,8 +22,12 @@ def send(number: int) -> None:
 
 
 @pytest.fixture(autouse=True)
-def handlers_as_before():
+def nothing_is_ignored():
+    """As when tests are run under nohup, or in the background of a shell."""
     before = {number: signal.getsignal(number) for number in (*SIGNALS, signal.SIGALRM)}
+    for number, handler in before.items():
+        if handler is signal.SIG_IGN:
+            signal.signal(number, signal.SIG_DFL)
     yield
     signal.alarm(0)
     for number, handler in before.items():
@@ -99,7 +103,7 @@ def test_patience_has_an_end(monkeypatch):
 
 
 @pytest.mark.parametrize("number", SIGNALS)
-def test_a_training_that_is_stopped_says_that_it_can_go_on(tmp_path, number):
+def test_a_training_that_is_stopped_says_that_it_can_go_on(tmp_path, number, request):
     """To the process and its loader at once, as a terminal does; what was learned is kept."""
     write_scenes(tmp_path / "scenes", train=8, val=0)
     words = ("--backbone", "tiny", "--weights", "none", "--recipe", "cam_baseline", "--workers", 1)
@@ -112,6 +116,7 @@ def test_a_training_that_is_stopped_says_that_it_can_go_on(tmp_path, number):
         stderr=subprocess.PIPE,
         start_new_session=True,
     )
+    request.addfinalizer(lambda: run.poll() is None and os.killpg(run.pid, signal.SIGKILL))
     stage = tmp_path / "run/stages/01-classifier"
     while not (stage / "metrics.jsonl").exists():
         assert run.poll() is None
