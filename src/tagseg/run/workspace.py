@@ -233,7 +233,7 @@ class Workspace:
             try:
                 return work()
             except DamagedError as error:
-                self._announce(str(error))
+                self._announce(f"{error.where}: {error.what}; it is made again")
                 if not self.mend():
                     raise
         return work()

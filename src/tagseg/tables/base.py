@@ -209,7 +209,7 @@ class Study:
             try:
                 return self.make(context)
             except DamagedError as error:
-                context.progress.say(str(error))
+                context.progress.say(f"{error.where}: {error.what}; it is made again")
         return self.make(context)
 
 
