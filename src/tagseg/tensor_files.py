@@ -15,7 +15,14 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
-__all__ = ["RottenError", "check_header", "content_hash", "read_tensors", "tensor_file"]
+__all__ = [
+    "RottenError",
+    "check_header",
+    "content_hash",
+    "read_hashed",
+    "read_tensors",
+    "tensor_file",
+]
 
 _DIGEST = "tagseg_digest"
 _LONGEST_HEADER = 8 << 20  # bytes; ResNet-101's takes 60 thousand
@@ -35,7 +42,12 @@ def tensor_file(tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | Non
 
 
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Tensors and metadata of a file, compared with its digest if it has one.
+    """Tensors and metadata of a file; raises as :func:`read_hashed`."""
+    return read_hashed(path)[:2]
+
+
+def read_hashed(path: Path) -> tuple[dict[str, Tensor], dict[str, str], str]:
+    """Tensors, metadata and :func:`content_hash` of a file, which is its digest if it has one.
 
     Raises:
         RottenError: the content is not what was written.
@@ -46,9 +58,10 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
         metadata = dict(file.metadata() or {})
     stated = metadata.pop(_DIGEST, None)  # files of before have none
-    if stated is not None and stated != content_hash(tensors, metadata):
+    found = content_hash(tensors, metadata)
+    if stated is not None and stated != found:
         raise RottenError("its content is not what was written")
-    return tensors, metadata
+    return tensors, metadata, found
 
 
 def check_header(path: Path) -> None:

@@ -107,10 +107,10 @@ def _opened(source: Path | bytes, max_pixels: int) -> Iterator[tuple[bytes, Imag
     """A picture's file and its pixels; large ones wait until there is memory for them."""
     where = source if isinstance(source, Path) else None
     data = read_bytes(source) if isinstance(source, Path) else source
-    picture = open_picture(data, where, max_pixels)
+    kind, picture = open_picture(data, where, max_pixels)
     pixels = picture.size[0] * picture.size[1]
     with _ROOM.taken(_BYTES_A_PIXEL * pixels) if pixels > _LARGE else nullcontext():
-        load_picture(picture, data, where)
+        load_picture(kind, picture, data, where)
         with _one_line(picture, where):
             yield data, picture
 

@@ -45,13 +45,15 @@ def read_bytes(path: Path) -> bytes:
 
 def decode_picture(data: bytes, where: Path | None, max_pixels: int) -> ImageFile.ImageFile:
     """The first picture, loaded whole, in the file's own mode; else ImageError."""
-    picture = open_picture(data, where, max_pixels)
-    load_picture(picture, data, where)
+    kind, picture = open_picture(data, where, max_pixels)
+    load_picture(kind, picture, data, where)
     return picture
 
 
-def open_picture(data: bytes, where: Path | None, max_pixels: int) -> ImageFile.ImageFile:
-    """The first picture by its header, of which nothing is decoded yet; else ImageError."""
+def open_picture(
+    data: bytes, where: Path | None, max_pixels: int
+) -> tuple[str, ImageFile.ImageFile]:
+    """Format and first picture by its header, of which nothing is decoded; else ImageError."""
     if not data:
         raise ImageError("the file is empty", where=where, do="replace or remove it")
     kind = format_of(data)
@@ -64,7 +66,7 @@ def open_picture(data: bytes, where: Path | None, max_pixels: int) -> ImageFile.
         picture = kind.reader(io.BytesIO(data))
         width, height = picture.size
         if width * height <= max_pixels:
-            return picture
+            return kind.name, picture
     except Exception as problem:  # Pillow's readers raise anything on broken files
         raise damaged(kind.name, problem, where) from None
     raise ImageError(
@@ -74,19 +76,16 @@ def open_picture(data: bytes, where: Path | None, max_pixels: int) -> ImageFile.
     )
 
 
-def load_picture(picture: ImageFile.ImageFile, data: bytes, where: Path | None) -> None:
+def load_picture(kind: str, picture: ImageFile.ImageFile, data: bytes, where: Path | None) -> None:
     """Decode an opened picture whole; ImageError if a part of it is missing or damaged."""
-    kind = format_of(data)
-    if kind is None or kind.reader is None:
-        raise _not_read(kind, where)
     try:
-        if kind.name == "PNG":
-            kind.reader(io.BytesIO(data)).verify()  # all chunks, with their checksums
-        if kind.name == "JPEG":
+        if kind == "PNG":
+            type(picture)(io.BytesIO(data)).verify()  # all chunks, with their checksums
+        if kind == "JPEG":
             check_coded(data)
         picture.load()
     except Exception as problem:  # Pillow's readers raise anything on broken files
-        raise damaged(kind.name, problem, where) from None
+        raise damaged(kind, problem, where) from None
 
 
 def damaged(kind: str, problem: Exception, where: Path | None) -> ImageError:

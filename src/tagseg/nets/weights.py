@@ -15,9 +15,8 @@ from importlib import resources
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-import safetensors.torch
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from torch import Tensor
 
 from tagseg.errors import WeightsError, one_line
@@ -25,7 +24,7 @@ from tagseg.input_files import MOST_WEIGHTS, check_plain
 from tagseg.nets.backbone import Backbone, Preprocessing
 from tagseg.nets.hugging_face import PREFIX, pretrained_state
 from tagseg.nets.mobilenet import MobileNetV2, Stride2Padding
-from tagseg.tensor_files import check_header
+from tagseg.tensor_files import read_tensors
 
 __all__ = ["IMAGENET_URLS", "LoadedWeights", "load_into", "resolve"]
 
@@ -288,10 +287,7 @@ def _tensors(payload: object, path: Path) -> dict[str, Tensor]:
 
 def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     try:
-        check_header(path)
-        with safe_open(path, "pt") as file:
-            metadata = dict(file.metadata() or {})
-        state = safetensors.torch.load_file(path)
+        state, metadata = read_tensors(path)
     except (SafetensorError, OSError, KeyError, ValueError) as error:
         raise _damaged(path) from error
     if not state:

@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 import safetensors.torch
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from tagseg.errors import ConfigError, ShapeError, WeightsError
@@ -27,7 +27,7 @@ from tagseg.maps import Image, SaliencyMap, check_image
 from tagseg.nets.student import GRID, INPUT_SIDE, StudentNet
 from tagseg.priors.float_arrays import float_array
 from tagseg.run.files import atomic_write
-from tagseg.tensor_files import check_header
+from tagseg.tensor_files import read_tensors
 from tagseg.training import Batch, Loop, Sample, Schedule, train
 
 __all__ = [
@@ -452,10 +452,8 @@ def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     if not path.is_file():
         raise WeightsError("no such student file", where=path, do="train one: tagseg train-student")
     try:
-        check_header(path)
-        with safe_open(path, "pt") as file:
-            notes = json.loads((file.metadata() or {}).get(_NOTES, "{}"))
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        tensors, metadata = read_tensors(path)
+        notes = json.loads(metadata.get(_NOTES, "{}"))
     except (SafetensorError, OSError, ValueError) as error:
         raise _damaged(path) from error
     return tensors, notes if isinstance(notes, dict) else {}

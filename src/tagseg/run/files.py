@@ -20,6 +20,7 @@ __all__ = [
     "check_file",
     "check_folder",
     "check_names_fit",
+    "damaged",
     "one_line_errors",
     "read_json",
     "to_checked_json",
@@ -177,13 +178,14 @@ def read_json(path: Path) -> Any:
     try:
         value = json.loads(content)
     except (ValueError, RecursionError) as error:
-        raise _damaged(path, "is damaged (not JSON)") from error
+        raise damaged("is damaged (not JSON)", path) from error
     if isinstance(value, dict) and _CHECK in value and value.pop(_CHECK) != _check_of(value):
-        raise _damaged(path, "is damaged (not what was written)")
+        raise damaged("is damaged (not what was written)", path)
     return value
 
 
-def _damaged(path: Path, what: str) -> DamagedError:
+def damaged(what: str, path: Path) -> DamagedError:
+    """What is raised for part of a run's folder, with what to do about it."""
     return DamagedError(what, where=path, do="run the training command again, which mends it")
 
 

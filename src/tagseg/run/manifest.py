@@ -19,10 +19,10 @@ from typing import Any, TypedDict, TypeGuard
 import numpy as np
 from safetensors import SafetensorError
 
-from tagseg.errors import ConfigError, DamagedError, WorkspaceError
-from tagseg.run.files import TEMPORARY, read_json
+from tagseg.errors import ConfigError, WorkspaceError
+from tagseg.run.files import TEMPORARY, damaged, read_json
 from tagseg.run.map_store import MapStore
-from tagseg.tensor_files import RottenError, content_hash, read_tensors
+from tagseg.tensor_files import RottenError, read_hashed
 
 __all__ = [
     "FORMAT",
@@ -76,7 +76,7 @@ def read_manifest(path: Path) -> Manifest:
     """The manifest of a finished stage; DamagedError if it is not one that tagseg has written."""
     value = read_json(path)
     if not _is_manifest(value):
-        raise DamagedError("is damaged (no manifest)", where=path, do="run the same command again")
+        raise damaged("is damaged (no manifest)", path)
     return value
 
 
@@ -255,6 +255,6 @@ def _hash_file(path: Path) -> str:
         with MapStore(path) as maps:
             return maps.digest()
     if path.suffix == ".safetensors":
-        return content_hash(*read_tensors(path))
+        return read_hashed(path)[2]
     with path.open("rb") as file:
         return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()

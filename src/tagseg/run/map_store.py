@@ -26,6 +26,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tagseg.errors import DamagedError, ShapeError, WorkspaceError
+from tagseg.run.files import damaged
 
 __all__ = ["MapStore", "pack", "unpack"]
 
@@ -294,8 +295,7 @@ class MapStore:
             raise self._damaged(str(error)) from error
 
     def _damaged(self, how: str) -> DamagedError:
-        do = "run the training command again, which mends it"
-        return DamagedError(f"is damaged: {how}", where=self.path, do=do)
+        return damaged(f"is damaged: {how}", self.path)
 
 
 def _check_of(key: bytes, packed: bytes) -> bytes:

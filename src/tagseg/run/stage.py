@@ -35,6 +35,7 @@ from tagseg.run.checkpoint import Checkpoint, Log
 from tagseg.run.files import (
     TEMPORARY,
     atomic_write,
+    damaged,
     one_line_errors,
     read_json,
     write_checked_json,
@@ -51,7 +52,7 @@ from tagseg.run.manifest import (
     size_of,
 )
 from tagseg.run.map_store import MapStore
-from tagseg.tensor_files import RottenError, read_tensors, tensor_file
+from tagseg.tensor_files import RottenError, read_hashed, tensor_file
 
 __all__ = ["Stage", "adopt", "discard", "folder_aside", "is_finished", "record_in"]
 
@@ -161,12 +162,16 @@ class Stage:
 
     def load_tensors(self, name: str) -> tuple[dict[str, Tensor], dict[str, str]]:
         """Tensors and metadata that :meth:`save_tensors` wrote."""
-        path = self.read_path(f"{name}.safetensors")
+        path = self.path(f"{name}.safetensors")
         try:
             with one_line_errors(path):
-                return read_tensors(path)
+                tensors, metadata, found = read_hashed(path)
         except (SafetensorError, RottenError) as error:
             raise self._damaged(path.name) from error
+        stated = self._artefacts.get(path.name)
+        if not self.pending and (stated is None or found != stated["hash"]):
+            raise self._damaged(path.name)
+        return tensors, metadata
 
     def log(self, **values: Any) -> None:
         """Append one line to the log; give ``iteration`` in a stage that has checkpoints."""
@@ -184,8 +189,8 @@ class Stage:
         self.close()
         damaged = [
             name
-            for name, stated in self._artefacts.items()
-            if name != _METRICS and not is_intact(self.folder / name, stated, again=True)
+            for name, stated in _results(self._artefacts)
+            if not is_intact(self.folder / name, stated, again=True)
         ]
         if damaged:
             self._reset(damaged)
@@ -235,11 +240,7 @@ class Stage:
             raise WorkspaceError(f"stage {self.name} is not running", where=self.folder / name)
 
     def _damaged(self, artefact: str) -> DamagedError:
-        return DamagedError(
-            "is damaged or missing",
-            where=self.folder / artefact,
-            do="run the training command again, which mends it",
-        )
+        return damaged("is damaged or missing", self.folder / artefact)
 
     def _take_finished(self) -> None:
         try:
@@ -250,8 +251,8 @@ class Stage:
         artefacts = manifest["artefacts"]
         damaged = [
             name
-            for name, stated in artefacts.items()
-            if name != _METRICS and size_of(self.folder / name) != stated["bytes"]
+            for name, stated in _results(artefacts)
+            if size_of(self.folder / name) != stated["bytes"]
         ]
         if damaged:
             self._reset(damaged)
@@ -308,6 +309,11 @@ class Stage:
         discard(folder_aside(self.folder.parent, self.name))
 
 
+def _results(artefacts: Mapping[str, Fingerprint]) -> list[tuple[str, Fingerprint]]:
+    """All but the log, for a damaged line of which no stage runs again."""
+    return [(name, stated) for name, stated in artefacts.items() if name != _METRICS]
+
+
 def is_finished(folder: Path) -> bool:
     """Whether ``folder`` holds a finished stage."""
     return (folder / _MANIFEST).exists()
@@ -351,8 +357,7 @@ def adopt(source: Path, folder: Path) -> bool:
         return False
     try:
         artefacts = read_manifest(source / _MANIFEST)["artefacts"]
-        results = {name: stated for name, stated in artefacts.items() if name != _METRICS}
-        if not all(is_intact(source / name, stated) for name, stated in results.items()):
+        if not all(is_intact(source / name, stated) for name, stated in _results(artefacts)):
             return False
         with one_line_errors(arriving):
             shutil.rmtree(arriving, ignore_errors=True)

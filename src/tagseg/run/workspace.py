@@ -34,7 +34,7 @@ from tagseg.run.manifest import FORMAT, Record, canonical, changes, make_record
 from tagseg.run.map_store import MapStore
 from tagseg.run.stage import Stage, adopt, discard, folder_aside, is_finished, record_in
 
-__all__ = ["Stage", "StageSummary", "Workspace", "atomic_write"]
+__all__ = ["Stage", "StageSummary", "Workspace", "atomic_write", "until_whole"]
 
 _LOGGER = logging.getLogger(__name__)
 _ABOUT = "workspace.json"
@@ -229,14 +229,7 @@ class Workspace:
         What is damaged is found by reading all that the stages hold, and is removed, so that its
         stage runs again and no other.
         """
-        for _ in range(_MOST_MENDINGS):
-            try:
-                return work()
-            except DamagedError as error:
-                self._announce(f"{error.where}: {error.what}; it is made again")
-                if not self.mend():
-                    raise
-        return work()
+        return until_whole(work, self.mend, self._announce)
 
     def mend(self) -> bool:
         """Remove damaged stages, and damaged stores of others; whether there were any.
@@ -353,6 +346,18 @@ class Workspace:
         return WorkspaceError(
             f"stage {name} is not finished", where=self.folder, do="run the training command again"
         )
+
+
+def until_whole(work: Callable[[], Result], mend: Callable[[], bool], announce: Announce) -> Result:
+    """What ``work`` gives, done again as often as it comes upon something that ``mend`` removes."""
+    for _ in range(_MOST_MENDINGS):
+        try:
+            return work()
+        except DamagedError as error:
+            announce(f"{error.where}: {error.what}; it is made again")
+            if not mend():
+                raise
+    return work()
 
 
 def _find(stages: Path, name: str) -> Path | None:

@@ -14,7 +14,7 @@ import numpy as np
 from tagseg.errors import DamagedError
 from tagseg.formats.masks.ground_truth import GroundTruth
 from tagseg.run.progress import Progress
-from tagseg.run.workspace import Stage, Workspace
+from tagseg.run.workspace import Stage, Workspace, until_whole
 from tagseg.segment.predict import Segmenter
 from tagseg.session.scoring import key_of_truth, score_prediction
 from tagseg.session.seed_scoring import truth_at_work
@@ -31,7 +31,6 @@ TABLES_FOLDER = "tables"  # in the folder of the run that the tables are about
 
 
 _TRUTH = Declared("ground-truth")
-_MOST_MENDINGS = 10
 
 C = TypeVar("C", bound=WorkSettings)
 
@@ -205,12 +204,7 @@ class Study:
 
     def made(self, context: Context[Any]) -> Table:
         """The table; begun again after something damaged was removed."""
-        for _ in range(_MOST_MENDINGS):
-            try:
-                return self.make(context)
-            except DamagedError as error:
-                context.progress.say(f"{error.where}: {error.what}; it is made again")
-        return self.make(context)
+        return until_whole(lambda: self.make(context), lambda: True, context.progress.say)
 
 
 def percent(part: float | None) -> float | None:
