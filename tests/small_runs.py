@@ -51,6 +51,17 @@ DISTINCT: dict[str, Any] = {
     "candidate_threshold": 0.19,
     "scales": (0.8, 1.2),
 }  # for recipe dcsm: several classes are found in most photos, and none in the flat ones
+WEIGHED: dict[str, Any] = {
+    "classifier_side": 64,
+    "classifier_crop": 48,
+    "fusion_thresholds": (0.3, 0.5),
+    "judged_photos": 6,
+    "judge_side": 48,
+    "pyramid_iterations": 3,
+    "pyramid_batch_size": 2,
+    "pyramid_crop": 48,
+    "pyramid_zoom": 1.0,
+}  # for recipe union
 QUICK_CRISP = CrispSettings(
     n_kernels=200, n_forest_pairs=300, n_trees=1, n_vectors=8, radius=3, n_orientations=4
 )  # 5 ms for a photo of 48 x 64 instead of 75

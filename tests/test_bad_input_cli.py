@@ -127,7 +127,7 @@ def unknown_recipe_of_fields(place):
 @case
 def unknown_field(place):
     line = "the recipe has no field 'alhpa'; did you mean alpha?"
-    return place.train("--set", "alhpa=1"), line
+    return place.train("--recipe", "builtin_priors", "--set", "alhpa=1"), line
 
 
 @case
@@ -141,8 +141,15 @@ def field_without_value(place):
     return place.train("--set", "alpha"), "--set 'alpha' has no '='; write --set field=value"
 
 
+def wrong_value_of(recipe: str, text: str, line: str) -> None:
+    CASES[f"{recipe}: set {text}"] = lambda place: (
+        place.train("--recipe", recipe, "--set", text),
+        line,
+    )
+
+
 def wrong_value(text: str, line: str) -> None:
-    CASES[f"set {text}"] = lambda place: (place.train("--set", text), line)
+    wrong_value_of("builtin_priors", text, line)
 
 
 wrong_value("alpha=much", "--set alpha: 'much' does not fit; give a number")
@@ -180,13 +187,6 @@ wrong_value("cam_scales=0,1", "cam_scales is 0,1; use values over 0")
 wrong_value("cam_scales=big", "--set cam_scales: 'big' does not fit; give values with commas")
 wrong_value("segmenter_backbone_factor=-1", "segmenter_backbone_factor is -1.0; use 0 or more")
 wrong_value("classifier_hidden_layers=-1", "classifier_hidden_layers is -1; use 0 or more")
-
-
-def wrong_value_of(recipe: str, text: str, line: str) -> None:
-    CASES[f"{recipe}: set {text}"] = lambda place: (
-        place.train("--recipe", recipe, "--set", text),
-        line,
-    )
 
 
 wrong_value_of("cam_baseline", "localizer=cma", "there is no localizer 'cma'; did you mean cam?")
@@ -270,13 +270,25 @@ def flag_of_other_recipes(recipe: str, flag: str) -> None:
     CASES[f"{recipe} takes no {flag}"] = lambda place: (
         place.train("--recipe", recipe, flag, place.scenes),
         f"recipe {recipe} takes no {flag}; use coarse_to_fine, coarse_to_fine_foreground, "
-        "guided or mcof",
+        "guided, mcof or union",
     )
 
 
 for _recipe in ("builtin_priors", "sec", "full_supervision"):
     for _flag in ("--saliency", "--boxes", "--box-photos"):
         flag_of_other_recipes(_recipe, _flag)
+
+
+@case
+def no_fast_form(place):
+    line = "recipe cam_baseline has no fast form; leave --fast out"
+    return place.train("--fast", "--recipe", "cam_baseline"), line
+
+
+@case
+def a_wrong_value_beside_those_of_fast(place):
+    line = "rounds is 9; use 1 to 5"
+    return place.train("--fast", "--set", "rounds=9"), line
 
 
 @case
@@ -751,7 +763,7 @@ def out_is_another_folder(place):
 
 @case
 def out_is_a_run_of_another_recipe(place):
-    line = f"{place.run}: holds a run of recipe cam_baseline, not builtin_priors; give another"
+    line = f"{place.run}: holds a run of recipe cam_baseline, not union; give another"
     return ("train", place.scenes, "--out", place.run, *TINY), line
 
 
@@ -1072,8 +1084,8 @@ def demo_of_an_unknown_recipe(place):
 
 @case
 def demo_with_an_unknown_field(place):
-    line = "the recipe has no field 'alfa'; did you mean alpha?"
-    return ("demo", "--set", "alfa=1", "--out", place.out), line
+    line = "the recipe has no field 'rouns'; did you mean rounds?"
+    return ("demo", "--set", "rouns=1", "--out", place.out), line
 
 
 # What leaves a trace, on purpose

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import re
 import resource
@@ -49,7 +50,9 @@ def finished(scenes, tmp_path_factory) -> tuple[Path, Said]:
 def training(scenes: Path, out: Path, *more: object) -> tuple[object, ...]:
     truth = scenes / "SegmentationClass"
     words = ("train", scenes, "--out", out, "--val", "val", "--ground-truth", truth)
-    recipe = more[more.index("--recipe") + 1] if "--recipe" in more else "builtin_priors"
+    if "--recipe" not in more:
+        more = ("--recipe", "builtin_priors", *more)
+    recipe = more[more.index("--recipe") + 1]
     return (*words, *quick_flags(str(recipe)), *more)
 
 
@@ -285,6 +288,47 @@ def test_bad_sources_and_targets(scenes, tmp_path, monkeypatch, flags, line):
     assert len(told) == 1
     assert told[0].startswith("tagseg: error: " + line.format(**places))
     assert not (tmp_path / "run").exists()
+
+
+@pytest.fixture
+def asked(monkeypatch) -> list[tuple[str, dict[str, object]]]:
+    """Recipe and values of each training that a command asks for; none begins."""
+    given: list[tuple[str, dict[str, object]]] = []
+    monkeypatch.setattr(
+        cli, "_train_and_tell", lambda data, recipe, values, *rest: given.append((recipe, values))
+    )
+    return given
+
+
+def test_the_default_is_union(scenes, tmp_path, asked):
+    assert tagseg("train", scenes, "--out", tmp_path / "run").status == 0
+    words = ("demo", "--train", 2, "--val", 1, "--out", tmp_path / "demo")
+    said = tagseg(*words)
+    assert said.status == 0
+    assert "note: with the settings of --fast" in said.out
+    assert asked == [("union", {}), ("union", dict(RECIPES["union"].demo.settings))]
+    assert inspect.signature(package.train).parameters["recipe"].default == "union"
+
+
+def test_fast_values_lie_under_those_that_are_set(scenes, tmp_path, asked):
+    fast = RECIPES["union"].fast
+    words = ("train", scenes, "--out", tmp_path / "run", "--fast")
+    said = tagseg(*words, "--set", "rounds=3", "--set", "cam_scales=1,0.5")
+    assert said.status == 0
+    line = "fast: classifier_iterations=150, classifier_crop=192, fusion_thresholds=0.3,0.5, "
+    (told,) = [text for text in said.err.splitlines() if text.startswith("fast: ")]
+    assert told.startswith(line)
+    assert asked == [("union", {**fast, "rounds": 3, "cam_scales": (1.0, 0.5)})]
+
+
+def test_fast_values_that_would_do_nothing_are_left_out(scenes, tmp_path, asked):
+    words = ("train", scenes, "--out", tmp_path / "run", "--fast")
+    said = tagseg(*words, "--set", "segmenter=published")
+    assert said.status == 0
+    ((_, values),) = asked
+    assert values["rounds"] == 1
+    assert not [name for name in values if name.startswith("pyramid_")]
+    assert "pyramid" not in said.err
 
 
 def test_percentage_of_full_supervision(scenes, finished, tmp_path):
@@ -672,15 +716,11 @@ def test_the_demo_of_guided_generates_boxes(tmp_path):
     assert contents(tmp_path / "demo") == before
 
 
-def test_the_demo_of_guided_without_boxes(tmp_path, monkeypatch):
+def test_the_demo_of_guided_without_boxes(tmp_path, asked):
     """Another source of saliency was asked for: no boxes are generated or given."""
-    given = []
-    monkeypatch.setattr(
-        cli, "_train_and_tell", lambda data, recipe, values, *rest: given.append(values)
-    )
     words = ("demo", "--train", 2, "--val", 1, "--out", tmp_path / "demo", *GUIDED_FLAGS)
     assert tagseg(*words, "--set", "saliency=barrier").status == 0
-    assert [(values["saliency"], values.get("boxes")) for values in given] == [("barrier", None)]
+    assert [(values["saliency"], values.get("boxes")) for _, values in asked] == [("barrier", None)]
     assert not list((tmp_path / "demo").glob("boxes-*"))
 
 
@@ -725,14 +765,10 @@ def test_mcof_with_maps_made_elsewhere_or_boxes(scenes, tmp_path, monkeypatch):
     assert config_in(run)["boxes"] == str(file)
 
 
-def test_the_demo_of_mcof_needs_no_boxes(tmp_path, monkeypatch):
-    given = []
-    monkeypatch.setattr(
-        cli, "_train_and_tell", lambda data, recipe, values, *rest: given.append((recipe, values))
-    )
+def test_the_demo_of_mcof_needs_no_boxes(tmp_path, asked):
     words = ("demo", "--train", 2, "--val", 1, "--out", tmp_path / "demo", "--recipe", "mcof")
     assert tagseg(*words).status == 0
-    ((recipe, values),) = given
+    ((recipe, values),) = asked
     assert recipe == "mcof"
     assert not {"boxes", "saliency"} & values.keys()
     assert not list((tmp_path / "demo").glob("boxes-*"))
@@ -740,6 +776,7 @@ def test_the_demo_of_mcof_needs_no_boxes(tmp_path, monkeypatch):
 
 def test_demo(tmp_path):
     words = ("demo", "--train", 12, "--val", 4, "--out", tmp_path / "my demo", *QUICK_FIELDS)
+    words = (*words, "--recipe", "builtin_priors")
     said = tagseg(*words)
     assert said.status == 0
     assert "mIoU" in said.out
@@ -755,7 +792,7 @@ def test_demo(tmp_path):
 
 def test_the_demo_with_regions_if_asked_for(tmp_path):
     words = ("demo", "--train", 8, "--val", 4, "--out", tmp_path / "demo", *QUICK_FIELDS)
-    said = tagseg(*words, "--set", "mask_regions=crisp")
+    said = tagseg(*words, "--recipe", "builtin_priors", "--set", "mask_regions=crisp")
     assert said.status == 0
     assert "mask_regions=none" not in said.out
     assert "masks after pairwise CRF" in said.out

@@ -5,6 +5,7 @@ from __future__ import annotations
 import builtins
 import re
 import shlex
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +13,14 @@ import numpy as np
 import pytest
 import typer
 
+import tagseg
+from small_runs import WEIGHED
 from tagseg.cli import app
 from tagseg.data import scenes
 from tagseg.recipes import cam_baseline
 from tagseg.recipes.catalog import find_recipe
 from tagseg.session import train as session
 from tagseg.session.settings import parse_settings
-from tagseg.stages import schedules
 from tagseg.stages.context import Run
 from tagseg.stages.localizers import Localized
 from tagseg.stages.outcome import Prediction
@@ -63,7 +65,7 @@ def parse(words: list[str]) -> None:
     """Read a command line as ``tagseg`` would, without doing anything."""
     group: Any = typer.main.get_command(app)
     given = group.commands[words[0]].make_context(words[0], words[1:]).params
-    recipe = find_recipe(given.get("recipe", "builtin_priors"))
+    recipe = find_recipe(given.get("recipe", "union"))
     recipe.config(**parse_settings(recipe.config, given.get("settings") or []))
 
 
@@ -75,10 +77,11 @@ def test_a_wrong_flag_or_command_would_be_noticed(words: list[str]) -> None:
 
 @pytest.mark.slow
 def test_the_readmes_python_lines_run(monkeypatch: pytest.MonkeyPatch) -> None:
-    # As they stand, but with fewer scenes, and so with fewer iterations.
+    # As they stand, but with fewer scenes and iterations.
     whole = scenes.scene_dataset
+    few = {**WEIGHED, "classifier_iterations": 2}
     monkeypatch.setattr(scenes, "scene_dataset", lambda kind, count: whole(kind, 64))
-    monkeypatch.setattr(schedules, "MIN_ITERATIONS", 2)
+    monkeypatch.setattr(tagseg, "train", partial(session.train, config=few))
     monkeypatch.setattr(session, "usable_cores", lambda: 1)
     (block,) = blocks(ROOT / "README.md", "python")
     assert len([line for line in block.splitlines() if line]) <= 10
@@ -87,7 +90,8 @@ def test_the_readmes_python_lines_run(monkeypatch: pytest.MonkeyPatch) -> None:
     assert names["labels"].dtype == np.uint8
     assert names["labels"].shape == names["photos"].image(0).shape[:2]
     stages = {(score.split, score.stage) for score in names["result"].scores}
-    assert ("val", "segmenter + CRF") in stages
+    assert ("train", "labels, round 2") in stages
+    assert "val" in {split for split, _ in stages}
 
 
 def test_the_other_python_lines_run() -> None:

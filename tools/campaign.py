@@ -33,6 +33,7 @@ from tagseg import cli
 from tagseg.data.scenes import write_scenes
 from tagseg.recipes.catalog import find_recipe
 from tagseg.run import files
+from tagseg.session.settings import laid_under
 from tagseg.tables import making  # noqa: F401 - so that forks need not import it
 
 SMALL: dict[str, Any] = {
@@ -52,6 +53,16 @@ SMALL: dict[str, Any] = {
     "mask_regions": "none",
     "segmenter_regions": "none",
     "saliency": "barrier",
+    "objects": "barrier",
+    "classifier_side": 96,
+    "classifier_crop": 64,
+    "judged_photos": 4,
+    "judge_side": 64,
+    "pyramid_iterations": 4,
+    "pyramid_batch_size": 2,
+    "pyramid_crop": 64,
+    "pyramid_zoom": 1.0,
+    "pyramid_cycles": 1,
 }
 RECIPES = (
     "cam_baseline",
@@ -63,6 +74,7 @@ RECIPES = (
     "mcof",
     "coarse_to_fine",
     "full_supervision",
+    "union",
 )
 LOG = (
     "metrics.jsonl"  # a damaged line of it costs a point of a curve, and no stage runs again for it
@@ -92,7 +104,8 @@ class Subject:
     def _command(self, run: Path) -> list[str]:
         scenes = self.room / "scenes"
         config = find_recipe(self.recipe).config
-        values = {name: value for name, value in SMALL.items() if config.named(name)}
+        named = {name: value for name, value in SMALL.items() if config.named(name)}
+        values = laid_under(config, named, {})
         return [
             *("train", str(scenes), "--out", str(run), "--val", "val", "--recipe", self.recipe),
             *("--ground-truth", str(scenes / "SegmentationClass"), "--backbone", "tiny"),

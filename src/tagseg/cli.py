@@ -201,7 +201,7 @@ def train(
     out: Annotated[Path, typer.Option(help="Folder of the run.")],
     tags: Tags = None,
     tag_separator: TagSeparator = None,
-    recipe: Annotated[str, typer.Option(help="See tagseg recipes.")] = "builtin_priors",
+    recipe: Annotated[str, typer.Option(help="See tagseg recipes.")] = "union",
     classes: ClassList = None,
     untagged: Untagged = None,
     layout: Layout = LayoutName.auto,
@@ -217,11 +217,16 @@ def train(
     colours: Colours = None,
     masks_by: MasksByFlag = MasksBy.auto,
     masks_as: MasksAsFlag = MasksAs.auto,
+    fast: Annotated[
+        bool,
+        typer.Option("--fast", help="A third of the time, some points worse; docs/union.md."),
+    ] = False,
     full_supervision: Annotated[
         Path | None, typer.Option(help="Run of full_supervision, to state the percentage of it.")
     ] = None,
     saliency: Annotated[
-        Path | None, typer.Option(help="Folder of saliency maps made elsewhere (guided, mcof).")
+        Path | None,
+        typer.Option(help="Folder of saliency maps made elsewhere (union, guided, mcof)."),
     ] = None,
     saliency_model: Annotated[
         Path | None,
@@ -229,7 +234,7 @@ def train(
     ] = None,
     boxes: Annotated[
         Path | None,
-        typer.Option(help="Boxes to learn saliency from: .txt, .json, .csv (guided, mcof)."),
+        typer.Option(help="Boxes to learn saliency from: .txt, .json, .csv (union, guided, mcof)."),
     ] = None,
     box_photos: Annotated[
         Path | None, typer.Option(help="Folder of the boxes' photos. [default: beside them]")
@@ -256,6 +261,7 @@ def train(
     chosen = find_recipe(recipe)
     values = parse_settings(chosen.config, settings or [])
     values |= _files(chosen, saliency, saliency_model, boxes, box_photos, coarse_masks)
+    quick = _fast(chosen, values) if fast else {}
     options = Options(
         backbone, weights, device.value, precision.value, seed, workers, threads, allow_skipped
     )
@@ -264,6 +270,9 @@ def train(
     source = source._replace(masks=ground_truth, how=how)
     other = _target(target, target_tags, target_layout, target_ground_truth, how.allow_missing)
     loaded, truth = _load(source, other, _rules(colours, masks_by, masks_as))
+    if quick:
+        _note(f"fast: {', '.join(f'{name}={_plain(value)}' for name, value in quick.items())}")
+    values = {**quick, **values}
     _train_and_tell(loaded, recipe, values, truth, out, options, full_supervision)
 
 
@@ -585,7 +594,7 @@ def demo(
     out: Annotated[Path, typer.Option(help="Folder for scenes and run.")] = Path("runs/demo"),
     train_photos: Annotated[int, typer.Option("--train", help="Scenes to train on.")] = 2000,
     val_photos: Annotated[int, typer.Option("--val", help="Scenes to score.")] = 300,
-    recipe: Annotated[str, typer.Option(help="See tagseg recipes.")] = "builtin_priors",
+    recipe: Annotated[str, typer.Option(help="See tagseg recipes.")] = "union",
     seed: Seed = 0,
     settings: Settings = None,
 ) -> None:
@@ -593,12 +602,13 @@ def demo(
     from tagseg.data.scenes import SINGLE
     from tagseg.recipes.catalog import find_recipe
     from tagseg.session.inputs import Source, Target, ground_truth_of, load_photos
-    from tagseg.session.settings import parse_settings
+    from tagseg.session.settings import laid_under, parse_settings
     from tagseg.session.train import Options
 
     chosen = find_recipe(recipe)
     given, wants = parse_settings(chosen.config, settings or []), chosen.demo
-    values = {**wants.settings, **given}
+    usual = laid_under(chosen.config, wants.settings, given)
+    values = {**usual, **given}
     options = Options(backbone="tiny", seed=seed)
     if min(train_photos, val_photos) < 1:
         raise ConfigError(f"{train_photos} + {val_photos} scenes are too few", do="ask for more")
@@ -619,7 +629,7 @@ def demo(
     )
     run = out / recipe
     _train_and_tell(loaded, recipe, values, truth, run, options, None)
-    if wants.note and not wants.settings.keys() & given.keys():
+    if usual and wants.note:
         _say(f"note: {wants.note}")
     follow = ["tagseg", "predict", run, scenes / "JPEGImages", "--out", out / "masks"]
     follow += ["--overlays", out / "overlays"]
@@ -797,6 +807,15 @@ def _files(
     if saliency is not None and coarse_masks is not None:
         raise ConfigError("--coarse-masks and --saliency mean the same", do="leave one of them out")
     return values
+
+
+def _fast(recipe: Recipe, given: dict[str, Any]) -> dict[str, Any]:
+    """The values of --fast for fields that are not given."""
+    from tagseg.session.settings import laid_under
+
+    if not recipe.fast:
+        raise ConfigError(f"recipe {recipe.name} has no fast form", do="leave --fast out")
+    return laid_under(recipe.config, recipe.fast, given)
 
 
 def _check_taken(recipe: Recipe, what: str, flag: str) -> None:

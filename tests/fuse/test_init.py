@@ -29,6 +29,9 @@ WITH_FLOATS: dict[str, Callable[[Make], Any]] = {
     "cam_labels": lambda made: fuse.cam_labels(made(SCORES), TAGS, ignore_band=(0.1, 0.6)),
     "component_guide": lambda made: fuse.component_guide(IDS, made(OF_REGIONS[1:, :3]) - 1, TAGS),
     "foreground_maps": lambda made: fuse.foreground_maps(made(SALIENCY)),
+    "fused_probabilities": lambda made: fuse.fused_probabilities(
+        made(SCORES), made(SALIENCY), threshold=0.4
+    ),
     "labels_from_maps": lambda made: fuse.labels_from_maps(made(SCORES), np.arange(3)),
     "localization_cues": lambda made: fuse.localization_cues(made(SCORES), IDS > 3, TAGS),
     "multiclass_maps": lambda made: fuse.multiclass_maps(made(SCORES), made(SALIENCY), TAGS),

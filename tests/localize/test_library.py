@@ -173,7 +173,13 @@ OF_ARRAYS: dict[str, tuple[Callable[[np.ndarray], Any], np.ndarray]] = {
 }
 # The two that need a transformer are tried in test_attention_rollout.py.
 OF_TRANSFORMERS = {"AttentionRelevance", "rollout_saliency"}
-WITHOUT_FLOATS = {"CandidateClasses", "DcsmSettings", "LayerSet", "feature_layers"}
+WITHOUT_FLOATS = {
+    "CandidateClasses",
+    "DcsmSettings",
+    "LayerSet",
+    "feature_layers",
+    "hidden_cells",
+}
 
 
 def test_every_name_is_tried_with_doubles() -> None:

@@ -22,6 +22,7 @@ from small_runs import (
     N_VAL,
     OPTIONS,
     UNKNOWN,
+    WEIGHED,
     Photos,
     contents,
     finished_stages,
@@ -94,6 +95,12 @@ CASES["coarse_to_fine_foreground, deeplab, maps"] = (
     "coarse_to_fine_foreground",
     {**RECURSION, "network": "deeplab", "saliency": "auto", "saliency_maps": "maps"},
 )
+CASES["union"] = ("union", WEIGHED)
+CASES["union, class maps alone, published segmenter"] = (
+    "union",
+    {**WEIGHED, "objects": "none", "segmenter": "published"},
+)
+CASES["union, given maps"] = ("union", {**WEIGHED, "saliency_maps": "maps", "objects": "given"})
 
 
 @pytest.mark.parametrize("recipe", RECIPES.values(), ids=RECIPES)
@@ -258,7 +265,9 @@ def test_both_splits_are_scored(run):
     assert {score.photos for score in by_split["train"]} == {N_TRAIN}
     assert {score.photos for score in by_split["val"]} == {N_VAL}
     last = [score for score in by_split["val"] if ", round " not in score.stage]
-    assert len(last) == (1 if run.config.get("refiner") == "none" else 2)
+    settings = make_config(RECIPES[run.recipe].config, run.config)
+    unrefined = settings.refiner == "none" or getattr(settings, "segmenter", "") == "pyramid"
+    assert len(last) == (1 if unrefined else 2)
     assert len(by_split["val"]) - len(last) == run.config.get("rounds", 0)
     for score in run.result.scores:
         assert 0 <= score.miou <= 1

@@ -53,6 +53,13 @@ VARIANTS: dict[str, list[dict[str, Any]]] = {
     ],
     "mcof": [{"rounds": 2}, {"rounds": 2, "segmenter_regions": "crisp"}, LEARNED, GIVEN],
     "sec": [{}, {"segmenter_regions": "crisp"}],
+    "union": [
+        {},
+        {"segmenter": "published"},
+        {"segmenter": "published", "segmenter_regions": "crisp"},
+        LEARNED,
+        GIVEN,
+    ],
 }
 
 
@@ -62,7 +69,7 @@ def quick(recipe: str) -> dict[str, Any]:
 
 
 for recipe_name, variants in VARIANTS.items():
-    if RECIPES[recipe_name].config.named("pyramid_zoom"):
+    if RECIPES[recipe_name].config.named("pyramid_zoom") and recipe_name != "union":
         variants.append({"segmenter": "pyramid"})
     variants[:] = [{**quick(recipe_name), **variant} for variant in variants]
 
@@ -91,6 +98,9 @@ OTHER: dict[str, Any] = {
     "segmenter": "pyramid",
     "pyramid_smoothing": 0.1,
     "pyramid_finest": 2,
+    "objects": "none",
+    "classifier_crop": 32,
+    "classifier_side": 96,
 }
 FILES = {
     "boxes",

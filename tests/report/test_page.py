@@ -20,6 +20,7 @@ from tagseg.report.page import (
     StageScore,
     TagScore,
     TrimapScore,
+    TrustRow,
     render,
 )
 
@@ -108,6 +109,13 @@ def trimap_score(name: str, quality: float) -> TrimapScore:
     return TrimapScore(name, "val", 300, widths, [None, *accuracy[1:]])
 
 
+TRUST = [
+    TrustRow("boat", 1200, 0.31, 0.0, 0.5, ("its masks are large", "nobody can tell it")),
+    TrustRow("cat", 3, None, None, None, ("only 3 photos",)),
+    *(TrustRow(name, 40, 0.724, 0.6, 0.808) for name in CLASSES[2:]),
+]
+
+
 METHODS = ("CAM", "back-propagation", "guided", "excitation", "DCSM", "DCSM + CRF", "centre mean")
 
 
@@ -178,6 +186,7 @@ def demo() -> RunReport:
         rounds_note="Round 5 was the last that the recipe allows.",
         gallery=[item(3 * r + i, ranks[r], 0.9 - r / 3) for r in range(3) for i in range(3)],
         notes=["This run is made up."],
+        trust=TRUST,
     )
 
 
@@ -370,6 +379,45 @@ def test_without_rounds_there_is_no_section() -> None:
     assert "Stopped." not in text
 
 
+def trust_of(*scores: StageScore) -> str:
+    text = render(RunReport("t", "r", CLASSES, scores=scores, trust=TRUST))
+    return text[text.index('<section id="trust"') : text.rindex("<section ")]
+
+
+def test_what_masks_can_be_trusted_stands_in_a_table(page) -> None:
+    assert '<a href="#trust">' in page
+    section = trust_of()
+    text = words_of(section)
+    assert "How far to trust the masks" in text
+    assert "estimated from tags alone, and no ground truth was used" in text
+    assert (
+        "Class Photos Expected IoU Range Why not "
+        "boat 1,200 31 0 to 50 its masks are large nobody can tell it "
+        "cat 3 – – only 3 photos dog 40 72 60 to 81 horse 40 72 60 to 81"
+    ) in text
+    assert "Measured" not in text
+
+
+def test_what_was_measured_of_the_photos_masks_stands_beside_what_is_expected() -> None:
+    def score(id: str, split: str, iou: float, number: int | None = None) -> StageScore:
+        by_label = [0.99, *(iou + i / 100 for i in range(7)), None]
+        return StageScore("masks", split, 0.5, by_label, 9, id=id, number=number)
+
+    first, last = score("masks", "train", 0.1, 1), score("masks", "train", 0.4, 2)
+    others = score("seeds", "train", 0.7), score("masks", "val", 0.8)
+    text = words_of(trust_of(first, last, *others))
+    assert "Range Measured IoU Why not boat 1,200 31 0 to 50 40.0 its masks" in text
+    assert "cat 3 – – 41.0 only 3 photos dog 40 72 60 to 81 42.0 horse" in text
+    assert "tree 40 72 60 to 81 – A class" in text
+    assert "Measured" not in trust_of(*others)
+    foreground = StageScore("masks", "train", 0.5, None, 9, id="masks")
+    assert "Measured" not in trust_of(foreground)
+
+
+def test_without_a_word_on_trust_there_is_no_section() -> None:
+    assert 'id="trust"' not in render(RunReport("t", "r", CLASSES))
+
+
 def foreground_score(
     stage: str, split: str, iou: list[float | None], photos: list[int]
 ) -> StageScore:
@@ -502,6 +550,7 @@ def test_every_text_is_escaped() -> None:
         rounds_note=EVIL,
         gallery=[GalleryItem(EVIL, EVIL, "sample", None, photo, ((EVIL, photo),))],
         notes=[EVIL],
+        trust=[TrustRow(EVIL, 1, 0.5, 0.4, 0.6, (EVIL,))],
     )
     text = render(report)
     assert "&lt;script&gt;" in text
@@ -542,6 +591,7 @@ def test_size_is_bounded_for_24_photos_of_noise() -> None:
         {"trimap": [TrimapScore("s", "val", 1, [1, 2], [0.5])]},
         {"rounds": [RoundRow(2, None), RoundRow(2, 0.5)]},
         {"rounds": [RoundRow(1, None, (("s", "val", 0.5), ("s", "val", 0.6)))]},
+        {"trust": TRUST[1:]},
         {"gallery": [GalleryItem("p", "val", "best", 1.0, np.zeros((4, 4), np.uint8), ())]},
     ],
 )

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tagseg.errors import ConfigError, TrainingError
-from tagseg.segment.crops import ClassCrops, CropForm, class_weights
+from tagseg.segment.crops import ClassCrops, CropForm, class_weights, random_crop
 
 
 class Photos:
@@ -144,3 +144,81 @@ def test_jitter_keeps_labels_and_changes_colours() -> None:
 def test_numbers_that_cannot_be_meant(wrong: dict[str, object]) -> None:
     with pytest.raises(ConfigError):
         CropForm(**({"size": (8, 8)} | wrong))  # type: ignore[arg-type]
+
+
+# Crops from anywhere
+
+
+@given(
+    seed=st.integers(0, 1000),
+    size=st.tuples(st.integers(8, 40), st.integers(8, 40)),
+    zoom=st.sampled_from([0.5, 1.0, 1.7]),
+    jitter=st.sampled_from([0.0, 0.3]),
+    turns=st.booleans(),
+)
+def test_a_random_crop_is_that_of_a_sample_around_nothing(
+    seed: int, size: tuple[int, int], zoom: float, jitter: float, turns: bool
+) -> None:
+    photos, labels = Photos((48, 56)), np.zeros((48, 56), np.uint8)
+    form = CropForm(size, zoom, around=0.0, jitter=jitter, upside_down=turns, turns=turns)
+    expected = crops(photos, [labels], form)(0, np.random.default_rng(seed))["image"]
+    image, rng = photos.image(0), np.random.default_rng(seed)
+    rng.random()  # whether to draw around a class
+    found = random_crop(image, form, rng)
+    assert found.shape == (*size, 3)
+    assert found.dtype == np.uint8
+    np.testing.assert_array_equal(found.transpose(2, 0, 1), expected)
+    np.testing.assert_array_equal(image, Photos((48, 56)).image(0))
+
+
+@given(seed=st.integers(0, 1000), turns=st.booleans())
+def test_a_random_crop_inside_a_photo_is_a_window_of_it(seed: int, turns: bool) -> None:
+    """Rows count up or down by one and so do columns, whatever the turn."""
+    form = CropForm((12, 12), turns=turns, **PLAIN)
+    found = random_crop(Photos((48, 56)).image(0), form, np.random.default_rng(seed)).astype(int)
+    rows, columns = found[..., 0], found[..., 1]
+    if (rows[:, 0] == rows[:, 1]).all():
+        rows, columns = rows.T, columns.T
+    assert turns or not (found[0, :, 0] != found[0, 0, 0]).any()
+    for along, across in ((rows, columns), (columns.T, rows.T)):
+        for y in range(12):
+            for x in range(11):
+                step = (along[y, x + 1] - along[y, x]) * np.sign(along[0, 11] - along[0, 0])
+                assert 0 <= step <= 2  # one, between two roundings
+                assert across[y, x] == across[y, x + 1]
+        assert abs(along[0, 11] - along[0, 0]) in (10, 11, 12)
+    assert (found[..., 2] == 7).all()
+
+
+def test_random_crops_are_from_everywhere_whatever_around_says() -> None:
+    image, rng = Photos((48, 56)).image(0), np.random.default_rng(0)
+    form = CropForm((16, 16), around=1.0, **PLAIN)
+    drawn = [random_crop(image, form, rng) for _ in range(300)]
+    for channel, side in ((0, 48), (1, 56)):
+        first = np.array([crop[..., channel].min() for crop in drawn])
+        assert first.min() <= 1
+        assert first.max() >= side - 18
+        assert abs(first.mean() - (side - 16) / 2) < 2
+
+
+def test_a_random_crop_larger_than_the_photo_holds_it_between_grey() -> None:
+    image, form = np.full((20, 30, 3), 7, np.uint8), CropForm((40, 50), **PLAIN)
+    for seed in range(20):
+        found = random_crop(image, form, np.random.default_rng(seed))
+        inside = (found == 7).all(2)
+        assert 19 * 29 <= inside.sum() <= 20 * 30  # its edges may be mixed with the padding
+        rows, columns = (np.flatnonzero(inside.any(axis)) for axis in (1, 0))
+        assert inside[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1].all()
+        assert (found == 118).all(2).sum() >= 40 * 50 - 21 * 31
+
+
+def test_random_crops_repeat_with_their_numbers_and_are_recoloured() -> None:
+    image = np.random.default_rng(0).integers(0, 256, (40, 40, 3), np.uint8)
+    form = CropForm((16, 16), jitter=0.3)
+    first, again, other = (
+        random_crop(image, form, np.random.default_rng(seed)) for seed in (1, 1, 2)
+    )
+    assert (first == again).all()
+    assert (first != other).any()
+    plain = random_crop(image, CropForm((16, 16), jitter=0.0), np.random.default_rng(1))
+    assert (first != plain).any()

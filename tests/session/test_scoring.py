@@ -14,8 +14,10 @@ from tagseg.data.audit import audit
 from tagseg.data.dataset import Dataset
 from tagseg.data.working import WorkingPhotos
 from tagseg.evaluate import masks
+from tagseg.evaluate.trust import ClassTrust
 from tagseg.formats.masks.ground_truth import GroundTruth
 from tagseg.report.page import FOREGROUND_COLOUR, ForegroundIou
+from tagseg.run.files import read_json
 from tagseg.run.progress import Progress
 from tagseg.run.workspace import Stage, Workspace
 from tagseg.session import scoring
@@ -265,6 +267,27 @@ def test_the_report_of_a_run_without_classes(run, rounds):
     assert page.count("foreground against background") == len(scores) == 1 + rounds
     assert "· foreground IoU" in page
     assert "· mIoU" not in page
+
+
+def test_the_report_says_how_far_to_trust_the_masks(run):
+    """From run.json, which has no word on it for a recipe that says none."""
+    trusts = (
+        ClassTrust("a", 9, 0.25, 0.0, 0.5, ("its masks are empty", "only 9 photos")),
+        ClassTrust("b", 0, None, None, None, ("it has no masks",)),
+    )
+    masks = Prediction("masks", "masks of the photos", "train", right, stage_of(run))
+    outcome = Outcome(None, (masks,))  # type: ignore[arg-type]
+    examine(run, outcome, truth_of(run), "t")
+    folder = run.workspace.folder
+    found = audit(run.photos.dataset)
+    for said in ((), trusts):
+        write_about(run, "", WorkSettings(), found, replace(outcome, trust=said), "tagseg train")
+        kept = read_json(folder / "run.json").get("trust", [])
+        assert tuple(ClassTrust.from_json(row) for row in kept) == said
+        page = render_report(folder).read_text()
+        assert ('<section id="trust"' in page) == bool(said)
+    assert "its masks are empty<br>only 9 photos" in page
+    assert "Measured IoU" in page
 
 
 def test_a_sample_of_many_training_photos(run, monkeypatch):

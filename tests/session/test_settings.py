@@ -13,7 +13,7 @@ from tagseg.cli import _plain
 from tagseg.errors import ConfigError
 from tagseg.recipes import builtin_priors
 from tagseg.recipes.catalog import RECIPES, find_recipe
-from tagseg.session.settings import check_settings, parse_settings
+from tagseg.session.settings import check_settings, laid_under, parse_settings
 from tagseg.session.train import make_config
 from tagseg.stages.recipe import Recipe
 from tagseg.stages.settings import where_from
@@ -31,6 +31,28 @@ def test_all_defaults_go_there_and_back(recipe: Recipe):
     assert recipe.config(**parsed) == config
     for name, value in parsed.items():
         assert type(value) is type(getattr(config, name)), name
+
+
+@pytest.mark.parametrize("recipe", RECIPES.values(), ids=RECIPES)
+def test_values_of_demos_and_of_fast_fit_and_differ(recipe: Recipe):
+    usual = recipe.config()
+    for values in (recipe.fast, recipe.demo.settings):
+        assert make_config(recipe.config, values).idle() == usual.idle()
+        for name, value in values.items():
+            assert value != getattr(usual, name), name
+
+
+def test_usual_values_lie_under_the_given():
+    usual = {"mask_regions": "none", "alpha": 0.3, "prior_saturate": 0.2}
+    assert laid_under(Config, usual, {}) == usual
+    assert laid_under(Config, usual, {"alpha": 0.5}) == {
+        "mask_regions": "none",
+        "prior_saturate": 0.2,
+    }
+    assert laid_under(Config, usual, {"masks": "localization"}) == {"mask_regions": "none"}
+    assert laid_under(Config, {}, {"alpha": 2.0}) == {}, "what is given is looked at elsewhere"
+    with pytest.raises(ConfigError, match=r"alpha is 2\.0"):
+        laid_under(Config, usual, {"alpha": 2.0})
 
 
 @pytest.mark.parametrize("recipe", RECIPES.values(), ids=RECIPES)

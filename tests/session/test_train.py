@@ -38,6 +38,7 @@ from tagseg.errors import (
     WeightsError,
     WorkspaceError,
 )
+from tagseg.evaluate.trust import ClassTrust
 from tagseg.formats.loading import load_dataset
 from tagseg.formats.masks.ground_truth import GroundTruth
 from tagseg.recipes.catalog import find_recipe
@@ -470,6 +471,25 @@ def test_the_segmenter_is_kept_if_scoring_fails(scenes, tmp_path, monkeypatch):
     before = finished_stages(tmp_path / "run")
     assert quick(dataset, out=tmp_path / "run", ground_truth=truth).scores
     assert changed_stages(before, tmp_path / "run") == {"findings"}
+
+
+def test_what_masks_can_be_trusted_is_said_last(scenes, tmp_path, monkeypatch):
+    """In the order of the labels in the result, those not to be trusted first on the console."""
+    classes = scenes[0].classes
+    trusts = tuple(
+        ClassTrust(name, 9, 0.75, 0.5, 1.0, ("only 9 photos",) if i in (1, 2) else ())
+        for i, name in enumerate(classes)
+    )
+    recipe = find_recipe("cam_baseline")
+    judging = replace(recipe, run=lambda *given: replace(recipe.run(*given), trust=trusts))
+    monkeypatch.setattr("tagseg.session.train.find_recipe", lambda name: judging)
+    told = io.StringIO()
+    caller = Caller(Progress(Console(file=told, width=400)))
+    assert quick(scenes[0], out=tmp_path / "run", caller=caller).trust == trusts
+    summary, *lines = told.getvalue().splitlines()[-len(classes) - 1 :]
+    assert summary.startswith(f"{len(classes) - 2} of {len(classes)} classes can be trusted")
+    assert lines == [trust.line() for trust in (*trusts[1:3], trusts[0], *trusts[3:])]
+    assert 'id="trust"' in (tmp_path / "run" / "report.html").read_text()
 
 
 @pytest.mark.parametrize(

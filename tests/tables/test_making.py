@@ -260,7 +260,8 @@ def main(scenes: str, run: str, verb: str) -> None:
 
     given = ["--val", "val", "--ground-truth", f"{scenes}/SegmentationClass"]
     if verb == "train":
-        said = tagseg("train", scenes, "--out", run, *given, *QUICK_FLAGS)
+        words = ("train", scenes, "--out", run, "--recipe", "builtin_priors")
+        said = tagseg(*words, *given, *QUICK_FLAGS)
     else:
         said = tagseg("tables", "builtin_priors", scenes, "--run", run, *given, "--threads", "1")
     sys.exit(said.status)

@@ -33,6 +33,7 @@ from tagseg.fuse.region_seeds import (
     region_seeds,
 )
 from tagseg.fuse.seed_labels import cam_labels
+from tagseg.fuse.union import fused_probabilities
 
 __all__ = [
     "PresentMaps",
@@ -41,6 +42,7 @@ __all__ = [
     "colour_histograms",
     "component_guide",
     "foreground_maps",
+    "fused_probabilities",
     "has_usable_foreground",
     "labels_from_maps",
     "localization_cues",

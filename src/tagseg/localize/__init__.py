@@ -34,6 +34,7 @@ from tagseg.localize.dcsm import (
     with_background,
 )
 from tagseg.localize.grad_cam import grad_cam
+from tagseg.localize.hiding import hidden_cells
 from tagseg.localize.seeds import (
     DistinctSeeder,
     GradientSeeder,
@@ -67,6 +68,7 @@ __all__ = [
     "distinct_score_map",
     "feature_layers",
     "grad_cam",
+    "hidden_cells",
     "layer_saliency",
     "normalised_maps",
     "probabilities",

@@ -15,6 +15,7 @@ from tagseg.recipes import (
     guided,
     mcof,
     sec,
+    union,
 )
 from tagseg.recipes.coarse_to_fine import foreground
 from tagseg.stages.recipe import Recipe
@@ -34,6 +35,7 @@ RECIPES: Mapping[str, Recipe] = {
         guided.RECIPE,
         mcof.RECIPE,
         sec.RECIPE,
+        union.RECIPE,
     )
 }
 

@@ -31,6 +31,7 @@ __all__ = [
     "StageScore",
     "TagScore",
     "TrimapScore",
+    "TrustRow",
     "render",
 ]
 
@@ -160,6 +161,23 @@ class RoundRow(NamedTuple):
     scores: tuple[tuple[str, str, float | None], ...] = ()
 
 
+class TrustRow(NamedTuple):
+    """How far a class's masks can be trusted; IoU in 0..1, None where that is not known.
+
+    Attributes:
+        photos: training photos with its tag.
+        expected: IoU as estimated from tags alone, between ``low`` and ``high``.
+        reasons: why not to trust them; none if they can be.
+    """
+
+    name: str
+    photos: int
+    expected: float | None
+    low: float | None
+    high: float | None
+    reasons: tuple[str, ...] = ()
+
+
 @dataclass(frozen=True)
 class GalleryItem:
     """One photo of the gallery and its pictures, (title, uint8 (H, W, 3)), in reading order.
@@ -199,6 +217,7 @@ class RunReport:
         trimap: methods to compare at the boundaries of objects.
         rounds: in the order they were run.
         rounds_note: a sentence that says why there were no more rounds.
+        trust: of each class, in label order.
         palette: uint8 (256, 3) of the gallery's labels, VOC's if not given.
     """
 
@@ -227,6 +246,7 @@ class RunReport:
     gallery: Sequence[GalleryItem] = ()
     palette: Palette | None = None
     notes: Sequence[str] = ()
+    trust: Sequence[TrustRow] = ()
 
 
 def render(report: RunReport) -> str:
@@ -260,6 +280,7 @@ def render(report: RunReport) -> str:
             charts={name: drawn for name, drawn in charts.items() if drawn},
             gallery=_gallery(report.gallery),
             legend=_legend(report, labels),
+            measured=_measured(report),
         )
     )
 
@@ -291,6 +312,11 @@ def _check(report: RunReport) -> None:
                 f"{score.stage} has foreground IoU of {', '.join(found)}",
                 do="give one per class, in label order",
             )
+    names = [row.name for row in report.trust]
+    if names and names != list(report.classes):
+        raise ShapeError(
+            f"trust is told of {', '.join(names)}", do="give one row per class, in label order"
+        )
     tags = report.classifier_map
     if tags is not None and len(tags.average_precision) != n_labels - 1:
         raise ShapeError(
@@ -362,6 +388,15 @@ def _share(report: RunReport, score: StageScore) -> float | None:
     if not _is_known(full) or not full or not _is_known(score.miou) or score.iou is None:
         return None
     return score.miou / full if score.split == report.full_supervision_split else None  # type: ignore[operator]
+
+
+def _measured(report: RunReport) -> list[float | None]:
+    """True IoU per class of the training photos' masks, of the last round; empty if unknown."""
+    found: list[float | None] = []
+    for score in report.scores:
+        if (score.id, score.split) == ("masks", "train") and score.iou is not None:
+            found = list(score.iou[1:])
+    return found
 
 
 def _foreground(

@@ -19,7 +19,7 @@ from tagseg.data.working import WorkingPhotos
 from tagseg.errors import ConfigError, TrainingError
 from tagseg.maps import BACKGROUND, IGNORE, Image, Labels
 
-__all__ = ["ClassCrops", "CropForm", "class_weights"]
+__all__ = ["ClassCrops", "CropForm", "class_weights", "random_crop"]
 
 _CENTRE = 0.8  # the part of a crop's sides within which the pixel that it is drawn around lies
 _COLOUR_CHANNELS = 3
@@ -125,6 +125,13 @@ class ClassCrops:
             "image": np.ascontiguousarray(image.transpose(2, 0, 1)),
             "labels": np.ascontiguousarray(labels),
         }
+
+
+def random_crop(image: Image, form: CropForm, rng: np.random.Generator) -> Image:
+    """A crop of a photo (h, w, 3) from anywhere, for a network that learns from tags alone."""
+    nowhere = np.zeros(image.shape[:2], np.uint8)
+    cut, _ = _turned(*_cut(image, nowhere, None, form, rng), form, rng)
+    return _recoloured(cut, form.jitter, rng)
 
 
 def _cut(

@@ -11,7 +11,8 @@ import tagseg
 from tagseg.data.audit import Audit
 from tagseg.data.text import readable, without_folders
 from tagseg.errors import ConfigError, WorkspaceError
-from tagseg.report.page import ConfigRow, RoundRow, RunReport, StageScore, render
+from tagseg.evaluate.trust import ClassTrust
+from tagseg.report.page import ConfigRow, RoundRow, RunReport, StageScore, TrustRow, render
 from tagseg.run.files import read_json, to_checked_json
 from tagseg.run.workspace import Workspace, atomic_write
 from tagseg.session.scoring import Findings
@@ -74,6 +75,7 @@ def render_report(folder: Path, *, full_supervision: Path | None = None) -> Path
         classifier_map=findings.tag_score(),
         seeds=findings.seeds(),
         gallery=findings.gallery(),
+        trust=[_trust_row(ClassTrust.from_json(row)) for row in about.get("trust", ())],
     )
     report = folder / _REPORT
     _write(report, render(page).encode("utf-8", "backslashreplace"))
@@ -122,6 +124,8 @@ def write_about(
         "progression": _told(outcome.progression),
         "full_supervision": old.get("full_supervision") if old.get("val") == run.val_key else None,
     }
+    if outcome.trust:
+        about["trust"] = [trust.to_json() for trust in outcome.trust]
     _write_about(work.folder, about)
 
 
@@ -162,6 +166,10 @@ def _rounds(told: dict[str, Any] | None, scores: Sequence[StageScore]) -> list[R
                 measured.append((title, split, score.miou))
         rows.append(RoundRow(number, entry["agreement"], tuple(measured)))
     return rows
+
+
+def _trust_row(trust: ClassTrust) -> TrustRow:
+    return TrustRow(trust.name, trust.photos, trust.expected, trust.low, trust.high, trust.why_not)
 
 
 def _read_about(folder: Path) -> dict[str, Any]:

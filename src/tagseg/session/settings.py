@@ -11,7 +11,7 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 from tagseg.errors import ConfigError, choose_from
 from tagseg.stages.settings import Settings
 
-__all__ = ["check_settings", "parse_settings"]
+__all__ = ["check_settings", "laid_under", "parse_settings"]
 
 _TRUE, _FALSE = ("true", "yes", "on", "1"), ("false", "no", "off", "0")
 
@@ -58,6 +58,21 @@ def check_settings(kind: type[Settings], given: Mapping[str, Any]) -> dict[str, 
             expected = _describe(hints[name])
             raise ConfigError(f"{name} is {value!r}", do=f"give {expected}") from None
     return values
+
+
+def laid_under(
+    kind: type[Settings], usual: Mapping[str, Any], given: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Those of the ``usual`` values that are not given, and that do something beside the given.
+
+    Raises:
+        ConfigError: the given values do not fit together.
+    """
+    left = {name: value for name, value in usual.items() if name not in given}
+    if not left:
+        return {}
+    idle = kind(**{**left, **given}).idle()
+    return {name: value for name, value in left.items() if name not in idle}
 
 
 def _check_name(kind: type[Settings], name: str) -> None:

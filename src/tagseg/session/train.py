@@ -14,6 +14,7 @@ from tagseg.data.audit import Audit, audit
 from tagseg.data.dataset import Dataset
 from tagseg.data.working import WorkingPhotos
 from tagseg.errors import ConfigError, DamagedError, DataError
+from tagseg.evaluate.trust import ClassTrust, trust_lines
 from tagseg.evaluate.truth_audit import TruthAudit, audit_truth
 from tagseg.formats.masks.ground_truth import GroundTruth
 from tagseg.nets.catalog import build_backbone
@@ -164,6 +165,8 @@ class Result:
         masks: folder of the training photos' masks.
         audit: what the check of the data found.
         seeds: precision and recall of the recipe's score maps, empty without ground truth.
+        trust: how far the masks of each class can be trusted, in label order, told from tags alone;
+            empty if the recipe does not judge its masks.
     """
 
     segmenter: Segmenter
@@ -173,12 +176,13 @@ class Result:
     masks: Path
     audit: Audit
     seeds: tuple[SeedScore, ...]
+    trust: tuple[ClassTrust, ...]
     _workspace: Workspace = field(repr=False)
 
 
 def train(
     photos: Dataset,
-    recipe: str = "builtin_priors",
+    recipe: str = "union",
     config: WorkSettings | Mapping[str, Any] | None = None,
     *,
     val: Collection[str] = (),
@@ -252,6 +256,8 @@ def train(
         for line in data.audit.first_words():
             progress.say(line)
         outcome, findings, report = work.mended(through)
+    for line in trust_lines(outcome.trust):
+        progress.say(line)
     return Result(
         outcome.segmenter,
         tuple(findings.scores()),
@@ -260,6 +266,7 @@ def train(
         _masks_folder(work),
         data.audit,
         tuple(findings.seeds()),
+        outcome.trust,
         work,
     )
 

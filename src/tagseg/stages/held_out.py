@@ -45,18 +45,20 @@ class HeldOut:
         photos: indices of them, maybe none.
         targets: their training labels.
         sight: how the segmenter looks at them.
+        prefix: of its stages' names.
     """
 
     run: Run
     photos: Indices
     targets: LabelMaps
     sight: Sight
+    prefix: str = ""
 
     def agreement(self, result: Trained[Any], number: int) -> float:
         """Mean IoU of the answers with the labels, after the cycle ``number``."""
         seen = found(
             self.run,
-            _AGREEMENT.round(number),
+            _AGREEMENT.prefixed(self.prefix).round(number),
             lambda: self._met(result.model),
             planned=[0.0],
             inputs=[result],
@@ -78,7 +80,7 @@ class HeldOut:
             return False
         seen = found(
             self.run,
-            _REFINEMENT,
+            _REFINEMENT.prefixed(self.prefix),
             lambda: self._met(result.model, refiner_from(refinement)),
             planned=[0.0, 0.0],
             settings=[Refinement(refinement)],

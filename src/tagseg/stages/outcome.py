@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from torch import Tensor
 
+from tagseg.evaluate.trust import ClassTrust
 from tagseg.maps import Image, Labels
 from tagseg.run.workspace import Stage
 from tagseg.segment.model_file import pack_segmenter
@@ -105,6 +106,7 @@ class Outcome:
         seeds: score maps to be compared.
         progression: of a recipe that works in rounds.
         pack: tensors and metadata of the segmenter, for its file.
+        trust: what a recipe that judges its own masks says of each class, in label order.
     """
 
     segmenter: Segmenter
@@ -115,3 +117,4 @@ class Outcome:
     seeds: tuple[Seeds, ...] = ()
     progression: Progression | None = None
     pack: Callable[[Any], tuple[dict[str, Tensor], dict[str, str]]] = pack_segmenter
+    trust: tuple[ClassTrust, ...] = ()

@@ -72,7 +72,13 @@ class PyramidLoss:
 
 
 def pyramid_segmenter(
-    run: Run, settings: PyramidSettings, targets: LabelMaps, *, drawn: bool = False
+    run: Run,
+    settings: PyramidSettings,
+    targets: LabelMaps,
+    *,
+    drawn: bool = False,
+    prefix: str = "",
+    start: Trained[Segmenter] | None = None,
 ) -> Trained[Segmenter]:
     """The pyramid, trained on ``targets``, and the refiner where held-out labels speak for it.
 
@@ -80,6 +86,8 @@ def pyramid_segmenter(
         drawn: whether people drew the labels. Those that a recipe has made follow the edges that a
             refiner follows too, or lack them: they agree with it or not whatever is true, and it is
             left out.
+        prefix: of its stages' names, where a recipe trains more than one.
+        start: another pyramid, from whose weights this one goes on.
     """
     photos, setup = run.photos, run.setup
     known = known_photos(photos)
@@ -94,18 +102,22 @@ def pyramid_segmenter(
     backbone = setup.build_backbone(settings, output_stride=stride)
     n_labels = len(photos.classes) + 1
     net = PyramidNet(backbone, n_labels, finest=settings.pyramid_finest, view_scale=view)
+    if start is not None:
+        net.load_state_dict(start.model.net.state_dict())
     sight = Sight(form.zoom, _WINDOW, settings.pyramid_scales, settings.pyramid_flip)
     _say(run, form, schedule)
+    declared = _SEGMENTER.prefixed(prefix)
     later = shortened(schedule, _LATER)
     seen: list[Input] = [targets, *([movements] if isinstance(movements, Found) else [])]
+    seen += [] if start is None else [start]
     crops = cache(lambda: ClassCrops(photos, learned, targets, form))
-    made_of = [_Form(net.backbone.output_stride, net.channels), settings.only(PyramidTraining)]
+    made_of = [_Form(net.backbone.output_stride, net.channels), _numbers(settings)]
 
     def cycle(number: int, before: Sequence[Trained[PyramidNet]]) -> Trained[PyramidNet]:
         planned = later if number else schedule
         return trained(
             run,
-            _SEGMENTER.round(number) if number else _SEGMENTER,
+            declared.round(number) if number else declared,
             net,
             partial(_fit, net, crops, len(learned), _loss(settings), planned, number),
             planned,
@@ -114,7 +126,8 @@ def pyramid_segmenter(
             title=f"the segmenter, cycle {number + 1}" if number else "the segmenter",
         )
 
-    judge = HeldOut(run, held_out, targets, replace(sight, scales=(1.0,), flip=False))
+    seen_once = replace(sight, scales=(1.0,), flip=False)
+    judge = HeldOut(run, held_out, targets, seen_once, prefix)
     result = _cycles(settings, cycle, judge)
     refined = drawn and judge.refining_helps(result, find_refiner(settings, setup.execution.seed))
     return Trained(_segmenter(run, settings, net, sight, refined=refined), result.stage)
@@ -144,6 +157,12 @@ def _cycles(settings: PyramidSettings, cycle: Cycle, judge: HeldOut) -> Trained[
     if not best.stage.planned:
         best.model.load_state_dict(best.stage.load_tensors(_SEGMENTER.weights)[0])
     return best
+
+
+def _numbers(settings: PyramidSettings) -> PyramidTraining:
+    """Those of the training that act: a frozen backbone has no rate."""
+    rate = settings.backbone_rate(settings.pyramid_backbone_factor)
+    return replace(settings.only(PyramidTraining), pyramid_backbone_factor=rate)
 
 
 def _loss(settings: PyramidTraining) -> PyramidLoss:

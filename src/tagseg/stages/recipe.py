@@ -43,6 +43,7 @@ class Recipe:
         check_truth: given by a recipe that trains on ground truth; raises MaskError if that of
             one of the named photos is missing.
         takes: which files beside photos and tags it can be given.
+        fast: fields that take other values with --fast, unless they are set.
     """
 
     name: str
@@ -53,6 +54,7 @@ class Recipe:
     check_truth: Callable[[Sequence[str], Any], None] | None = None
     takes: tuple[Takes, ...] = ()
     demo: Demo = Demo()
+    fast: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def needs_truth(self) -> bool:

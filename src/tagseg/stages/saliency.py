@@ -80,12 +80,16 @@ class PhotoSaliency:
 
     What the source reads is looked at here, before anything is trained.
 
+    Args:
+        prefix: of its stages' names, where a recipe has more than one source.
+
     Attributes:
         curves: stages that logged a training, once maps were asked for.
     """
 
-    def __init__(self, run: Run, config: SaliencySettings) -> None:
+    def __init__(self, run: Run, config: SaliencySettings, *, prefix: str = "") -> None:
         self.run, self.config, self.source = run, config, config.saliency_source()
+        self._stage = _SALIENCY.prefixed(prefix)
         self.curves: list[Stage] = []
         self.boxes: BoxSet | None = None
         self.folder: SaliencyFolder | None = None
@@ -166,7 +170,7 @@ class PhotoSaliency:
         """Maps that are made photo by photo, from ``files`` of these digests."""
         labels = label_maps(
             self.run,
-            _SALIENCY,
+            self._stage,
             lambda index: levels(make(index)),
             settings=[_Source(self.source), *([] if settings is None else [settings])],
             inputs=files,
@@ -184,7 +188,7 @@ class PhotoSaliency:
 
         stage = per_batch(
             self.run,
-            _SALIENCY,
+            self._stage,
             ["levels"],
             make,
             settings=[_Source(self.source)],
@@ -209,7 +213,7 @@ class PhotoSaliency:
 
         stage = per_batch(
             self.run,
-            _SALIENCY,
+            self._stage,
             ["levels"],
             make,
             settings=[_Source(self.source)],

@@ -62,6 +62,7 @@ def trained_segmenter(
     *,
     field_of_view: FieldOfView = "large",
     drawn: bool = False,
+    prefix: str = "",
 ) -> Trained[Segmenter]:
     """The segmenter, trained on ``targets`` with ``objective`` (Saleh et al. 3.2 and 4.2.1).
 
@@ -70,9 +71,10 @@ def trained_segmenter(
     Args:
         objective: a frozen dataclass, whose fields decide on the loss.
         drawn: whether people drew the labels; see :func:`pyramid_segmenter`.
+        prefix: of its stage's name, where a recipe trains more than one.
     """
     if isinstance(settings, PyramidSettings) and settings.segmenter == "pyramid":
-        return pyramid_segmenter(run, settings, targets, drawn=drawn)
+        return pyramid_segmenter(run, settings, targets, drawn=drawn, prefix=prefix)
     photos, setup = run.photos, run.setup
     schedule = segmenter_schedule(settings, setup, len(photos))
     shapes = some_shapes(photos)
@@ -89,7 +91,7 @@ def trained_segmenter(
         initialise_from_classifier(net, setup.weights.state, photos.classes)
     found = trained(
         run,
-        _SEGMENTER,
+        _SEGMENTER.prefixed(prefix),
         net,
         partial(fit_segmenter, net, photos, targets, objective, how, schedule),
         schedule,

@@ -94,6 +94,10 @@ class Declared:
         """The same in a round of a recipe that repeats it."""
         return replace(self, name=f"{self.name}-{number}")
 
+    def prefixed(self, prefix: str) -> Declared:
+        """The same beside others of its kind in a run."""
+        return replace(self, name=f"{prefix}{self.name}")
+
 
 def opened(
     run: Run,

@@ -13,6 +13,7 @@ from tagseg.tables import (
     dcsm,
     guided,
     mcof,
+    union,
 )
 
 __all__ = ["PAPERS", "find_paper"]
@@ -24,6 +25,7 @@ PAPERS: Mapping[str, ModuleType] = {
     "dcsm": dcsm,
     "guided": guided,
     "mcof": mcof,
+    "union": union,
 }
 
 

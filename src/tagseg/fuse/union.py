@@ -1,0 +1,73 @@
+"""Evidence of classes and of objects put together: probabilities of a photo's labels."""
+
+from __future__ import annotations
+
+from typing import Literal, get_args
+
+import numpy as np
+
+from tagseg.errors import ConfigError, ShapeError
+from tagseg.maps import Probs, SaliencyMap, ScoreMap, as_float32, check_maps
+
+__all__ = ["Joining", "fused_probabilities"]
+
+Joining = Literal["mean", "product"]
+
+_SHARPNESS = 4  # power of the evidence; see docs/union.md
+
+
+def fused_probabilities(
+    score_map: ScoreMap,
+    salient: SaliencyMap | None,
+    *,
+    threshold: float,
+    joining: Joining = "mean",
+) -> Probs:
+    """Probabilities (T + 1, H, W) of the background and of the photo's T classes.
+
+    A class has as evidence its score map, or the mean of that and what stands out, or the square
+    root of their product: the mean forgives one that has missed a thing, the product asks for both.
+    The background has ``threshold`` everywhere. All evidence to the fourth power, over its sum.
+
+    Args:
+        score_map: of the classes that the photo shows (T, H, W), in [0, 1].
+        salient: where any object is (H, W), in [0, 1]; None leaves it out.
+        threshold: evidence from which on a class wins over the background.
+        joining: how the two are joined.
+
+    Raises:
+        ShapeError: a map has the wrong shape or type, or the two differ in size.
+        ConfigError: a threshold that nothing or everything passes, or another joining.
+
+    Examples:
+        >>> import numpy as np
+        >>> from tagseg.fuse import fused_probabilities
+        >>> seen, stands_out = np.array([[[0.9, 0.1]]]), np.array([[0.8, 0.1]])
+        >>> probs = fused_probabilities(seen, stands_out, threshold=0.4)
+        >>> probs.argmax(0).tolist(), bool(probs[1, 0, 0] > 0.95)
+        ([[1, 0]], True)
+    """
+    if not 0 < threshold < 1:
+        raise ConfigError(f"threshold is {threshold}", do="use over 0, below 1")
+    if joining not in get_args(Joining):
+        raise ConfigError(f"joining is {joining!r}", do="use mean or product")
+    score_map = as_float32(score_map)
+    check_maps(score_map, np.shape(score_map)[1:], "score_map")
+    evidence = score_map if salient is None else _joined(score_map, salient, joining)
+    shape = (1, *score_map.shape[1:])
+    every = np.concatenate((np.full(shape, threshold, np.float32), evidence))
+    every = (every / every.max(0)) ** _SHARPNESS  # the power of what is tiny would be 0
+    return every / every.sum(0)
+
+
+def _joined(score_map: ScoreMap, salient: SaliencyMap, joining: Joining) -> ScoreMap:
+    if np.shape(salient) != score_map.shape[1:]:
+        raise ShapeError(
+            f"a saliency map of {np.shape(salient)} for score maps of {score_map.shape}",
+            do="bring them to one size",
+        )
+    salient = as_float32(salient)
+    check_maps(salient[None], salient.shape, "salient")
+    if joining == "mean":
+        return (score_map + salient) * np.float32(0.5)
+    return np.sqrt(score_map * salient)

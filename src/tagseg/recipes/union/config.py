@@ -1,0 +1,171 @@
+"""The fields of recipe ``union``; what each default was compared on stands in docs/union.md."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from tagseg.errors import ConfigError
+from tagseg.stages.settings import (
+    BackboneSettings,
+    MaskSettings,
+    PyramidSettings,
+    SaliencySettings,
+    Settings,
+    number,
+)
+
+__all__ = ["ClassifierSettings", "Config", "EvidenceSettings", "FusionSettings"]
+
+
+@dataclass(frozen=True)
+class ClassifierSettings(BackboneSettings):
+    """The classifier that localizes and judges."""
+
+    classifier_side: int | None = number(
+        None,
+        "assumed",
+        "longer side of photos as it sees them, pixels; none: theirs, but 20 positions of its grid",
+        at_least=32,
+    )
+    classifier_crop: int = number(256, "assumed", "side of training crops", at_least=32)
+    classifier_scale: tuple[float, float] = number(
+        (0.7, 1.4), "assumed", "range of a random factor on the size of crops", above=0
+    )
+    classifier_hidden: float = number(
+        0.5,
+        "Singh and Lee 2017",
+        "fraction of crops in which random cells are hidden",
+        at_least=0,
+        at_most=1,
+    )
+    classifier_top: float = number(
+        0.1,
+        "Durand et al. 2016",
+        "fraction of positions whose mean is half of a class's score",
+        above=0,
+        at_most=1,
+    )
+    classifier_iterations: int | None = number(
+        None, "assumed", "none: by the photos and classes", above=0
+    )
+    classifier_batch_size: int = number(8, "assumed", "crops", above=0)
+    classifier_learning_rate: float = number(1e-3, "assumed", "of AdamW, new layers", above=0)
+    classifier_backbone_factor: float = number(
+        0.2, "assumed", "on that, for pre-trained layers", at_least=0
+    )
+
+    def check(self) -> None:
+        """A range has a lesser end."""
+        if self.classifier_scale[0] > self.classifier_scale[1]:
+            raise ConfigError(
+                f"classifier_scale is {self.classifier_scale}",
+                do="give two factors, the smaller first",
+            )
+
+
+@dataclass(frozen=True)
+class EvidenceSettings(Settings):
+    """What says where classes are, and where anything is."""
+
+    cam_flip: bool = number(False, "Saleh et al. 3.1.2", "average maps with the mirrored photo's")
+    cam_scales: tuple[float, ...] = number(
+        (1.0, 0.7),
+        "assumed",
+        "factors on the size at which the classifier sees photos, averaged over",
+        above=0,
+    )
+    objects: str = number(
+        "auto",
+        "assumed",
+        "what stands out, by any of: barrier, drfi, activations, given, with + between; none; "
+        "auto: what is given, barrier and drfi",
+    )
+
+    def check(self) -> None:
+        """The size itself is among the factors; sources exist."""
+        if 1.0 not in self.cam_scales:
+            raise ConfigError(
+                f"cam_scales is {self.cam_scales}", do="use positive factors, 1 among them"
+            )
+        if self.objects not in ("auto", "none"):
+            for name in self.objects.split("+"):
+                if name not in SOURCES:
+                    raise ConfigError(
+                        f"objects has {name!r}", do=f"use auto, none or {', '.join(SOURCES)}"
+                    )
+
+
+SOURCES = ("barrier", "drfi", "activations", "given")
+
+
+@dataclass(frozen=True)
+class FusionSettings(Settings):
+    """How labels are made of the evidence, and how often."""
+
+    fusion_thresholds: tuple[float, ...] = number(
+        (0.3, 0.4, 0.5, 0.6),
+        "assumed",
+        "evidence from which on a class wins over the background; the judge chooses one",
+        above=0,
+        below=1,
+    )
+    judged_photos: int = number(
+        80, "assumed", "photos, evenly spread, by which the judge chooses", above=0
+    )
+    judge_side: int = number(
+        224, "assumed", "longer side of photos as the judge sees them, pixels", at_least=32
+    )
+    answer_confidence: float = number(
+        0.7,
+        "assumed",
+        "probability under which a segmenter's answer teaches the next one nothing",
+        at_least=0,
+        at_most=1,
+    )
+    rounds: int = number(
+        2,
+        "assumed",
+        "segmenters that are trained, each on what the one before made better",
+        at_least=1,
+        at_most=5,
+    )
+
+    def check(self) -> None:
+        """There is a way to labels."""
+        if not self.fusion_thresholds:
+            raise ConfigError("fusion_thresholds is empty", do="give one or more, over 0, below 1")
+
+
+@dataclass(frozen=True)
+class Config(
+    MaskSettings,
+    PyramidSettings,
+    FusionSettings,
+    EvidenceSettings,
+    ClassifierSettings,
+    SaliencySettings,
+):
+    """All of them."""
+
+    segmenter: str = number(
+        "pyramid", "assumed", "pyramid: with skips, for thin and small things; published: LargeFOV"
+    )
+
+    def check(self) -> None:
+        """Files of saliency must be there."""
+        self.check_saliency()
+        nothing = self.saliency == "auto" and self.saliency_source() == "barrier"
+        if nothing and "given" in self.object_sources():
+            raise ConfigError(
+                "objects has 'given', but nothing is given",
+                do="give --saliency DIR, --saliency-model FILE or --boxes FILE",
+            )
+
+    def object_sources(self) -> tuple[str, ...]:
+        """Sources of what stands out, in order."""
+        if self.objects == "none":
+            return ()
+        if self.objects != "auto":
+            return tuple(dict.fromkeys(self.objects.split("+")))
+        own = ("barrier", "drfi")
+        return own if self.saliency_source() in own else ("given", *own)

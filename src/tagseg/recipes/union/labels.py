@@ -1,0 +1,243 @@
+"""Labels that a segmenter can learn from: several ways to make them, of which the judge takes one.
+
+The choice is one for the whole set: choosing for each photo was no better where it was measured
+(docs/union.md), as the judge's errors average out over photos only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cache
+from typing import Any
+
+import numpy as np
+
+from tagseg.data.masks import encode_mask
+from tagseg.fuse.union import Joining, fused_probabilities
+from tagseg.maps import BACKGROUND, IGNORE, Labels, Probs, labels_of_tags
+from tagseg.recipes.union.config import Config
+from tagseg.recipes.union.court import Court
+from tagseg.refine.dense_crf import CrfParameters, refine
+from tagseg.segment.predict import Segmenter
+from tagseg.stages.context import Plain, Run
+from tagseg.stages.crf import Smoothing
+from tagseg.stages.refiners import Refinement
+from tagseg.stages.saliency import PhotoSaliency
+from tagseg.stages.stage import (
+    Declared,
+    Images,
+    LabelMaps,
+    SaliencyMaps,
+    ScoreMaps,
+    Trained,
+    label_maps,
+    per_batch,
+)
+
+__all__ = ["Evidence", "Way", "first_labels", "later_labels", "object_sources", "ways_of"]
+
+_LABELS = Declared("union-labels")
+_ANSWERS = Declared("union-answers")
+_ALONG_EDGES = Declared("union-along-edges")
+
+_LEAST = 1e-3  # of a probability; certainty would leave the CRF nothing to say
+_JOININGS: tuple[Joining, ...] = ("mean", "product")
+_LOWER = 0.6  # of a threshold for products, which are smaller than means
+
+
+@dataclass(frozen=True)
+class Way:
+    """A way: what stands out by ``source``, None for class maps alone, and how it is joined."""
+
+    source: str | None
+    joining: Joining
+    threshold: float
+
+    @property
+    def name(self) -> str:
+        """As the judge's verdict names it."""
+        what = "tags alone" if self.source is None else f"tags and {self.source} ({self.joining})"
+        return f"{what} from {self.threshold:g}"
+
+
+def object_sources(run: Run, config: Config) -> dict[str, PhotoSaliency]:
+    """What says where anything is, by name; raises TagsegError where a file does not fit."""
+    found = {}
+    for name in config.object_sources():
+        own = config if name in ("given", config.saliency_source()) else _free(config, name)
+        found[name] = PhotoSaliency(run, own, prefix=f"{name}-")
+    return found
+
+
+def _free(config: Config, source: str) -> Config:
+    """The same with a source that needs nothing but the photos."""
+    changes: dict[str, Any] = dict.fromkeys(_FILES)
+    return replace(config, **changes | {"saliency": source})
+
+
+_FILES = (
+    *("saliency_maps", "saliency_model", "saliency_forest", "student"),
+    *("boxes", "box_photos", "boxes_left_out"),
+)
+
+
+def ways_of(config: Config, sources: Sequence[str]) -> list[Way]:
+    """All ways, those of class maps alone first."""
+    thresholds = config.fusion_thresholds
+    alone = [Way(None, "mean", threshold) for threshold in thresholds]
+    joined = [
+        Way(source, joining, threshold * (1.0 if joining == "mean" else _LOWER))
+        for source in sources
+        for joining in _JOININGS
+        for threshold in thresholds
+    ]
+    return alone + joined
+
+
+class Evidence:
+    """What is known of where classes are, and labels made of it.
+
+    Attributes:
+        seen: score maps of the photos' tags.
+        sources: what stands out, by source.
+    """
+
+    def __init__(
+        self, run: Run, config: Config, seen: ScoreMaps, sources: Mapping[str, SaliencyMaps]
+    ) -> None:
+        self._run, self.seen, self.sources = run, seen, sources
+        self.parameters: CrfParameters = Smoothing.of(config).parameters
+
+    def probabilities(self, index: int, way: Way) -> Probs:
+        """Of the background and the photo's T classes (T + 1, h, w), along the photo's edges."""
+        photos = self._run.photos
+        seen = self.seen(index)[photos.tags[index]]
+        salient = None if way.source is None else self.sources[way.source](index)
+        probs = fused_probabilities(seen, salient, threshold=way.threshold, joining=way.joining)
+        return refine(photos.image(index), -np.log(probs.clip(_LEAST, 1)), self.parameters)
+
+    def labels(self, index: int, way: Way) -> Labels:
+        """Labels (h, w) of a photo: of no class where its tags say so, unknown without tags."""
+        photos = self._run.photos
+        tags = photos.tags[index]
+        if not tags.any():
+            nothing = BACKGROUND if photos.dataset.known[index] else IGNORE
+            return np.full(photos.image(index).shape[:2], nothing, np.uint8)
+        best = self.probabilities(index, way).argmax(0)
+        return labels_of_tags(tags).astype(np.uint8)[best]
+
+
+def first_labels(run: Run, config: Config, evidence: Evidence, court: Court) -> LabelMaps:
+    """Labels by the way that the judge finds best."""
+    ways = ways_of(config, tuple(evidence.sources))
+    made_of = [evidence.seen, *evidence.sources.values()]
+    verdict = court.choose(
+        lambda index: [evidence.labels(index, way) for way in ways],
+        [way.name for way in ways],
+        made_of,
+        1,
+        settings=[evidence.parameters],
+    )
+    way = ways[verdict.best]
+    return label_maps(
+        run,
+        _LABELS,
+        lambda index: evidence.labels(index, way),
+        settings=[evidence.parameters],
+        inputs=[*made_of, verdict],
+    )
+
+
+def later_labels(
+    run: Run,
+    config: Config,
+    before: LabelMaps,
+    segmenter: Trained[Segmenter],
+    court: Court,
+    number: int,
+) -> LabelMaps:
+    """The segmenter's answers of known tags, with or without the CRF, or the labels of before.
+
+    Where an answer is not sure, the next segmenter is told nothing, nor of photos of unknown tags.
+    Where none at all is sure, the labels of before stay.
+    """
+    answers, sure = _answers(run, config, segmenter, number)
+    photos, smooth = run.photos, Smoothing.of(config)
+
+    def along_edges(index: int) -> Labels:
+        if not photos.dataset.known[index]:
+            return sure(index)  # of nothing
+        return smooth.labels(photos.image(index), answers(index))
+
+    smoothed = label_maps(
+        run,
+        _ALONG_EDGES.round(number),
+        along_edges,
+        settings=[smooth.parameters],
+        inputs=[answers],
+    )
+    kinds = {
+        "the labels of before": (before, before),
+        "the segmenter's answers": (answers, sure),
+        "the segmenter's answers, along edges": (smoothed, smoothed),
+    }
+    verdict = court.choose(
+        lambda index: [judged(index) for judged, _ in kinds.values()],
+        list(kinds),
+        [judged for judged, _ in kinds.values()],
+        number,
+    )
+    best = list(kinds.values())[verdict.best][1]
+
+    @cache
+    def teaching() -> LabelMaps:
+        some = any((best(index) != IGNORE).any() for index in range(len(photos)))
+        return best if some else before
+
+    return label_maps(
+        run,
+        _LABELS.round(number),
+        lambda index: teaching()(index),
+        inputs=[before, answers, smoothed, verdict],
+    )
+
+
+def _answers(
+    run: Run, config: Config, segmenter: Trained[Segmenter], number: int
+) -> tuple[LabelMaps, LabelMaps]:
+    """Likeliest labels among those of the tags, and the same where they are sure, 255 elsewhere."""
+    photos, least = run.photos, config.answer_confidence
+
+    def make(images: Images, indices: list[int]) -> Iterator[dict[str, bytes]]:
+        for index, probs in zip(indices, segmenter.model.forward(images), strict=True):
+            known = photos.dataset.known[index]
+            labels = labels_of_tags(photos.tags[index]) if known else np.arange(len(probs))
+            among = probs[labels] / probs[labels].sum(0).clip(1e-12)
+            answer = labels.astype(np.uint8)[among.argmax(0)]
+            unsure = (among.max(0) < least) | (not known)
+            yield {
+                "answers": encode_mask(answer),
+                "sure": encode_mask(np.where(unsure, np.uint8(IGNORE), answer)),
+            }
+
+    stage = per_batch(
+        run,
+        _ANSWERS.round(number),
+        ["answers", "sure"],
+        make,
+        settings=[Refinement(segmenter.model.decided_by), _Least(least)],
+        inputs=[segmenter],
+        title="what the segmenter says of its photos",
+    )
+    return (
+        LabelMaps(stage, "answers", photos.names),
+        LabelMaps(stage, "sure", photos.names),
+    )
+
+
+@dataclass(frozen=True)
+class _Least(Plain):
+    """Probability of an answer that is sure."""
+
+    answer_confidence: float

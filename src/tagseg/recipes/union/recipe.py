@@ -1,0 +1,105 @@
+"""Union: all evidence, weighed by tags alone, and how far the result can be trusted.
+
+A classifier learns from tags with regions hidden, and says where it sees each of them. Together
+with what stands out this gives several sets of labels; a judge that saw no person's masks says
+which is likely best on these photos. A segmenter learns from them, its answers are candidates too,
+and the judge is asked again. In the end it says of each class how good its masks are likely to be.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from tagseg.evaluate.judge import shipped_judge
+from tagseg.losses.pixel import cross_entropy
+from tagseg.recipes.union.classifier import hiding_classifier, localized, seen_side
+from tagseg.recipes.union.config import Config
+from tagseg.recipes.union.court import Court
+from tagseg.recipes.union.diagnosis import diagnosed
+from tagseg.recipes.union.labels import Evidence, first_labels, later_labels, object_sources
+from tagseg.segment.predict import Segmenter
+from tagseg.stages.context import Run, Split
+from tagseg.stages.outcome import Outcome, Prediction, Seeds
+from tagseg.stages.predictions import classifier_outcome, final_predictions, show_map, show_maps
+from tagseg.stages.pyramid_segmenter import pyramid_segmenter
+from tagseg.stages.recipe import Demo, Recipe
+from tagseg.stages.segmenter import trained_segmenter
+from tagseg.stages.stage import LabelMaps, ScoreMaps, Trained
+
+__all__ = ["RECIPE", "run"]
+
+
+def run(run: Run, config: Config) -> Outcome:
+    """Localize, weigh, train; again with what the segmenter has learned; then judge."""
+    pool = object_sources(run, config)  # files that do not fit must show before long work
+    classifier = hiding_classifier(run, config)
+    side = seen_side(run, config)
+
+    def seen_in(split: Split) -> ScoreMaps:
+        return localized(run, config, classifier, side, split=split)
+
+    seen = seen_in("train")
+    evidence = Evidence(run, config, seen, {name: source.maps() for name, source in pool.items()})
+    court = Court(run, config, classifier, seen, shipped_judge())
+
+    labels = [first_labels(run, config, evidence, court)]
+    nets = [_trained(run, config, labels[0], 1, None)]
+    for number in range(2, config.rounds + 1):
+        labels.append(later_labels(run, config, labels[-1], nets[-1], court, number))
+        nets.append(_trained(run, config, labels[-1], number, nets[-1]))
+    final = nets[-1]
+    predictions = final_predictions(run, config, final.model, final, title="pyramid")
+    return Outcome(
+        final.model,
+        (
+            *(_shown(number, made) for number, made in enumerate(labels, 1)),
+            *predictions,
+        ),
+        views=(
+            ("where tags are seen", show_maps(seen)),
+            *((f"what stands out: {n}", show_map(m)) for n, m in evidence.sources.items()),
+        ),
+        tag_scores=classifier_outcome(run, classifier.model, side=side),
+        curves=(classifier.stage, *(net.stage for net in nets)),
+        seeds=(Seeds("cam", "where tags are seen", config.fusion_thresholds[0], seen_in),),
+        trust=diagnosed(run, court, predictions[0], labels),
+    )
+
+
+def _trained(
+    run: Run, config: Config, labels: LabelMaps, number: int, before: Trained[Segmenter] | None
+) -> Trained[Segmenter]:
+    """The segmenter of a round: a pyramid goes on from that of before, the last in cycles."""
+    last = number == config.rounds
+    own = config if last else replace(config, pyramid_cycles=1)
+    prefix = "" if last else f"round-{number}-"
+    if config.segmenter != "pyramid":
+        return trained_segmenter(run, own, labels, cross_entropy, prefix=prefix)
+    return pyramid_segmenter(run, own, labels, prefix=prefix, start=before)
+
+
+def _shown(number: int, labels: LabelMaps) -> Prediction:
+    return Prediction.of("labels", f"labels, round {number}", "train", labels, number=number)
+
+
+_FAST = {
+    "rounds": 1,
+    "classifier_iterations": 150,
+    "classifier_crop": 192,
+    "cam_scales": (1.0,),
+    "fusion_thresholds": (0.3, 0.5),
+    "judged_photos": 30,
+    "pyramid_iterations": 200,
+    "pyramid_crop": 224,
+    "pyramid_cycles": 1,
+}
+
+RECIPE = Recipe(
+    "union",
+    "all five papers' evidence, weighed by what tags alone can tell (docs/union.md)",
+    Config,
+    run,
+    takes=("saliency", "saliency_model", "boxes"),
+    demo=Demo(settings=_FAST, note="with the settings of --fast"),
+    fast=_FAST,
+)

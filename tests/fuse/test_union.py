@@ -1,0 +1,208 @@
+"""Evidence of classes and objects put together: the formula, and what follows from it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from contracts import Fuse, FuserContract
+from tagseg.errors import ConfigError, ShapeError
+from tagseg.fuse.union import Joining, fused_probabilities
+
+SEEDS = st.integers(0, 10_000)
+QUICK = settings(max_examples=40, deadline=None, derandomize=True)
+JOININGS = st.sampled_from(["mean", "product"])
+THRESHOLDS = st.floats(0.01, 0.99)
+
+
+def evidence(seed: int, classes: int = 3, size: tuple[int, int] = (4, 5)) -> tuple[Any, Any]:
+    """A score map and a saliency map, with zeros and ones."""
+    rng = np.random.default_rng(seed)
+    maps = rng.uniform(-0.2, 1.2, (classes + 1, *size)).clip(0, 1).astype(np.float32)
+    return maps[:-1], maps[-1]
+
+
+def loop_probabilities(
+    score_map: np.ndarray, salient: np.ndarray | None, threshold: float, joining: Joining
+) -> np.ndarray:
+    """Pixel by pixel, with double precision."""
+    classes, height, width = score_map.shape
+    out = np.zeros((classes + 1, height, width))
+    for y in range(height):
+        for x in range(width):
+            every = [threshold]
+            for c in range(classes):
+                value = float(score_map[c, y, x])
+                if salient is not None and joining == "mean":
+                    value = (value + float(salient[y, x])) / 2
+                elif salient is not None:
+                    value = (value * float(salient[y, x])) ** 0.5
+                every.append(value)
+            total = sum(value**4 for value in every)
+            out[:, y, x] = [value**4 / total for value in every]
+    return out
+
+
+@QUICK
+@given(seed=SEEDS, classes=st.integers(0, 4), threshold=THRESHOLDS, joining=JOININGS)
+@pytest.mark.parametrize("with_objects", [True, False])
+def test_equals_the_loop(
+    seed: int, classes: int, threshold: float, joining: Joining, with_objects: bool
+) -> None:
+    score_map, salient = evidence(seed, classes)
+    if not with_objects:
+        salient = None
+    before = score_map.copy(), np.copy(salient)
+    found = fused_probabilities(score_map, salient, threshold=threshold, joining=joining)
+    expected = loop_probabilities(score_map, salient, threshold, joining)
+    assert found.dtype == np.float32
+    assert found.shape == (classes + 1, 4, 5)
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-6)
+    np.testing.assert_array_equal(score_map, before[0])
+    np.testing.assert_array_equal(np.copy(salient), before[1])
+
+
+@QUICK
+@given(seed=SEEDS, threshold=st.floats(0, 1, exclude_min=True, exclude_max=True), joining=JOININGS)
+def test_probabilities_sum_to_1_at_any_threshold(
+    seed: int, threshold: float, joining: Joining
+) -> None:
+    threshold = max(threshold, 1e-30)
+    found = fused_probabilities(*evidence(seed), threshold=threshold, joining=joining)
+    np.testing.assert_allclose(found.sum(0), 1, rtol=1e-5)
+    assert (found >= 0).all()
+    nothing = np.zeros((2, 1, 1), np.float32), np.zeros((1, 1), np.float32)
+    found = fused_probabilities(*nothing, threshold=threshold, joining=joining)
+    assert found.ravel().tolist() == [1, 0, 0]
+
+
+@QUICK
+@given(
+    seed=SEEDS,
+    more=st.floats(0, 1),
+    label=st.integers(0, 2),
+    threshold=THRESHOLDS,
+    joining=JOININGS,
+)
+def test_more_evidence_of_a_class_makes_it_more_likely_and_the_others_less(
+    seed: int, more: float, label: int, threshold: float, joining: Joining
+) -> None:
+    score_map, salient = evidence(seed)
+    raised = score_map.copy()
+    raised[label] += (1 - raised[label]) * np.float32(more)
+    less, most = (
+        fused_probabilities(maps, salient, threshold=threshold, joining=joining)
+        for maps in (score_map, raised)
+    )
+    others = [k for k in range(4) if k != label + 1]
+    assert (most[label + 1] >= less[label + 1] - 1e-6).all()
+    assert (most[others] <= less[others] + 1e-6).all()
+
+
+@QUICK
+@given(seed=SEEDS, more=st.floats(0, 1), threshold=THRESHOLDS, joining=JOININGS)
+def test_what_stands_out_more_and_a_lower_threshold_are_less_background(
+    seed: int, more: float, threshold: float, joining: Joining
+) -> None:
+    score_map, salient = evidence(seed)
+    found, raised, lower = (
+        fused_probabilities(score_map, objects, threshold=least, joining=joining)[0]
+        for objects, least in (
+            (salient, threshold),
+            (salient + (1 - salient) * np.float32(more), threshold),
+            (salient, threshold * 0.9),
+        )
+    )
+    assert (raised <= found + 1e-6).all()
+    assert (lower <= found + 1e-6).all()
+
+
+@QUICK
+@given(seed=SEEDS, threshold=THRESHOLDS)
+def test_mean_and_product_agree_where_both_maps_are_equal(seed: int, threshold: float) -> None:
+    score_map, _ = evidence(seed, classes=1)
+    salient = score_map[0]
+    mean, product = (
+        fused_probabilities(score_map, salient, threshold=threshold, joining=joining)
+        for joining in ("mean", "product")
+    )
+    alone = fused_probabilities(score_map, None, threshold=threshold)
+    np.testing.assert_allclose(mean, alone, rtol=1e-5, atol=1e-7)
+    np.testing.assert_allclose(product, alone, rtol=1e-5, atol=1e-7)
+
+
+@QUICK
+@given(seed=SEEDS, threshold=THRESHOLDS)
+def test_the_product_asks_for_more_than_the_mean(seed: int, threshold: float) -> None:
+    mean, product = (
+        fused_probabilities(*evidence(seed), threshold=threshold, joining=joining)
+        for joining in ("mean", "product")
+    )
+    assert (product[0] >= mean[0] - 1e-6).all()
+
+
+def test_a_class_wins_over_the_background_above_the_threshold() -> None:
+    score_map = np.array([[[0.39, 0.41, 0.5, 0.9]], [[0.0, 0.0, 0.6, 0.8]]], np.float32)
+    probs = fused_probabilities(score_map, None, threshold=0.4)
+    assert probs.argmax(0).tolist() == [[0, 1, 2, 1]]
+
+
+def test_the_mean_forgives_a_map_that_has_missed_a_thing_and_the_product_does_not() -> None:
+    score_map, salient = np.array([[[1.0, 0.0]]]), np.array([[0.0, 1.0]])
+    for joining, expected in (("mean", [[1, 1]]), ("product", [[0, 0]])):
+        probs = fused_probabilities(score_map, salient, threshold=0.4, joining=joining)
+        assert probs.argmax(0).tolist() == expected
+
+
+@pytest.mark.parametrize("threshold", [0.0, 1.0, -0.3, float("nan")])
+def test_thresholds_that_nothing_or_everything_passes(threshold: float) -> None:
+    with pytest.raises(ConfigError, match="threshold is"):
+        fused_probabilities(*evidence(0), threshold=threshold)
+
+
+@pytest.mark.parametrize("with_objects", [True, False])
+def test_another_joining_is_refused(with_objects: bool) -> None:
+    score_map, salient = evidence(0)
+    joining: Any = "maximum"
+    with pytest.raises(ConfigError, match="joining is 'maximum'; use mean or product"):
+        fused_probabilities(
+            score_map, salient if with_objects else None, threshold=0.4, joining=joining
+        )
+
+
+def test_maps_that_differ_in_size_are_refused() -> None:
+    score_map, salient = evidence(0)
+    for other in (salient[:3], salient[:, :1], salient[None], salient[0]):
+        with pytest.raises(ShapeError, match=r"a saliency map of .* for score maps of"):
+            fused_probabilities(score_map, other, threshold=0.4)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda maps, salient: (maps[0], salient), "score_map is a float32 array of shape"),
+        (lambda maps, salient: (maps > 0.5, salient), "score_map is a bool array"),
+        (lambda maps, salient: (maps * np.nan, salient), "score_map holds NaN"),
+        (lambda maps, salient: (maps, salient > 0.5), "salient is a bool array"),
+        (lambda maps, salient: (maps, salient + np.inf), "salient holds NaN or infinity"),
+    ],
+)
+def test_maps_of_another_kind_are_refused(change: Any, message: str) -> None:
+    with pytest.raises(ShapeError, match=message):
+        fused_probabilities(*change(*evidence(0)), threshold=0.4)
+
+
+@pytest.mark.parametrize("joining", ["mean", "product"])
+class TestLabelsByProbability(FuserContract):
+    @pytest.fixture
+    def fuse(self, joining: Joining) -> Fuse:
+        def labels(score_map: np.ndarray, salient: np.ndarray, tags: np.ndarray) -> np.ndarray:
+            probs = fused_probabilities(score_map[tags], salient, threshold=0.5, joining=joining)
+            of_index = np.concatenate(([0], np.flatnonzero(tags) + 1)).astype(np.uint8)
+            return of_index[probs.argmax(0)]
+
+        return labels

@@ -1,0 +1,159 @@
+"""Fit the judge of ``union`` on generated scenes, whose masks are known because they were drawn.
+
+    python tools/calibrate_judge.py --out /tmp/judge          # half an hour on two cores
+    python tools/calibrate_judge.py --out /tmp/judge --write  # and replace the one that is shipped
+
+Three sets, for what photos are like: scenes of several objects, a photo with one object each, and
+spots: small ones on a large object that stands out and belongs to no class. For each the recipe's
+own steps are run up to the candidates; features and true IoU are kept under --out, so that another
+judge can be fitted without running them again.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+from scipy.stats import spearmanr
+
+from tagseg.data.dataset import Dataset
+from tagseg.data.scenes import OBJECTS, SCENES, SINGLE, draw_scene, scene_dataset
+from tagseg.evaluate.judge import FEATURES, Judge
+from tagseg.maps import Image, Labels, label_of_tag
+from tagseg.recipes.union.classifier import hiding_classifier, localized, seen_side
+from tagseg.recipes.union.config import Config
+from tagseg.recipes.union.court import Court
+from tagseg.recipes.union.labels import Evidence, object_sources, ways_of
+from tagseg.recipes.union.recipe import RECIPE
+from tagseg.run.progress import Progress
+from tagseg.run.workspace import Workspace
+from tagseg.session.train import Options, check_data, make_setup
+from tagseg.stages.context import Run
+
+SHIPPED = Path(__file__).parents[1] / "src/tagseg/evaluate/judge.json"
+SPOTS = {
+    "rust": (190, 110, 30),
+    "rot": (40, 30, 25),
+    "mildew": (215, 215, 205),
+    "scab": (110, 90, 120),
+}
+Scenes = tuple[Dataset, dict[str, Labels]]
+Rows = tuple[npt.NDArray[np.float64], npt.NDArray[np.float64], list[str]]
+
+
+def spots(count: int, *, seed: int = 0, height: int = 192, width: int = 256) -> Scenes:
+    """Spots of four colours on one large object, which stands out and is no class."""
+    images, labels, tags = [], [], np.zeros((count, len(SPOTS)), np.bool_)
+    for i in range(count):
+        rng = np.random.default_rng((seed, i))
+        scene = draw_scene(OBJECTS, seed, i, height=height, width=width)
+        image, drawn = scene.image.copy(), np.zeros((height, width), np.uint8)
+        places = np.argwhere(scene.labels > 0)
+        for tag in rng.choice(len(SPOTS), rng.choice(3, p=[0.2, 0.6, 0.2]), replace=False):
+            for _ in range(rng.integers(1, 6)):
+                _spot(image, drawn, int(tag), places[rng.integers(len(places))], rng)
+        tags[i] = np.isin([label_of_tag(tag) for tag in range(len(SPOTS))], drawn)
+        images.append(image)
+        labels.append(drawn)
+    names = [f"spots_{i:04d}" for i in range(count)]
+    dataset = Dataset.from_arrays(images, tags, tuple(SPOTS), names)
+    return dataset, dict(zip(names, labels, strict=True))
+
+
+def _spot(
+    image: Image, labels: Labels, tag: int, at: npt.NDArray[np.intp], rng: np.random.Generator
+) -> None:
+    """Draw one of 6 to 30 pixels across, of uneven outline and colour, into image and labels."""
+    rows, columns = np.mgrid[: labels.shape[0], : labels.shape[1]]
+    angle = np.arctan2(rows - at[0], columns - at[1])
+    waves = sum(rng.normal(0, 0.12) * np.cos(k * angle + rng.uniform(0, 6)) for k in (2, 3, 5))
+    radius = rng.uniform(3, 15) * (1 + waves)
+    inside = np.hypot(rows - at[0], columns - at[1]) / np.maximum(radius, 1)
+    colour = np.array(list(SPOTS.values())[tag]) + rng.normal(0, 12, 3)
+    noise = cv2.GaussianBlur(rng.normal(0, 40, (*labels.shape, 1)), (0, 0), 1.5)[..., None]
+    cover = np.clip(4 * (1.1 - inside), 0, 1)[..., None]
+    image[:] = np.clip(image * (1 - cover) + (colour + noise) * cover, 0, 255).astype(np.uint8)
+    labels[inside <= 1] = label_of_tag(tag)
+
+
+SETS: dict[str, Callable[[], Scenes]] = {
+    "spots": lambda: spots(240, seed=13),
+    "scenes": lambda: scene_dataset(SCENES, 300, seed=11),
+    "single": lambda: scene_dataset(SINGLE, 200, seed=12),
+}
+
+
+def rows_of(name: str, out: Path, threads: int | None) -> Rows:
+    """Features (N, F), true IoU (N,) and class of every candidate for some photos of a set."""
+    kept = out / f"{name}.npz"
+    if not kept.exists():
+        features, quality, groups = _heard(name, out / name, threads)
+        np.savez(kept, features=features, quality=quality, groups=np.array(groups))
+    with np.load(kept) as content:
+        return content["features"], content["quality"], content["groups"].tolist()
+
+
+def _heard(name: str, folder: Path, threads: int | None) -> Rows:
+    photos, truth = SETS[name]()
+    config, options = Config(), Options(threads=threads)
+    setup = make_setup(options, config)
+    data = check_data(photos, (), RECIPE, config, options, Progress())
+    work = Workspace.open(folder, recipe="union", settings={}, classes=photos.classes)
+    features, quality, groups = [], [], []
+    with work:
+        run: Run = data.run(setup, work, Progress())
+        pool = object_sources(run, config)
+        classifier = hiding_classifier(run, config)
+        seen = localized(run, config, classifier, seen_side(run, config))
+        evidence = Evidence(run, config, seen, {n: source.maps() for n, source in pool.items()})
+        court = Court(run, config, classifier, seen, _NOBODY)
+        ways = ways_of(config, tuple(pool))
+        for index in court.some():
+            labels = [evidence.labels(index, way) for way in ways]
+            true = truth[run.photos.names[index]]
+            tags = np.flatnonzero(run.photos.tags[index])
+            for tag, of_tag in zip(tags, court.features(index, labels), strict=True):
+                features.append(of_tag)
+                quality += [_iou(found, true, label_of_tag(int(tag))) for found in labels]
+                groups += [f"{name} {run.photos.classes[tag]}"] * len(labels)
+    return np.concatenate(features), np.asarray(quality), groups
+
+
+_NOBODY = Judge(
+    (0.0,) * len(FEATURES), (1.0,) * len(FEATURES), (0.0,) * len(FEATURES), level=0.0, spread=1.0
+)
+
+
+def _iou(found: Labels, true: Labels, label: int) -> float:
+    one, other = found == label, true == label
+    return float((one & other).sum() / max(1, (one | other).sum()))
+
+
+def main() -> None:
+    """Run the command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("--out", type=Path, required=True, help="folder for runs and features")
+    parser.add_argument("--threads", type=int, help="of each network; all cores by default")
+    parser.add_argument("--write", action="store_true", help="replace the judge that is shipped")
+    args = parser.parse_args()
+    args.out.mkdir(parents=True, exist_ok=True)
+    parts = [rows_of(name, args.out, args.threads) for name in SETS]
+    features, quality = (np.concatenate([part[i] for part in parts]) for i in (0, 1))
+    judge = Judge.fitted(features, quality, [group for part in parts for group in part[2]])
+    for name, (own, true, _) in zip(SETS, parts, strict=True):
+        ranked = spearmanr(judge.quality(own), true).statistic
+        print(f"{name}: rank correlation {ranked:.2f}, {len(true)} candidates")
+    print(f"spread of classes left out: {judge.spread:.3f}")
+    if args.write:
+        SHIPPED.write_text(judge.to_json())
+        print(f"written to {SHIPPED}")
+
+
+if __name__ == "__main__":
+    main()
