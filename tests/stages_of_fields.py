@@ -191,7 +191,7 @@ STAGES_OF_FIELDS["union"] = {
     "photo_side": "barrier-saliency drfi-saliency evidence-of-tags hiding-classifier masks predictions pyramid round-1-pyramid union-along-edges-2 union-answers-2 union-labels union-labels-2",
     "objects": "barrier-saliency drfi-saliency union-labels verdict-1",
     "cam_flip cam_scales": "evidence-of-tags",
-    "classifier_side": "evidence-of-tags hiding-classifier",
+    "classifier_side": "evidence-of-tags hiding-classifier told-apart",
     "output_stride": "evidence-of-tags hiding-classifier orientation",
     "rounds": "expected-quality pyramid round-2-pyramid union-along-edges-3 union-answers-3 union-labels-3 verdict-3",
     "judge_side judged_photos": "expected-quality verdict-1 verdict-2",

@@ -1072,7 +1072,7 @@ def tables_of_dcsm_of_another_recipes_run(place):
 
 @case
 def demo_without_photos(place):
-    line = "0 + 300 scenes are too few; ask for more"
+    line = "0 + 100 scenes are too few; ask for more"
     return ("demo", "--train", "0", "--out", place.out), line
 
 

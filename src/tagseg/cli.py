@@ -592,8 +592,12 @@ def train_student(
 @app.command()
 def demo(
     out: Annotated[Path, typer.Option(help="Folder for scenes and run.")] = Path("runs/demo"),
-    train_photos: Annotated[int, typer.Option("--train", help="Scenes to train on.")] = 2000,
-    val_photos: Annotated[int, typer.Option("--val", help="Scenes to score.")] = 300,
+    train_photos: Annotated[
+        int | None, typer.Option("--train", help="Scenes to train on: 2,000; of union, 500.")
+    ] = None,
+    val_photos: Annotated[
+        int | None, typer.Option("--val", help="Scenes to score: 300; of union, 100.")
+    ] = None,
     recipe: Annotated[str, typer.Option(help="See tagseg recipes.")] = "union",
     seed: Seed = 0,
     settings: Settings = None,
@@ -610,6 +614,9 @@ def demo(
     usual = laid_under(chosen.config, wants.settings, given)
     values = {**usual, **given}
     options = Options(backbone="tiny", seed=seed)
+    usual_train, usual_val = wants.scenes
+    train_photos = usual_train if train_photos is None else train_photos
+    val_photos = usual_val if val_photos is None else val_photos
     if min(train_photos, val_photos) < 1:
         raise ConfigError(f"{train_photos} + {val_photos} scenes are too few", do="ask for more")
     progress = _progress()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable
-from dataclasses import astuple
+from dataclasses import astuple, replace
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from tagseg.errors import ShapeError
 from tagseg.evaluate import judge as module
-from tagseg.evaluate.judge import FEATURES, Judge, Views, mask_features, shipped_judge
+from tagseg.evaluate.judge import FEATURES, Judge, Views, case_for, mask_features, shipped_judge
 
 SEEDS = st.integers(0, 10_000)
 QUICK = settings(max_examples=40, deadline=None, derandomize=True)
@@ -304,6 +304,12 @@ def test_the_judge_that_is_shipped_judges() -> None:
 # Fitting
 
 
+def in_its_range(judge: Judge) -> Judge:
+    """The same, which dares to judge the smallest masks too."""
+    assert judge.smallest > 0
+    return replace(judge, smallest=0.0)
+
+
 def linear(features: np.ndarray, weights: np.ndarray) -> np.ndarray:
     return 0.5 + (features - features.mean(0)) @ weights
 
@@ -318,7 +324,7 @@ def test_a_fitted_judge_recovers_a_linear_relation(seed: int) -> None:
     assert judge.level == pytest.approx(quality.mean())
     np.testing.assert_allclose(np.divide(judge.weights, judge.scales), weights, atol=1e-5)
     expected = 0.5 + (new - features.mean(0)) @ weights
-    np.testing.assert_allclose(judge.quality(new), expected, atol=1e-4)
+    np.testing.assert_allclose(in_its_range(judge).quality(new), expected, atol=1e-4)
     assert judge.spread < 1e-4
 
 
@@ -357,7 +363,7 @@ def test_fit_and_spread_equal_the_loop_over_groups_left_out(seed: int, ridge: fl
         errors.append(sum(told) / len(own) - float(np.mean(quality[own])))
     assert judge.spread == pytest.approx(math.sqrt(sum(e * e for e in errors) / 3), abs=1e-5)
     whole = loop_fit(features, quality, ridge)
-    found = judge.quality(features)
+    found = in_its_range(judge).quality(features)
     np.testing.assert_allclose(found, [whole(row) for row in features], atol=1e-4)
 
 
@@ -370,7 +376,32 @@ def test_the_spread_is_by_how_much_groups_that_were_left_out_are_off() -> None:
     assert judge.spread == pytest.approx(0.4)
     alike = Judge.fitted(features, quality, ["one", "two"] * 200)
     assert alike.spread < 0.05
-    assert alike.quality(features).tolist() == judge.quality(features).tolist()
+    np.testing.assert_array_equal(alike.quality(features), judge.quality(features))
+
+
+def test_of_masks_smaller_than_those_it_was_fitted_to_nothing_is_said() -> None:
+    features = rows(0, 200)
+    area = FEATURES.index("area")
+    features[:, area] = np.linspace(0.01, 0.5, 200)
+    judge = Judge.fitted(features, np.full(200, 0.6), ["a", "b"] * 100)
+    assert judge.smallest == pytest.approx(np.quantile(features[:, area], 0.02), rel=0.01)
+    small = features[:3].copy()
+    small[:, area] = (0.0, 0.005, 0.3)
+    nothing, unknown, known = judge.quality(small)
+    assert (nothing, math.isnan(unknown)) == (0, True)
+    assert known == pytest.approx(0.6)
+    assert Judge.from_json(judge.to_json()).smallest == judge.smallest
+
+
+@QUICK
+@given(seed=SEEDS)
+def test_the_case_for_masks_is_the_product_of_three(seed: int) -> None:
+    features = rows(seed, 20)
+    for row, case in zip(features, case_for(features), strict=True):
+        of = dict(zip(FEATURES, row.tolist(), strict=True))
+        root = math.sqrt(max(0.0, min(1.0, 1 - of["hidden"])))
+        expected = of["colours"] * of["evidence inside"] * root if of["area"] > 0 else 0.0
+        assert case == pytest.approx(expected)
 
 
 def test_of_one_group_nothing_can_be_left_out() -> None:

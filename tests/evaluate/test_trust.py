@@ -127,7 +127,8 @@ def test_a_class_without_photos_has_no_masks() -> None:
 
 def test_masks_that_were_not_judged() -> None:
     assert reasons(quality=[]) == ("its masks were not judged",)
-    assert reasons(quality=[math.nan] * 20, others=0)[0] == "its masks were not judged"
+    small = "its masks are smaller than any that the judge knows; look at them"
+    assert reasons(quality=[math.nan] * 20, others=0)[0] == small
     assert len(reasons(quality=[], others=0)) == 2
 
 
@@ -183,10 +184,10 @@ def test_classes_that_come_together() -> None:
 
 def test_a_classifier_that_cannot_tell_the_class() -> None:
     assert reasons(told=0.41) == (
-        "the classifier finds it in photos it has not seen with an average precision of 0.41 "
-        "only; check the tags",
+        "the classifier finds it again among the photos that it learned from with an average "
+        "precision of 0.41 only; check the tags, or it looks like something else",
     )
-    assert reasons(told=0.5) == reasons(told=None) == ()
+    assert reasons(told=0.85) == reasons(told=None) == ()
 
 
 def test_poor_masks_without_another_reason() -> None:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cache
 from importlib.resources import files
 from typing import Self
@@ -23,7 +23,7 @@ import numpy.typing as npt
 from tagseg.errors import ShapeError
 from tagseg.maps import Image
 
-__all__ = ["FEATURES", "Judge", "Views", "mask_features", "shipped_judge"]
+__all__ = ["FEATURES", "Judge", "Views", "case_for", "mask_features", "shipped_judge"]
 
 Float64 = npt.NDArray[np.float64]
 Masks = npt.NDArray[np.bool_]  # (K, H, W)
@@ -60,6 +60,7 @@ logarithm of the area too.
 
 _LEAST_AREA = 0.002  # below which a mask is as small as can be
 _LEVELS = 8  # of each channel, in histograms of colours
+_RARE = 0.02  # fraction of the masks fitted to that may be smaller than what it judges
 _ROUNDING = 1e-6  # on a mean, a deviation that is none
 
 
@@ -147,6 +148,22 @@ def with_sizes(seen: Float64) -> Float64:
     return np.column_stack((seen, *more))
 
 
+def case_for(features: Float64) -> Float64:
+    """How much speaks for masks with ``features`` (N, F), (N,) in [0, 1]; nothing for empty ones.
+
+    The product of three: how much their colours differ from those outside, the evidence inside, and
+    the root of what the classifier misses where they are hidden. A mask that spreads over the
+    background loses by the first, one of an object that shows no evidence by the second, one of a
+    part by the third. Nothing is fitted, so it holds for things of any size.
+    """
+    colours, inside, hidden, area = (
+        features[:, FEATURES.index(name)]
+        for name in ("colours", "evidence inside", "hidden", "area")
+    )
+    case = colours * inside * np.sqrt(np.clip(1 - hidden, 0, 1))
+    return np.where(area > 0, case, 0.0)
+
+
 @dataclass(frozen=True)
 class Judge:
     """Expected IoU as a linear function of features.
@@ -156,6 +173,7 @@ class Judge:
         level: the expected IoU where all features are at their means.
         spread: by how much the mean over a class's photos was off on scenes that it was not fitted
             to, as a root mean square.
+        smallest: the area under which it has seen too few masks to say anything.
     """
 
     means: tuple[float, ...]
@@ -163,6 +181,7 @@ class Judge:
     weights: tuple[float, ...]
     level: float
     spread: float
+    smallest: float = 0.0
 
     @classmethod
     def fitted(
@@ -184,7 +203,9 @@ class Judge:
             other = cls._solved(features[~left_out], quality[~left_out], ridge, 0.0)
             errors.append(other.quality(features[left_out]).mean() - quality[left_out].mean())
         spread = float(np.sqrt(np.mean(np.square(errors)))) if errors else 1.0
-        return cls._solved(features, quality, ridge, spread)
+        areas = features[:, FEATURES.index("area")]
+        smallest = float(f"{np.quantile(areas, _RARE):.3g}") if len(areas) else 0.0
+        return replace(cls._solved(features, quality, ridge, spread), smallest=smallest)
 
     @classmethod
     def _solved(cls, features: Float64, quality: Float64, ridge: float, spread: float) -> Self:
@@ -198,10 +219,15 @@ class Judge:
         return cls(_short(means), _short(scales), _short(weights), level=level, spread=spread)
 
     def quality(self, features: Float64) -> Float64:
-        """Expected IoU (N,) in [0, 1] of masks with ``features`` (N, F): 0 of an empty one."""
+        """Expected IoU (N,) in [0, 1] of masks with ``features`` (N, F).
+
+        0 of an empty one, NaN of one that is smaller than those that the judge was fitted to.
+        """
         z = (features - np.asarray(self.means)) / np.asarray(self.scales)
         quality = np.clip(self.level + z @ np.asarray(self.weights), 0.0, 1.0)
-        return np.where(features[:, FEATURES.index("area")] > 0, quality, 0.0)
+        area = features[:, FEATURES.index("area")]
+        quality = np.where(area < self.smallest, np.nan, quality)
+        return np.where(area > 0, quality, 0.0)
 
     def to_json(self) -> str:
         """As text; :meth:`from_json` reads it."""
@@ -218,7 +244,8 @@ class Judge:
         if tuple(content.pop("features")) != FEATURES:
             raise ShapeError("the judge is for other features", do="run tools/calibrate_judge.py")
         means, scales, weights = (tuple(content[k]) for k in ("means", "scales", "weights"))
-        return cls(means, scales, weights, level=content["level"], spread=content["spread"])
+        rest = {k: content[k] for k in ("level", "spread", "smallest")}
+        return cls(means, scales, weights, **rest)
 
 
 @cache

@@ -19,7 +19,7 @@ LARGE = 0.85  # median area over which hardly any background is left to be told 
 WHOLE = 0.9  # median area over which a mask is the photo's frame, whatever the judge says
 EMPTY = 0.5  # fraction of empty masks over which most photos teach that nothing is there
 TOGETHER = 0.9  # fraction of photos with another class from which tags see the two as one
-TOLD = 0.5  # average precision under which the classifier guesses more than it sees
+TOLD = 0.85  # average precision under which photos that were learned from are not found again
 
 _SPREAD_OF_ONE = 1 / math.sqrt(12)  # standard deviation of a quality of which nothing is known
 
@@ -34,8 +34,8 @@ class ClassFacts:
         quality: expected IoU of its mask in each of its photos, by a judge that saw tags only;
             NaN where it cannot say; what is beyond 0 or 1 counts as that.
         areas: fraction of each of these photos that its mask covers.
-        told: average precision with which the tag classifier tells it on photos that it did not
-            learn from; None if that was not measured.
+        told: average precision with which the tag classifier finds it again among the photos that
+            it learned from; None if that was not measured.
         companions: of every other class, the fraction of this one's photos that have its tag too.
     """
 
@@ -125,7 +125,7 @@ def class_trust(facts: ClassFacts, *, spread: float) -> ClassTrust:
     quality = np.asarray(facts.quality, np.float64)
     quality = quality[np.isfinite(quality)].clip(0, 1)
     if not facts.photos or not len(quality):
-        missing = "its masks were not judged" if facts.photos else _NO_PHOTO
+        missing = _unjudged(facts) if facts.photos else _NO_PHOTO
         reasons = (missing, *(_reasons(facts) if facts.photos else ()))
         return ClassTrust(facts.name, facts.photos, None, None, None, reasons)
     expected, width = float(quality.mean()), math.hypot(spread, _error_of_mean(quality))
@@ -152,6 +152,13 @@ def trust_lines(trusts: Sequence[ClassTrust]) -> list[str]:
 
 
 _NO_PHOTO = "no training photo has its tag, so it has no masks"
+
+
+def _unjudged(facts: ClassFacts) -> str:
+    """Why there is no quality of any mask."""
+    if len(facts.quality):
+        return "its masks are smaller than any that the judge knows; look at them"
+    return "its masks were not judged"
 
 
 def _error_of_mean(quality: npt.NDArray[np.float64]) -> float:
@@ -227,12 +234,12 @@ def _together(facts: ClassFacts) -> str:
 
 
 def _not_told(facts: ClassFacts) -> str:
-    """Masks of what a classifier does not recognise show what it has learned by heart."""
+    """Right tags of something that can be seen are found again nearly always."""
     if facts.told is None or not facts.told < TOLD:
         return ""
     return (
-        "the classifier finds it in photos it has not seen with an average precision of "
-        f"{facts.told:.2f} only; check the tags"
+        "the classifier finds it again among the photos that it learned from with an average "
+        f"precision of {facts.told:.2f} only; check the tags, or it looks like something else"
     )
 
 

@@ -24,12 +24,14 @@ class Demo:
         one_tag: training photos that show one class each, and photos of several to be scored.
         settings: fields that take other values in a demo, unless they are set.
         note: what the user is told of them.
+        scenes: how many to train on, and to score, unless it is said.
     """
 
     boxes: bool = False
     one_tag: bool = False
     settings: Mapping[str, Any] = field(default_factory=dict)
     note: str = ""
+    scenes: tuple[int, int] = (2000, 300)
 
 
 @dataclass(frozen=True)

@@ -28,8 +28,11 @@ from union_runs import config_of
 
 @pytest.fixture
 def run(photos, tmp_path) -> Iterator[Run]:
+    """The photo of which nothing is known is the first."""
     few = few_photos(photos)
-    with open_run(few, tmp_path / "run", val=photos.val[:2], recipe="union") as run:
+    with open_run(
+        few.select(few.names[::-1]), tmp_path / "run", val=photos.val[:2], recipe="union"
+    ) as run:
         yield run
 
 
@@ -68,9 +71,9 @@ def test_the_side_at_which_it_sees_photos(backbone, sides, config, seen):
 @pytest.mark.parametrize(
     ("sides", "config", "form"),
     [
-        # Seen at 160 pixels, 2.5 times their size: crops are not larger than photos then.
-        ([(64, 48)], {"classifier_crop": 256}, ((160, 128), 2.5)),
-        ([(48, 64)], {"classifier_crop": 256}, ((128, 160), 2.5)),
+        # Seen at 160 x 120 pixels: crops are not larger than photos then.
+        ([(64, 48)], {"classifier_crop": 256}, ((160, 96), 2.5)),
+        ([(48, 64)], {"classifier_crop": 256}, ((96, 160), 2.5)),
         ([(64, 48)], {"classifier_crop": 96}, ((96, 96), 2.5)),
         ([(400, 300)], {"classifier_crop": 96}, ((96, 96), 1.0)),
         ([(64, 48)], {"classifier_side": 32}, ((32, 32), 0.5)),
@@ -179,7 +182,7 @@ def test_what_its_key_depends_on(photos, tmp_path):
             {"classifier_hidden": 0.0},
             {"classifier_top": 0.2},
             {"classifier_side": 96},
-            {"classifier_crop": 32, "classifier_side": 96},
+            {"classifier_crop": 64, "classifier_side": 96},
             {"classifier_scale": (1.0, 1.0)},
             {"classifier_iterations": 4},
         ):

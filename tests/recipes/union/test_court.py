@@ -328,10 +328,10 @@ def test_a_photo_of_one_row(run, photos):
 def test_evidence_is_that_of_the_class(run, photos):
     evidence: Evidence = made_up_evidence(run, photos, config_of())
     court = Court(run, config_of(), eye_of(run), evidence.seen, judge_by())
-    index = 1
-    for place, tag in enumerate(np.flatnonzero(run.photos.tags[index]).tolist()):
-        mask = drawn(run, photos, index) == tag + 1
-        (found,) = court.features(index, [(mask * (tag + 1)).astype(np.uint8)])[place]
-        seen = evidence.seen(index)[tag]
-        assert found[COLUMN["evidence inside"]] == pytest.approx(seen[mask].mean(), abs=1e-5)
-        assert found[COLUMN["evidence outside"]] == pytest.approx(seen[~mask].mean(), abs=1e-5)
+    for index in court.some():
+        true, tags = drawn(run, photos, index), np.flatnonzero(run.photos.tags[index])
+        for tag, found in zip(tags.tolist(), court.features(index, [true]), strict=True):
+            seen, mask = evidence.seen(index)[tag], true == tag + 1
+            inside, outside = (seen[m].mean() if m.any() else 0 for m in (mask, ~mask))
+            assert found[0, COLUMN["evidence inside"]] == pytest.approx(inside, abs=1e-5)
+            assert found[0, COLUMN["evidence outside"]] == pytest.approx(outside, abs=1e-5)

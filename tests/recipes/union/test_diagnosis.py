@@ -26,7 +26,7 @@ CLASSES = ("dog", "leash", "cat", "unicorn", "sky")
 
 def tags_of(*photos: str) -> np.ndarray:
     """A row a photo, of the first letters of its classes."""
-    return np.array([[name[0] in photo for name in CLASSES] for photo in photos])
+    return np.array([[name[0] in photo for name in CLASSES] for photo in photos], bool)
 
 
 @pytest.mark.parametrize(
@@ -109,6 +109,9 @@ def test_photos_of_unknown_tags_say_nothing():
     found = diagnosis(run_of(*["ds"] * 6, *["ls"] * 6, "", "d", "l", known=known))
     assert found["sky"].reasons[0].startswith("it is in every photo: ")
     assert [found[name].photos for name in ("dog", "leash", "sky")] == [6, 6, 12]
+    known = [True] * 12 + [False] * 7
+    found = diagnosis(run_of(*["dl"] * 6, *["c"] * 6, *["l"] * 7, known=known))
+    assert found["dog"].reasons[0].startswith("dog always comes with leash")
 
 
 def test_classes_that_always_come_together():
@@ -121,7 +124,7 @@ def test_classes_that_always_come_together():
 
 
 def test_one_that_comes_with_what_is_mostly_elsewhere():
-    """The leash is learned from its other photos; the dog, without which it is not, is not told."""
+    """What a leash looks like is learned from its other photos, so the dog is what is left."""
     found = diagnosis(run_of(*["dl"] * 6, *["l"] * 7, *["c"] * 6))
     assert found["dog"].trusted
     assert found["leash"].trusted

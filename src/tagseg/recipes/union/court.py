@@ -11,14 +11,14 @@ import numpy.typing as npt
 
 from tagseg.data.transforms import factor_to, resized_shape
 from tagseg.data.working import resized
-from tagseg.evaluate.judge import Judge, Views, mask_features
+from tagseg.evaluate.judge import Judge, Views, case_for, mask_features
 from tagseg.maps import Image, Labels, label_of_tag
 from tagseg.nets.top_pool import TopPoolClassifier
 from tagseg.recipes.union.config import FusionSettings
 from tagseg.run.workspace import Stage
 from tagseg.stages.context import Plain, Run
 from tagseg.stages.shapes import evenly
-from tagseg.stages.stage import Declared, Found, Input, ScoreMaps, Trained, found, network_input
+from tagseg.stages.stage import Declared, Input, ScoreMaps, Trained, found, network_input
 
 __all__ = ["Candidates", "Court", "Verdict"]
 
@@ -29,19 +29,33 @@ Candidates = Callable[[int], Sequence[Labels]]  # of a photo, at working size, i
 _VERDICT = Declared("verdict")
 _QUALITY = Declared("expected-quality")
 _AT_ONCE = 16  # pictures a forward pass
+_TIE = 0.1  # fraction of what speaks for the first by which others are as good as it
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """Expected IoU of each candidate, as a mean over classes, and which is best."""
+    """What is said of each kind of candidates, as a mean over classes.
 
-    qualities: tuple[float, ...]
+    Attributes:
+        cases: how much speaks for it (:func:`tagseg.evaluate.judge.case_for`).
+        qualities: its expected IoU; None where most of its masks are too small to say.
+    """
+
+    cases: tuple[float, ...]
+    qualities: tuple[float | None, ...]
     stage: Stage
 
     @property
     def best(self) -> int:
-        """Its place among the candidates; the first of equals."""
-        return int(np.argmax(self.qualities))
+        """The place of the one to take.
+
+        That of the highest expected IoU among those for which about as much speaks as for the
+        first; if it is not known of all of these, the one for which most speaks.
+        """
+        first = int(np.argmax(self.cases))
+        near = [i for i, case in enumerate(self.cases) if case >= (1 - _TIE) * self.cases[first]]
+        known = [quality for quality in (self.qualities[i] for i in near) if quality is not None]
+        return first if len(known) < len(near) else near[int(np.argmax(known))]
 
 
 @dataclass(frozen=True)
@@ -95,48 +109,58 @@ class Court:
             number: of the round.
             settings: what decides on them beside that.
         """
-        some = self.some()
+        some, n_classes = self.some(), len(self._run.photos.classes)
 
-        def hear() -> list[float]:
-            sums = np.zeros((len(self._run.photos.classes), len(names)))
-            counts = np.zeros(len(sums))
+        def hear() -> list[list[float | None]]:
+            heard: list[list[Float64]] = [[] for _ in range(n_classes)]
             with self._run.task(f"judging {len(names)} ways to labels", len(some)) as ticks:
                 for index in some:
                     tags = np.flatnonzero(self._run.photos.tags[index])
-                    sums[tags] += self.qualities(index, candidates(index))
-                    counts[tags] += 1
+                    for tag, features in zip(
+                        tags, self.features(index, candidates(index)), strict=True
+                    ):
+                        quality = self._judge.quality(features)
+                        heard[tag].append(np.stack([case_for(features), quality]))
                     ticks.advance(1)
-            held = counts > 0
-            if not held.any():  # nothing to tell them by
-                return [0.0] * len(names)
-            return (sums[held] / counts[held, None]).mean(0).round(6).tolist()
+            return _means_over_classes(heard, len(names))
 
-        result: Found[list[float]] = found(
+        unheard: list[list[float | None]] = [[0.0] * len(names)] * 2
+        result = found(
             self._run,
             _VERDICT.round(number),
             hear,
-            planned=[0.0] * len(names),
+            planned=unheard,
             settings=[*self._decided_by(), _Names(tuple(names)), *settings],
             inputs=[self._classifier, self._evidence, *inputs],
         )
-        verdict = Verdict(tuple(result.value), result.stage)
-        if not self._run.split("train").photos.tags.any() or not verdict.qualities:
-            return verdict
-        best = verdict.best
-        self._run.progress.say(
-            f"labels of round {number}: {names[best]}, of {len(names)} ways the one with the "
-            f"highest expected IoU ({verdict.qualities[best]:.2f}; "
-            f"{min(verdict.qualities):.2f} to {max(verdict.qualities):.2f})"
-        )
+        cases, qualities = result.value
+        verdict = Verdict(tuple(case or 0.0 for case in cases), tuple(qualities), result.stage)
+        if some:
+            self._tell(verdict, names, number)
         return verdict
 
-    def expected(self, candidates: Candidates, inputs: Sequence[Input]) -> list[list[list[float]]]:
-        """Expected IoU and area of the first candidate, by class, of each of its photos."""
-        photos = self._run.photos
-        nothing: list[list[list[float]]] = [[] for _ in photos.classes]
+    def _tell(self, verdict: Verdict, names: Sequence[str], number: int) -> None:
+        best = verdict.best
+        expected = verdict.qualities[best]
+        iou = "too small to say how good" if expected is None else f"expected IoU {expected:.2f}"
+        self._run.progress.say(
+            f"labels of round {number}: {names[best]} ({iou}), one of {len(names)} ways; what "
+            f"speaks for it: {verdict.cases[best]:.2f}, for the others {min(verdict.cases):.2f} to "
+            f"{max(verdict.cases):.2f}"
+        )
 
-        def hear() -> list[list[list[float]]]:
-            rows: list[list[list[float]]] = [[] for _ in photos.classes]
+    def expected(
+        self, candidates: Candidates, inputs: Sequence[Input]
+    ) -> list[list[list[float | None]]]:
+        """Expected IoU and area of the first candidate, by class, of each of its photos.
+
+        The IoU is None where the mask is too small to say.
+        """
+        photos = self._run.photos
+        nothing: list[list[list[float | None]]] = [[] for _ in photos.classes]
+
+        def hear() -> list[list[list[float | None]]]:
+            rows: list[list[list[float | None]]] = [[] for _ in photos.classes]
             tagged = np.flatnonzero(photos.tags.any(1) & photos.dataset.known)
             with self._run.task("judging the masks", len(tagged)) as ticks:
                 for index in tagged.tolist():
@@ -146,7 +170,7 @@ class Court:
                         np.flatnonzero(photos.tags[index]), of_tags, strict=True
                     ):
                         area = float((labels[0] == label_of_tag(int(tag))).mean())
-                        rows[tag].append([round(float(quality), 4), round(area, 4)])
+                        rows[tag].append([_or_none(quality), round(area, 4)])
                     ticks.advance(1)
             return rows
 
@@ -225,3 +249,26 @@ class Court:
         photos = self._run.photos
         tagged = np.flatnonzero(photos.tags.any(1) & photos.dataset.known)
         return tagged[evenly(len(tagged), self._settings.judged_photos)].tolist()
+
+
+def _means_over_classes(heard: Sequence[Sequence[Float64]], count: int) -> list[list[float | None]]:
+    """Of cases and of qualities (2, K) of each class's photos; None where most are not known."""
+    if not any(heard):  # nothing to tell them by
+        return [[0.0] * count, [None] * count]
+    every = [np.stack(of_class) for of_class in heard if of_class]  # (N, 2, K)
+    cases = np.mean([of_class[:, 0].mean(0) for of_class in every], 0)
+    known = np.mean([np.isfinite(of_class[:, 1]).mean(0) for of_class in every], 0) > 0.5
+    sums = [np.nansum(of_class[:, 1], 0) for of_class in every]
+    counts = [np.isfinite(of_class[:, 1]).sum(0).clip(1) for of_class in every]
+    qualities = np.mean([total / n for total, n in zip(sums, counts, strict=True)], 0)
+    return [
+        [_or_none(case) for case in cases],
+        [
+            _or_none(quality) if sure else None
+            for quality, sure in zip(qualities, known, strict=True)
+        ],
+    ]
+
+
+def _or_none(value: float) -> float | None:
+    return round(float(value), 6) if np.isfinite(value) else None

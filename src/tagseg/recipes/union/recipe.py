@@ -15,7 +15,7 @@ from tagseg.losses.pixel import cross_entropy
 from tagseg.recipes.union.classifier import hiding_classifier, localized, seen_side
 from tagseg.recipes.union.config import Config
 from tagseg.recipes.union.court import Court
-from tagseg.recipes.union.diagnosis import diagnosed
+from tagseg.recipes.union.diagnosis import diagnosed, told_apart
 from tagseg.recipes.union.labels import Evidence, first_labels, later_labels, object_sources
 from tagseg.segment.predict import Segmenter
 from tagseg.stages.context import Run, Split
@@ -62,7 +62,7 @@ def run(run: Run, config: Config) -> Outcome:
         tag_scores=classifier_outcome(run, classifier.model, side=side),
         curves=(classifier.stage, *(net.stage for net in nets)),
         seeds=(Seeds("cam", "where tags are seen", config.fusion_thresholds[0], seen_in),),
-        trust=diagnosed(run, court, predictions[0], labels),
+        trust=diagnosed(run, court, predictions[0], labels, told_apart(run, classifier, side)),
     )
 
 
@@ -96,10 +96,10 @@ _FAST = {
 
 RECIPE = Recipe(
     "union",
-    "all five papers' evidence, weighed by what tags alone can tell (docs/union.md)",
+    "class maps and saliency, joined in the way that tags alone speak for (docs/union.md)",
     Config,
     run,
     takes=("saliency", "saliency_model", "boxes"),
-    demo=Demo(settings=_FAST, note="with the settings of --fast"),
+    demo=Demo(settings=_FAST, note="with the settings of --fast", scenes=(500, 100)),
     fast=_FAST,
 )

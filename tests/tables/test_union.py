@@ -1,0 +1,125 @@
+"""The ablation of union: a run with its own settings, and others of which a piece is missing."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import fields
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+
+from guided_runs import counting, few_photos
+from small_runs import OPTIONS, Photos
+from tagseg.data.dataset import Dataset
+from tagseg.errors import ConfigError
+from tagseg.recipes.union import classifier
+from tagseg.recipes.union.config import Config
+from tagseg.run.workspace import Workspace
+from tagseg.session.train import Result, train
+from tagseg.stages import pyramid_segmenter
+from tagseg.tables import union
+from tagseg.tables.making import Tables, make_tables
+from union_runs import FEW
+
+WORK = {
+    "classifier": (classifier, "train"),
+    "class maps": (classifier, "class_activation_maps"),
+    "pyramid": (pyramid_segmenter, "_fit"),
+}
+ROWS, TWO = union.ROWS, ("all", "tags-alone")
+
+
+class Made(NamedTuple):
+    dataset: Dataset
+    result: Result
+    tables: Tables
+    worked: Counter[str]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def two_rows() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(union, "ROWS", tuple(row for row in ROWS if row.variant in TWO))
+        yield
+
+
+def tabulate(photos: Photos, dataset: Dataset, run: Path, *only: str) -> Tables:
+    return make_tables(
+        "union",
+        dataset,
+        run,
+        val=photos.val[:2],
+        ground_truth=photos.truth(),
+        only=only,
+        threads=1,
+    )
+
+
+@pytest.fixture(scope="module")
+def made(photos, tmp_path_factory) -> Made:
+    """A run with its ablation, and the work that this took."""
+    dataset = few_photos(photos)
+    config: dict[str, Any] = {**FEW, "objects": "barrier"}
+    out = tmp_path_factory.mktemp("runs") / "run"
+    val, truth = photos.val[:2], photos.truth()
+    result = train(dataset, "union", config, val=val, ground_truth=truth, out=out, options=OPTIONS)
+    with counting(WORK) as count:
+        tables = tabulate(photos, dataset, out, "ablation")
+    return Made(dataset, result, tables, count)
+
+
+def test_the_run_itself_is_the_first_row(made):
+    (table,) = made.tables.tables
+    assert table.columns == ("", "first labels", "masks of the photos", "val")
+    first = {score.stage: score for score in made.result.scores if score.split == "train"}
+    (val,) = (s for s in made.result.scores if s.split == "val" and s.stage == "pyramid")
+    wanted = [first["labels, round 1"], first["masks of the photos (known tags)"], val]
+    label, *found = table.rows[0]
+    assert label == "union"
+    assert found == pytest.approx([100 * score.miou for score in wanted], abs=1e-3)
+
+
+def test_what_is_not_changed_is_taken_over(made):
+    """Nothing of the first row is made again, and the second has the same classifier."""
+    assert made.worked == Counter({"pyramid": 2}), "two rounds without what stands out"
+    rooms = {p.parent.name for p in made.result.folder.glob("tables/*/workspace.json")}
+    assert rooms == set(TWO)
+    variant = Workspace.read(made.result.folder / "tables" / "tags-alone")
+    assert variant.settings["config"]["objects"] == "none"
+    assert made.tables.tables[0].rows[1][0] == "class maps alone, nothing that stands out"
+    assert all(isinstance(value, float) for value in made.tables.tables[0].rows[1][1:])
+
+
+def test_the_same_call_again_changes_nothing(made, photos):
+    with counting(WORK) as count:
+        again = tabulate(photos, made.dataset, made.result.folder, "ablation")
+    assert again.tables == made.tables.tables
+    assert not count
+    text = made.tables.markdown.read_text()
+    assert "Union, with every piece taken away in turn: mean IoU" in text
+    assert "| union " in text
+
+
+def test_without_validation_photos(made, photos):
+    with pytest.raises(ConfigError, match="ablation needs validation photos"):
+        make_tables(
+            "union",
+            made.dataset.without(frozenset(photos.val)),
+            made.result.folder,
+            ground_truth=photos.truth(),
+            only=("ablation",),
+            threads=1,
+        )
+
+
+def test_rows_take_away_what_the_recipe_has_by_default():
+    """Each row changes one field to what is not its default, and has a room of its own."""
+    rows = [row for row in ROWS if row.variant != "all"]
+    defaults = {item.name: item.default for item in fields(Config)}
+    assert len({row.variant for row in rows}) == len(rows) == 9
+    for row in rows:
+        ((name, value),) = row.changes.items()
+        assert defaults[name] != value
+        assert getattr(Config(**row.changes), name) == value
