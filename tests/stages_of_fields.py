@@ -192,7 +192,7 @@ STAGES_OF_FIELDS["union"] = {
     "objects": "barrier-saliency drfi-saliency union-labels verdict-1",
     "cam_flip cam_scales": "evidence-of-tags",
     "classifier_side": "evidence-of-tags hiding-classifier told-apart",
-    "output_stride": "evidence-of-tags hiding-classifier orientation",
+    "output_stride": "evidence-of-tags hiding-classifier orientation told-apart",
     "rounds": "expected-quality pyramid round-2-pyramid union-along-edges-3 union-answers-3 union-labels-3 verdict-3",
     "judge_side judged_photos": "expected-quality verdict-1 verdict-2",
     "classifier_backbone_factor classifier_batch_size classifier_crop classifier_hidden classifier_iterations classifier_learning_rate classifier_scale classifier_top": "hiding-classifier",

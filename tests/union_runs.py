@@ -131,11 +131,11 @@ def made_up_evidence(run: Run, photos: Photos, config: Config, *sources: str) ->
     return Evidence(run, config, seen_of(run, photos), found)
 
 
-def judge_by(feature: str = "area", level: float = 0.0) -> Judge:
+def judge_by(feature: str = "area", level: float = 0.0, smallest: float = 0.0) -> Judge:
     """A judge to whom quality is one feature, and more by ``level``."""
     weights = tuple(float(name == feature) for name in FEATURES)
     none = (0.0,) * len(FEATURES)
-    return Judge(none, (1.0,) * len(FEATURES), weights, level=level, spread=0.1)
+    return Judge(none, (1.0,) * len(FEATURES), weights, level=level, spread=0.1, smallest=smallest)
 
 
 def labels_by(run: Run, name: str, labels: Sequence[Labels]) -> Any:

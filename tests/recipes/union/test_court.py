@@ -14,9 +14,9 @@ import pytest
 from guided_runs import LINE, few_photos, open_run
 from small_runs import UNKNOWN
 from tagseg.data.transforms import factor_to, resized_shape
-from tagseg.evaluate.judge import FEATURES
+from tagseg.evaluate.judge import FEATURES, case_for
 from tagseg.maps import Labels
-from tagseg.recipes.union.court import Court
+from tagseg.recipes.union.court import Court, Verdict
 from tagseg.recipes.union.labels import Evidence
 from tagseg.run.plan import Plan
 from tagseg.stages.context import Run
@@ -119,16 +119,74 @@ def test_photos_that_are_heard(run, photos):
     assert asked == [everyone[0], everyone[-1]]
 
 
+def test_what_speaks_for_each_way_is_a_mean_over_classes_too(run, photos):
+    def candidates(index: int) -> list[Labels]:
+        true = drawn(run, photos, index)
+        return [np.roll(true, 12, 1), true]
+
+    court = court_of(run, photos)
+    found = court.choose(candidates, ["beside it", "on it"], [], 1)
+    of_class: dict[int, list[Any]] = {}
+    for index in court.some():
+        tags = np.flatnonzero(run.photos.tags[index]).tolist()
+        for tag, features in zip(tags, court.features(index, candidates(index)), strict=True):
+            of_class.setdefault(tag, []).append(case_for(features))
+    wanted = np.mean([np.mean(rows, 0) for rows in of_class.values()], 0)
+    assert found.cases == pytest.approx(wanted.tolist(), abs=1e-5)
+    assert found.cases[1] > found.cases[0] > 0
+    assert found.best == 1
+
+
+@pytest.mark.parametrize(
+    ("cases", "qualities", "best"),
+    [
+        ((0.2, 0.5, 0.3), (0.9, 0.1, 0.9), 1),  # for one speaks much more
+        ((0.5, 0.46, 0.3), (0.4, 0.6, 0.9), 1),  # of those near the first the better
+        ((0.46, 0.5, 0.47), (0.6, 0.1, 0.6), 0),  # the first of equals
+        ((0.46, 0.5, 0.3), (None, 0.1, 0.9), 1),  # one of those near is not known
+        ((0.46, 0.5, 0.3), (0.9, 0.1, None), 0),  # one far off is not asked
+        ((0.46, 0.5), (None, None), 1),
+        ((0.0, 0.0), (0.1, 0.2), 1),  # nothing speaks for any
+        ((0.3,), (None,), 0),
+    ],
+)
+def test_the_best_way(cases, qualities, best):
+    assert Verdict(cases, qualities, None).best == best  # type: ignore[arg-type]
+
+
+def test_masks_too_small_to_say(run, photos):
+    """Nothing is said of ways most of whose masks are; what speaks for them is."""
+
+    def candidates(index: int) -> list[Labels]:
+        tags = np.flatnonzero(run.photos.tags[index]) + 1
+        height, width = run.photos.image(index).shape[:2]
+        stripes = tags[np.arange(width) * len(tags) // width]
+        halves = np.tile(stripes.astype(np.uint8), (height, 1))
+        specks = np.zeros_like(halves)
+        specks[0, : len(tags)] = tags
+        return [specks, halves, np.zeros_like(halves)]
+
+    court = court_of(run, photos, judge_by(level=0.2, smallest=0.1))
+    found = court.choose(candidates, ["specks", "stripes", "none"], [], 1)
+    assert found.qualities[0] is None
+    assert found.qualities[1] is not None
+    assert found.qualities[1] > 0.2
+    assert found.qualities[2] == 0, "that nothing is there is known to be wrong"
+    rows = court.expected(candidates, [])
+    flat = [row for of_class in rows for row in of_class]
+    assert {quality for quality, _ in flat if quality is not None} == set()
+    assert all(0 < area < 0.1 for _, area in flat)
+
+
 def test_what_is_said(run, photos):
-    many = int(held(run).argmax())
+    tag = int(held(run).argmax())
     court = court_of(run, photos, judge_by(level=0.25))
-    court.choose(
-        lambda i: [np.zeros_like(only(run, i, many)), only(run, i, many)], ["none", "all"], [], 3
-    )
+    names = ["none", "all"]
+    court.choose(lambda i: [np.zeros_like(only(run, i, tag)), only(run, i, tag)], names, [], 3)
     share = 1 / (held(run) > 0).sum()
     assert run.progress.said == [  # type: ignore[attr-defined]
-        "labels of round 3: all, of 2 ways the one with the highest expected IoU "
-        f"({share:.2f}; 0.00 to {share:.2f})"
+        f"labels of round 3: all (expected IoU {share:.2f}), one of 2 ways; what speaks for it: "
+        "0.00, for the others 0.00 to 0.00"
     ]
 
 
@@ -185,7 +243,7 @@ def test_nothing_to_tell_ways_by(photos, tmp_path):
     with open_run(bare, tmp_path / "run", recipe="union", progress=Listening()) as run:
         court = court_of(run, photos)
         found = court.choose(lambda i: [only(run, i, 0)] * 2, ["a", "b"], [], 1)
-        assert (found.qualities, found.best) == ((0.0, 0.0), 0)
+        assert (found.cases, found.qualities, found.best) == ((0.0, 0.0), (None, None), 0)
         assert run.progress.said == []
         assert court.expected(lambda i: [only(run, i, 0)], []) == [[] for _ in bare.classes]
 

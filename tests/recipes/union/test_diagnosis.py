@@ -10,16 +10,19 @@ from typing import Any
 import numpy as np
 import pytest
 
+from guided_runs import few_photos, open_run
 from tagseg.data.dataset import Dataset
 from tagseg.data.working import WorkingPhotos
+from tagseg.evaluate.judge import shipped_judge
 from tagseg.evaluate.trust import ClassTrust
 from tagseg.maps import Labels
-from tagseg.recipes.union.diagnosis import companions_of, diagnosed
+from tagseg.recipes.union.diagnosis import companions_of, diagnosed, told_apart
 from tagseg.run.plan import Plan
 from tagseg.run.progress import Progress
 from tagseg.stages.context import Run, Setup
 from tagseg.stages.outcome import Prediction
 from tagseg.training import Execution
+from union_runs import eye_of
 
 CLASSES = ("dog", "leash", "cat", "unicorn", "sky")
 
@@ -55,12 +58,12 @@ def test_companions(photos, tag, companions):
 class Bench:
     """A court to which every mask is worth the same."""
 
-    def __init__(self, run: Run, quality: float = 0.8, area: float = 0.3) -> None:
+    def __init__(self, run: Run, quality: float | None = 0.8, area: float = 0.3) -> None:
         self.run, self.row = run, [quality, area]
         self.candidates: Callable[[int], Sequence[Labels]] | None = None
         self.inputs: list[Any] = []
 
-    def expected(self, candidates: Any, inputs: Any) -> list[list[list[float]]]:
+    def expected(self, candidates: Any, inputs: Any) -> list[list[list[float | None]]]:
         self.candidates, self.inputs = candidates, list(inputs)
         photos = self.run.photos
         counts = (photos.tags & photos.dataset.known[:, None]).sum(0)
@@ -76,11 +79,11 @@ def run_of(*photos: str, known: Sequence[bool] | None = None) -> Run:
     return Run(WorkingPhotos(found, 15), "", None, "", setup, Plan(), Progress())
 
 
-def diagnosis(run: Run, bench: Bench | None = None) -> dict[str, ClassTrust]:
+def diagnosis(run: Run, bench: Bench | None = None, told: Any = None) -> dict[str, ClassTrust]:
     bench = bench or Bench(run)
     stage: Any = SimpleNamespace(name="masks")
     masks = Prediction("masks", "", "train", lambda index: np.zeros((20, 30), np.uint8), stage)
-    found = diagnosed(run, bench, masks, [])  # type: ignore[arg-type]
+    found = diagnosed(run, bench, masks, [], told)  # type: ignore[arg-type]
     assert tuple(trust.name for trust in found) == CLASSES
     return {trust.name: trust for trust in found}
 
@@ -142,13 +145,47 @@ def test_a_class_of_three_photos():
         ((0.8, 0.95), "its masks cover 95 % of each photo"),
         ((0.0, 0.0), "its masks are empty in 100 % of its photos"),
         ((0.2, 0.3), "its masks are not what makes the classifier see it"),
+        ((None, 0.01), "its masks are smaller than any that the judge knows"),
     ],
 )
 def test_what_masks_tell(row, reason):
     run = run_of(*["d"] * 6, *["c"] * 6)
     found = diagnosis(run, Bench(run, *row))["dog"]
     assert found.reasons[0].startswith(reason)
-    assert found.expected == pytest.approx(row[0])
+    assert found.expected == (None if row[0] is None else pytest.approx(row[0]))
+
+
+@pytest.mark.parametrize("told", [[0.99, 0.3, None, None, None], None])
+def test_a_class_that_the_classifier_does_not_find_again(told):
+    found = diagnosis(run_of(*["d"] * 6, *["l"] * 6), told=told)
+    assert found["dog"].trusted
+    assert found["leash"].trusted == (told is None)
+    if told is not None:
+        (reason,) = found["leash"].reasons
+        assert "with an average precision of 0.30 only" in reason
+
+
+def test_the_range_is_wider_than_that_of_scenes():
+    """By twice, as photos are not the scenes that the judge was fitted to."""
+    found = diagnosis(run_of(*["d"] * 400, *["c"] * 6))["dog"]
+    assert found.expected is not None
+    assert found.low is not None
+    assert found.expected - found.low == pytest.approx(2 * shipped_judge().spread, abs=0.002)
+
+
+def test_how_well_classes_are_told(photos, tmp_path):
+    """Among photos of known tags; not of those that no photo has, and measured once."""
+    few = few_photos(photos)
+    found = []
+    for times in (1, 2):
+        with open_run(few, tmp_path / "run", recipe="union") as run:
+            eye = eye_of(run)
+            found.append(told_apart(run, eye, 64))
+            assert eye.model.pictures == (len(few) if times == 1 else 0)
+    first, again = found
+    assert first == again
+    assert [value is None for value in first] == (~few.tags[few.known].any(0)).tolist()
+    assert all(0 < value <= 1 for value in first if value is not None)
 
 
 def test_masks_are_judged_at_working_size_beside_the_labels_of_each_round():

@@ -61,7 +61,8 @@ class Bench:
         self.names, self.candidates = list(names), candidates
         assert self.wanted in self.names
         stage = stage_of(self.run, f"heard-{number}", wanted=self.wanted)
-        return Verdict(tuple(float(name == self.wanted) for name in names), stage)
+        liked = tuple(float(name == self.wanted) for name in names)
+        return Verdict(liked, liked, stage)
 
 
 # Ways

@@ -169,3 +169,7 @@ class Config(
             return tuple(dict.fromkeys(self.objects.split("+")))
         own = ("barrier", "drfi")
         return own if self.saliency_source() in own else ("given", *own)
+
+    def supervision(self) -> str:
+        """Of what is given, where it is among the sources."""
+        return super().supervision() if "given" in self.object_sources() else ""

@@ -38,7 +38,8 @@ class Verdict:
 
     Attributes:
         cases: how much speaks for it (:func:`tagseg.evaluate.judge.case_for`).
-        qualities: its expected IoU; None where most of its masks are too small to say.
+        qualities: its expected IoU, over the classes most of whose masks can be judged; None where
+            these are not most of the classes.
     """
 
     cases: tuple[float, ...]
@@ -257,17 +258,18 @@ def _means_over_classes(heard: Sequence[Sequence[Float64]], count: int) -> list[
         return [[0.0] * count, [None] * count]
     every = [np.stack(of_class) for of_class in heard if of_class]  # (N, 2, K)
     cases = np.mean([of_class[:, 0].mean(0) for of_class in every], 0)
-    known = np.mean([np.isfinite(of_class[:, 1]).mean(0) for of_class in every], 0) > 0.5
-    sums = [np.nansum(of_class[:, 1], 0) for of_class in every]
-    counts = [np.isfinite(of_class[:, 1]).sum(0).clip(1) for of_class in every]
-    qualities = np.mean([total / n for total, n in zip(sums, counts, strict=True)], 0)
-    return [
-        [_or_none(case) for case in cases],
+    known = [np.isfinite(of_class[:, 1]) for of_class in every]
+    judged = np.stack([of_class.mean(0) > 0.5 for of_class in known])  # (classes, K)
+    means = np.stack(
         [
-            _or_none(quality) if sure else None
-            for quality, sure in zip(qualities, known, strict=True)
-        ],
-    ]
+            np.nansum(of_class[:, 1], 0) / sure.sum(0).clip(1)
+            for of_class, sure in zip(every, known, strict=True)
+        ]
+    )
+    sums = np.where(judged, means, 0.0).sum(0)
+    most = judged.mean(0) > 0.5
+    qualities = np.where(most, sums / judged.sum(0).clip(1), np.nan)
+    return [[_or_none(value) for value in row] for row in (cases, qualities)]
 
 
 def _or_none(value: float) -> float | None:

@@ -60,7 +60,11 @@ def run(run: Run, config: Config) -> Outcome:
             *((f"what stands out: {n}", show_map(m)) for n, m in evidence.sources.items()),
         ),
         tag_scores=classifier_outcome(run, classifier.model, side=side),
-        curves=(classifier.stage, *(net.stage for net in nets)),
+        curves=(
+            classifier.stage,
+            *(curve for source in pool.values() for curve in source.curves),
+            *(net.stage for net in nets),
+        ),
         seeds=(Seeds("cam", "where tags are seen", config.fusion_thresholds[0], seen_in),),
         trust=diagnosed(run, court, predictions[0], labels, told_apart(run, classifier, side)),
     )
