@@ -61,6 +61,8 @@ WEIGHED: dict[str, Any] = {
     "pyramid_batch_size": 2,
     "pyramid_crop": 48,
     "pyramid_zoom": 1.0,
+    "pyramid_turns": "none",
+    "objects": "barrier",
 }  # for recipe union
 QUICK_CRISP = CrispSettings(
     n_kernels=200, n_forest_pairs=300, n_trees=1, n_vectors=8, radius=3, n_orientations=4

@@ -41,7 +41,7 @@ __all__ = [
     "stage_of",
 ]
 
-FEW: dict[str, Any] = {**quick("union"), **WEIGHED, "pyramid_turns": "none"}
+FEW: dict[str, Any] = {**quick("union"), **WEIGHED, "objects": "auto"}
 COLOUR = (120, 110, 100)  # of what is hidden
 
 

@@ -96,11 +96,10 @@ CASES["coarse_to_fine_foreground, deeplab, maps"] = (
     {**RECURSION, "network": "deeplab", "saliency": "auto", "saliency_maps": "maps"},
 )
 CASES["union"] = ("union", WEIGHED)
-CASES["union, class maps alone, published segmenter"] = (
+CASES["union, given maps, published segmenter"] = (
     "union",
-    {**WEIGHED, "objects": "none", "segmenter": "published"},
+    {**WEIGHED, "saliency_maps": "maps", "objects": "given", "segmenter": "published"},
 )
-CASES["union, given maps"] = ("union", {**WEIGHED, "saliency_maps": "maps", "objects": "given"})
 
 
 @pytest.mark.parametrize("recipe", RECIPES.values(), ids=RECIPES)
