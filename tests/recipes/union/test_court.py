@@ -154,6 +154,13 @@ def test_the_best_way(cases, qualities, best):
     assert Verdict(cases, qualities, None).best == best  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize(("cases", "best"), [((0.5, 0.36), 1), ((0.5, 0.34), 0), ((0.2, 0.4), 1)])
+def test_the_favourite_is_taken_unless_it_has_lost_too_much(cases, best):
+    """Whatever the expected IoU: smooth answers are not judged as well as labels along edges."""
+    verdict = Verdict(cases, (0.9, 0.1), None, favourite=1)  # type: ignore[arg-type]
+    assert verdict.best == best
+
+
 def test_masks_too_small_to_say(run, photos):
     """Nothing is said of ways most of whose masks are; what speaks for them is."""
 

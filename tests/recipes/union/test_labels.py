@@ -56,13 +56,19 @@ class Bench:
         self.candidates: Callable[[int], Sequence[Labels]] = lambda index: []
 
     def choose(
-        self, candidates: Any, names: Any, inputs: Any, number: int, settings: Any = ()
+        self,
+        candidates: Any,
+        names: Any,
+        inputs: Any,
+        number: int,
+        settings: Any = (),
+        favourite: int | None = None,
     ) -> Verdict:
         self.names, self.candidates = list(names), candidates
         assert self.wanted in self.names
         stage = stage_of(self.run, f"heard-{number}", wanted=self.wanted)
         liked = tuple(float(name == self.wanted) for name in names)
-        return Verdict(liked, liked, stage)
+        return Verdict(liked, liked, stage, favourite)
 
 
 # Ways
@@ -259,11 +265,7 @@ class Oracle:
         return probs
 
 
-BEFORE, ANSWERS, EDGES = (
-    "the labels of before",
-    "the segmenter's answers",
-    "the segmenter's answers, along edges",
-)
+BEFORE, ANSWERS = "the labels of before", "the segmenter's answers"
 
 
 class Later:
@@ -294,7 +296,7 @@ def test_answers_that_are_not_sure_teach_nothing(run):
     n_labels = len(run.photos.classes) + 1
     # For the background; the rest for all others alike: 0.6 is sure among few labels.
     later = Later(run, Oracle(n_labels, sure=0.6, unsure=0.12), ANSWERS)
-    assert later.bench.names == [BEFORE, ANSWERS, EDGES]
+    assert later.bench.names == [BEFORE, ANSWERS]
     for index in range(len(run.photos)):
         sure, unsure = halves(later.found(index))
         if not run.photos.dataset.known[index]:
@@ -312,11 +314,10 @@ def test_the_court_hears_whole_answers(run):
     """With what is not sure, which is no mask's fault."""
     later = Later(run, Oracle(len(run.photos.classes) + 1, 0.9, 0.12), ANSWERS)
     for index in range(len(run.photos)):
-        before, answers, edges = later.bench.candidates(index)
+        before, answers = later.bench.candidates(index)
         np.testing.assert_array_equal(before, later.before(index))
         assert IGNORE not in answers
         if run.photos.dataset.known[index]:
-            assert IGNORE not in edges
             assert set(np.unique(answers)) <= {0, *(np.flatnonzero(run.photos.tags[index]) + 1)}
 
 
@@ -345,18 +346,6 @@ def test_labels_of_before_stay_where_the_court_prefers_them(run):
         np.testing.assert_array_equal(later.found(index), later.before(index))
 
 
-def test_along_edges(run):
-    """Photos of unknown tags teach nothing there either."""
-    later = Later(run, Oracle(len(run.photos.classes) + 1, 0.9, 0.12), EDGES)
-    for index in range(len(run.photos)):
-        found = later.found(index)
-        if run.photos.dataset.known[index]:
-            np.testing.assert_array_equal(found, later.bench.candidates(index)[2])
-            assert IGNORE not in found
-        else:
-            assert (found == IGNORE).all()
-
-
 def test_where_no_answer_is_sure_the_labels_of_before_stay(photos, tmp_path):
     """A segmenter could learn nothing from none."""
     few = few_photos(photos)
@@ -371,9 +360,7 @@ def test_where_no_answer_is_sure_the_labels_of_before_stay(photos, tmp_path):
 
 def test_rounds_have_stages_of_their_own(run):
     Later(run, Oracle(len(run.photos.classes) + 1, 0.9, 0.12), ANSWERS)
-    assert {"union-answers-2", "union-along-edges-2", "union-labels-2"} <= set(
-        finished_stages(run.workspace.folder)
-    )
+    assert {"union-answers-2", "union-labels-2"} <= set(finished_stages(run.workspace.folder))
 
 
 def test_evidence_is_not_changed_by_reading_it(run, evidence):

@@ -78,7 +78,7 @@ def test_the_lines_are_said_at_the_end(told):
     ways = [line for line in told.said if line.startswith("labels of round ")]
     assert [line.split(":")[0] for line in ways] == ["labels of round 1", "labels of round 2"]
     assert ", one of 6 ways; what speaks for it: " in ways[0]
-    assert ", one of 3 ways; what speaks for it: " in ways[1]
+    assert ", one of 2 ways; what speaks for it: " in ways[1]
 
 
 def test_the_report_says_so_too(told):

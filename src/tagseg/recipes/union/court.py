@@ -29,6 +29,7 @@ Candidates = Callable[[int], Sequence[Labels]]  # of a photo, at working size, i
 _VERDICT = Declared("verdict")
 _QUALITY = Declared("expected-quality")
 _AT_ONCE = 16  # pictures a forward pass
+_KEPT = 0.7  # of what speaks for the first, to be as good as it although smooth
 _TIE = 0.1  # fraction of what speaks for the first by which others are as good as it
 
 
@@ -38,6 +39,7 @@ class Verdict:
 
     Attributes:
         cases: how much speaks for it (:func:`tagseg.evaluate.judge.case_for`).
+        favourite: the one that is taken unless it has lost too much.
         qualities: its expected IoU, over the classes most of whose masks can be judged; None where
             these are not most of the classes.
     """
@@ -45,15 +47,23 @@ class Verdict:
     cases: tuple[float, ...]
     qualities: tuple[float | None, ...]
     stage: Stage
+    favourite: int | None = None
 
     @property
     def best(self) -> int:
         """The place of the one to take.
 
+        The favourite, if there is one and at least 7 tenths speak for it of what speaks for the
+        first. Labels along edges have the stronger case than a network's smooth answers, whatever
+        is true, so that equals cannot be asked for.
+
         That of the highest expected IoU among those for which about as much speaks as for the
         first; if it is not known of all of these, the one for which most speaks.
         """
         first = int(np.argmax(self.cases))
+        if self.favourite is not None:
+            kept = self.cases[self.favourite] >= _KEPT * self.cases[first]
+            return self.favourite if kept else first
         near = [i for i, case in enumerate(self.cases) if case >= (1 - _TIE) * self.cases[first]]
         known = [quality for quality in (self.qualities[i] for i in near) if quality is not None]
         return first if len(known) < len(near) else near[int(np.argmax(known))]
@@ -101,6 +111,7 @@ class Court:
         inputs: Sequence[Input],
         number: int,
         settings: Sequence[object] = (),
+        favourite: int | None = None,
     ) -> Verdict:
         """Which kind of candidates is best, over the classes of some of the photos.
 
@@ -109,6 +120,7 @@ class Court:
             inputs: what they are made of.
             number: of the round.
             settings: what decides on them beside that.
+            favourite: the one that is taken unless it has lost too much.
         """
         some, n_classes = self.some(), len(self._run.photos.classes)
 
@@ -135,7 +147,8 @@ class Court:
             inputs=[self._classifier, self._evidence, *inputs],
         )
         cases, qualities = result.value
-        verdict = Verdict(tuple(case or 0.0 for case in cases), tuple(qualities), result.stage)
+        found_cases = tuple(case or 0.0 for case in cases)
+        verdict = Verdict(found_cases, tuple(qualities), result.stage, favourite)
         if some:
             self._tell(verdict, names, number)
         return verdict

@@ -39,7 +39,6 @@ __all__ = ["Evidence", "Way", "first_labels", "later_labels", "object_sources", 
 
 _LABELS = Declared("union-labels")
 _ANSWERS = Declared("union-answers")
-_ALONG_EDGES = Declared("union-along-edges")
 
 _LEAST = 1e-3  # of a probability; certainty would leave the CRF nothing to say
 _JOININGS: tuple[Joining, ...] = ("mean", "product")
@@ -157,38 +156,20 @@ def later_labels(
     court: Court,
     number: int,
 ) -> LabelMaps:
-    """The segmenter's answers of known tags, with or without the CRF, or the labels of before.
+    """The segmenter's answers of known tags, or the labels of before if those have lost too much.
 
     Where an answer is not sure, the next segmenter is told nothing, nor of photos of unknown tags.
     Where none at all is sure, the labels of before stay.
     """
     answers, sure = _answers(run, config, segmenter, number)
-    photos, smooth = run.photos, Smoothing.of(config)
-
-    def along_edges(index: int) -> Labels:
-        if not photos.dataset.known[index]:
-            return sure(index)  # of nothing
-        return smooth.labels(photos.image(index), answers(index))
-
-    smoothed = label_maps(
-        run,
-        _ALONG_EDGES.round(number),
-        along_edges,
-        settings=[smooth.parameters],
-        inputs=[answers],
-    )
-    kinds = {
-        "the labels of before": (before, before),
-        "the segmenter's answers": (answers, sure),
-        "the segmenter's answers, along edges": (smoothed, smoothed),
-    }
     verdict = court.choose(
-        lambda index: [judged(index) for judged, _ in kinds.values()],
-        list(kinds),
-        [judged for judged, _ in kinds.values()],
+        lambda index: [before(index), answers(index)],
+        ["the labels of before", "the segmenter's answers"],
+        [before, answers],
         number,
+        favourite=1,
     )
-    best = list(kinds.values())[verdict.best][1]
+    best, photos = (before, sure)[verdict.best], run.photos
 
     @cache
     def teaching() -> LabelMaps:
@@ -199,7 +180,7 @@ def later_labels(
         run,
         _LABELS.round(number),
         lambda index: teaching()(index),
-        inputs=[before, answers, smoothed, verdict],
+        inputs=[before, answers, verdict],
     )
 
 
