@@ -69,7 +69,7 @@ class EvidenceSettings(Settings):
 
     cam_flip: bool = number(False, "Saleh et al. 3.1.2", "average maps with the mirrored photo's")
     cam_scales: tuple[float, ...] = number(
-        (1.0, 0.7),
+        (1.0, 1.5),
         "assumed",
         "factors on the size at which the classifier sees photos, averaged over",
         above=0,
