@@ -16,7 +16,7 @@ def test_defaults():
     assert (config.segmenter, config.saliency_source(), config.rounds) == ("pyramid", "barrier", 2)
     assert config.object_sources() == ("barrier", "drfi")
     assert config.fusion_thresholds == (0.3, 0.4, 0.5, 0.6)
-    assert config.cam_scales == (1.0, 0.7)
+    assert config.cam_scales == (1.0, 1.5)
 
 
 @pytest.mark.parametrize(
