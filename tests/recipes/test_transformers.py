@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from guided_runs import MINING, RECURSION
-from small_runs import DISTINCT, OPTIONS, changed_stages, finished_stages
+from small_runs import DISTINCT, OPTIONS, WEIGHED, changed_stages, finished_stages
 from tagseg.errors import ConfigError
 from tagseg.nets.hugging_face import pretrained_state
 from tagseg.recipes.catalog import RECIPES
@@ -29,6 +29,8 @@ MORE: dict[str, dict[str, Any]] = {
     "gradient_baseline": {"method": "plain"},
     "coarse_to_fine": RECURSION,
     "coarse_to_fine_foreground": RECURSION,
+    # The pyramid has 32 channels at least, more than this transformer.
+    "union": {**WEIGHED, "segmenter": "published"},
 }
 
 
