@@ -27,7 +27,7 @@ from tagseg.maps import IGNORE, Labels
 from tagseg.recipes.catalog import find_recipe
 from tagseg.run.progress import Progress
 from tagseg.run.workspace import Workspace
-from tagseg.session.train import Options, check_data, make_setup
+from tagseg.session.train import Options, Result, check_data, make_setup, train
 from tagseg.stages.context import Run
 from tagseg.stages.settings import PhotoSettings
 from tagseg.tables.making import Tables
@@ -87,6 +87,17 @@ def few_photos(photos: Photos) -> Dataset:
         known=np.append(True, chosen.known),
         sources=(row, *chosen.sources),
     )
+
+
+def few_runs(photos: Photos, recipe: str, usual: Mapping[str, Any]) -> Callable[..., Result]:
+    """Trains a recipe on these, with the ``usual`` values where no others are given."""
+    dataset = few_photos(photos)
+
+    def run(config: dict[str, Any], out: Path | None = None, **changed: Any) -> Result:
+        given = {"val": photos.val[:2], "ground_truth": photos.truth(), "options": OPTIONS}
+        return train(dataset, recipe, {**usual, **config}, out=out, **{**given, **changed})
+
+    return run
 
 
 def one_label_photos(photos: Photos) -> Dataset:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import importlib.util
 import re
 from pathlib import Path
 from types import ModuleType
 
 import pytest
+
+from tool_modules import load_tool
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "src" / "tagseg"
@@ -17,13 +18,7 @@ IDS = [page.relative_to(ROOT).as_posix() for page in PAGES]
 
 @pytest.fixture(scope="module")
 def config_table() -> ModuleType:
-    place = ROOT / "tools" / "config_table.py"
-    spec = importlib.util.spec_from_file_location("config_table", place)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_tool("config_table")
 
 
 def text_of(page: Path) -> str:

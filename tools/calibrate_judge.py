@@ -24,7 +24,7 @@ from tagseg.data.dataset import Dataset
 from tagseg.data.scenes import OBJECTS, SCENES, SINGLE, draw_scene, scene_dataset
 from tagseg.evaluate.judge import FEATURES, Judge
 from tagseg.maps import Image, Labels, label_of_tag
-from tagseg.recipes.union.classifier import hiding_classifier, localized, seen_side
+from tagseg.recipes.union.classifier import MAPS, hiding_classifier, seen_side
 from tagseg.recipes.union.config import Config
 from tagseg.recipes.union.court import Court
 from tagseg.recipes.union.labels import Evidence, object_sources, ways_of
@@ -32,6 +32,7 @@ from tagseg.recipes.union.recipe import RECIPE
 from tagseg.run.progress import Progress
 from tagseg.run.workspace import Workspace
 from tagseg.session.train import Options, check_data, make_setup
+from tagseg.stages.classifier import location_maps
 from tagseg.stages.context import Run
 
 SHIPPED = Path(__file__).parents[1] / "src/tagseg/evaluate/judge.json"
@@ -109,12 +110,12 @@ def _heard(name: str, folder: Path, threads: int | None) -> Rows:
         run: Run = data.run(setup, work, Progress())
         pool = object_sources(run, config)
         classifier = hiding_classifier(run, config)
-        seen = localized(run, config, classifier, seen_side(run, config))
+        seen = location_maps(run, config, classifier, kind=MAPS, side=seen_side(run, config))
         evidence = Evidence(run, config, seen, {n: source.maps() for n, source in pool.items()})
         court = Court(run, config, classifier, seen, _NOBODY)
         ways = ways_of(config, tuple(pool))
         for index in court.some():
-            labels = [evidence.labels(index, way) for way in ways]
+            labels = evidence.candidates(index, ways)
             true = truth[run.photos.names[index]]
             tags = np.flatnonzero(run.photos.tags[index])
             for tag, of_tag in zip(tags, court.features(index, labels), strict=True):

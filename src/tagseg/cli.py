@@ -219,7 +219,9 @@ def train(
     masks_as: MasksAsFlag = MasksAs.auto,
     fast: Annotated[
         bool,
-        typer.Option("--fast", help="A third of the time, some points worse; docs/union.md."),
+        typer.Option(
+            "--fast", help="Fewer iterations and ways, one round: a first look; docs/union.md."
+        ),
     ] = False,
     full_supervision: Annotated[
         Path | None, typer.Option(help="Run of full_supervision, to state the percentage of it.")

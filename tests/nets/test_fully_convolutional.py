@@ -4,30 +4,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from sampled import Sampled
 from tagseg.errors import ConfigError
-from tagseg.nets.backbone import Activations, Backbone
 from tagseg.nets.fully_convolutional import FullyConvolutionalClassifier, initialise_from_imagenet
 from tagseg.nets.tiny import Tiny
 from tagseg.nets.vgg import Vgg16
-
-
-class Sampled(Backbone):
-    """Every eighth pixel through one 1x1 convolution."""
-
-    name = "sampled"
-    out_channels = 6
-    block4_channels = 6
-
-    def __init__(self) -> None:
-        super().__init__(8)
-        self.project = nn.Conv2d(3, 6, 1)
-
-    def activations(self, x: Tensor) -> Activations:
-        features = self.project(self.normalise(x)[..., ::8, ::8]).relu()
-        return Activations(features, features)
-
-    def feature_blocks(self) -> tuple[()]:
-        return ()
 
 
 def loop_maps(net: FullyConvolutionalClassifier, x: Tensor) -> Tensor:

@@ -9,29 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+from sampled import Sampled
 from tagseg.errors import ConfigError
 from tagseg.localize import class_activation_maps
-from tagseg.nets.backbone import Activations, Backbone, FeatureBlock
 from tagseg.nets.top_pool import TopPoolClassifier, pooled
-
-
-class Sampled(Backbone):
-    """Every eighth pixel through one 1x1 convolution."""
-
-    name = "sampled"
-    out_channels = 6
-    block4_channels = 6
-
-    def __init__(self) -> None:
-        super().__init__(8)
-        self.project = nn.Conv2d(3, 6, 1)
-
-    def activations(self, x: Tensor) -> Activations:
-        features = self.project(self.normalise(x)[..., ::8, ::8]).relu()
-        return Activations(features, features)
-
-    def feature_blocks(self) -> tuple[FeatureBlock, ...]:
-        return ()
 
 
 def classifier(n_classes: int = 4, **changed: float) -> TopPoolClassifier:

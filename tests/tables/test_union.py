@@ -18,6 +18,7 @@ from tagseg.recipes.union import classifier
 from tagseg.recipes.union.config import Config
 from tagseg.run.workspace import Workspace
 from tagseg.session.train import Result, train
+from tagseg.stages import classifier as maps
 from tagseg.stages import pyramid_segmenter
 from tagseg.tables import union
 from tagseg.tables.making import Tables, make_tables
@@ -25,7 +26,7 @@ from union_runs import FEW
 
 WORK = {
     "classifier": (classifier, "train"),
-    "class maps": (classifier, "class_activation_maps"),
+    "class maps": (maps, "class_activation_maps"),
     "pyramid": (pyramid_segmenter, "_fit"),
 }
 ROWS, TWO = union.ROWS, ("all", "tags-alone")

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import importlib.util
-from pathlib import Path
 from types import ModuleType
 
 import numpy as np
 import pytest
 
 from tagseg.data.scenes import OBJECTS, draw_scene
+from tool_modules import load_tool
 
 SIZE = {"height": 96, "width": 128}
 COUNT = 24
@@ -17,13 +16,7 @@ COUNT = 24
 
 @pytest.fixture(scope="module")
 def tool() -> ModuleType:
-    place = Path(__file__).parents[2] / "tools" / "calibrate_judge.py"
-    spec = importlib.util.spec_from_file_location("calibrate_judge", place)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_tool("calibrate_judge")
 
 
 @pytest.fixture(scope="module")

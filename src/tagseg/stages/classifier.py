@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +17,7 @@ from tagseg.data.working import WorkingPhotos
 from tagseg.localize.cam import ClassMapper, class_activation_maps
 from tagseg.localize.classifier import tag_scores, train_tag_classifier
 from tagseg.nets.gap import GapClassifier
+from tagseg.nets.top_pool import TopPoolClassifier
 from tagseg.stages.context import Plain, Run, Split
 from tagseg.stages.schedules import classifier_schedule
 from tagseg.stages.score_maps import grid_score_maps
@@ -41,7 +43,7 @@ class ClassMaps:
 
     declared: Declared
     title: str
-    of: Callable[[GapClassifier, Tensor], ClassMapper]
+    of: Callable[[Any, Tensor], ClassMapper]
 
 
 ACTIVATIONS = ClassMaps(
@@ -111,7 +113,7 @@ def classifier_scores(
 def location_maps(
     run: Run,
     settings: CamSettings,
-    classifier: Trained[GapClassifier],
+    classifier: Trained[GapClassifier] | Trained[TopPoolClassifier],
     *,
     kind: ClassMaps = ACTIVATIONS,
     split: Split = "train",

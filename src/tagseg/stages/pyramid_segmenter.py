@@ -6,7 +6,6 @@ where each number comes from. The papers' recipes have it as ``segmenter=pyramid
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, partial
@@ -30,7 +29,7 @@ from tagseg.segment.windowed import Sight, WindowedSegmenter
 from tagseg.stages.context import Plain, Run
 from tagseg.stages.held_out import HeldOut, held_out_of
 from tagseg.stages.refiners import find_refiner, refiner_from
-from tagseg.stages.schedules import shortened
+from tagseg.stages.schedules import schedule_by_root, shortened
 from tagseg.stages.settings import PyramidSettings, PyramidTraining
 from tagseg.stages.shapes import evenly, some_shapes
 from tagseg.stages.stage import Declared, Found, Input, LabelMaps, Trained, found, trained
@@ -50,7 +49,6 @@ _WINDOW = 1024  # pixels
 _PAPERS_CROP = 513  # pixels, for which the dilations of ASPP are meant (Chen et al. 2018)
 _LATER = 0.5  # of the first cycle's iterations
 _SCORES = {"score": 10.0, "score_bias": 10.0}  # on the rate of so few weights, as in DeepLab
-_FEWEST, _PER_ROOT = 300, 4.0  # iterations of the first cycle
 
 
 @dataclass(frozen=True)
@@ -257,18 +255,14 @@ def _movements(run: Run, settings: PyramidSettings) -> Movements:
 
 
 def _schedule(settings: PyramidSettings, n_photos: int, n_classes: int) -> Schedule:
-    """AdamW with poly decay; iterations grow with the root of photos times labels."""
-    usual = max(_FEWEST, round(_PER_ROOT * math.sqrt(n_photos * (n_classes + 1))))
     rate = settings.backbone_rate(settings.pyramid_backbone_factor)
-    return Schedule(
-        settings.pyramid_iterations or usual,
+    return schedule_by_root(
+        settings.pyramid_iterations,
         settings.pyramid_batch_size,
         settings.pyramid_learning_rate,
-        optimizer="adamw",
-        policy="poly",
+        n_photos,
+        n_classes,
         weight_decay=1e-4,
-        warmup=20,
-        clip=5.0,
         averaging=settings.pyramid_averaging,
         multipliers={"backbone": rate, **_SCORES},
     )

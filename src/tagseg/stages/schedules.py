@@ -20,6 +20,7 @@ __all__ = [
     "gap_schedule",
     "guide_classifier_schedule",
     "large_fov_schedule",
+    "schedule_by_root",
     "segmenter_schedule",
     "shortened",
     "uses_paper_schedule",
@@ -29,6 +30,9 @@ MANY_PHOTOS = 5000  # photos
 
 
 MIN_ITERATIONS = 300  # iterations of a short schedule
+
+
+_PER_ROOT = 4.0  # iterations
 
 
 Given = tuple[int | None, int | None, float | None]  # iterations, batch size, learning rate
@@ -179,4 +183,31 @@ def short_schedule(
         warmup=20,
         clip=5.0,
         multipliers={"backbone": backbone_factor},
+    )
+
+
+def schedule_by_root(
+    iterations: int | None,
+    batch_size: int,
+    learning_rate: float,
+    n_photos: int,
+    n_classes: int,
+    *,
+    weight_decay: float,
+    averaging: float,
+    multipliers: Mapping[str, float],
+) -> Schedule:
+    """AdamW with poly decay; iterations grow with the root of photos times labels."""
+    usual = max(MIN_ITERATIONS, round(_PER_ROOT * math.sqrt(n_photos * (n_classes + 1))))
+    return Schedule(
+        iterations or usual,
+        batch_size,
+        learning_rate,
+        optimizer="adamw",
+        policy="poly",
+        weight_decay=weight_decay,
+        warmup=20,
+        clip=5.0,
+        averaging=averaging,
+        multipliers=multipliers,
     )

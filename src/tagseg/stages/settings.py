@@ -10,10 +10,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Hashable, Iterator, Mapping
-from dataclasses import MISSING, dataclass, field, fields
+from dataclasses import MISSING, dataclass, field, fields, replace
 from functools import cache
 from types import MappingProxyType
-from typing import Any, ClassVar, Literal, TypeVar, get_args, get_origin, get_type_hints
+from typing import Any, ClassVar, Literal, Self, TypeVar, get_args, get_origin, get_type_hints
 
 from tagseg.errors import ConfigError
 
@@ -70,6 +70,7 @@ def number(
     at_most: Bound = None,
     below: Bound = None,
     among: tuple[Any, ...] = (),
+    rising: bool = False,
     only_with: Mapping[str, tuple[Any, ...]] = MappingProxyType({}),
 ) -> Any:
     """A field of a settings class.
@@ -80,10 +81,12 @@ def number(
         above, at_least, at_most, below: bounds of the value; for a tuple, of each of its values,
             or a bound for each.
         among: all values that there are, None aside.
+        rising: whether it is a range, whose first value is not above the second.
         only_with: values of other fields of the class without which this one does nothing.
     """
     bounds = {"above": above, "at_least": at_least, "at_most": at_most, "below": below}
-    about = {"where": where, "meaning": meaning, "bounds": bounds, "among": among}
+    about: dict[str, Any] = {"where": where, "meaning": meaning, "bounds": bounds, "among": among}
+    about["rising"] = rising
     return field(default=default, metadata={**about, "only_with": only_with})
 
 
@@ -181,6 +184,8 @@ def _check_value(name: str, value: Any, hint: Any, metadata: Any) -> None:
                 ", or none" if type(None) in get_args(hint) else ""
             )
             raise ConfigError(f"{name} is {_shown(value)}", do=advice)
+    if metadata["rising"] and value[0] > value[1]:
+        raise ConfigError(f"{name} is {value}", do="give two factors, the smaller first")
 
 
 def _at(bound: Bound, position: int) -> float | None:
@@ -633,6 +638,7 @@ class PyramidTraining(Settings):
         "assumed",
         "range of a random factor on the size of training crops",
         above=0,
+        rising=True,
         only_with=_PYRAMID,
     )
     pyramid_around: float = number(
@@ -673,13 +679,6 @@ class PyramidTraining(Settings):
         below=1,
         only_with=_PYRAMID,
     )
-
-    def check(self) -> None:
-        """A range has a lesser end."""
-        if self.pyramid_scale[0] > self.pyramid_scale[1]:
-            raise ConfigError(
-                f"pyramid_scale is {self.pyramid_scale}", do="give two factors, the smaller first"
-            )
 
 
 @dataclass(frozen=True)
@@ -800,6 +799,10 @@ class RoundSettings(Settings):
 SaliencySource = Literal[
     "auto", "boxes", "folder", "network", "activations", "barrier", "drfi", "student"
 ]
+_SALIENCY_FILES = (
+    *("saliency_maps", "saliency_model", "saliency_forest", "student"),
+    *("boxes", "box_photos", "boxes_left_out"),
+)
 _TRAINING_FREE = "barrier"  # see docs/saliency.md for how it was chosen
 
 
@@ -859,6 +862,11 @@ class SaliencySettings(SegmenterSettings, PhotoSettings):
         own = self.papers_saliency()
         free = _TRAINING_FREE if own == "boxes" else own  # boxes must be given
         return next((kind for kind, path in given.items() if path is not None), free)
+
+    def by_photos_alone(self, source: str) -> Self:
+        """The same with a source that needs no file, and no file given."""
+        files = dict.fromkeys(_SALIENCY_FILES)
+        return replace(self, **files, saliency=source)  # type: ignore[arg-type]
 
     def supervision(self) -> str:
         """What a network knows that maps come from, beside the photos and their tags."""

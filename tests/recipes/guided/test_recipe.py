@@ -13,7 +13,7 @@ import pytest
 import torch
 from PIL import Image as PilImage
 
-from guided_runs import FEW, LINE, few_photos, write_boxes, write_maps
+from guided_runs import FEW, LINE, few_photos, few_runs, write_boxes, write_maps
 from small_runs import (
     OPTIONS,
     changed_stages,
@@ -40,13 +40,7 @@ Few = Callable[..., Result]
 
 @pytest.fixture(scope="module")
 def few(photos) -> Few:
-    dataset = few_photos(photos)
-
-    def run(config: dict[str, Any], out: Path | None = None, **changed: Any) -> Result:
-        usual = {"val": photos.val[:2], "ground_truth": photos.truth(), "options": OPTIONS}
-        return train(dataset, "guided", {**FEW, **config}, out=out, **{**usual, **changed})
-
-    return run
+    return few_runs(photos, "guided", FEW)
 
 
 @pytest.fixture(scope="module")

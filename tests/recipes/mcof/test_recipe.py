@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 
-from guided_runs import FEW, LINE, MINING, few_photos, write_boxes, write_maps
+from guided_runs import FEW, LINE, MINING, few_photos, few_runs, write_boxes, write_maps
 from small_runs import (
     OPTIONS,
     changed_stages,
@@ -48,14 +48,7 @@ Few = Callable[..., Result]
 
 @pytest.fixture(scope="module")
 def few(photos) -> Few:
-    dataset = few_photos(photos)
-
-    def run(config: dict[str, Any], out: Path | None = None, **changed: Any) -> Result:
-        usual = {"val": photos.val[:2], "ground_truth": photos.truth(), "options": OPTIONS}
-        settings = {**FEW, **MINING, **config}
-        return train(dataset, "mcof", settings, out=out, **{**usual, **changed})
-
-    return run
+    return few_runs(photos, "mcof", {**FEW, **MINING})
 
 
 @pytest.fixture(scope="module")

@@ -16,11 +16,12 @@ from tagseg import training
 from tagseg.data.dataset import Dataset
 from tagseg.data.working import WorkingPhotos
 from tagseg.recipes.union import classifier as module
-from tagseg.recipes.union.classifier import hiding_classifier, localized, seen_side
+from tagseg.recipes.union.classifier import MAPS, hiding_classifier, seen_side
 from tagseg.run.plan import Plan
 from tagseg.run.progress import Progress
 from tagseg.segment.crops import CropForm, random_crop
 from tagseg.session.train import make_setup
+from tagseg.stages.classifier import location_maps
 from tagseg.stages.context import Run, Setup
 from tagseg.training import Execution, Schedule
 from union_runs import config_of
@@ -203,7 +204,7 @@ def test_maps_are_of_the_tags_of_each_photo(run):
     classifier = hiding_classifier(run, config)
     assert not classifier.model.training
     for split, photos in (("train", run.photos), ("val", run.val)):
-        maps = localized(run, config, classifier, 64, split=split)
+        maps = location_maps(run, config, classifier, kind=MAPS, split=split, side=64)
         for index in range(len(photos)):
             found = maps(index)
             assert found.shape == (len(photos.classes), *photos.image(index).shape[:2])

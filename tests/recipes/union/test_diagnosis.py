@@ -58,6 +58,8 @@ def test_companions(photos, tag, companions):
 class Bench:
     """A court to which every mask is worth the same."""
 
+    spread = shipped_judge().spread
+
     def __init__(self, run: Run, quality: float | None = 0.8, area: float = 0.3) -> None:
         self.run, self.row = run, [quality, area]
         self.candidates: Callable[[int], Sequence[Labels]] | None = None

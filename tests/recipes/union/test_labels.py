@@ -145,7 +145,7 @@ def test_what_stands_out_completes_what_is_seen(run, photos, evidence):
 def test_probabilities_sum_to_one(run, evidence):
     index = int(run.photos.tags.sum(1).argmax())
     for way in ways_of(config_of(), SOURCES):
-        probs = evidence.probabilities(index, way)
+        (probs,) = evidence.probabilities(index, [way])
         assert len(probs) == run.photos.tags[index].sum() + 1
         np.testing.assert_allclose(probs.sum(0), 1, atol=1e-5)
 

@@ -5,15 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
 
-from guided_runs import few_photos, open_run
+from guided_runs import few_photos, few_runs, open_run
 from small_runs import (
     CLASSES,
-    OPTIONS,
     contents,
     cut_short,
     finished_stages,
@@ -24,7 +22,7 @@ from tagseg import training
 from tagseg.evaluate.trust import trust_lines
 from tagseg.recipes.union import recipe as module
 from tagseg.run.plan import Plan
-from tagseg.session.train import Caller, Result, train
+from tagseg.session.train import Caller, Result
 from union_runs import FEW, Listening, config_of
 
 QUICKER: dict[str, Any] = {"objects": "barrier"}
@@ -33,15 +31,7 @@ Few = Callable[..., Result]
 
 @pytest.fixture(scope="module")
 def few(photos) -> Few:
-    dataset = few_photos(photos)
-
-    def run(config: dict[str, Any], out: Path | None = None, **changed: Any) -> Result:
-        usual = {"val": photos.val[:2], "ground_truth": photos.truth(), "options": OPTIONS}
-        return train(
-            dataset, "union", {**FEW, **QUICKER, **config}, out=out, **{**usual, **changed}
-        )
-
-    return run
+    return few_runs(photos, "union", {**FEW, **QUICKER})
 
 
 class Told(NamedTuple):
@@ -182,7 +172,7 @@ def test_interrupted_in_each_stage(few, told, tmp_path, monkeypatch):
     court = "tagseg.recipes.union.court.mask_features"
     for stage, function in {
         "hiding-classifier": "tagseg.training._update",
-        "evidence-of-tags": "tagseg.recipes.union.classifier.class_activation_maps",
+        "evidence-of-tags": "tagseg.stages.classifier.class_activation_maps",
         "verdict-1": court,
         "union-labels": "tagseg.recipes.union.labels.fused_probabilities",
         "round-1-pyramid": "tagseg.training._update",

@@ -35,7 +35,11 @@ class ClassifierFormSettings(Settings):
         at_least=16,
     )
     batch_scale: tuple[float, float] = number(
-        (0.7, 1.4), "3.2", "range of the factor on the size of training batches", above=0
+        (0.7, 1.4),
+        "3.2",
+        "range of the factor on the size of training batches",
+        above=0,
+        rising=True,
     )
     classifier_stride: int | None = number(
         None,
@@ -43,13 +47,6 @@ class ClassifierFormSettings(Settings):
         "of the classifier; none: 32 for vgg16, else as output_stride",
         among=(8, 16, 32),
     )
-
-    def check(self) -> None:
-        """A range has a lesser end."""
-        if self.batch_scale[0] > self.batch_scale[1]:
-            raise ConfigError(
-                f"batch_scale is {self.batch_scale}", do="give two factors, the smaller first"
-            )
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -14,27 +13,28 @@ import torch
 from torch import Tensor, nn
 
 from tagseg.data.transforms import crop_size
-from tagseg.localize.cam import class_activation_maps
 from tagseg.localize.classifier import multi_label_loss
 from tagseg.localize.hiding import hidden_cells
 from tagseg.nets.catalog import backbone_kind
 from tagseg.nets.top_pool import TopPoolClassifier
-from tagseg.recipes.union.config import ClassifierSettings, EvidenceSettings
+from tagseg.recipes.union.config import ClassifierSettings
 from tagseg.segment.crops import CropForm, random_crop
-from tagseg.stages.context import Run, Split
-from tagseg.stages.score_maps import grid_score_maps
-from tagseg.stages.shapes import Seen, some_shapes
-from tagseg.stages.stage import Declared, Plain, ScoreMaps, Trained, trained
+from tagseg.stages.classifier import ClassMaps
+from tagseg.stages.context import Run
+from tagseg.stages.schedules import schedule_by_root
+from tagseg.stages.shapes import some_shapes
+from tagseg.stages.stage import Declared, Plain, Trained, trained
 from tagseg.training import Batch, Loop, Schedule, train
 
-__all__ = ["hiding_classifier", "localized", "seen_side"]
+__all__ = ["MAPS", "hiding_classifier", "seen_side"]
 
 _CLASSIFIER = Declared("hiding-classifier", weights="classifier")
-_MAPS = Declared("evidence-of-tags")
+MAPS = ClassMaps(
+    Declared("evidence-of-tags"), "where tags are seen", lambda classifier, tags: classifier
+)
 
 _POSITIONS = 20  # of the grid along the longer side, at least
 _MOST = 1024  # pixels
-_FEWEST, _PER_ROOT = 300, 4.0  # iterations
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,8 @@ def seen_side(run: Run, settings: ClassifierSettings) -> int:
     if settings.classifier_side is not None:
         return settings.classifier_side
     longer = float(np.median(np.max(np.asarray(some_shapes(run.photos)), axis=1)))
-    least = max(_POSITIONS * _stride(run, settings), backbone_kind(run.setup.backbone).native_side)
+    grid, kind = run.setup.output_stride(settings), backbone_kind(run.setup.backbone)
+    least = max(_POSITIONS * grid, kind.native_side)
     return int(min(_MOST, max(longer, least)))
 
 
@@ -63,7 +64,7 @@ def hiding_classifier(run: Run, settings: ClassifierSettings) -> Trained[TopPool
     """Train it on crops of the photos with known tags, in half of which regions are hidden."""
     photos, setup = run.photos, run.setup
     torch.manual_seed(setup.execution.seed)
-    backbone = setup.build_backbone(settings, output_stride=_stride(run, settings))
+    backbone = setup.build_backbone(settings, output_stride=run.setup.output_stride(settings))
     net = TopPoolClassifier(backbone, len(photos.classes), fraction=settings.classifier_top)
     known = np.flatnonzero(photos.dataset.known)
     form, schedule = _crops(run, settings), _schedule(settings, len(known), len(photos.classes))
@@ -83,46 +84,6 @@ def hiding_classifier(run: Run, settings: ClassifierSettings) -> Trained[TopPool
     return result
 
 
-def localized(
-    run: Run,
-    settings: EvidenceSettings,
-    classifier: Trained[TopPoolClassifier],
-    side: int,
-    *,
-    split: Split = "train",
-) -> ScoreMaps:
-    """Where the classifier sees each known tag, averaged over sizes, in [0, 1]."""
-    net, views = classifier.model, settings.only(EvidenceSettings)
-
-    def score(x: Tensor, tags: Tensor) -> Tensor:
-        mapper = net.to(x.device).eval()
-        return class_activation_maps(mapper, x, flip=views.cam_flip, scales=views.cam_scales)
-
-    return grid_score_maps(
-        run,
-        _MAPS,
-        score,
-        settings=[_Views(views.cam_flip, views.cam_scales), Seen(side)],
-        inputs=[classifier],
-        split=split,
-        stride=net.backbone.grid_stride,
-        side=side,
-        title="where tags are seen",
-    )
-
-
-@dataclass(frozen=True)
-class _Views(Plain):
-    """How the classifier looks at photos."""
-
-    cam_flip: bool
-    cam_scales: tuple[float, ...]
-
-
-def _stride(run: Run, settings: ClassifierSettings) -> int:
-    return settings.output_stride or backbone_kind(run.setup.backbone).usual_stride
-
-
 def _crops(run: Run, settings: ClassifierSettings) -> CropForm:
     """Crops of photos as they are seen; large, as tags of what a crop cuts off stay."""
     shapes = np.asarray(some_shapes(run.photos))
@@ -133,16 +94,13 @@ def _crops(run: Run, settings: ClassifierSettings) -> CropForm:
 
 
 def _schedule(settings: ClassifierSettings, n_photos: int, n_classes: int) -> Schedule:
-    usual = max(_FEWEST, round(_PER_ROOT * math.sqrt(n_photos * (n_classes + 1))))
-    return Schedule(
-        settings.classifier_iterations or usual,
+    return schedule_by_root(
+        settings.classifier_iterations,
         settings.classifier_batch_size,
         settings.classifier_learning_rate,
-        optimizer="adamw",
-        policy="poly",
+        n_photos,
+        n_classes,
         weight_decay=1e-2,
-        warmup=20,
-        clip=5.0,
         averaging=0.99,
         multipliers={"backbone": settings.backbone_rate(settings.classifier_backbone_factor)},
     )

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from tagseg.errors import ConfigError
 from tagseg.stages.settings import (
     BackboneSettings,
+    CamSettings,
     MaskSettings,
     PyramidSettings,
     SaliencySettings,
@@ -29,7 +30,11 @@ class ClassifierSettings(BackboneSettings):
     )
     classifier_crop: int = number(256, "assumed", "side of training crops", at_least=32)
     classifier_scale: tuple[float, float] = number(
-        (0.7, 1.4), "assumed", "range of a random factor on the size of crops", above=0
+        (0.7, 1.4),
+        "assumed",
+        "range of a random factor on the size of crops",
+        above=0,
+        rising=True,
     )
     classifier_hidden: float = number(
         0.5,
@@ -54,20 +59,11 @@ class ClassifierSettings(BackboneSettings):
         0.2, "assumed", "on that, for pre-trained layers", at_least=0
     )
 
-    def check(self) -> None:
-        """A range has a lesser end."""
-        if self.classifier_scale[0] > self.classifier_scale[1]:
-            raise ConfigError(
-                f"classifier_scale is {self.classifier_scale}",
-                do="give two factors, the smaller first",
-            )
-
 
 @dataclass(frozen=True)
-class EvidenceSettings(Settings):
+class EvidenceSettings(CamSettings):
     """What says where classes are, and where anything is."""
 
-    cam_flip: bool = number(False, "Saleh et al. 3.1.2", "average maps with the mirrored photo's")
     cam_scales: tuple[float, ...] = number(
         (1.0, 1.5),
         "assumed",
@@ -82,11 +78,7 @@ class EvidenceSettings(Settings):
     )
 
     def check(self) -> None:
-        """The size itself is among the factors; sources exist."""
-        if 1.0 not in self.cam_scales:
-            raise ConfigError(
-                f"cam_scales is {self.cam_scales}", do="use positive factors, 1 among them"
-            )
+        """Sources exist."""
         if self.objects not in ("auto", "none"):
             for name in self.objects.split("+"):
                 if name not in SOURCES:

@@ -91,6 +91,9 @@ class Court:
         classifier: that learned with regions hidden.
         evidence: its score maps.
         judge: weighs what is seen.
+
+    Attributes:
+        spread: how far the judge was off for classes that it was not fitted to.
     """
 
     def __init__(
@@ -102,7 +105,7 @@ class Court:
         judge: Judge,
     ) -> None:
         self._run, self._settings, self._classifier = run, settings, classifier
-        self._evidence, self._judge = evidence, judge
+        self._evidence, self._judge, self.spread = evidence, judge, judge.spread
 
     def choose(
         self,

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 import numpy as np
 
 from tagseg.data.working import labels_at
-from tagseg.evaluate.judge import shipped_judge
 from tagseg.evaluate.scores import average_precision
 from tagseg.evaluate.trust import ClassFacts, ClassTrust, class_trust
 from tagseg.maps import Labels
@@ -66,7 +65,7 @@ def diagnosed(
                 },
             )
         )
-    spread = _ELSEWHERE * shipped_judge().spread
+    spread = _ELSEWHERE * court.spread
     return tuple(class_trust(of_class, spread=spread) for of_class in facts)
 
 

@@ -7,9 +7,8 @@ The choice is one for the whole set: choosing for each photo was no better where
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cache
-from typing import Any
 
 import numpy as np
 
@@ -64,21 +63,10 @@ def object_sources(run: Run, config: Config) -> dict[str, PhotoSaliency]:
     """What says where anything is, by name; raises TagsegError where a file does not fit."""
     found = {}
     for name in config.object_sources():
-        own = config if name in ("given", config.saliency_source()) else _free(config, name)
+        given = name in ("given", config.saliency_source())
+        own = config if given else config.by_photos_alone(name)
         found[name] = PhotoSaliency(run, own, prefix=f"{name}-")
     return found
-
-
-def _free(config: Config, source: str) -> Config:
-    """The same with a source that needs nothing but the photos."""
-    changes: dict[str, Any] = dict.fromkeys(_FILES)
-    return replace(config, **changes | {"saliency": source})
-
-
-_FILES = (
-    *("saliency_maps", "saliency_model", "saliency_forest", "student"),
-    *("boxes", "box_photos", "boxes_left_out"),
-)
 
 
 def ways_of(config: Config, sources: Sequence[str]) -> list[Way]:
@@ -108,23 +96,33 @@ class Evidence:
         self._run, self.seen, self.sources = run, seen, sources
         self.parameters: CrfParameters = Smoothing.of(config).parameters
 
-    def probabilities(self, index: int, way: Way) -> Probs:
-        """Of the background and the photo's T classes (T + 1, h, w), along the photo's edges."""
-        photos = self._run.photos
-        seen = self.seen(index)[photos.tags[index]]
-        salient = None if way.source is None else self.sources[way.source](index)
-        probs = fused_probabilities(seen, salient, threshold=way.threshold, joining=way.joining)
-        return refine(photos.image(index), -np.log(probs.clip(_LEAST, 1)), self.parameters)
+    def probabilities(self, index: int, ways: Sequence[Way]) -> Iterator[Probs]:
+        """Of the background and the photo's T classes (T + 1, h, w), along its edges, by each way.
 
-    def labels(self, index: int, way: Way) -> Labels:
-        """Labels (h, w) of a photo: of no class where its tags say so, unknown without tags."""
+        Maps of the photo are read once for all.
+        """
+        photos = self._run.photos
+        image, seen = photos.image(index), self.seen(index)[photos.tags[index]]
+        named = {way.source for way in ways if way.source}
+        salient = {source: self.sources[source](index) for source in named}
+        for way in ways:
+            objects = salient[way.source] if way.source else None
+            probs = fused_probabilities(seen, objects, threshold=way.threshold, joining=way.joining)
+            yield refine(image, -np.log(probs.clip(_LEAST, 1)), self.parameters)
+
+    def candidates(self, index: int, ways: Sequence[Way]) -> list[Labels]:
+        """Labels (h, w) by each way: of no class where tags say so, unknown without tags."""
         photos = self._run.photos
         tags = photos.tags[index]
         if not tags.any():
             nothing = BACKGROUND if photos.dataset.known[index] else IGNORE
-            return np.full(photos.image(index).shape[:2], nothing, np.uint8)
-        best = self.probabilities(index, way).argmax(0)
-        return labels_of_tags(tags).astype(np.uint8)[best]
+            return [np.full(photos.image(index).shape[:2], nothing, np.uint8)] * len(ways)
+        names = labels_of_tags(tags).astype(np.uint8)
+        return [names[probs.argmax(0)] for probs in self.probabilities(index, ways)]
+
+    def labels(self, index: int, way: Way) -> Labels:
+        """Labels by one way."""
+        return self.candidates(index, [way])[0]
 
 
 def first_labels(run: Run, config: Config, evidence: Evidence, court: Court) -> LabelMaps:
@@ -132,7 +130,7 @@ def first_labels(run: Run, config: Config, evidence: Evidence, court: Court) -> 
     ways = ways_of(config, tuple(evidence.sources))
     made_of = [evidence.seen, *evidence.sources.values()]
     verdict = court.choose(
-        lambda index: [evidence.labels(index, way) for way in ways],
+        lambda index: evidence.candidates(index, ways),
         [way.name for way in ways],
         made_of,
         1,

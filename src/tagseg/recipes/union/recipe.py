@@ -12,12 +12,13 @@ from dataclasses import replace
 
 from tagseg.evaluate.judge import shipped_judge
 from tagseg.losses.pixel import cross_entropy
-from tagseg.recipes.union.classifier import hiding_classifier, localized, seen_side
+from tagseg.recipes.union.classifier import MAPS, hiding_classifier, seen_side
 from tagseg.recipes.union.config import Config
 from tagseg.recipes.union.court import Court
 from tagseg.recipes.union.diagnosis import diagnosed, told_apart
 from tagseg.recipes.union.labels import Evidence, first_labels, later_labels, object_sources
 from tagseg.segment.predict import Segmenter
+from tagseg.stages.classifier import location_maps
 from tagseg.stages.context import Run, Split
 from tagseg.stages.outcome import Outcome, Prediction, Seeds
 from tagseg.stages.predictions import classifier_outcome, final_predictions, show_map, show_maps
@@ -36,7 +37,7 @@ def run(run: Run, config: Config) -> Outcome:
     side = seen_side(run, config)
 
     def seen_in(split: Split) -> ScoreMaps:
-        return localized(run, config, classifier, side, split=split)
+        return location_maps(run, config, classifier, kind=MAPS, split=split, side=side)
 
     seen = seen_in("train")
     evidence = Evidence(run, config, seen, {name: source.maps() for name, source in pool.items()})
