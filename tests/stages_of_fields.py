@@ -207,5 +207,6 @@ STAGES_OF_FIELDS["union"] = {
     "scale_field_of_view schedule segmenter_backbone_factor segmenter_batch_size segmenter_crop segmenter_epochs segmenter_iterations segmenter_learning_rate segmenter_width": "round-1-segmenter segmenter",
     "saliency_epochs saliency_iterations": "saliency-net",
     "answer_confidence": "union-answers-2",
+    "fusion_agreement fusion_tie": "union-labels",
     "fusion_thresholds": "verdict-1",
 }

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from contracts import Fuse, FuserContract
 from tagseg.errors import ConfigError, ShapeError
-from tagseg.fuse.union import Joining, fused_probabilities
+from tagseg.fuse.union import Joining, agreed_labels, fused_probabilities
+from tagseg.maps import IGNORE
 
 SEEDS = st.integers(0, 10_000)
 QUICK = settings(max_examples=40, deadline=None, derandomize=True)
@@ -206,3 +207,32 @@ class TestLabelsByProbability(FuserContract):
             return of_index[probs.argmax(0)]
 
         return labels
+
+
+# Votes
+
+
+@given(SEEDS, st.floats(0, 1))
+@QUICK
+def test_agreed_labels_pixel_by_pixel(seed, least):
+    rng = np.random.default_rng(seed)
+    votes = rng.dirichlet(np.ones(4) / 2, (6, 7)).transpose(2, 0, 1).astype(np.float32)
+    found = agreed_labels(votes, least=least)
+    assert found.dtype == np.uint8
+    most = {
+        label: max((v.max() for v in votes.reshape(4, -1).T if v.argmax() == label), default=0.0)
+        for label in range(1, 4)
+    }
+    for y in range(6):
+        for x in range(7):
+            here = votes[:, y, x]
+            label = int(here.argmax())
+            needed = least if label == 0 else min(least, most[label])
+            assert found[y, x] == (label if here[label] >= needed else IGNORE)
+    for label in range(1, 4):
+        assert (label in found) == (label in votes.argmax(0)), "each class teaches something"
+
+
+def test_votes_of_another_shape():
+    with pytest.raises(ShapeError):
+        agreed_labels(np.zeros((2, 3)), least=0.5)

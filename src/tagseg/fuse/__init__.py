@@ -33,10 +33,11 @@ from tagseg.fuse.region_seeds import (
     region_seeds,
 )
 from tagseg.fuse.seed_labels import cam_labels
-from tagseg.fuse.union import fused_probabilities
+from tagseg.fuse.union import agreed_labels, fused_probabilities
 
 __all__ = [
     "PresentMaps",
+    "agreed_labels",
     "binary_maps",
     "cam_labels",
     "colour_histograms",

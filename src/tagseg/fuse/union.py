@@ -1,4 +1,4 @@
-"""Evidence of classes and of objects put together: probabilities of a photo's labels."""
+"""Evidence of classes and of objects put together: probabilities of a photo's labels, and votes."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from typing import Literal, get_args
 import numpy as np
 
 from tagseg.errors import ConfigError, ShapeError
-from tagseg.maps import Probs, SaliencyMap, ScoreMap, as_float32, check_maps
+from tagseg.maps import IGNORE, Labels, Probs, SaliencyMap, ScoreMap, as_float32, check_maps
 
-__all__ = ["Joining", "fused_probabilities"]
+__all__ = ["Joining", "agreed_labels", "fused_probabilities"]
 
 Joining = Literal["mean", "product"]
 
@@ -58,6 +58,35 @@ def fused_probabilities(
     every = np.concatenate((np.full(shape, threshold, np.float32), evidence))
     every = (every / every.max(0)) ** _SHARPNESS  # the power of what is tiny would be 0
     return every / every.sum(0)
+
+
+def agreed_labels(votes: Probs, *, least: float) -> Labels:
+    """The likeliest label (H, W) where it has enough votes, and 255 elsewhere.
+
+    What several ways to labels agree on is right more often than what any of them says. Of a class
+    that nowhere has enough, the pixels stay that have its most: a photo's tag teaches something.
+
+    Args:
+        votes: mean of the probabilities of all ways (L, H, W), background first.
+        least: of the votes that a label needs.
+
+    Raises:
+        ShapeError: the votes are no (L, H, W).
+
+    Examples:
+        >>> import numpy as np
+        >>> from tagseg.fuse import agreed_labels
+        >>> votes = np.array([[[0.9, 0.4, 0.1, 0.3]], [[0.1, 0.6, 0.9, 0.7]]])
+        >>> agreed_labels(votes, least=0.8).tolist()
+        [[0, 255, 1, 255]]
+    """
+    if np.ndim(votes) != 3:
+        raise ShapeError(f"votes of shape {np.shape(votes)}", do="give (L, H, W)")
+    labels, most = votes.argmax(0).astype(np.uint8), votes.max(0)
+    needed = np.full(len(votes), least)
+    for label in range(1, len(votes)):
+        needed[label] = min(least, most[labels == label].max(initial=0.0))
+    return np.where(most < needed[labels], np.uint8(IGNORE), labels)
 
 
 def _joined(score_map: ScoreMap, salient: SaliencyMap, joining: Joining) -> ScoreMap:

@@ -50,8 +50,9 @@ def place(run: Run, number: int) -> int:
 class Bench:
     """A court that likes what it is told to like, and remembers what it was shown."""
 
-    def __init__(self, run: Run, wanted: str) -> None:
-        self.run, self.wanted = run, wanted
+    def __init__(self, run: Run, wanted: str | dict[str, float]) -> None:
+        self.run = run
+        self.wanted = {wanted: 1.0} if isinstance(wanted, str) else wanted
         self.names: list[str] = []
         self.candidates: Callable[[int], Sequence[Labels]] = lambda index: []
 
@@ -65,9 +66,9 @@ class Bench:
         favourite: int | None = None,
     ) -> Verdict:
         self.names, self.candidates = list(names), candidates
-        assert self.wanted in self.names
+        assert set(self.wanted) <= set(self.names)
         stage = stage_of(self.run, f"heard-{number}", wanted=self.wanted)
-        liked = tuple(float(name == self.wanted) for name in names)
+        liked = tuple(self.wanted.get(name, 0.0) for name in names)
         return Verdict(liked, liked, stage, favourite)
 
 
@@ -103,7 +104,7 @@ def test_the_least_and_the_highest_threshold(run, photos, threshold):
     evidence = made_up_evidence(run, photos, config, "barrier")
     for way in ways_of(config, ["barrier"]):
         assert 0 < way.threshold < 1
-        assert evidence.labels(1, way).shape == run.photos.image(1).shape[:2]
+        assert evidence.candidates(1, [way])[0].shape == run.photos.image(1).shape[:2]
 
 
 # Labels of a photo
@@ -113,7 +114,7 @@ def test_the_least_and_the_highest_threshold(run, photos, threshold):
 def test_labels_are_of_the_photos_tags_alone(run, evidence, source):
     way = Way(source, "mean", 0.3)
     for index in range(len(run.photos)):
-        labels = evidence.labels(index, way)
+        labels = evidence.candidates(index, [way])[0]
         assert labels.dtype == np.uint8
         assert labels.shape == run.photos.image(index).shape[:2]
         if run.photos.dataset.known[index]:
@@ -122,8 +123,8 @@ def test_labels_are_of_the_photos_tags_alone(run, evidence, source):
 
 def test_photos_without_tags(run, evidence):
     way = Way("drfi", "product", 0.2)
-    assert not evidence.labels(place(run, NEGATIVE), way).any(), "which is known"
-    assert (evidence.labels(place(run, UNKNOWN), way) == IGNORE).all()
+    assert not evidence.candidates(place(run, NEGATIVE), [way])[0].any(), "which is known"
+    assert (evidence.candidates(place(run, UNKNOWN), [way])[0] == IGNORE).all()
 
 
 def test_what_stands_out_completes_what_is_seen(run, photos, evidence):
@@ -134,7 +135,7 @@ def test_what_stands_out_completes_what_is_seen(run, photos, evidence):
         of_each = []
         for index in np.flatnonzero(run.photos.tags.any(1)):
             true = drawn(run, photos, index) > 0
-            found = evidence.labels(index, way) > 0
+            found = evidence.candidates(index, [way])[0] > 0
             of_each.append((true & found).sum() / (true | found).sum())
         sizes[way.name] = float(np.mean(of_each))
     alone, mean, product = (sizes[way.name] for way in ways)
@@ -161,8 +162,9 @@ def test_probabilities_sum_to_one(run, evidence):
         "tags and barrier (mean) from 0.3",
     ],
 )
-def test_the_first_labels_are_those_of_the_best_way(run, photos, wanted):
-    config = config_of()
+def test_labels_of_the_one_way_that_is_much_better(run, photos, wanted):
+    """All its pixels if no agreement is asked for."""
+    config = config_of(fusion_agreement=0.0)
     evidence = made_up_evidence(run, photos, config, *SOURCES)
     bench = Bench(run, wanted)
     found = first_labels(run, config, evidence, bench)  # type: ignore[arg-type]
@@ -170,10 +172,53 @@ def test_the_first_labels_are_those_of_the_best_way(run, photos, wanted):
     assert bench.names == [way.name for way in ways]
     best = next(i for i, way in enumerate(ways) if way.name == wanted)
     for index in range(len(run.photos)):
-        np.testing.assert_array_equal(found(index), evidence.labels(index, ways[best]))
+        alone = evidence.candidates(index, [ways[best]])[0]
+        np.testing.assert_array_equal(found(index), alone)
     shown = bench.candidates(1)
     assert len(shown) == len(ways)
     np.testing.assert_array_equal(shown[best], found(1))
+
+
+def test_labels_are_what_the_best_ways_agree_on(run, photos):
+    """By hand: the mean of the probabilities of all within the tie, 255 under the agreement."""
+    config = config_of(fusion_tie=0.25, fusion_agreement=0.9)
+    evidence = made_up_evidence(run, photos, config, *SOURCES)
+    ways = ways_of(config, SOURCES)
+    liked = {ways[0].name: 1.0, ways[3].name: 0.76, ways[-1].name: 0.74}
+    found = first_labels(run, config, evidence, Bench(run, liked))  # type: ignore[arg-type]
+    unknown = 0
+    for index in range(len(run.photos)):
+        tags = run.photos.tags[index]
+        if not tags.any():
+            alone = evidence.candidates(index, ways[:1])[0]
+            np.testing.assert_array_equal(found(index), alone)
+            continue
+        one, other = (next(evidence.probabilities(index, [ways[k]])) for k in (0, 3))
+        votes = (one.astype(np.float64) + other) / 2
+        names = np.array([0, *(np.flatnonzero(tags) + 1)])
+        expected = names[votes.argmax(0)]
+        for label in names:
+            own = expected == label
+            needed = 0.9
+            if label and own.any():
+                needed = min(needed, votes.max(0)[own].max() - 1e-6)
+            expected[own & (votes.max(0) < needed)] = IGNORE
+        clear = np.abs(votes.max(0) - 0.9) > 1e-5  # but for rounding
+        np.testing.assert_array_equal(found(index)[clear], expected[clear])
+        unknown += (expected == IGNORE).sum()
+    assert unknown > 0
+
+
+def test_every_tag_that_is_found_teaches_something(run, photos):
+    """Even where no pixel has the votes."""
+    config = config_of(fusion_tie=1.0, fusion_agreement=1.0)
+    evidence = made_up_evidence(run, photos, config, *SOURCES)
+    ways = ways_of(config, SOURCES)
+    for index in np.flatnonzero(run.photos.tags.any(1)):
+        likely = sum(evidence.probabilities(index, ways))
+        found = set(np.unique(evidence.agreed(index, ways, 1.0)).tolist())
+        names = np.array([0, *(np.flatnonzero(run.photos.tags[index]) + 1)])
+        assert set(names[np.unique(likely.argmax(0))].tolist()) - {0} <= found
 
 
 # What stands out
@@ -366,7 +411,7 @@ def test_rounds_have_stages_of_their_own(run):
 def test_evidence_is_not_changed_by_reading_it(run, evidence):
     index = 1
     before = evidence.seen(index).copy()
-    evidence.labels(index, Way("barrier", "product", 0.2))
+    evidence.candidates(index, [Way("barrier", "product", 0.2)])[0]
     np.testing.assert_array_equal(evidence.seen(index), before)
     other = replace(config_of(), crf_iterations=0)
     rough = Evidence(run, other, evidence.seen, evidence.sources)

@@ -97,12 +97,26 @@ class FusionSettings(Settings):
     fusion_thresholds: tuple[float, ...] = number(
         (0.3, 0.4, 0.5, 0.6),
         "assumed",
-        "evidence from which on a class wins over the background; the judge chooses one",
+        "evidence from which on a class wins over the background",
         above=0,
         below=1,
     )
+    fusion_tie: float = number(
+        0.3,
+        "assumed",
+        "fraction by which less may speak for a way than for the first if it is to have a vote",
+        at_least=0,
+        at_most=1,
+    )
+    fusion_agreement: float = number(
+        0.8,
+        "assumed",
+        "fraction of votes under which nothing is taught of a pixel",
+        at_least=0,
+        at_most=1,
+    )
     judged_photos: int = number(
-        80, "assumed", "photos, evenly spread, by which the judge chooses", above=0
+        80, "assumed", "photos, evenly spread, by which the judge weighs ways", above=0
     )
     judge_side: int = number(
         224, "assumed", "longer side of photos as the judge sees them, pixels", at_least=32

@@ -30,7 +30,6 @@ _VERDICT = Declared("verdict")
 _QUALITY = Declared("expected-quality")
 _AT_ONCE = 16  # pictures a forward pass
 _KEPT = 0.7  # of what speaks for the first, to be as good as it although smooth
-_TIE = 0.1  # fraction of what speaks for the first by which others are as good as it
 
 
 @dataclass(frozen=True)
@@ -39,9 +38,9 @@ class Verdict:
 
     Attributes:
         cases: how much speaks for it (:func:`tagseg.evaluate.judge.case_for`).
-        favourite: the one that is taken unless it has lost too much.
         qualities: its expected IoU, over the classes most of whose masks can be judged; None where
             these are not most of the classes.
+        favourite: the one that is taken unless it has lost too much.
     """
 
     cases: tuple[float, ...]
@@ -51,22 +50,22 @@ class Verdict:
 
     @property
     def best(self) -> int:
-        """The place of the one to take.
+        """The place of the one for which most speaks, or of the favourite.
 
-        The favourite, if there is one and at least 7 tenths speak for it of what speaks for the
-        first. Labels along edges have the stronger case than a network's smooth answers, whatever
-        is true, so that equals cannot be asked for.
-
-        That of the highest expected IoU among those for which about as much speaks as for the
-        first; if it is not known of all of these, the one for which most speaks.
+        The favourite is taken if at least 7 tenths speak for it of what speaks for the first.
+        Labels along edges have the stronger case than a network's smooth answers, whatever is true,
+        so that equals cannot be asked for.
         """
         first = int(np.argmax(self.cases))
-        if self.favourite is not None:
-            kept = self.cases[self.favourite] >= _KEPT * self.cases[first]
-            return self.favourite if kept else first
-        near = [i for i, case in enumerate(self.cases) if case >= (1 - _TIE) * self.cases[first]]
-        known = [quality for quality in (self.qualities[i] for i in near) if quality is not None]
-        return first if len(known) < len(near) else near[int(np.argmax(known))]
+        if self.favourite is None:
+            return first
+        kept = self.cases[self.favourite] >= _KEPT * self.cases[first]
+        return self.favourite if kept else first
+
+    def near(self, tie: float) -> list[int]:
+        """Places of those for which at most the fraction ``tie`` less speaks than for the first."""
+        least = (1 - tie) * max(self.cases)
+        return [place for place, case in enumerate(self.cases) if case >= least]
 
 
 @dataclass(frozen=True)

@@ -1,19 +1,19 @@
-"""Labels that a segmenter can learn from: several ways to make them, of which the judge takes one.
+"""Labels that a segmenter can learn from: several ways to make them, and what the best agree on.
 
-The choice is one for the whole set: choosing for each photo was no better where it was measured
-(docs/union.md), as the judge's errors average out over photos only.
+Which ways have a vote is decided once for the whole set: the judge's errors average out over photos
+only. Where they disagree the segmenter is told nothing (docs/union.md).
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, reduce
 
 import numpy as np
 
 from tagseg.data.masks import encode_mask
-from tagseg.fuse.union import Joining, fused_probabilities
+from tagseg.fuse.union import Joining, agreed_labels, fused_probabilities
 from tagseg.maps import BACKGROUND, IGNORE, Labels, Probs, labels_of_tags
 from tagseg.recipes.union.config import Config
 from tagseg.recipes.union.court import Court
@@ -120,13 +120,20 @@ class Evidence:
         names = labels_of_tags(tags).astype(np.uint8)
         return [names[probs.argmax(0)] for probs in self.probabilities(index, ways)]
 
-    def labels(self, index: int, way: Way) -> Labels:
-        """Labels by one way."""
-        return self.candidates(index, [way])[0]
+    def agreed(self, index: int, ways: Sequence[Way], least: float) -> Labels:
+        """Labels (h, w) on which the fraction ``least`` of the ways agree, 255 elsewhere."""
+        tags = self._run.photos.tags[index]
+        if not tags.any():
+            return self.candidates(index, ways[:1])[0]
+        votes = reduce(np.add, self.probabilities(index, ways)) / np.float32(len(ways))
+        labels = agreed_labels(votes, least=least)
+        names = labels_of_tags(tags).astype(np.uint8)
+        unknown = labels == IGNORE
+        return np.where(unknown, labels, names[np.where(unknown, 0, labels)])
 
 
 def first_labels(run: Run, config: Config, evidence: Evidence, court: Court) -> LabelMaps:
-    """Labels by the way that the judge finds best."""
+    """What those ways agree on for which about as much speaks as for the first."""
     ways = ways_of(config, tuple(evidence.sources))
     made_of = [evidence.seen, *evidence.sources.values()]
     verdict = court.choose(
@@ -136,12 +143,17 @@ def first_labels(run: Run, config: Config, evidence: Evidence, court: Court) -> 
         1,
         settings=[evidence.parameters],
     )
-    way = ways[verdict.best]
+    near, least = (
+        [ways[place] for place in verdict.near(config.fusion_tie)],
+        config.fusion_agreement,
+    )
+    if not verdict.stage.planned:
+        run.progress.say(f"{len(near)} of the ways have a vote, and {least:.0%} must agree")
     return label_maps(
         run,
         _LABELS,
-        lambda index: evidence.labels(index, way),
-        settings=[evidence.parameters],
+        lambda index: evidence.agreed(index, near, least),
+        settings=[evidence.parameters, _Agreement(config.fusion_tie, least)],
         inputs=[*made_of, verdict],
     )
 
@@ -213,6 +225,14 @@ def _answers(
         LabelMaps(stage, "answers", photos.names),
         LabelMaps(stage, "sure", photos.names),
     )
+
+
+@dataclass(frozen=True)
+class _Agreement(Plain):
+    """Which ways have a vote, and how many must agree."""
+
+    fusion_tie: float
+    fusion_agreement: float
 
 
 @dataclass(frozen=True)

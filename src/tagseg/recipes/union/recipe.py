@@ -2,8 +2,9 @@
 
 A classifier learns from tags with regions hidden, and says where it sees each of them. Together
 with what stands out this gives several sets of labels; a judge that saw no person's masks says
-which is likely best on these photos. A segmenter learns from them, its answers are candidates too,
-and the judge is asked again. In the end it says of each class how good its masks are likely to be.
+which are likely good on these photos, and what those agree on teaches a segmenter. Its answers
+teach the next one, unless the judge finds them worse. In the end it says of each class how good its
+masks are likely to be.
 """
 
 from __future__ import annotations
@@ -105,6 +106,10 @@ RECIPE = Recipe(
     Config,
     run,
     takes=("saliency", "saliency_model", "boxes"),
-    demo=Demo(settings=_FAST, note="with the settings of --fast", scenes=(500, 100)),
+    demo=Demo(
+        settings={**_FAST, "classifier_iterations": 800, "classifier_batch_size": 16},
+        note="with the settings of --fast, but for a longer training of its classifier",
+        scenes=(500, 100),
+    ),
     fast=_FAST,
 )
