@@ -87,6 +87,43 @@ class MasksBy(StrEnum):
     colour = "colour"
 
 
+class ExportTo(StrEnum):
+    """What a run or its masks are written as."""
+
+    coco = "coco"
+    yolo = "yolo"
+    label_studio = "label-studio"
+    cvat = "cvat"
+    labelme = "labelme"
+    voc = "voc"
+    png = "png"
+    hf = "hf"
+    onnx = "onnx"
+    torch = "torch"
+
+
+class PhotosBy(StrEnum):
+    """What becomes of the photos of an export."""
+
+    copy = "copy"
+    link = "link"
+    name = "name"
+
+
+class Shapes(StrEnum):
+    """What regions of masks are written as."""
+
+    masks = "masks"
+    polygons = "polygons"
+
+
+class Per(StrEnum):
+    """What one annotation is."""
+
+    region = "region"
+    class_ = "class"
+
+
 class MasksAs(StrEnum):
     """What the masks of photos that EXIF turns lie on."""
 
@@ -104,6 +141,7 @@ _AFTER_STOP = {
     "predict": "the masks so far are whole; the same command makes all of them again",
     "train-saliency": "nothing was written; the same command begins again",
     "train-student": "nothing was written; the same command begins again",
+    "tag": "every tag is on disk; the same command goes on",
 }
 
 _SALIENCY_FIELDS = {"boxes", "saliency", "saliency_maps"}
@@ -328,8 +366,38 @@ def check(
 
 
 @app.command()
+def tag(
+    photos: Annotated[Path, typer.Argument(help="Folder of photos.")],
+    tags: Annotated[
+        Path | None, typer.Option(help="Tag file of any form, to begin with what it says.")
+    ] = None,
+    classes: ClassList = None,
+    run: Annotated[
+        Path | None, typer.Option(help="Run whose classifier suggests tags and orders photos.")
+    ] = None,
+    exclude: Exclude = None,
+    host: Annotated[
+        str, typer.Option(help="Address to listen on; any but this machine's own lets others in.")
+    ] = "127.0.0.1",
+    port: Annotated[
+        int | None,
+        typer.Option(help="Port. [default: 8765, or one that is free]", min=0, max=65535),
+    ] = None,
+    browser: Annotated[bool, typer.Option(help="Open the page in a browser.")] = True,
+) -> None:
+    """Tag photos on a page in the browser; tags.csv in their folder is what train reads."""
+    from tagseg.web.serve import Address, Photos, tag_photos
+
+    what = Photos(photos, tags, classes, tuple(exclude or ()), run)
+    tag_photos(what, Address(host, port), browser=browser, say=_say)
+
+
+@app.command()
 def predict(
-    run: Annotated[Path, typer.Argument(help="Run folder, or its segmenter.safetensors.")],
+    run: Annotated[
+        Path,
+        typer.Argument(help="Run folder, its segmenter.safetensors, or an exported .onnx file."),
+    ],
     photos: Annotated[Path, typer.Argument(help="Folder of photos, or one photo.")],
     out: Annotated[Path, typer.Option(help="Folder for the masks, one PNG a photo.")],
     overlays: Annotated[
@@ -363,6 +431,78 @@ def predict(
     for _, reason in done.skipped:
         _say(f"skipped: {reason}", err=True)
     _say(f"{len(done.written)} masks in {out}, {len(done.skipped)} photos skipped")
+
+
+@app.command()
+def export(
+    source: Annotated[
+        Path, typer.Argument(metavar="RUN|MASKS", help="Folder of a finished run, or of masks.")
+    ],
+    to: Annotated[ExportTo, typer.Option(help="Format of the masks, or of the segmenter.")],
+    out: Annotated[Path, typer.Option(help="Folder of the export; of onnx and torch, the file.")],
+    photos: Annotated[Path | None, typer.Option(help="Folder of the masks' photos.")] = None,
+    classes: Annotated[
+        Path | None,
+        typer.Option(help="Class names of a folder of masks. [default: the list that lies there]"),
+    ] = None,
+    photos_by: Annotated[
+        PhotosBy | None, typer.Option(help="Copy photos, link or only name them: docs/export.md.")
+    ] = None,
+    shapes: Annotated[
+        Shapes | None, typer.Option(help="Write regions as masks or polygons. [default: by format]")
+    ] = None,
+    per: Annotated[
+        Per | None,
+        typer.Option(help="One annotation a connected region or a class. [default: by format]"),
+    ] = None,
+    int8: Annotated[bool, typer.Option("--int8", help="A quantised network (onnx).")] = False,
+    threads: Threads = None,
+) -> None:
+    """Write masks for another tool, or the segmenter for another program."""
+    given = {
+        "--photos": photos,
+        "--classes": classes,
+        "--photos-by": photos_by,
+        "--shapes": shapes,
+        "--per": per,
+    }
+    if to in (ExportTo.onnx, ExportTo.torch):
+        _say(_export_model(source, to, out, int8, [k for k, v in given.items() if v is not None]))
+        return
+    from tagseg.run.engine import set_threads, usable_cores
+    from tagseg.session.export_masks import ExportWishes, export_masks
+    from tagseg.session.train import Options
+
+    if int8:
+        raise ConfigError(f"--int8 does nothing with --to {to.value}", do="leave it out")
+    cores = Options(threads=threads).threads or usable_cores()
+    set_threads(1)  # photos are mapped over the cores
+    chosen: Any = [wish and wish.value for wish in (photos_by, shapes, per)]
+    wishes = ExportWishes(to.value, *chosen)
+    done = export_masks(
+        source,
+        out,
+        wishes,
+        photos=photos,
+        classes=classes,
+        threads=cores,
+        progress=_progress(),
+    )
+    _say("\n".join(done.lines()))
+    _say(f"written: {out}")
+
+
+def _export_model(run: Path, to: ExportTo, out: Path, int8: bool, idle: list[str]) -> str:
+    """Write the segmenter of a run, and give what to say; ConfigError for flags of masks."""
+    from tagseg.session.export_model import export_onnx, export_torch
+
+    if idle:
+        raise ConfigError(f"{idle[0]} does nothing with --to {to.value}", do="leave it out")
+    if to is ExportTo.onnx:
+        return export_onnx(run, out, int8=int8)
+    if int8:
+        raise ConfigError("--int8 does nothing with --to torch", do="leave it out")
+    return export_torch(run, out)
 
 
 @app.command()

@@ -321,8 +321,8 @@ def upsample_grid(
         maps, stride = upsample_grid(maps, seen, stride), None
     if stride is None:
         return functional.interpolate(maps, shape, mode="bilinear", align_corners=False)
-    down, right = (
-        max(0, -(-(pixels - 1) // stride) + 1 - positions)
+    down, right = (  # sym_max: of a network that is exported, sizes are symbols
+        torch.sym_max(0, (pixels + stride - 2) // stride + 1 - positions)
         for pixels, positions in zip(shape, maps.shape[2:], strict=True)
     )
     padded = functional.pad(maps, (0, right, 0, down), mode="replicate")

@@ -152,14 +152,16 @@ class SegmentationNet(nn.Module):
             x = _reflected(x, self.margin)
         height, width = x.shape[2:]
         coarse = self.coarse(x)
-        # The transposed convolution needs one position at or beyond the last pixel.
-        down = max(0, self._needed(height) - coarse.shape[2])
-        right = max(0, self._needed(width) - coarse.shape[3])
+        # The transposed convolution needs one position at or beyond the last pixel. (sym_max, and
+        # sym_min below: of a network that is exported, sizes are symbols.)
+        down = torch.sym_max(0, self._needed(height) - coarse.shape[2])
+        right = torch.sym_max(0, self._needed(width) - coarse.shape[3])
         full = self.upsample(F.pad(coarse, (0, right, 0, down), mode="replicate"))
         return full[..., self.margin : height - self.margin, self.margin : width - self.margin]
 
     def _needed(self, size: int) -> int:
-        return -(-(size - 1) // self.backbone.output_stride) + 1
+        stride = self.backbone.output_stride
+        return (size + stride - 2) // stride + 1  # ONNX divides negative numbers otherwise
 
     def parameter_groups(self) -> list[dict[str, object]]:
         """``backbone``, ``head`` (fc6, fc7, upsampling), ``score`` (weights) and ``score_bias``.
@@ -271,7 +273,7 @@ def _regular_ends(count: int, total: int) -> Tensor:
 
 def _reflected(x: Tensor, margin: int) -> Tensor:
     """Photos with ``margin`` more pixels at each side, repeated where there is too little photo."""
-    down, right = (min(margin, size - 1) for size in x.shape[2:])
+    down, right = (torch.sym_min(margin, size - 1) for size in x.shape[2:])
     x = F.pad(x, (right, right, down, down), mode="reflect")
     right, down = margin - right, margin - down
     return F.pad(x, (right, right, down, down), mode="replicate")

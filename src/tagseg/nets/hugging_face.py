@@ -162,7 +162,7 @@ class HuggingFaceVit(Backbone):
         return tuple(
             functional.interpolate(
                 features,
-                [-(-size // level.stride) for size in shape],
+                [(size + level.stride - 1) // level.stride for size in shape],
                 mode="bilinear",
                 align_corners=False,
             )

@@ -41,7 +41,7 @@ def photo_moved(x: Tensor, stride: int) -> Tensor:
     The result is a multiple of the output ``stride``, so that each layer pads exactly as in
     training, with room for one more position than ``ceil(H / stride)`` and ``ceil(W / stride)``.
     """
-    height, width = (-(-size // stride) for size in x.shape[2:])
+    height, width = ((size + stride - 1) // stride for size in x.shape[2:])
     before = stride - 1
     bottom = stride * (height + 1) - before - x.shape[2]
     right = stride * (width + 1) - before - x.shape[3]
@@ -68,5 +68,5 @@ def maps_of_moved_photo(
 
 def _over_photo(maps: Tensor, stride: int, output_stride: int, shape: tuple[int, int]) -> Tensor:
     first = output_stride // stride - 1
-    down, right = (first + -(-size // stride) for size in shape)
+    down, right = (first + (size + stride - 1) // stride for size in shape)
     return maps[..., first:down, first:right]

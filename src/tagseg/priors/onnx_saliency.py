@@ -8,7 +8,6 @@ learning from tags alone, and is labelled so wherever results stand. ``onnxrunti
 from __future__ import annotations
 
 import hashlib
-import importlib.util
 import json
 import os
 from collections.abc import Mapping
@@ -20,8 +19,9 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from tagseg.errors import ConfigError, WeightsError, one_line
+from tagseg.errors import ConfigError, WeightsError
 from tagseg.maps import Image, SaliencyMap, check_image
+from tagseg.nets.onnx_files import onnx_content, onnx_session
 
 __all__ = ["KNOWN_NETWORKS", "InputForm", "OnnxSaliency", "find_model"]
 
@@ -57,8 +57,6 @@ KNOWN_NETWORKS: Mapping[str, InputForm] = {
     "isnet-general-use": InputForm(1024, "maximum", (0.5, 0.5, 0.5), (1.0, 1.0, 1.0)),
     "isnet-anime": InputForm(1024, "maximum", (0.485, 0.456, 0.406), (1.0, 1.0, 1.0)),
 }
-# A tensor whose numbers lie in another file: key "location" of an entry of external_data.
-_EXTERNAL = b"\x0a\x08location\x12"
 
 
 def find_model(given: str) -> Path:
@@ -106,9 +104,9 @@ class OnnxSaliency:
     """
 
     def __init__(self, path: Path, *, threads: int = 1) -> None:
-        content = _content(path)
+        content = onnx_content(path)
         self.name = path.stem
-        self._session = _session(content, path, threads)
+        self._session = onnx_session(content, path, threads)
         form = _form(path)
         self._input, side = _only_input(self._session, path)
         if form.side is None and side is None:
@@ -151,37 +149,6 @@ class OnnxSaliency:
             self.form.std, np.float32
         )
         return np.ascontiguousarray(normal.transpose(2, 0, 1)[None], np.float32)
-
-
-def _content(path: Path) -> bytes:
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise WeightsError(f"cannot be read ({error.strerror})", where=path) from None
-    if _EXTERNAL in content:
-        raise WeightsError(
-            "keeps its numbers in another file, which is not read",
-            where=path,
-            do="save the network as one file",
-        )
-    return content
-
-
-def _session(content: bytes, path: Path, threads: int) -> Any:
-    if importlib.util.find_spec("onnxruntime") is None:
-        raise ConfigError("an .onnx network needs onnxruntime", do="pip install tagseg[onnx]")
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
-    options.log_severity_level = 4
-    try:
-        return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # the library has many kinds of error for broken files
-        reason = one_line(error, 120)
-        raise WeightsError(
-            f"is no ONNX network ({reason})", where=path, do="fetch it again"
-        ) from None
 
 
 def _only_input(session: Any, path: Path) -> tuple[str, int | None]:

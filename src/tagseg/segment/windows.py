@@ -7,7 +7,10 @@ from collections.abc import Callable
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["in_windows", "starts", "taper"]
+__all__ = ["OVERLAP", "in_windows", "starts", "taper"]
+
+OVERLAP = 0.25
+"""Of neighbouring windows, as a fraction of the window."""
 
 Forward = Callable[[npt.NDArray[np.uint8]], npt.NDArray[np.float32]]
 
@@ -40,7 +43,7 @@ def in_windows(
     image: npt.NDArray[np.uint8],
     window: int,
     *,
-    overlap: float = 0.25,
+    overlap: float = OVERLAP,
 ) -> npt.NDArray[np.float32]:
     """Probabilities (L, h, w) of a photo (h, w, 3), from windows of at most ``window`` pixels.
 

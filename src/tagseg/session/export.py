@@ -7,9 +7,10 @@ from pathlib import Path
 from safetensors import SafetensorError
 
 from tagseg.data.depth import WHITE
-from tagseg.errors import WeightsError, WorkspaceError
+from tagseg.errors import ConfigError, WeightsError, WorkspaceError
 from tagseg.run.engine import choose_device, choose_precision
 from tagseg.segment.model_file import damage_in_one_line, positive, unpack_segmenter
+from tagseg.segment.onnx_segmenter import open_onnx
 from tagseg.segment.predict import Segmenter
 from tagseg.stages.context import Run
 from tagseg.stages.distinct_segmenter import DISTINCT_FORMAT, unpack_distinct
@@ -40,11 +41,14 @@ def export(run: Run, outcome: Outcome) -> Path:
 def load_segmenter(
     source: Path | str, *, device: str = "auto", precision: str = "auto"
 ) -> Segmenter:
-    """The segmenter of a run folder, or of a ``segmenter.safetensors`` file.
+    """The segmenter of a run folder, of its ``segmenter.safetensors``, or of an .onnx file.
+
+    The latter is one that ``tagseg export`` wrote.
 
     Raises:
         WorkspaceError: the folder holds no finished run.
         WeightsError: the file holds no segmenter.
+        ConfigError: the device or precision is none that it can be run with.
     """
     path = Path(source)
     if path.is_dir():
@@ -56,6 +60,8 @@ def load_segmenter(
         path = found[0]
     if not path.is_file():
         raise WeightsError("no such file or run folder", where=path, do="check the path")
+    if path.suffix.lower() == ".onnx":
+        return _exported(path, device, precision)
     try:
         tensors, metadata = read_tensors(path)
     except RottenError as error:
@@ -74,3 +80,12 @@ def load_segmenter(
     with damage_in_one_line(path):
         segmenter.white = positive(metadata.get(_WHITE, str(WHITE)))
     return segmenter
+
+
+def _exported(path: Path, device: str, precision: str) -> Segmenter:
+    for flag, given, can in (("device", device, "cpu"), ("precision", precision, "fp32")):
+        if given not in ("auto", can):
+            raise ConfigError(
+                f"an .onnx file has no {flag} {given}", where=path, do=f"use {can}, or the run"
+            )
+    return open_onnx(path, refinement=refiner_from)

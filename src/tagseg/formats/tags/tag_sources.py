@@ -108,7 +108,8 @@ def _groups(folder: Path, photos: Mapping[str, Path]) -> Iterator[tuple[Path, ..
             seen.update(p.resolve() for p in fresh)
             if fresh:
                 yield fresh
-    inner = sorted({p for path in photos.values() for p in _between(path.parent, folder)})
+    homes = {path.parent for path in photos.values()}
+    inner = sorted({p for home in homes for p in _between(home, folder)})
     for name in _IN_SPLITS:
         files = tuple(place / name for place in inner if (place / name).is_file())
         files = tuple(file for file in files if file.resolve() not in seen)

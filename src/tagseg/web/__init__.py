@@ -1,0 +1,1 @@
+"""Pages in the browser: tagging photos (:mod:`tagseg.web.serve` starts them)."""
