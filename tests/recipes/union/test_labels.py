@@ -23,6 +23,7 @@ from tagseg.recipes.union.labels import (
     first_labels,
     later_labels,
     object_sources,
+    voters,
     ways_of,
 )
 from tagseg.stages.context import Run
@@ -105,6 +106,14 @@ def test_the_least_and_the_highest_threshold(run, photos, threshold):
     for way in ways_of(config, ["barrier"]):
         assert 0 < way.threshold < 1
         assert evidence.candidates(1, [way])[0].shape == run.photos.image(1).shape[:2]
+
+
+def test_each_kind_of_ways_has_two_votes_at_most():
+    ways = ways_of(config_of(fusion_thresholds=(0.3, 0.4, 0.5, 0.6)), SOURCES)
+    found = voters(ways)
+    assert found == [way for place, way in enumerate(ways) if place % 4 in (0, 3)]
+    assert voters([ways[1], ways[5], ways[6]]) == [ways[1], ways[5], ways[6]]
+    assert voters([ways[6], ways[5], ways[4]]) == [ways[6], ways[4]], "in the order given"
 
 
 # Labels of a photo

@@ -109,7 +109,7 @@ class FusionSettings(Settings):
         at_most=1,
     )
     fusion_agreement: float = number(
-        0.8,
+        0.9,
         "assumed",
         "fraction of votes under which nothing is taught of a pixel",
         at_least=0,

@@ -34,7 +34,7 @@ from tagseg.stages.stage import (
     per_batch,
 )
 
-__all__ = ["Evidence", "Way", "first_labels", "later_labels", "object_sources", "ways_of"]
+__all__ = ["Evidence", "Way", "first_labels", "later_labels", "object_sources", "voters", "ways_of"]
 
 _LABELS = Declared("union-labels")
 _ANSWERS = Declared("union-answers")
@@ -80,6 +80,19 @@ def ways_of(config: Config, sources: Sequence[str]) -> list[Way]:
         for threshold in thresholds
     ]
     return alone + joined
+
+
+def voters(ways: Sequence[Way]) -> list[Way]:
+    """Of each source and joining the ways of the lowest and the highest threshold, in order.
+
+    What they agree on those between them agree on too, nearly always, and so no source has more
+    votes for having more thresholds.
+    """
+    kinds: dict[tuple[str | None, Joining], list[Way]] = {}
+    for way in sorted(ways, key=lambda way: way.threshold):
+        kinds.setdefault((way.source, way.joining), []).append(way)
+    ends = {way for kind in kinds.values() for way in (kind[0], kind[-1])}
+    return [way for way in ways if way in ends]
 
 
 class Evidence:
@@ -143,10 +156,8 @@ def first_labels(run: Run, config: Config, evidence: Evidence, court: Court) -> 
         1,
         settings=[evidence.parameters],
     )
-    near, least = (
-        [ways[place] for place in verdict.near(config.fusion_tie)],
-        config.fusion_agreement,
-    )
+    near = voters([ways[place] for place in verdict.near(config.fusion_tie)])
+    least = config.fusion_agreement
     if not verdict.stage.planned:
         run.progress.say(f"{len(near)} of the ways have a vote, and {least:.0%} must agree")
     return label_maps(
