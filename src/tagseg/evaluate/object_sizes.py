@@ -60,7 +60,8 @@ class ObjectSizes:
         """Count one photo.
 
         Args:
-            prediction, truth: uint8 (H, W).
+            prediction: uint8 (H, W).
+            truth: uint8 (H, W).
 
         Raises:
             ShapeError: the two are not such arrays of one shape.

@@ -115,7 +115,8 @@ class GradientSeeder:
         blocks: Numbers of blocks, see :func:`feature_layers`; the paper's is the photo, 0.
         layers: Names of layers or modules in place of ``blocks``, or "input". Their maps are spread
             over the photo from edge to edge.
-        scores, reshape: See :class:`ClassSaliency`.
+        scores: See :class:`ClassSaliency`.
+        reshape: See :class:`ClassSaliency`.
         sigma: Standard deviation of the Gaussian, pixels of a photo whose longer side is 500; it
             scales with the photo.
         precision: See :class:`ClassSaliency`.
