@@ -5,6 +5,8 @@ So results do not depend on the machine, nor timings on company.
 
 from __future__ import annotations
 
+import os
+import sqlite3
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,7 @@ from small_runs import OPTIONS, QUICK_CRISP, Photos, make_photos, quick
 from tagseg.data.scenes import write_scenes
 from tagseg.session.train import Result, train
 
+os.environ["OMP_NUM_THREADS"] = "1"  # of processes that tests start
 torch.set_num_threads(1)
 cv2.setNumThreads(1)
 
@@ -39,6 +42,22 @@ def quick_crisp() -> Iterator[None]:
     """Crisp regions with few samples."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("tagseg.stages.crf.CRISP", QUICK_CRISP)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_power_cut() -> Iterator[None]:
+    """Nothing waits for the disk: a killed process loses nothing by that, nor does any test."""
+    connect = sqlite3.connect
+
+    def connected(*args: Any, **named: Any) -> sqlite3.Connection:
+        connection = connect(*args, **named)
+        connection.execute("PRAGMA synchronous = OFF")
+        return connection
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("os.fsync", lambda descriptor: None)
+        patch.setattr("sqlite3.connect", connected)
         yield
 
 

@@ -108,7 +108,7 @@ def test_a_training_that_is_stopped_says_that_it_can_go_on(tmp_path, number, req
     write_scenes(tmp_path / "scenes", train=8, val=0)
     words = ("--backbone", "tiny", "--weights", "none", "--recipe", "cam_baseline", "--workers", 1)
     words = (*words, "--untagged", "negative", "--set", "classifier_iterations=100000")
-    words = (*words, "--set", "classifier_batch_size=2")
+    words = (*words, "--set", "classifier_batch_size=2", "--threads", 1)
     run = subprocess.Popen(
         [sys.executable, "-m", "tagseg", "train", tmp_path / "scenes", "--out", tmp_path / "run"]
         + [*map(str, words)],

@@ -24,6 +24,7 @@ from small_runs import (
     UNKNOWN,
     WEIGHED,
     Photos,
+    changed_stages,
     contents,
     finished_stages,
     quick,
@@ -343,15 +344,25 @@ def test_the_exported_segmenter_is_the_trained_one(run):
     assert np.array_equal(loaded.probabilities(image), run.result.segmenter.probabilities(image))
 
 
-def test_ground_truth_decides_on_nothing_but_scores(run, go, tmp_path):
+def test_other_ground_truth_decides_on_the_scores_only(run, go, tmp_path):
+    """Of wrong labels, of some photos; with none at all a run is the same, too: the next test."""
     if not run.weakly:
         pytest.skip("full supervision trains on it")
-    wrong = {name: np.zeros_like(labels) for name, labels in run.photos.labels.items()}
-    truth = GroundTruth(wrong, run.photos.dataset.classes)
-    other = go(run.recipe, run.config, ground_truth=truth, out=tmp_path / "other")
+    folder = Path(shutil.copytree(run.result.folder, tmp_path / "copy"))
+    before, names = finished_stages(folder), run.photos.train
+    wrong = {name: np.zeros_like(run.photos.labels[name]) for name in names}
+    other = go(
+        run.recipe,
+        run.config,
+        ground_truth=GroundTruth(wrong, run.photos.dataset.classes),
+        out=folder,
+    )
+    assert changed_stages(before, folder) == {"findings"}
+    assert {score.split for score in other.scores} == {"train"}
+    of_train = [score.miou for score in run.result.scores if score.split == "train"]
+    assert [score.miou for score in other.scores] != of_train
     assert same_weights(weights_of(other), weights_of(run.result))
     assert contents(other.masks) == contents(run.result.masks)
-    assert [s.miou for s in other.scores] != [s.miou for s in run.result.scores]
 
 
 def test_without_ground_truth_and_without_files(run, go):
@@ -367,20 +378,6 @@ def test_without_ground_truth_and_without_files(run, go):
     assert "not measured" in result.report.read_text()
     del result
     assert not folder.exists()
-
-
-def test_other_ground_truth_reruns_the_scoring_only(run, go, tmp_path):
-    if not run.weakly:
-        pytest.skip("full supervision trains on it")
-    folder = tmp_path / "copy"
-    shutil.copytree(run.result.folder, folder)
-    before = finished_stages(folder)
-    some = {name: labels for name, labels in run.photos.labels.items() if name.startswith("train")}
-    truth = GroundTruth(some, run.photos.dataset.classes)
-    result = go(run.recipe, run.config, ground_truth=truth, out=folder)
-    after = finished_stages(folder)
-    assert {name for name in after if after[name] != before.get(name)} == {"findings"}
-    assert {score.split for score in result.scores} == {"train"}
 
 
 def test_the_run_folder_tells_what_it_was_made_from(run):

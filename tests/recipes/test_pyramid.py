@@ -52,7 +52,7 @@ def test_every_recipe_ends_in_it(recipe, go, photos, tmp_path, monkeypatch):
         finished_stages(tmp_path / "run")
     )
     assert [score.split for score in result.scores][-1] == "val"
-    again = load_segmenter(tmp_path / "run")
+    again = load_segmenter(tmp_path / "run", device="cpu", precision="fp32")
     image = photos.dataset.image(len(photos.train))
     np.testing.assert_array_equal(again.predict(image), result.segmenter.predict(image))
 

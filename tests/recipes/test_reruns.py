@@ -12,24 +12,37 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from small_runs import OPTIONS, QUICK, contents, finished_stages, options
+from small_runs import OPTIONS, QUICK, Photos, contents, finished_stages, options, quick
+from tagseg.recipes.catalog import RECIPES
+from tagseg.run.plan import Plan
 from tagseg.run.progress import Progress
-from tagseg.session.train import Caller, train
+from tagseg.session.scoring import key_of_truth
+from tagseg.session.train import Caller, check_data, make_config, make_setup, train
 
 AFTER_SEGMENTER = {"segmenter", "masks", "predictions", "findings", "export"}
 AFTER_MASKS = {"training-masks"} | AFTER_SEGMENTER
 AFTER_CLASSIFIER = {"classifier", "location-maps", "val-location-maps"} | AFTER_MASKS
 ALL = {"activation-prior", "regions"} | AFTER_CLASSIFIER
 
-FIELDS: list[tuple[dict[str, Any], set[str]]] = [
+Cases = list[tuple[dict[str, Any], set[str]]]
+FIELDS: Cases = [  # one of each set of stages, on a finished run
     ({"crf_iterations": 3}, AFTER_MASKS),
-    ({"crf_bilateral": (10.0, 60.0, 13.0)}, AFTER_MASKS),
-    ({"crf_reference_side": None}, AFTER_MASKS),
     ({"refiner": "none"}, {"masks", "predictions", "findings", "export"}),
     ({"masks_by_tags": False}, {"masks", "findings"}),
+    ({"crisp_threshold": 0.2}, {"regions"} | AFTER_MASKS),
+    ({"segmenter_width": 8}, AFTER_SEGMENTER),
+    ({"classifier_iterations": 2}, AFTER_CLASSIFIER),
+    ({"cam_scales": (1.0, 0.5)}, AFTER_CLASSIFIER - {"classifier"}),
+    ({"output_stride": 16}, ALL - {"regions"}),
+    ({"photo_side": 48}, ALL),
+    # What comes to the same by another way is the same.
+    ({"classifier_epochs": 3.0, "segmenter_epochs": 3.0, "schedule": "short"}, set()),
+]
+MORE_FIELDS: Cases = [  # those that act on the same sets, by their keys
+    ({"crf_bilateral": (10.0, 60.0, 13.0)}, AFTER_MASKS),
+    ({"crf_reference_side": None}, AFTER_MASKS),
     ({"mask_crf": False}, AFTER_MASKS),
     ({"mask_regions": "none"}, AFTER_MASKS),
-    ({"crisp_threshold": 0.2}, {"regions"} | AFTER_MASKS),
     ({"crisp_weight": 0.5}, AFTER_MASKS),
     ({"crisp_gamma_max": 4.0}, AFTER_MASKS),
     ({"crisp_area_weight": 0.0}, AFTER_MASKS),
@@ -42,20 +55,14 @@ FIELDS: list[tuple[dict[str, Any], set[str]]] = [
     ({"scale_field_of_view": False}, AFTER_SEGMENTER),
     ({"segmenter_iterations": 2}, AFTER_SEGMENTER),
     ({"segmenter_learning_rate": 0.01}, AFTER_SEGMENTER),
-    ({"segmenter_width": 8}, AFTER_SEGMENTER),
     ({"segmenter_crop": 40}, AFTER_SEGMENTER),
-    ({"classifier_iterations": 2}, AFTER_CLASSIFIER),
     ({"classifier_hidden_layers": 1}, AFTER_CLASSIFIER),
     ({"classifier_backbone_factor": 0.0}, AFTER_CLASSIFIER),
     ({"segmenter_backbone_factor": 0.1}, AFTER_SEGMENTER),
     ({"cam_flip": True}, AFTER_CLASSIFIER - {"classifier"}),
-    ({"cam_scales": (1.0, 0.5)}, AFTER_CLASSIFIER - {"classifier"}),
     ({"prior_saturate": 0.1}, AFTER_MASKS),
-    ({"output_stride": 16}, ALL - {"regions"}),
-    ({"photo_side": 48}, ALL),
-    # What comes to the same by another way is the same.
-    ({"classifier_epochs": 3.0, "segmenter_epochs": 3.0, "schedule": "short"}, set()),
 ]
+FOR_SCORES = {"findings", "export", "val-location-maps"}  # of which a plan knows nothing
 
 
 @pytest.fixture(scope="module")
@@ -85,6 +92,25 @@ def test_a_changed_field(folder, go, config, expected):
     assert announced == expected
 
 
+def planned(photos: Photos, config: dict[str, Any]) -> dict[str, str]:
+    """The key of each stage of a run, without the run: test_contract.py finds them the same."""
+    recipe = RECIPES["builtin_priors"]
+    settings = make_config(recipe.config, {**quick(recipe.name), **config})
+    data = check_data(photos.dataset, photos.val, recipe, settings, OPTIONS, Progress())
+    plan, truth = Plan(), photos.truth()
+    run = data.run(make_setup(OPTIONS), plan, Progress())
+    recipe.outcome(run, settings, truth, key_of_truth(truth))
+    return {name: record["key"] for name, record in plan.records.items()}
+
+
+def test_keys_of_changed_fields(photos):
+    before = planned(photos, {})
+    for config, expected in (*FIELDS, *MORE_FIELDS):
+        after = planned(photos, config)
+        changed = {name for name in after if after[name] != before.get(name)}
+        assert changed == expected - FOR_SCORES, config
+
+
 def test_a_rerun_gives_what_a_fresh_run_gives(folder, go, tmp_path):
     rerun(folder, go, {"crf_iterations": 3})
     fresh = go("builtin_priors", {"crf_iterations": 3}, out=tmp_path / "fresh").folder
@@ -98,13 +124,13 @@ def test_a_rerun_gives_what_a_fresh_run_gives(folder, go, tmp_path):
 @pytest.mark.parametrize(
     ("masks", "left_out"),
     [
-        ("both", set()),
         ("localization", {"activation-prior"}),
         ("foreground", {"classifier", "location-maps", "val-location-maps"}),
         ("none", ALL - AFTER_MASKS),
     ],
 )
-def test_only_the_evidence_that_the_masks_need_is_made(go, tmp_path, masks, left_out):
+def test_only_the_evidence_that_the_masks_need_is_made(go, tmp_path, finished, masks, left_out):
+    assert set(finished_stages(finished)) == ALL, "masks of both kinds of evidence need all"
     folder = go("builtin_priors", {"masks": masks}, out=tmp_path / "run").folder
     assert set(finished_stages(folder)) == ALL - left_out
     ran, _ = rerun(folder, go, {"masks": masks, "classifier_iterations": 2})

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
 from collections import Counter
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,6 +12,7 @@ import pytest
 from small_runs import Photos
 from tagseg.errors import ConfigError
 from tagseg.run.workspace import Workspace
+from tagseg.session.train import Result
 from tagseg.stages import pyramid_segmenter
 from tagseg.tables.making import Tables, make_tables
 
@@ -31,6 +34,23 @@ def paper(request):
     return request.param
 
 
+@pytest.fixture(scope="module")
+def finished(go: Any, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Result]:
+    """A run of each, made when it is asked for; tests work on copies."""
+    folder = tmp_path_factory.mktemp("runs")
+
+    class Made(dict[str, Result]):
+        def __missing__(self, paper: str) -> Result:
+            config = {**CONFIG, **QUICKER[paper]}
+            return self.setdefault(paper, go(paper, config, out=folder / paper))
+
+    return Made()
+
+
+def copied(result: Result, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(result.folder, tmp_path / "run"))
+
+
 def tabulate(photos: Photos, paper: str, run: Any, *only: str) -> Tables:
     return make_tables(
         paper,
@@ -43,14 +63,15 @@ def tabulate(photos: Photos, paper: str, run: Any, *only: str) -> Tables:
     )
 
 
-def test_labels_of_the_run_beside_ground_truth(paper, go, photos, tmp_path, monkeypatch):
-    result = go(paper, {**CONFIG, **QUICKER[paper]}, out=tmp_path / "run")
+def test_labels_of_the_run_beside_ground_truth(paper, finished, photos, tmp_path, monkeypatch):
+    result = finished[paper]
+    run = copied(result, tmp_path)
     trained: Counter[str] = Counter()
     fit = pyramid_segmenter._fit
     monkeypatch.setattr(
         pyramid_segmenter, "_fit", lambda *a, **k: (trained.update(["pyramid"]), fit(*a, **k))
     )
-    (table,) = tabulate(photos, paper, tmp_path / "run", "pyramid").tables
+    (table,) = tabulate(photos, paper, run, "pyramid").tables
     assert trained["pyramid"] == 1  # on ground truth; the run's own is taken over
     own, full = table.rows
     assert (own[0], full[0]) == ("labels of the run", "ground truth")
@@ -58,23 +79,22 @@ def test_labels_of_the_run_beside_ground_truth(paper, go, photos, tmp_path, monk
     assert own[2] == pytest.approx(100 * of_val[-1], abs=1e-3)
     assert full[3] == pytest.approx(100)
     assert own[3] == pytest.approx(100 * own[2] / full[2])
-    assert tabulate(photos, paper, tmp_path / "run", "pyramid").tables == (table,)
+    assert tabulate(photos, paper, run, "pyramid").tables == (table,)
     assert trained["pyramid"] == 1
 
 
-def test_tables_of_the_paper_keep_its_segmenter(go, photos, tmp_path):
+def test_tables_of_the_paper_keep_its_segmenter(finished, photos, tmp_path):
     """Some rows have masks that the pyramid learns no classes from."""
-    go("builtin_priors", CONFIG, out=tmp_path / "run")
-    table, *_ = tabulate(photos, "builtin_priors", tmp_path / "run", "6").tables
+    run = copied(finished["builtin_priors"], tmp_path)
+    table, *_ = tabulate(photos, "builtin_priors", run, "6").tables
     assert len(table.rows) > 3
     assert all(row[-1] is not None for row in table.rows)
-    rooms = (tmp_path / "run/tables").glob("*/workspace.json")
+    rooms = (run / "tables").glob("*/workspace.json")
     assert {Workspace.read(p.parent).settings["config"]["segmenter"] for p in rooms} == {
         "published"
     }
 
 
-def test_only_of_a_run_that_has_it(go, photos, tmp_path):
-    go("builtin_priors", {}, out=tmp_path / "run")
+def test_only_of_a_run_that_has_it(run, photos):
     with pytest.raises(ConfigError, match="table pyramid is about runs that end in that segm"):
-        tabulate(photos, "builtin_priors", tmp_path / "run", "pyramid")
+        tabulate(photos, "builtin_priors", run, "pyramid")
