@@ -72,7 +72,7 @@ def served(folder, *words):
                     yield process, found[0]
                     return
         finally:
-            process.send_signal(signal.SIGINT)
+            process.send_signal(signal.SIGTERM)  # SIGINT may be ignored where the tests run
             process.stdout.read()
 
 

@@ -26,13 +26,23 @@ def folder(tmp_path):
     return write_photos(tmp_path / "photos", "a.jpg", "b.jpg")
 
 
+def heeding():
+    """SIGINT is ignored where the tests run in the background, and so it would be in a child."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
 @contextmanager
 def tagging(folder, *words):
     """The command as a process, and its pages."""
     command = [sys.executable, "-m", "tagseg", "tag", str(folder), "--no-browser", *words]
     env = {**os.environ, "OMP_NUM_THREADS": "1"}
     with subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=env
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env=env,
+        preexec_fn=heeding,
     ) as process:
         try:
             said = []

@@ -100,6 +100,13 @@ _FAST = {
     "pyramid_cycles": 1,
 }
 
+_LONGER = {
+    "classifier_iterations": 800,
+    "classifier_batch_size": 16,
+    "pyramid_iterations": 300,
+    "rounds": 2,
+}
+
 RECIPE = Recipe(
     "union",
     "class maps and saliency, joined in the way that tags alone speak for (docs/union.md)",
@@ -107,8 +114,8 @@ RECIPE = Recipe(
     run,
     takes=("saliency", "saliency_model", "boxes"),
     demo=Demo(
-        settings={**_FAST, "classifier_iterations": 800, "classifier_batch_size": 16},
-        note="with the settings of --fast, but for a longer training of its classifier",
+        settings={**_FAST, **_LONGER},
+        note="with the settings of --fast, but for more training, of which a tiny network is quick",
         scenes=(500, 100),
     ),
     fast=_FAST,
