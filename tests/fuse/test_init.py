@@ -25,6 +25,7 @@ TAGS = np.array([True, False, True])
 OBJECTS = np.array([True, False, False, True, False, False])
 
 WITH_FLOATS: dict[str, Callable[[Make], Any]] = {
+    "agreed_labels": lambda made: fuse.agreed_labels(made(SCORES), least=0.7),
     "binary_maps": lambda made: fuse.binary_maps(made(SCORES)),
     "cam_labels": lambda made: fuse.cam_labels(made(SCORES), TAGS, ignore_band=(0.1, 0.6)),
     "component_guide": lambda made: fuse.component_guide(IDS, made(OF_REGIONS[1:, :3]) - 1, TAGS),

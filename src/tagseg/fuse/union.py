@@ -82,6 +82,7 @@ def agreed_labels(votes: Probs, *, least: float) -> Labels:
     """
     if np.ndim(votes) != 3:
         raise ShapeError(f"votes of shape {np.shape(votes)}", do="give (L, H, W)")
+    votes = as_float32(votes)
     labels, most = votes.argmax(0).astype(np.uint8), votes.max(0)
     needed = np.full(len(votes), least)
     for label in range(1, len(votes)):

@@ -88,8 +88,7 @@ def _shown(number: int, labels: LabelMaps) -> Prediction:
     return Prediction.of("labels", f"labels, round {number}", "train", labels, number=number)
 
 
-_FAST = {
-    "rounds": 1,
+_QUICK = {
     "classifier_iterations": 150,
     "classifier_crop": 192,
     "cam_scales": (1.0,),
@@ -100,11 +99,12 @@ _FAST = {
     "pyramid_cycles": 1,
 }
 
-_LONGER = {
+_FAST = {"rounds": 1, **_QUICK}
+_DEMO = {
+    **_QUICK,
     "classifier_iterations": 800,
     "classifier_batch_size": 16,
     "pyramid_iterations": 300,
-    "rounds": 2,
 }
 
 RECIPE = Recipe(
@@ -114,7 +114,7 @@ RECIPE = Recipe(
     run,
     takes=("saliency", "saliency_model", "boxes"),
     demo=Demo(
-        settings={**_FAST, **_LONGER},
+        settings=_DEMO,
         note="with the settings of --fast, but for more training, of which a tiny network is quick",
         scenes=(500, 100),
     ),
