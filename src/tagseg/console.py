@@ -11,7 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NoReturn
 
-__all__ = ["cache_folders", "in_utf8", "leave", "survive_odd_letters"]
+__all__ = ["cache_folders", "in_utf8", "leave", "survive_odd_letters", "user_cache"]
 
 _PATIENCE = 3.0  # seconds for threads that are in the middle of something
 
@@ -57,6 +57,12 @@ def cache_folders() -> None:
     os.environ.setdefault("NUMBA_CACHE_DIR", str(base / "numba"))
     if base.parent == Path(tempfile.gettempdir()):
         os.environ.setdefault("MPLCONFIGDIR", str(base / "matplotlib"))
+
+
+def user_cache(name: str) -> Path:
+    """The folder ``name`` among tagseg's in the user's cache, there and writable or not."""
+    base = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+    return Path(base) / "tagseg" / name
 
 
 def _cache() -> Path:

@@ -10,6 +10,7 @@ import numpy.typing as npt
 import pytest
 from torch import nn
 
+from onnx_networks import COLOURS
 from tagseg.data.working import argmax_at
 from tagseg.maps import Image, Probs
 from tagseg.segment.onnx_graph import Frame, assemble
@@ -34,14 +35,7 @@ SHAPES = [(200, 150), (300, 150), (300, 400), (223, 317), (501, 3), (1, 7), (75,
 
 def colours() -> Any:
     """A network whose three probabilities are the colours of its input."""
-    model = parser.parse_model("""
-        <ir_version: 10, opset_import: ["" : 20]>
-        colours (uint8[1, h, w, 3] photo) => (float[1, 3, h, w] found) {
-          planes = Transpose <perm = [0, 3, 1, 2]> (photo)
-          values = Cast <to = 1> (planes)
-          white = Constant <value = float {255}> ()
-          found = Div (values, white)
-        }""")
+    model = parser.parse_model(COLOURS)
     return model
 
 

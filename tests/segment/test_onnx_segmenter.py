@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from torch import nn
 
+from onnx_networks import COLOURS
 from tagseg.errors import WeightsError
 from tagseg.segment.onnx_graph import Frame, assemble
 from tagseg.segment.onnx_segmenter import open_onnx, pack_onnx
@@ -19,15 +20,6 @@ from tagseg.training import Execution
 onnx = pytest.importorskip("onnx", reason="pip install tagseg[onnx]")
 pytest.importorskip("onnxruntime", reason="pip install tagseg[onnx]")
 parser = pytest.importorskip("onnx.parser")
-
-COLOURS = """
-    <ir_version: 10, opset_import: ["" : 20]>
-    colours (uint8[1, h, w, 3] photo) => (float[1, 3, h, w] found) {
-      planes = Transpose <perm = [0, 3, 1, 2]> (photo)
-      values = Cast <to = 1> (planes)
-      white = Constant <value = float {255}> ()
-      found = Div (values, white)
-    }"""
 
 
 def written(path: Path, **changed: str | None) -> Path:

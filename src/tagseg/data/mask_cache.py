@@ -12,6 +12,7 @@ from typing import Any
 
 import PIL
 
+from tagseg.console import user_cache
 from tagseg.data.dataset import FileKey
 from tagseg.data.legends import MaskContent
 
@@ -28,7 +29,7 @@ class MaskCache:
 
     def __init__(self, folder: Path) -> None:
         self._file = (
-            _cache_folder() / f"{blake2b(os.fsencode(folder), digest_size=12).hexdigest()}.json"
+            user_cache("masks") / f"{blake2b(os.fsencode(folder), digest_size=12).hexdigest()}.json"
         )
 
     def load(self) -> dict[FileKey, MaskContent]:
@@ -50,11 +51,6 @@ class MaskCache:
             self._file.parent.mkdir(parents=True, exist_ok=True)
             temporary.write_text(text)  # ASCII: names in other bytes are escaped
             temporary.replace(self._file)
-
-
-def _cache_folder() -> Path:
-    base = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
-    return Path(base) / "tagseg" / "masks"
 
 
 def _row(content: MaskContent) -> list[Any]:

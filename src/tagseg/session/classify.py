@@ -16,17 +16,15 @@ from tagseg.data.transforms import resize_batch
 from tagseg.data.working import working_image
 from tagseg.errors import DamagedError, WorkspaceError
 from tagseg.maps import Image
-from tagseg.nets.catalog import backbone_kind, build_backbone
+from tagseg.nets.catalog import build_backbone
 from tagseg.nets.gap import GapClassifier
 from tagseg.nets.top_pool import TopPoolClassifier
+from tagseg.recipes.union.classifier import least_side
 from tagseg.run.engine import choose_device
 from tagseg.run.stage import record_in
 from tagseg.run.workspace import Workspace
 
 __all__ = ["RunClassifier", "load_classifier"]
-
-_POSITIONS = 20  # of the grid along the longer side, as recipe union has it
-_MOST = 1024  # pixels
 
 
 class _Made(NamedTuple):
@@ -112,8 +110,7 @@ def _top_pool(config: Mapping[str, Any], backbone: str, classes: int) -> _Made:
     net = TopPoolClassifier(
         build_backbone(backbone, output_stride=stride), classes, fraction=config["classifier_top"]
     )
-    least = min(_MOST, max(_POSITIONS * stride, backbone_kind(backbone).native_side))
-    return _Made(net, least)
+    return _Made(net, least_side(backbone, stride))
 
 
 def _gap(config: Mapping[str, Any], backbone: str, classes: int) -> _Made:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -133,7 +134,9 @@ def export_masks(
         work = replace(export, folder=folder)
         with progress.task("exporting", len(pairs.photos)) as ticks:
             found = map_photos(_Work(form, work, masks), items, workers=threads, progress=ticks)
-            form.whole(_entries(found, done), work)
+            entries = _entries(found, done)
+            form.whole(entries, work)
+            deque(entries, maxlen=0)  # a format without a shared file has taken none
         if not any(not item.reason for item in done):
             raise DataError(f"no mask can be used: {done[0].reason}")
     return _told(form, export, done, pairs)

@@ -13,11 +13,11 @@ from zipfile import BadZipFile
 import numpy as np
 import numpy.typing as npt
 
+from tagseg.console import user_cache
 from tagseg.data.images import decode_photo
 from tagseg.errors import TagsegError
 from tagseg.maps import Image
 from tagseg.web.photo_folder import PhotoFolder
-from tagseg.web.thumbnails import cache_folder
 
 __all__ = ["Suggestions", "suggestions_of"]
 
@@ -133,7 +133,7 @@ def suggestions_of(run: Path, photos: PhotoFolder) -> Suggestions:
 
     classifier = load_classifier(run)
     place = blake2b(os.fsencode(photos.home.absolute()), digest_size=8).hexdigest()
-    keep = cache_folder().parent / "suggestions" / f"{classifier.key}-{place}.npz"
+    keep = user_cache("suggestions") / f"{classifier.key}-{place}.npz"
     return Suggestions(
         photos,
         classifier.classes,

@@ -16,12 +16,13 @@ import PIL
 from PIL import Image as PilImage
 from PIL import ImageOps
 
+from tagseg.console import user_cache
 from tagseg.data.images import decode_photo
 from tagseg.data.pictures import MAX_PIXELS, load_picture, open_picture, read_bytes
 from tagseg.data.working import working_image
 from tagseg.errors import ImageError
 
-__all__ = ["SIDES", "Thumbnails", "cache_folder", "small_jpeg"]
+__all__ = ["SIDES", "Thumbnails", "small_jpeg"]
 
 SIDES = {"small": 256, "large": 1600}
 """Longer sides, pixels: in the grid, and alone."""
@@ -31,12 +32,6 @@ _QUALITY = {"small": 80, "large": 88}
 _ROOM = 2 << 30  # bytes on disk
 _LOOK = 500  # pictures after which the room is looked at again
 _CLEARED = 0.8  # of the room, to which it is cleared
-
-
-def cache_folder() -> Path:
-    """Where small pictures are kept, in the user's cache."""
-    base = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
-    return Path(base) / "tagseg" / "thumbnails"
 
 
 class Thumbnails:
@@ -56,7 +51,7 @@ class Thumbnails:
         room: int = _ROOM,
         make: Callable[[Path, str], bytes] | None = None,
     ) -> None:
-        self._folder = folder if folder is not None else cache_folder()
+        self._folder = folder if folder is not None else user_cache("thumbnails")
         self._room, self._make = room, make if make is not None else small_jpeg
         self._busy = threading.BoundedSemaphore(max(1, joblib.cpu_count()))
         self._made = _LOOK  # so that the room is looked at with the first one

@@ -67,8 +67,6 @@ def _image_path(photo: MaskedPhoto, export: Export) -> str:
 
 
 def _whole(entries: Iterator[Any], export: Export) -> None:
-    for _ in entries:
-        pass
     names = ["__ignore__", "_background_", *export.classes.names]
     (export.folder / "labels.txt").write_text("\n".join([*names, ""]), encoding="utf-8")
     lines = [

@@ -152,7 +152,8 @@ class Format:
     Attributes:
         title: as messages call it.
         one: a photo's :class:`Piece`; called in threads.
-        whole: writes what all photos share, from their entries in order.
+        whole: writes what all photos share, from their entries in order; entries that it does not
+            take are taken afterwards.
         photos_in: folder of copied and linked photos; None where they go into other files.
         photos_by: what may become of photos, the default first.
         annotations: what regions may be written as, and what an annotation may then be, each time

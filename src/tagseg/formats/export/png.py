@@ -54,8 +54,6 @@ def _one(photo: MaskedPhoto, export: Export) -> Piece:
 
 
 def _whole(entries: Iterator[Any], export: Export) -> None:
-    for _ in entries:
-        pass
     write_classes(export)
 
 

@@ -42,8 +42,6 @@ def _one(photo: MaskedPhoto, export: Export) -> Piece:
 
 
 def _whole(entries: Iterator[Any], export: Export) -> None:
-    for _ in entries:
-        pass
     names = [f"  {k}: {quoted(n)}" for k, n in enumerate(export.classes.names)]
     lines = [
         f"train: {_PHOTOS}",

@@ -26,7 +26,7 @@ from tagseg.stages.shapes import some_shapes
 from tagseg.stages.stage import Declared, Plain, Trained, trained
 from tagseg.training import Batch, Loop, Schedule, train
 
-__all__ = ["MAPS", "hiding_classifier", "seen_side"]
+__all__ = ["MAPS", "hiding_classifier", "least_side", "seen_side"]
 
 _CLASSIFIER = Declared("hiding-classifier", weights="classifier")
 MAPS = ClassMaps(
@@ -46,6 +46,11 @@ class _Form(Plain):
     classifier_hidden: float
 
 
+def least_side(backbone: str, output_stride: int) -> int:
+    """The longer side under which no photo is seen, pixels: for 20 positions, and pre-training."""
+    return min(_MOST, max(_POSITIONS * output_stride, backbone_kind(backbone).native_side))
+
+
 def seen_side(run: Run, settings: ClassifierSettings) -> int:
     """The longer side at which the classifier sees photos, pixels.
 
@@ -55,8 +60,7 @@ def seen_side(run: Run, settings: ClassifierSettings) -> int:
     if settings.classifier_side is not None:
         return settings.classifier_side
     longer = float(np.median(np.max(np.asarray(some_shapes(run.photos)), axis=1)))
-    grid, kind = run.setup.output_stride(settings), backbone_kind(run.setup.backbone)
-    least = max(_POSITIONS * grid, kind.native_side)
+    least = least_side(run.setup.backbone, run.setup.output_stride(settings))
     return int(min(_MOST, max(longer, least)))
 
 
