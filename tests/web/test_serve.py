@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import builtins
 import json
 import os
@@ -11,6 +12,7 @@ import socket
 import subprocess
 import sys
 from contextlib import contextmanager
+from types import SimpleNamespace
 
 import pytest
 
@@ -185,3 +187,24 @@ def test_no_act_is_lost_in_what_is_said(folder):
         tagging.act({"act": "class", "name": "dog"})
     entries = (folder / "tags.journal").read_text().splitlines()
     assert json.loads(entries[1])["name"] == "dog"
+
+
+def test_a_connection_that_came_while_the_server_ended_is_closed():
+    """It would be found open when it is collected, in whatever runs by then."""
+    closed, known = [], set()
+
+    class Late:
+        class transport:
+            @staticmethod
+            def abort():
+                closed.append("late")
+
+    class Server:
+        server_state = SimpleNamespace(connections=known)
+
+        async def serve(self, sockets):
+            assert sockets == ["sock"]
+            asyncio.get_running_loop().call_soon(known.add, Late())
+
+    asyncio.run(serve._served(Server(), "sock"))
+    assert closed == ["late"]

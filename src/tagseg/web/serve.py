@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import socket
 import sys
@@ -165,7 +166,9 @@ def serving(app: Any, sock: socket.socket, host: str) -> Iterator[str]:
         timeout_graceful_shutdown=3,
     )
     server = uvicorn.Server(config)
-    thread = threading.Thread(target=server.run, args=([sock],), name="pages", daemon=True)
+    thread = threading.Thread(
+        target=lambda: asyncio.run(_served(server, sock)), name="pages", daemon=True
+    )
     thread.start()
     try:
         _wait_until(lambda: server.started, thread)
@@ -173,6 +176,18 @@ def serving(app: Any, sock: socket.socket, host: str) -> Iterator[str]:
     finally:
         server.should_exit = True
         thread.join(_PATIENCE)
+
+
+async def _served(server: Any, sock: socket.socket) -> None:
+    """Serve until the server is told to end, and leave no connection open.
+
+    One that came while it was ending is known to it only afterwards.
+    """
+    await server.serve(sockets=[sock])
+    await asyncio.sleep(0.01)
+    for connection in list(server.server_state.connections):
+        connection.transport.abort()
+    await asyncio.sleep(0.01)
 
 
 def _wait_until(begun: Callable[[], bool], thread: threading.Thread) -> None:
