@@ -8,54 +8,23 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 import signal
 import subprocess
 import sys
 from contextlib import contextmanager
-from pathlib import Path
 
 import numpy as np
 import pytest
 
+from browser_pages import IN_BROWSER, faults, keys, saved
 from tagseg.web.app import tagging_app
 from tagseg.web.serve import Address, listen, serving
 from tagseg.web.tagging import Begin
 from tagseg.web.thumbnails import Thumbnails
 from web_pages import Pages, tagging_of, write_photos
 
-playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser"))), None)
-
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(CHROMIUM is None, reason="no chromium: apt-get install chromium"),
-]
+pytestmark = IN_BROWSER
 EVIL = "<img src=x onerror=document.title=1>"
-
-
-@pytest.fixture(scope="module")
-def browser():
-    with playwright.sync_playwright() as driver:
-        started = driver.chromium.launch(
-            executable_path=CHROMIUM, args=["--no-sandbox", "--disable-dev-shm-usage"]
-        )
-        yield started
-        started.close()
-
-
-@pytest.fixture
-def page(browser):
-    """A page; whatever goes wrong in it fails the test at its end."""
-    context = browser.new_context(viewport={"width": 1200, "height": 760})
-    opened = context.new_page()
-    opened.set_default_timeout(8000)
-    problems = []
-    opened.on("pageerror", lambda error: problems.append(str(error)))
-    opened.on("dialog", lambda dialog: problems.append(dialog.message))
-    yield opened
-    context.close()
-    assert not problems
 
 
 @contextmanager
@@ -97,15 +66,6 @@ def opened(page, url):
     page.goto(url)
     page.wait_for_selector(".cell.current")
     return page
-
-
-def saved(page, text):
-    page.wait_for_function("text => document.getElementById('said').textContent === text", arg=text)
-
-
-def keys(page, *wanted):
-    for key in wanted:
-        page.keyboard.press(key)
 
 
 def type_class(page, name):
@@ -282,22 +242,10 @@ def test_a_page_of_somebody_else_reaches_nothing(page, folder):
 
 
 def test_axe_finds_no_serious_fault(page, folder):
-    axe = next((p for p in _axe_places() if p.is_file()), None)
-    if axe is None:
-        pytest.skip("no axe-core: npm install axe-core, and name its folder in AXE_CORE")
     with pages_of(folder) as url:
         opened(page, url)
         type_class(page, "dog")
         saved(page, "saved: dog on 1 photo")
         for key in ("Control+a", "v", "?"):
             keys(page, key)
-            page.evaluate(axe.read_text())
-            found = page.evaluate("axe.run()")["violations"]
-            assert [(v["id"], v["impact"]) for v in found] == []
-
-
-def _axe_places():
-    named = os.environ.get("AXE_CORE")
-    folders = [Path(named)] if named else []
-    folders.append(Path(__file__).parents[2] / "node_modules" / "axe-core")
-    return [folder / "axe.min.js" for folder in folders]
+            assert faults(page) == []

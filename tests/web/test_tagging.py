@@ -208,7 +208,7 @@ def test_an_act_that_cannot_be_written_is_not_done(folder, monkeypatch):
             raise OSError(errno.ENOSPC, "No space left on device")
 
         with monkeypatch.context() as patch:
-            patch.setattr("tagseg.web.journal.os.fsync", full)
+            patch.setattr("tagseg.web.append_only.os.fsync", full)
             with pytest.raises(WorkspaceError, match="No space left"):
                 tag(tagging, 0, 3)
         assert states(tagging) == DOGS
@@ -312,3 +312,31 @@ def test_a_class_list_that_cannot_be_written_has_the_last_word(folder):
 def test_no_photos_is_told(tmp_path):
     with pytest.raises(DataError):
         Tagging(open_folder(tmp_path))
+
+
+def test_marks_of_a_tag_file_stay_as_they_are(folder):
+    table = "image,tags\na.jpg,dog;?cat\nb.jpg,cat;-dog\nc.jpg,cat;dog\n"
+    (folder / "tags.csv").write_text(table)
+    with tagging_of(folder) as tagging:
+        numbers = {name: i for i, name in enumerate(tagging.columns.classes)}
+        tag(tagging, numbers["dog"], 3)
+    assert (folder / "tags.csv").read_text() == f"{table}d.jpg,dog\n"
+    with tagging_of(folder) as tagging:  # from the journal alone
+        tag(tagging, numbers["cat"], 0)
+        tagging.act({"act": "none", "photos": [1]})
+    text = (folder / "tags.csv").read_text()
+    assert text == "image,tags\na.jpg,cat;dog\nb.jpg,-dog\nc.jpg,cat;dog\nd.jpg,dog\n"
+    found = load_dataset(folder)
+    assert found.known.all()
+    assert found.absent.sum() == 1
+
+
+def test_marks_that_others_change_are_taken_over(folder):
+    (folder / "tags.csv").write_text("image,tags\na.jpg,dog;?cat\nb.jpg,cat\n")
+    with tagging_of(folder):
+        pass
+    (folder / "tags.csv").write_text("image,tags\na.jpg,dog\nb.jpg,cat;?dog\n")
+    with tagging_of(folder) as tagging:
+        tag(tagging, 0, 2)
+    lines = (folder / "tags.csv").read_text().splitlines()
+    assert lines[1:3] == ["a.jpg,dog", "b.jpg,cat;?dog"]

@@ -3,34 +3,50 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Awaitable, Callable, Mapping
-from functools import wraps
+from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from typing import Any
 
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
-from starlette.routing import Route
+from starlette.responses import Response
+from starlette.routing import BaseRoute, Route
 
-from tagseg.errors import DataError, ImageError, TagsegError, WorkspaceError
-from tagseg.web.tagging import MOST_SHOWN, Tagging
+from tagseg.errors import DataError, ImageError
+from tagseg.web.answers import (
+    FRESH,
+    KEPT,
+    bytes_answer,
+    in_one_line,
+    json_answer,
+    number_in,
+)
+from tagseg.web.desk import MOST_SHOWN, Desk
+from tagseg.web.tagging import Tagging
 from tagseg.web.thumbnails import SIDES, Thumbnails
 
-__all__ = ["tagging_app"]
+__all__ = ["pages_app", "tagging_app"]
 
 _TYPES = {"html": "text/html", "css": "text/css", "js": "text/javascript", "svg": "image/svg+xml"}
 _MOST_TEXT = 200  # letters of a search
-_FRESH = {"cache-control": "no-store"}
-_KEPT = {"cache-control": "private, max-age=3600"}  # the address has a secret of this start
-
-Endpoint = Callable[[Request], Awaitable[Response]]
 
 
 def tagging_app(tagging: Tagging, thumbnails: Thumbnails) -> Starlette:
-    """The application for one folder of photos."""
-    pages = _Pages(tagging, thumbnails)
+    """The application for tagging one folder of photos."""
+    return pages_app(tagging, thumbnails, "tag.html")
+
+
+def pages_app(
+    desk: Desk, thumbnails: Thumbnails, page: str, more: Sequence[BaseRoute] = ()
+) -> Starlette:
+    """The application of a page that works on photos.
+
+    Args:
+        page: name of its file.
+        more: what it asks for beside what all pages do.
+    """
+    pages = _Pages(desk, thumbnails, page)
     routes = [
         Route("/", pages.page),
         Route("/static/{name}", pages.static),
@@ -40,36 +56,23 @@ def tagging_app(tagging: Tagging, thumbnails: Thumbnails) -> Starlette:
         Route("/api/news", pages.news),
         Route("/api/act", pages.act, methods=["POST"]),
         Route("/picture/{size}/{photo:int}", pages.picture),
+        *more,
     ]
     return Starlette(routes=routes)
-
-
-def _in_one_line(endpoint: Callable[[Any, Request], Awaitable[Response]]) -> Any:
-    """An endpoint whose errors on purpose are told in JSON."""
-
-    @wraps(endpoint)
-    async def told(self: Any, request: Request) -> Response:
-        try:
-            return await endpoint(self, request)
-        except TagsegError as problem:
-            status = 507 if isinstance(problem, WorkspaceError) else 400
-            return _json({"error": str(problem)}, status)
-
-    return told
 
 
 class _Pages:
     """Endpoints; whatever takes time is done in threads."""
 
-    def __init__(self, tagging: Tagging, thumbnails: Thumbnails) -> None:
-        self._tagging, self._thumbnails = tagging, thumbnails
+    def __init__(self, desk: Desk, thumbnails: Thumbnails, page: str) -> None:
+        self._desk, self._thumbnails, self._page = desk, thumbnails, page
         # Files of ours are read once; no path that a request names is ever opened.
         folder = files("tagseg.web") / "static"
         self._static = {f.name: f.read_bytes() for f in folder.iterdir() if f.is_file()}
 
     async def page(self, request: Request) -> Response:
         """The page."""
-        return self._file("tag.html")
+        return self._file(self._page)
 
     async def static(self, request: Request) -> Response:
         """A file that the page is made of."""
@@ -78,42 +81,39 @@ class _Pages:
     def _file(self, name: str) -> Response:
         content = self._static.get(name)
         if content is None:
-            return _json({"error": "there is no such page"}, 404)
+            return json_answer({"error": "there is no such page"}, 404)
         kind = _TYPES[name.rpartition(".")[2]]
-        return Response(content, media_type=kind, headers=_FRESH)
+        return Response(content, media_type=kind, headers=FRESH)
 
     async def start(self, request: Request) -> Response:
         """What does not change while the server runs, and how things stand."""
-        tagging = self._tagging
-        about = tagging.suggested.about if tagging.suggested is not None else ""
-        news = await run_in_threadpool(tagging.news, -1)
-        fixed = {"folder": tagging.photos.home.absolute().name, "suggestedBy": about}
-        return _json({**fixed, **news, "notes": tagging.notes, "photos": [], "many": False})
+        news = await run_in_threadpool(self._desk.news, -1)
+        return json_answer({**self._desk.started(), **news, "photos": [], "many": False})
 
-    @_in_one_line
+    @in_one_line
     async def view(self, request: Request) -> Response:
         """Numbers of the photos to be shown, 4 bytes each, the lowest byte first."""
         asked = request.query_params
         show, order = asked.get("show", "all"), asked.get("order", "name")
         search = asked.get("search", "")[:_MOST_TEXT]
-        ids = await run_in_threadpool(self._tagging.view, show, search, order)
-        return Response(ids.astype("<i4").tobytes(), media_type=_BYTES, headers=_FRESH)
+        ids = await run_in_threadpool(self._desk.view, show, search, order)
+        return bytes_answer(ids.astype("<i4").tobytes())
 
-    @_in_one_line
+    @in_one_line
     async def photos(self, request: Request) -> Response:
         """What is known of the photos ``ids``, up to 500."""
         words = request.query_params.get("ids", "").split(",", MOST_SHOWN)[:MOST_SHOWN]
-        ids = [int(word) for word in words if word.isascii() and word.isdigit() and len(word) < 10]
-        return _json({"photos": await run_in_threadpool(self._tagging.described, ids)})
+        ids = [number for number in map(number_in, words) if number is not None]
+        return json_answer({"photos": await run_in_threadpool(self._desk.described, ids)})
 
-    @_in_one_line
+    @in_one_line
     async def news(self, request: Request) -> Response:
         """What changed after act ``since``."""
-        word = request.query_params.get("since", "")
-        since = int(word) if word.isascii() and word.isdigit() and len(word) < 10 else -1
-        return _json(await run_in_threadpool(self._tagging.news, since))
+        since = number_in(request.query_params.get("since", ""))
+        since = -1 if since is None else since
+        return json_answer(await run_in_threadpool(self._desk.news, since))
 
-    @_in_one_line
+    @in_one_line
     async def act(self, request: Request) -> Response:
         """Do something; the answer comes when it is on disk."""
         try:
@@ -123,33 +123,26 @@ class _Pages:
         if not isinstance(wanted, dict):
             raise DataError("this is no act", do="load the page again")
         since = wanted.get("since")
-        return _json(
+        return json_answer(
             await run_in_threadpool(self._done, wanted, since if type(since) is int else -1)
         )
 
     def _done(self, wanted: Mapping[str, Any], since: int) -> dict[str, Any]:
-        said = self._tagging.act(wanted)
-        return {"did": said, **self._tagging.news(since)}
+        said = self._desk.act(wanted)
+        return {"did": said, **self._desk.news(since)}
 
-    @_in_one_line
+    @in_one_line
     async def picture(self, request: Request) -> Response:
         """A small JPEG of a photo of the folder."""
         size, photo = request.path_params["size"], request.path_params["photo"]
-        if size not in SIDES or photo >= len(self._tagging.photos):
-            return _json({"error": "there is no such picture"}, 404)
+        if size not in SIDES or photo >= len(self._desk.photos):
+            return json_answer({"error": "there is no such picture"}, 404)
         try:
             picture = await run_in_threadpool(self._picture, photo, size)
         except DataError as problem:
             status = 415 if isinstance(problem, ImageError) else 403
-            return _json({"error": problem.what}, status)  # without the folder's path
-        return Response(picture, media_type="image/jpeg", headers=_KEPT)
+            return json_answer({"error": problem.what}, status)  # without the folder's path
+        return Response(picture, media_type="image/jpeg", headers=KEPT)
 
     def _picture(self, photo: int, size: str) -> bytes:
-        return self._thumbnails.of(self._tagging.photos.file(photo), size)
-
-
-_BYTES = "application/octet-stream"
-
-
-def _json(value: Mapping[str, Any], status: int = 200) -> Response:
-    return JSONResponse(value, status, headers=_FRESH)
+        return self._thumbnails.of(self._desk.photos.file(photo), size)

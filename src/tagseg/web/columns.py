@@ -12,7 +12,8 @@ The acts, with what stands in their entries beside ``n``, ``act`` and ``at``:
     set                 ``tags``: photo -> all of its classes; it is decided
     undo                ``of``: the number of the last act that still counts
     read                ``classes``, ``tags``, ``gone``: what a tag file says, as photo -> classes,
-                        and which photos it no longer names; nothing before it can be undone
+                        and which photos it no longer names; nothing before it can be undone;
+                        perhaps ``marks``: photo -> words such as ``?cat``, which stay as they are
     write               ``digest``: of the tag file that is written next, ``upto``: with all acts up
                         to this number; changes nothing
 """
@@ -28,6 +29,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tagseg.errors import TagError
+from tagseg.formats.tags.marks import UNSURE
 from tagseg.web.journal import Entry
 
 __all__ = ["Columns", "Done", "Ids", "State"]
@@ -77,6 +79,7 @@ class Columns:
         touched: (N,), number of the act that changed the photo last.
         from_file: (N,), whether a tag file said it, not an act.
         since: number of the act with which each class came.
+        marks: photo -> what a tag file says of classes that are not its tags, as words.
         undoable: the acts that can be undone, the last one first to go.
         n: number of the last act.
     """
@@ -93,6 +96,7 @@ class Columns:
         self.looked = np.zeros(self.here, np.int32)
         self.touched = np.zeros(self.here, np.int32)
         self.from_file = np.zeros(self.here, bool)
+        self.marks: dict[int, tuple[str, ...]] = {}
         self.undoable: deque[Done] = deque(maxlen=_MOST_UNDONE)
         self.n = 0
 
@@ -110,6 +114,18 @@ class Columns:
         """Numbers of a photo's classes, in label order."""
         row = self.tags[photo]
         return tuple(c for c in self.order if row[c])
+
+    def marks_of(self, photo: int) -> tuple[str, ...]:
+        """What is still said of classes that a photo does not have, as words of a tag file.
+
+        Whoever says that it holds none of the classes knows of all of them.
+        """
+        words = self.marks.get(photo, ())
+        if not words:
+            return ()
+        own = {self.classes[c] for c in self.tags_of(photo)}
+        sure = self.state[photo] == State.decided and not own and not self.from_file[photo]
+        return tuple(w for w in words if w[1:] not in own and not (sure and w[0] == UNSURE))
 
     def photos_of(self, number: int) -> npt.NDArray[np.bool_]:
         """Which photos have class ``number``."""
@@ -244,6 +260,8 @@ class Columns:
         self.tags[gone], self.state[gone], self.from_file[gone] = False, State.unseen, False
         for some in (ids, gone):
             self.looked[some] = self.touched[some] = self.n
+        for name, words in entry.get("marks", {}).items():
+            self.marks[int(self.ids_of([name])[0])] = tuple(words)
         self.undoable.clear()
 
     def _write(self, entry: Entry) -> None:

@@ -12,16 +12,14 @@ comes after it was said to be saved.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
-from io import FileIO
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from tagseg.errors import TagError, WorkspaceError
+from tagseg.errors import TagError
 from tagseg.input_files import MOST_TEXT, check_plain
 from tagseg.run.files import one_line_errors
+from tagseg.web.append_only import AppendOnly
 
 __all__ = ["FORMAT", "Entry", "Journal", "entries_in"]
 
@@ -58,24 +56,13 @@ class Journal:
         for entry, end in _entries(there, path):
             whole, self.last = end, entry["n"]
         self.dropped = len(there) - whole
-        self._size = whole
-        with one_line_errors(path):
-            self._file = path.open("ab", buffering=0)
-            try:
-                if self.dropped:
-                    os.ftruncate(self._file.fileno(), whole)
-                os.fsync(self._file.fileno())
-                _sync_folder(path.parent)
-                if self.last < 0:
-                    self._write(_HEAD)
-            except BaseException:
-                self.close()
-                raise
+        self._file = AppendOnly(path, whole, _line(_HEAD))
+        self.last = max(self.last, 0)
 
     def entries(self, upto: int | None = None) -> Iterator[Entry]:
         """All entries but the head, in order; those up to number ``upto``."""
         with one_line_errors(self.path):
-            content = self.path.read_bytes()[: self._size]
+            content = self.path.read_bytes()[: self._file.size]
         for entry, _ in _entries(content, self.path):
             if upto is not None and entry["n"] > upto:
                 return
@@ -88,33 +75,13 @@ class Journal:
         Raises WorkspaceError if it cannot be written; then it does not count.
         """
         numbered = {"n": self.last + 1, **entry}
-        self._write(numbered)
+        self._file.append(_line(numbered))
+        self.last = numbered["n"]
         return numbered
-
-    def _write(self, entry: Mapping[str, Any]) -> None:
-        line = _line(entry)
-        if self._file.closed:
-            raise WorkspaceError("is closed", where=self.path, do="start tagseg tag again")
-        with one_line_errors(self.path):
-            try:
-                _write_whole(self._file, line)
-            except OSError:
-                self._take_back()
-                raise
-        self._size += len(line)
-        self.last = entry["n"]
-
-    def _take_back(self) -> None:
-        """Remove what an entry that failed has left; where that fails, no more may follow it."""
-        try:
-            os.ftruncate(self._file.fileno(), self._size)
-        except OSError:
-            self.close()
 
     def close(self) -> None:
         """Let the file go; a second call does nothing."""
-        with suppress(OSError):
-            self._file.close()
+        self._file.close()
 
 
 def entries_in(content: bytes, path: Path) -> list[Entry]:
@@ -175,21 +142,3 @@ def _of_another(path: Path) -> TagError:
 
 def _line(entry: Mapping[str, Any]) -> bytes:
     return json.dumps(entry, separators=(",", ":")).encode() + b"\n"  # ASCII: the rest is escaped
-
-
-def _write_whole(file: FileIO, line: bytes) -> None:
-    """Write and wait until it is on disk."""
-    left = memoryview(line)
-    while left:
-        left = left[file.write(left) :]
-    os.fsync(file.fileno())
-
-
-def _sync_folder(folder: Path) -> None:
-    """Make sure that the file's name is on disk, too, where a folder can be opened for that."""
-    with suppress(OSError):
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)

@@ -16,7 +16,7 @@ from tagseg.formats.folders.exclusion import NOTHING, parse_patterns
 from tagseg.formats.folders.layouts import Place, find_photos_and_tags
 from tagseg.formats.tags.voc import is_voc
 
-__all__ = ["JOURNAL", "TAGS", "PhotoFolder", "open_folder"]
+__all__ = ["JOURNAL", "TAGS", "PhotoFolder", "open_folder", "within"]
 
 TAGS = "tags.csv"
 JOURNAL = "tags.journal"
@@ -54,18 +54,29 @@ class PhotoFolder:
 
         Raises DataError if that is not there, or does not lie in the photos' folder.
         """
-        path = self.paths[photo]
-        try:
-            real = path.resolve(strict=True)
-        except (OSError, RuntimeError):
-            raise DataError("the file is gone", where=self.names[photo]) from None
-        if not real.is_relative_to(self.home.resolve()):
-            raise DataError(
-                "is a link that leads out of the photos' folder, and is not shown",
-                where=self.names[photo],
-                do="put the file itself there",
-            )
-        return real
+        return within(self.home, self.paths[photo], self.names[photo])
+
+
+def within(home: Path, path: Path, name: str) -> Path:
+    """The file ``path``, links resolved.
+
+    Args:
+        home: the folder that it must lie in.
+        name: of the photo, for messages, which tell nothing of folders.
+
+    Raises DataError if it is gone, or lies elsewhere.
+    """
+    try:
+        real = path.resolve(strict=True)
+    except (OSError, RuntimeError):
+        raise DataError("the file is gone", where=name) from None
+    if not real.is_relative_to(home.resolve()):
+        raise DataError(
+            "is a link that leads out of the photos' folder, and is not shown",
+            where=name,
+            do="put the file itself there",
+        )
+    return real
 
 
 def open_folder(folder: Path, exclude: Sequence[str] = ()) -> PhotoFolder:

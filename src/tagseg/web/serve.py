@@ -1,4 +1,4 @@
-"""``tagseg tag``: a server on this machine for as long as somebody tags."""
+"""A server on this machine for as long as somebody works on a page; ``tagseg tag``."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import sys
 import threading
 import time
 import webbrowser
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,7 +17,17 @@ from typing import Any, NamedTuple
 from tagseg.errors import ConfigError, WorkspaceError
 from tagseg.web.guard import Guard, Rules, new_token
 
-__all__ = ["PORT", "Address", "Photos", "listen", "serving", "tag_photos"]
+__all__ = [
+    "PORT",
+    "Address",
+    "Opening",
+    "Photos",
+    "check_installed",
+    "listen",
+    "serve_page",
+    "serving",
+    "tag_photos",
+]
 
 PORT = 8765
 """Where the pages are if nothing else is said and nobody else is there."""
@@ -36,6 +46,20 @@ class Address(NamedTuple):
 
     host: str = "127.0.0.1"
     port: int | None = None
+
+
+class Opening(NamedTuple):
+    """How a page is opened.
+
+    Attributes:
+        lines: to be said before its address.
+        verb: what is done there.
+        browser: whether to open it in the browser.
+    """
+
+    lines: Sequence[str]
+    verb: str
+    browser: bool
 
 
 class Photos(NamedTuple):
@@ -64,7 +88,7 @@ def tag_photos(
     Raises ConfigError if the server's packages are not installed or it cannot listen there, and
     TagsegError if the photos cannot be tagged.
     """
-    _check_installed()
+    check_installed()
     from tagseg.web.app import tagging_app
     from tagseg.web.photo_folder import open_folder
     from tagseg.web.tagging import Begin, Tagging
@@ -81,20 +105,26 @@ def tag_photos(
         try:
             if suggested is not None:
                 suggested.start()
-            for note in tagging.notes:
-                say(note)
+            lines = [*tagging.notes, f"{len(folder)} photos in {photos.folder}"]
             with serving(tagging_app(tagging, Thumbnails()), sock, at.host) as url:
-                say(f"{len(folder)} photos in {photos.folder}")
-                say(f"tag them here: {url}")
-                say("Ctrl-C ends this; every act is on disk before the page says so")
-                if browser:
-                    _open(url)
-                threading.Event().wait()
+                serve_page(url, Opening(lines, "tag them", browser), say)
         finally:
             tagging.close()
 
 
-def _check_installed() -> None:
+def serve_page(url: str, opening: Opening, say: Callable[[str], None]) -> None:
+    """Say where the page is, open it, and wait for a KeyboardInterrupt."""
+    for line in opening.lines:
+        say(line)
+    say(f"{opening.verb} here: {url}")
+    say("Ctrl-C ends this; every act is on disk before the page says so")
+    if opening.browser:
+        _open(url)
+    threading.Event().wait()
+
+
+def check_installed() -> None:
+    """Raise ConfigError if the server's packages are not there."""
     try:
         import starlette  # noqa: F401
         import uvicorn  # noqa: F401

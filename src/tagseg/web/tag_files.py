@@ -10,11 +10,15 @@ from dataclasses import dataclass, field
 from hashlib import blake2b
 from pathlib import Path
 
+import numpy as np
+
+from tagseg.data.dataset import Dataset
 from tagseg.data.text import read_text, split_lines, tidy_name
 from tagseg.errors import TagError, TagsegError
 from tagseg.formats.folders.layouts import TagSource
 from tagseg.formats.lists.class_lists import read_class_list
 from tagseg.formats.loading import OpenedPhotos
+from tagseg.formats.tags.marks import ABSENT, UNSURE, marked
 from tagseg.formats.tags.tag_files import read_tag_file
 from tagseg.formats.tags.tag_rows import Hints
 from tagseg.formats.tags.tag_sources import find_tag_files
@@ -44,11 +48,14 @@ class FileTags:
     Attributes:
         classes: in label order.
         tags: photo -> its classes; none for a photo that holds none of them.
+        marks: photo -> what is said of other classes, as ``?cat`` and ``-cat``
+            (:mod:`tagseg.formats.tags.marks`); only of photos of which anything is.
         notes: how it was understood, a line each.
     """
 
     classes: tuple[str, ...] = ()
     tags: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    marks: dict[str, tuple[str, ...]] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
 
@@ -76,7 +83,16 @@ def read_tags(
         for name, row in zip(found.names, found.tags.tolist(), strict=True)
     }
     notes = tuple(note for note in found.notes if file.name in note)
-    return FileTags(names, tags, notes)
+    return FileTags(names, tags, _marks(found), notes)
+
+
+def _marks(found: Dataset) -> dict[str, tuple[str, ...]]:
+    words: dict[str, list[str]] = {}
+    for sign, mark in ((UNSURE, found.unsure), (ABSENT, found.absent)):
+        places = [] if mark is None else np.argwhere(mark).tolist()
+        for photo, tag in places:
+            words.setdefault(found.names[photo], []).append(marked(sign, found.classes[tag]))
+    return {name: tuple(own) for name, own in words.items()}
 
 
 def _check_plain(file: Path) -> None:

@@ -23,6 +23,7 @@ from tagseg.formats.lists.class_lists import read_classes
 from tagseg.run.files import atomic_write, check_folder, one_line_errors
 from tagseg.run.lock import FolderLock
 from tagseg.web.columns import Columns, Ids, State
+from tagseg.web.desk import MOST_SHOWN
 from tagseg.web.journal import Entry, Journal
 from tagseg.web.pace import Pace
 from tagseg.web.photo_folder import JOURNAL, TAGS, PhotoFolder
@@ -37,9 +38,7 @@ from tagseg.web.tag_files import (
 from tagseg.web.views import classes, counts, described, doubt, shown
 from tagseg.web.wishes import entry_of
 
-__all__ = ["MOST_SHOWN", "Begin", "Suggested", "Tagging"]
-
-MOST_SHOWN = 500  # photos that are described in one answer
+__all__ = ["Begin", "Suggested", "Tagging"]
 
 _WAIT = 0.5  # seconds between an act and the tag file, at least
 _SHARE = 20  # of the time, one part in which is spent on writing the tag file
@@ -188,6 +187,7 @@ class Tagging:
         gone = [name for name in base if name not in found.tags]
         entry: Entry = {"act": "read", "classes": list(found.classes)}
         entry |= {"tags": {name: list(names) for name, names in tags.items()}, "gone": gone}
+        entry |= self._new_marks(found)
         self._do(entry)
         self.notes += found.notes
         if writes:
@@ -195,6 +195,12 @@ class Tagging:
             self.notes.append(f"{TAGS} was changed by others: {number} photos are as it says now")
         else:
             self.notes.append(f"{file.name}: {len(tags)} photos have tags already")
+
+    def _new_marks(self, found: FileTags) -> Entry:
+        """What a file says of classes that are not tags, other than it is known already."""
+        known = {self.columns.names[i]: words for i, words in self.columns.marks.items()}
+        names = [n for n in known | found.marks if found.marks.get(n, ()) != known.get(n, ())]
+        return {"marks": {n: list(found.marks.get(n, ())) for n in names}} if names else {}
 
     def _as_written(self, upto: int) -> dict[str, tuple[str, ...]]:
         """What the tag file said that was written after act ``upto``."""
@@ -259,6 +265,12 @@ class Tagging:
         self.columns.apply(self._journal.append({"at": now, **entry}))
 
     # --- questions ------------------------------------------------------------------------------
+
+    def started(self) -> dict[str, Any]:
+        """What does not change while the server runs, for the page."""
+        about = self.suggested.about if self.suggested is not None else ""
+        home = self.photos.home.absolute().name
+        return {"folder": home, "suggestedBy": about, "notes": self.notes}
 
     def view(self, show: str, search: str = "", order: str = "name") -> Ids:
         """The photos to be shown, as :func:`tagseg.web.views.shown` knows them.
@@ -341,7 +353,10 @@ class Tagging:
             columns = self.columns
             upto, names = columns.n, columns.class_names()
             ids = _listed(columns).tolist()
-            tags = [[columns.classes[c] for c in columns.tags_of(i)] for i in ids]
+            tags = [
+                [*(columns.classes[c] for c in columns.tags_of(i)), *columns.marks_of(i)]
+                for i in ids
+            ]
         self._class_file.write(names)
         if not ids and not self._file.is_file():
             return  # a table without rows says nothing

@@ -1,7 +1,7 @@
 // Photos in rows of which only those in sight are in the page, so that 100,000 are as quick as 30.
 
 const WIDTH = 190; // of a photo's card, at least
-const HEIGHT = 218;
+const HEIGHT = 218; // of a card, if nothing else is said
 const GAP = 12;
 const MORE = 2; // rows beyond the window's edge that are ready
 
@@ -14,6 +14,7 @@ export class Grid {
     this.dropped = dropped;
     this.count = 0;
     this.columns = 1;
+    this.height = HEIGHT; // may be set before `measure` or `show`
     this.cards = new Map();
     this.asked = false;
     scroller.addEventListener("scroll", () => this.soon(), { passive: true });
@@ -43,7 +44,7 @@ export class Grid {
     this.columns = Math.max(1, Math.floor((width + GAP) / (WIDTH + GAP)));
     this.width = (width - GAP * (this.columns - 1)) / this.columns;
     const rows = Math.ceil(this.count / this.columns);
-    this.grid.style.height = `${Math.max(1, rows * (HEIGHT + GAP))}px`;
+    this.grid.style.height = `${Math.max(1, rows * (this.height + GAP))}px`;
     for (const [position, card] of this.cards) this.place(card, position);
     this.fill();
   }
@@ -51,9 +52,9 @@ export class Grid {
   place(card, position) {
     const row = Math.floor(position / this.columns);
     card.style.width = `${this.width}px`;
-    card.style.height = `${HEIGHT}px`;
+    card.style.height = `${this.height}px`;
     const left = (position % this.columns) * (this.width + GAP);
-    card.style.transform = `translate(${left}px, ${row * (HEIGHT + GAP)}px)`;
+    card.style.transform = `translate(${left}px, ${row * (this.height + GAP)}px)`;
   }
 
   soon() {
@@ -66,7 +67,7 @@ export class Grid {
   }
 
   range() {
-    const row = HEIGHT + GAP;
+    const row = this.height + GAP;
     const first = Math.floor(this.scroller.scrollTop / row) - MORE;
     const last = Math.ceil((this.scroller.scrollTop + this.scroller.clientHeight) / row) + MORE;
     const from = Math.max(0, first * this.columns);
@@ -94,7 +95,7 @@ export class Grid {
   }
 
   reveal(position) {
-    const row = HEIGHT + GAP;
+    const row = this.height + GAP;
     const top = Math.floor(position / this.columns) * row;
     const height = this.scroller.clientHeight;
     if (top < this.scroller.scrollTop) this.scroller.scrollTop = top;
@@ -105,6 +106,6 @@ export class Grid {
   }
 
   page() {
-    return this.columns * Math.max(1, Math.floor(this.scroller.clientHeight / (HEIGHT + GAP)));
+    return this.columns * Math.max(1, Math.floor(this.scroller.clientHeight / (this.height + GAP)));
   }
 }

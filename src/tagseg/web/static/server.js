@@ -29,6 +29,13 @@ export async function numbers(path) {
   return new Uint32Array(await (await answer(path)).arrayBuffer());
 }
 
+export async function map(path, kind) {
+  // A map of `kind` (an array type): width, height, 4 bytes each, then its values.
+  const content = await (await answer(path, { cache: "default" })).arrayBuffer();
+  const [width, height] = new Uint32Array(content, 0, 2);
+  return { width, height, data: new kind(content, 8) };
+}
+
 const TAB = crypto.randomUUID();
 const PAUSE = 1000; // milliseconds before an act is sent again
 
@@ -80,6 +87,33 @@ export class Acts {
     }
     this.busy = false;
   }
+}
+
+const POLL = 1500; // milliseconds between looks at what other pages did
+
+export function keepLooking(acts, heard) {
+  // Ask again and again what other pages did; not while acts are under way, which tell more.
+  const look = async () => {
+    if (!document.hidden && !acts.busy) {
+      try {
+        const answer = await ask(`api/news?since=${acts.since()}`);
+        if (!acts.busy && answer.n >= acts.since()) heard(answer);
+        acts.waiting(0, "");
+      } catch (problem) {
+        acts.waiting(acts.queue.length, problem.status === 403 ? "anew" : "away");
+      }
+    }
+    setTimeout(look, POLL);
+  };
+  setTimeout(look, POLL);
+}
+
+export function waitingLine(count, why) {
+  // What to say of acts that are not on disk; undefined for nothing.
+  return {
+    away: `The server does not answer. ${count} not saved yet; this page tries again.`,
+    anew: `tagseg was started anew: open the address that it printed. ${count} not saved here.`,
+  }[why];
 }
 
 export class Pictures {

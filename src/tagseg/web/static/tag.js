@@ -1,24 +1,20 @@
 // The page for tagging. It shows what the server says is on disk, and nothing else.
 
-import { Acts, Pictures, ask, numbers } from "./server.js";
+import { $, element, setOptions, shown } from "./dom.js";
 import { Grid } from "./grid.js";
+import { Items } from "./items.js";
+import { Acts, Pictures, ask, keepLooking, numbers, waitingLine } from "./server.js";
 
-const $ = (id) => document.getElementById(id);
 const KEYS = ["1", "2", "3", "4", "5", "6", "7", "8", "9", "0"];
-const BLOCK = 120; // photos that are asked for at once
-const MOST = 6000; // photos that are remembered
-const POLL = 1500; // milliseconds between looks at what other pages did
 
 const news = { n: -1, classes: [], counts: {}, undo: null, anHour: null, scored: 0, problem: "" };
-const items = new Map(); // photo -> what is known of it
+const items = new Items({ list: () => list, refresh }); // photo -> what is known of it
 const broken = new Set(); // photos without a picture
 const chosen = new Set();
 let list = new Uint32Array(0); // the photos of the list, in its order
 let at = 0; // place in the list
 let anchor = 0; // where choosing with Shift began
 let alone = false; // one photo, or the grid
-let asking = new Set(); // blocks of the list that are under way
-let turn = 0; // of the list; answers for an older one are not used
 
 const pictures = new Pictures();
 const grid = new Grid($("scroller"), $("grid"), { draw, dropped });
@@ -32,14 +28,6 @@ const acts = new Acts({
   waiting: showWaiting,
 });
 
-function element(name, className, text = "") {
-  const made = document.createElement(name);
-  if (className) made.className = className;
-  if (text) made.textContent = text;
-  return made;
-}
-
-const shown = (number) => number.toLocaleString("en");
 const say = (line) => ($("said").textContent = line);
 const current = () => list[at];
 const classOf = (id) => news.classes.find((each) => each.id === id);
@@ -58,48 +46,15 @@ function take(answer) {
 }
 
 function showWaiting(count, why) {
-  const lines = {
-    away: `The server does not answer. ${count} not saved yet; this page tries again.`,
-    anew: `tagseg was started anew: open the address that it printed. ${count} not saved here.`,
-  };
   $("banner").hidden = why === "" && !news.problem;
-  $("banner").textContent = lines[why] ?? news.problem;
+  $("banner").textContent = waitingLine(count, why) ?? news.problem;
 }
 
-async function look() {
-  if (!document.hidden && !acts.busy) {
-    try {
-      const answer = await ask(`api/news?since=${news.n}`);
-      // An act that was done meanwhile has told more than this.
-      if (!acts.busy && answer.n >= news.n) {
-        const changed = answer.n !== news.n || answer.scored !== news.scored;
-        if (changed) take(answer);
-        else Object.assign(news, answer);
-        showCounts();
-      }
-      showWaiting(0, "");
-    } catch (problem) {
-      showWaiting(acts.queue.length, problem.status === 403 ? "anew" : "away");
-    }
-  }
-  setTimeout(look, POLL);
-}
-
-async function know(place) {
-  // Ask for the block of the list that a place is in.
-  const block = Math.floor(place / BLOCK);
-  if (asking.has(block)) return;
-  asking.add(block);
-  const [mine, ids] = [turn, list.subarray(block * BLOCK, (block + 1) * BLOCK)];
-  try {
-    const { photos } = await ask(`api/photos?ids=${[...ids].join(",")}`);
-    if (items.size > MOST) items.clear();
-    for (const item of photos) items.set(item.id, item);
-    if (mine === turn) refresh(new Set(ids));
-  } catch {
-    // what is in sight is asked for again when it is drawn again
-  }
-  if (mine === turn) asking.delete(block);
+function heard(answer) {
+  const changed = answer.n !== news.n || answer.scored !== news.scored;
+  if (changed) take(answer);
+  else Object.assign(news, answer);
+  showCounts();
 }
 
 // --- the list ----------------------------------------------------------------------------------
@@ -111,8 +66,7 @@ async function makeList(keep = true) {
     search: $("search").value,
     order: $("order-label").hidden ? "name" : $("order").value,
   });
-  const mine = ++turn;
-  asking = new Set();
+  const mine = items.begin();
   let found;
   try {
     found = await numbers(`api/view?${asked}`);
@@ -120,7 +74,7 @@ async function makeList(keep = true) {
     say(`not done: ${problem.message}`);
     return;
   }
-  if (mine !== turn) return;
+  if (mine !== items.turn) return;
   list = found;
   chosen.clear();
   at = anchor = Math.max(0, before === undefined ? 0 : list.indexOf(before));
@@ -175,7 +129,7 @@ function fill(card, place) {
   card.classList.toggle("current", place === at);
   card.setAttribute("aria-selected", chosen.has(id));
   if (!item) {
-    know(place);
+    items.know(place);
     return;
   }
   const label = card.querySelector(".label");
@@ -212,7 +166,7 @@ function showAlone() {
   }
   $("large-place").textContent = `${shown(at + 1)} of ${shown(list.length)}`;
   if (!item) {
-    know(at);
+    items.know(at);
     return;
   }
   large.alt = item.name;
@@ -289,15 +243,7 @@ function showFilters() {
       .filter((each) => each.before)
       .map((each) => [`before-${each.id}`, `Not asked for ${each.name} (${shown(each.before)})`]),
   ];
-  const select = $("show");
-  const value = select.value;
-  while (select.options.length > rows.length) select.remove(select.options.length - 1);
-  rows.forEach(([key, text], place) => {
-    const option = select.options[place] ?? select.appendChild(element("option"));
-    if (option.value !== key) option.value = key;
-    if (option.textContent !== text) option.textContent = text;
-  });
-  if (rows.some(([key]) => key === value)) select.value = value;
+  setOptions($("show"), rows);
 }
 
 function showStale() {
@@ -588,7 +534,7 @@ async function begin() {
   wire();
   await makeList(false);
   focusPhotos();
-  setTimeout(look, POLL);
+  keepLooking(acts, heard);
 }
 
 begin().catch((problem) => {

@@ -1,0 +1,88 @@
+"""Where a run's photos are, and how it is continued, from the command that it keeps."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+
+import pytest
+
+from review_runs import make_run, opened
+from tagseg.cli import _parsed_train
+from tagseg.errors import DataError
+from tagseg.run.workspace import Workspace
+from tagseg.session.recorded import recorded_command, remember
+
+
+def command_of(made, photos=None):
+    return recorded_command(Workspace.read(made.run), made.run, photos, _parsed_train)
+
+
+def test_files_are_found_where_the_command_was_given(tmp_path):
+    made = make_run(tmp_path)
+    found = command_of(made)
+    assert found.photos == made.photos
+    source = found.source()
+    assert source.untagged == "negative"
+    assert source.val == str(made.photos / "val.txt")
+
+
+def test_from_the_folder_of_the_command_itself(tmp_path, monkeypatch):
+    make_run(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    found = recorded_command(Workspace.read(Path("run")), Path("run"), None, _parsed_train)
+    assert found.photos.resolve() == tmp_path / "photos"
+
+
+def test_photos_that_are_elsewhere_are_one_line_until_they_are_named(tmp_path):
+    made = make_run(tmp_path)
+    moved = made.photos.rename(tmp_path / "moved")
+    with pytest.raises(
+        DataError, match=r"not found \(it was given photos\); say where .* --photos"
+    ):
+        command_of(made)
+    found = command_of(made, moved)
+    assert found.source().val == str(moved / "val.txt")
+    assert opened(made, moved).photos.names == ("a", "b", "c", "d", "e")
+
+
+def test_photos_that_were_named_before_are_remembered(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    made = make_run(tmp_path)
+    moved = made.photos.rename(tmp_path / "moved")
+    remember(made.run, moved)
+    assert command_of(made).photos == moved
+    gone = moved.rename(tmp_path / "again")
+    with pytest.raises(DataError, match="--photos"):
+        command_of(made)
+    for content in ("", "[]", '{"photos": 3}', "junk"):
+        next((tmp_path / "cache").rglob("*.json")).write_text(content)
+        with pytest.raises(DataError, match="--photos"):
+            command_of(made)
+    assert command_of(made, gone).photos == gone
+
+
+def test_a_run_of_no_command_needs_photos(tmp_path):
+    made = make_run(tmp_path, command="")
+    with pytest.raises(DataError, match="not found; say where"):
+        command_of(made)
+    found = command_of(made, made.photos)
+    assert found.source().val is None
+    assert found.again(Path("r.jsonl")) == ""
+
+
+@pytest.mark.parametrize("words", ["demo --out run", "train 'x", "train --no"])
+def test_other_commands_are_none(tmp_path, words):
+    made = make_run(tmp_path, command=f"tagseg {words}")
+    assert command_of(made, made.photos).given == {}
+
+
+def test_the_command_that_goes_on_has_all_that_was_given(tmp_path):
+    words = "tagseg train photos --untagged negative --out run --set rounds=1 --set a=b"
+    made = make_run(tmp_path, command=f"{words} --fast --review old.jsonl --exclude '*_m.png'")
+    again = command_of(made).again(Path("my review.jsonl"))
+    assert shlex.split(again) == [
+        *("tagseg", "train", str(made.photos), "--untagged", "negative"),
+        *("--exclude", "*_m.png", "--fast", "--set", "rounds=1", "--set", "a=b"),
+        *("--out", str(made.run), "--review", "my review.jsonl"),
+    ]
