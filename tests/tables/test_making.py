@@ -17,10 +17,14 @@ import pytest
 
 if __name__ != "__main__":
     import forked
+    from small_reviews import review_of_masks
     from small_runs import Photos, contents, options
     from tagseg.errors import ConfigError, MaskError, TagsegError, WorkspaceError
     from tagseg.stages import segmenter as stages
     from tagseg.tables.making import Tables, make_tables
+
+
+LOOKED_AT = 5  # segmenters of CheckMask: two parts in two orders, and all
 
 
 def tabulate(photos: Photos, run: Path, *only: str, **changed: Any) -> Tables:
@@ -41,7 +45,7 @@ def rows(run: Path) -> dict[str, Any]:
 def test_what_the_run_has_is_not_made_again(tabulated, result):
     worked = dict(tabulated.worked)
     batches = worked.pop("activation prior")
-    assert worked == {"audit": 1, "segmenter": 7}  # the eighth is the run's own
+    assert worked == {"audit": 1, "segmenter": 7 + LOOKED_AT}  # one more is the run's own
     assert batches > 0, "of the validation photos, for Table 5; their location maps are the run's"
     assert without_tables(tabulated.run) == without_tables(result.folder)
 
@@ -56,7 +60,7 @@ def test_each_stage_is_made_once(tabulated):
     assert len(kept) > 40
     assert all(len(files) == 1 for files in kept.values())
     variants = {path.name for path in tabulated.run.glob("tables/*") if path.is_dir()}
-    assert len(variants) == 11
+    assert len(variants) == 11 + LOOKED_AT + 2  # and what all of these begin with
     assert not list(tabulated.run.glob("tables/*/stages/*-masks/masks"))  # only what tables need
 
 
@@ -82,7 +86,7 @@ def test_what_is_written(tabulated, photos):
     assert read["seeds"] == [0]
     assert read["backbone"] == "tiny"
     text = (tabulated.run / "tables/builtin_priors.md").read_text()
-    assert text.count("\n## ") == 4
+    assert text.count("\n## ") == 6
     assert "- photos: 24 train, 8 val\n" in text
     assert "- seeds: 0\n" in text
 
@@ -102,6 +106,15 @@ def test_an_interrupted_call_goes_on(run, tabulated, photos, worked, monkeypatch
     assert not (run / "tables/builtin_priors.md").exists()
     tabulate(photos, run, "fig10")
     assert worked["segmenter"] == 3
+    assert rows(run)["fig10"] == rows(tabulated.run)["fig10"]
+
+
+def test_masks_of_a_review_are_in_no_table(run, go, photos, tabulated, tmp_path):
+    """Tables are about recipes from tags alone, whatever a person said about the run's masks."""
+    masks = {name: photos.labels[name] for name in photos.train[:4]}
+    review = review_of_masks(tmp_path, photos.dataset.classes, masks)
+    go("builtin_priors", out=run, review=review)
+    tabulate(photos, run, "fig10")
     assert rows(run)["fig10"] == rows(tabulated.run)["fig10"]
 
 
@@ -137,13 +150,13 @@ def test_refused_before_anything_is_written(run, photos, tmp_path):
     tags = photos.dataset.tags.copy()
     tags[0, 0] ^= True
     of_train = {name: photos.labels[name] for name in photos.train}
-    other = {"x": photos.labels[photos.train[0]]}
+    other = {name: photos.labels[name] for name in photos.val}
     cases: list[tuple[type[TagsegError], str, dict[str, Any]]] = [
         (ConfigError, "tables need ground truth; give", {"ground_truth": None}),
-        (ConfigError, "table 5 needs validation photos; give --val, or", {"val": ()}),
+        (ConfigError, "table 3 needs validation photos; give --val, or", {"val": ()}),
         (
             MaskError,
-            "table 5 needs ground truth of validation photos, and none has any; name the masks",
+            "table 3 needs ground truth of validation photos, and none has any; name the masks",
             {"ground_truth": replace(photos, labels=of_train).truth()},
         ),
         (
@@ -168,7 +181,9 @@ def test_refused_before_anything_is_written(run, photos, tmp_path):
             tabulate(photos, run, **changed)
         assert str(caught.value).startswith(line)
         assert contents(run) == before
-    with pytest.raises(ConfigError, match="has no table '7'; choose of 4, 5, 6, fig10"):
+    with pytest.raises(
+        ConfigError, match="has no table '7'; choose of 3, 4, 5, 6, fig10, checkmask"
+    ):
         tabulate(photos, run, "7")
 
 

@@ -12,6 +12,7 @@ from tagseg.evaluate.confusion import ConfusionMatrix
 from tagseg.evaluate.foreground import ForegroundScores, foreground_scores
 from tagseg.evaluate.masks import MaskScores, evaluate_masks
 from tagseg.evaluate.object_sizes import ObjectSizes
+from tagseg.evaluate.picking import best_mask
 from tagseg.evaluate.saliency import SaliencyScores
 from tagseg.evaluate.scores import average_precision, mean_average_precision
 from tagseg.evaluate.seeds import CentreMeanShape, PrecisionRecall, SeedCurves
@@ -27,6 +28,7 @@ __all__ = [
     "SeedCurves",
     "TrimapAccuracy",
     "average_precision",
+    "best_mask",
     "evaluate_masks",
     "foreground_scores",
     "mean_average_precision",

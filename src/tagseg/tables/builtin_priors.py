@@ -1,4 +1,4 @@
-"""Tables 4, 5 and 6 and Figure 10 of Saleh et al. 2017 (section 4.4)."""
+"""Tables 3 to 6 and Figure 10 of Saleh et al. 2017 (sections 4.3 and 4.4), and CheckMask."""
 
 from __future__ import annotations
 
@@ -13,12 +13,11 @@ from tagseg.errors import ConfigError
 from tagseg.evaluate.boundary import TrimapAccuracy
 from tagseg.recipes.builtin_priors.config import Config
 from tagseg.recipes.builtin_priors.masks import Evidence, training_masks
-from tagseg.recipes.builtin_priors.recipe import segmenter_from
 from tagseg.session.scoring import LabelsByName
 from tagseg.stages.context import Run, Split
 from tagseg.stages.outcome import Prediction
-from tagseg.stages.segmenter import predicted
 from tagseg.tables.base import Context, Row, Score, Study, Table, percent
+from tagseg.tables.checkmask import segmentation, table_3, table_of_looks
 
 __all__ = ["TABLES"]
 
@@ -172,7 +171,7 @@ def table_6(context: Context[Config]) -> Table:
     rows, photos = [], 0
     for row in TABLE_6:
         with context.variant(row) as (run, config):
-            plain, smooth = context.scores(run, _segmentation(run, config)).values()
+            plain, smooth = context.scores(run, segmentation(run, config)).values()
         rows.append((row.label, row.paper, plain.miou, smooth.miou))
         photos = smooth.photos
     return Table(
@@ -198,7 +197,7 @@ def figure_10(context: Context[Config]) -> Table:
     rows = {row.variant: row for row in TABLE_6}
     for variant in FIGURE_10.values():
         with context.variant(rows[variant]) as (run, config):
-            found = _trimap(context, run, _segmentation(run, config)["smooth"])
+            found = _trimap(context, run, segmentation(run, config)["smooth"])
         columns.append([percent(accuracy) for accuracy in found["accuracy"]])
     return Table(
         "fig10",
@@ -216,10 +215,12 @@ def figure_10(context: Context[Config]) -> Table:
 
 
 TABLES: Mapping[str, Study] = {
+    "3": Study(table_3, "val"),
     "4": Study(table_4, "train"),
     "5": Study(table_5, "val"),
     "6": Study(table_6, "val"),
     "fig10": Study(figure_10, "val"),
+    "checkmask": Study(table_of_looks, "val"),
 }
 
 
@@ -255,15 +256,6 @@ def _with_known_tags(run: Run) -> Run:
         )
     chosen = photos.dataset.subset(np.flatnonzero(known))
     return replace(run, val=WorkingPhotos(chosen, photos.side), val_key=f"{key}, known tags")
-
-
-def _segmentation(run: Run, config: Config) -> dict[str, Prediction]:
-    """The validation photos as the segmenter of this Config has them, and after its CRF."""
-    masks, _ = training_masks(run, config, Evidence(run, config))
-    segmenter = segmenter_from(run, config, masks)
-    of_val = predicted(run, segmenter.model, segmenter)
-    found = {"raw": of_val.raw, "smooth": of_val.best}
-    return {name: Prediction.of(name, name, "val", of) for name, of in found.items()}
 
 
 def _trimap(context: Context[Config], run: Run, prediction: Prediction) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from tagseg.errors import ConfigError
 from tagseg.losses.lse import MAX_SHARPNESS
@@ -19,7 +19,7 @@ from tagseg.stages.settings import (
     number,
 )
 
-__all__ = ["Config", "EvidenceSettings"]
+__all__ = ["CandidateSettings", "Config", "EvidenceSettings"]
 
 _BY_CLASS = {"masks": ("localization", "both")}
 Masks = Literal["none", "foreground", "localization", "both"]
@@ -77,9 +77,60 @@ class MaskCrfSettings(CrfSettings, CrispSettings):
     )
 
 
+_ASKED: dict[str, tuple[Any, ...]] = {"candidates": (True,)}
+
+
+@dataclass(frozen=True)
+class CandidateSettings(EvidenceSettings):
+    """Masks of a photo from which a person picks the best: CheckMask (4.3).
+
+    Each differs from the training mask in one thing (docs/builtin_priors.md, SAL-10).
+    """
+
+    candidates: bool = number(
+        False, "4.3", "make several masks of each photo, of which a person can pick one"
+    )
+    candidate_alphas: tuple[float, ...] = number(
+        (0.25, 0.75),
+        "assumed",
+        "alpha of candidates, one each",
+        at_least=0,
+        at_most=1,
+        only_with={**_ASKED, "masks": ("both",)},
+    )
+    candidate_blocks: Literal["each", "both"] = number(
+        "each",
+        "assumed",
+        "each: candidates with P_f of block 4 and of block 5 alone, too",
+        only_with={**_ASKED, "masks": ("foreground", "both")},
+    )
+    candidate_backgrounds: tuple[float, ...] = number(
+        (0.75, 1.5),
+        "assumed",
+        "factors on the background's map of candidates, one each: over 1 for smaller objects",
+        above=0,
+        only_with=_ASKED,
+    )
+    candidate_crfs: tuple[float, ...] = number(
+        (0.0,),
+        "assumed",
+        "factors on the weights of the CRF of candidates, one each; 0: without",
+        at_least=0,
+        only_with=_ASKED,
+    )
+
+    def check(self) -> None:
+        """Without masks there is nothing to pick from."""
+        if self.candidates and self.masks == "none":
+            raise ConfigError(
+                "candidates=true needs masks to make them from",
+                do="use masks=both, localization or foreground",
+            )
+
+
 @dataclass(frozen=True)
 class Config(
-    MaskSettings, PyramidSettings, EvidenceSettings, MaskCrfSettings, GapSettings, CamSettings
+    MaskSettings, PyramidSettings, CandidateSettings, MaskCrfSettings, GapSettings, CamSettings
 ):
     """Numbers of Saleh et al.; ``masks`` selects the rows of their Table 6."""
 
@@ -96,8 +147,12 @@ class Config(
                 do="use masks=both or localization, or segmenter=published",
             )
 
+    def by_class(self) -> bool:
+        """Whether masks tell classes."""
+        return self.masks in ("localization", "both")
+
     def view(self) -> FieldOfView:
         """Small with foreground masks or none, large with multi-class masks (4.2.1)."""
         if self.field_of_view != "auto":
             return self.field_of_view
-        return "large" if self.masks in ("localization", "both") else "small"
+        return "large" if self.by_class() else "small"

@@ -7,6 +7,8 @@ stands here.
 from __future__ import annotations
 
 from collections.abc import Callable
+from copy import copy
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -61,6 +63,17 @@ class Evidence:
         if config.masks in ("foreground", "both"):
             saturate = config.prior_saturate
             self.foreground_of = activation_prior(run, config, saturate=saturate, split=split)
+
+    def changed(
+        self, *, alpha: float | None = None, foreground_of: SaliencyMaps | None = None
+    ) -> Evidence:
+        """The same with another weight of the foreground prior, or another prior."""
+        other = copy(self)
+        if alpha is not None:
+            other.config = replace(self.config, alpha=alpha)
+        if foreground_of is not None:
+            other.foreground_of = foreground_of
+        return other
 
     @property
     def inputs(self) -> list[Input]:

@@ -8,12 +8,14 @@ for each class in its mask.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from torch import Tensor
 
 from tagseg.losses.lse import class_mask_loss, foreground_loss, tag_loss
 from tagseg.maps import IGNORE
+from tagseg.recipes.builtin_priors.candidates import candidate_masks
 from tagseg.recipes.builtin_priors.config import Config, Masks
 from tagseg.recipes.builtin_priors.masks import OBJECT, Evidence, training_masks
 from tagseg.segment.predict import Segmenter
@@ -21,20 +23,24 @@ from tagseg.stages.context import Run
 from tagseg.stages.outcome import Outcome
 from tagseg.stages.predictions import final_predictions
 from tagseg.stages.recipe import Demo, Recipe
-from tagseg.stages.segmenter import trained_segmenter
+from tagseg.stages.segmenter import Teaches, trained_segmenter
 from tagseg.stages.stage import LabelMaps, Trained
+from tagseg.stages.tag_doubts import sure_labels
 
 __all__ = ["RECIPE", "Objective", "run", "segmenter_from"]
+
+_TEACHES: Mapping[str, Teaches] = {"none": "nothing", "foreground": "foreground"}
 
 
 def run(run: Run, config: Config) -> Outcome:
     """Photos and tags in, trained segmenter out: classifier, priors, masks, segmenter."""
     evidence = Evidence(run, config)  # P_f of 3.1.1 and the localization network of 3.1.2
     masks, steps = training_masks(run, config, evidence)  # 3.1.2 and 3.1.3
+    offered = candidate_masks(run, config, evidence) if config.candidates else ()  # 4.3
     segmenter = segmenter_from(run, config, masks)  # 3.2 and 4.2.1
     return Outcome(
         segmenter.model,
-        (*steps, *final_predictions(run, config, segmenter.model, segmenter)),
+        (*steps, *offered, *final_predictions(run, config, segmenter.model, segmenter)),
         views=evidence.views(),
         tag_scores=evidence.tag_scores,
         curves=(*evidence.curves, segmenter.stage),
@@ -45,7 +51,9 @@ def run(run: Run, config: Config) -> Outcome:
 def segmenter_from(run: Run, config: Config, masks: LabelMaps) -> Trained[Segmenter]:
     """The segmenter, trained on the tags and the masks in use."""
     loss = Objective(config.masks, config.sharpness)
-    return trained_segmenter(run, config, masks, loss, field_of_view=config.view())
+    view, teaches = config.view(), _TEACHES.get(config.masks, "classes")
+    masks = sure_labels(run, config, masks) if config.by_class() else masks
+    return trained_segmenter(run, config, masks, loss, field_of_view=view, teaches=teaches)
 
 
 @dataclass(frozen=True)
