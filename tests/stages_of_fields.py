@@ -20,6 +20,7 @@ STAGES_OF_FIELDS: dict[str, dict[str, str]] = {
         "mask_crf mask_regions": "regions training-masks",
         "field_of_view scale_field_of_view segmenter_backbone_factor segmenter_batch_size segmenter_crop segmenter_epochs segmenter_iterations segmenter_learning_rate segmenter_width sharpness": "segmenter",
         "alpha cam_threshold crisp_area_weight crisp_gamma_max crisp_weight elsewhere prior_saturate": "training-masks",
+        "candidates candidate_alphas candidate_backgrounds candidate_blocks candidate_crfs": "candidates",
     },
     "cam_baseline": {
         "classifier_backbone_factor classifier_batch_size classifier_epochs classifier_hidden_layers classifier_iterations classifier_learning_rate classifier_size classifier_width": "classifier",
@@ -210,3 +211,62 @@ STAGES_OF_FIELDS["union"] = {
     "fusion_agreement fusion_tie": "union-labels",
     "fusion_thresholds": "verdict-1",
 }
+
+# How far tags are believed, and the loss of the tag classifier.
+_OF_TAGS: dict[str, dict[str, str]] = {
+    "builtin_priors": {
+        "tags_are": "classifier likely-missing masks segmenter sure-training-masks tag-doubts tag-features",
+        "missing_confidence": "classifier likely-missing masks sure-training-masks",
+        "missing_evidence": "sure-training-masks",
+        "hill_gamma hill_margin hill_peak rejection_rate tag_loss": "classifier",
+    },
+    "cam_baseline": {
+        "tags_are": "classifier likely-missing masks segmenter sure-seeds tag-doubts tag-features",
+        "missing_confidence": "classifier likely-missing masks sure-seeds",
+        "missing_evidence": "sure-seeds",
+        "hill_gamma hill_margin hill_peak rejection_rate tag_loss": "classifier",
+    },
+    "coarse_to_fine": {
+        "tags_are": "deeplab-1 deeplab-1-photos deeplab-2 deeplab-2-photos likely-missing sure-enhanced-masks sure-masks-1 tag-doubts tag-features",
+        "missing_confidence": "likely-missing sure-enhanced-masks sure-masks-1",
+        "missing_evidence": "sure-enhanced-masks sure-masks-1",
+    },
+    "dcsm": {
+        "tags_are": "classifier classifier-upper masks tag-doubts tag-features",
+        "missing_confidence": "classifier classifier-upper likely-missing masks sure-training-masks",
+        "missing_evidence": "sure-training-masks",
+        "hill_gamma hill_margin hill_peak rejection_rate tag_loss": "classifier classifier-upper",
+    },
+    "gradient_baseline": {
+        "tags_are": "classifier likely-missing masks segmenter sure-seeds tag-doubts tag-features",
+        "missing_confidence": "classifier likely-missing masks sure-seeds",
+        "missing_evidence": "sure-seeds",
+        "hill_gamma hill_margin hill_peak rejection_rate tag_loss": "classifier",
+    },
+    "guided": {
+        "tags_are": "likely-missing masks seeder segmenter sure-guide-labels tag-doubts tag-features",
+        "missing_confidence": "likely-missing masks seeder sure-guide-labels",
+        "missing_evidence": "sure-guide-labels",
+        "hill_gamma hill_margin hill_peak rejection_rate tag_loss": "seeder",
+    },
+    "mcof": {
+        "tags_are": "likely-missing masks masks-1 masks-2 pixelnet-1 pixelnet-2 regionnet-1 regionnet-2 seeder sure-masks-1 sure-object-regions-2 sure-seeds sure-supplement tag-doubts tag-features",
+        "missing_confidence": "likely-missing masks masks-1 masks-2 seeder sure-masks-1 sure-object-regions-2 sure-seeds sure-supplement",
+        "missing_evidence": "sure-masks-1 sure-object-regions-2 sure-seeds sure-supplement",
+        "hill_gamma hill_margin hill_peak rejection_rate tag_loss": "seeder",
+    },
+    "sec": {
+        "tags_are": "likely-missing masks seeder segmenter sure-cues tag-doubts tag-features",
+        "missing_confidence": "likely-missing masks seeder sure-cues",
+        "missing_evidence": "sure-cues",
+        "hill_gamma hill_margin hill_peak rejection_rate tag_loss": "seeder",
+    },
+    "union": {
+        "tags_are": "hiding-classifier likely-missing masks pyramid round-1-pyramid sure-union-labels sure-union-labels-2 tag-doubts tag-features union-answers-2",
+        "missing_confidence": "hiding-classifier likely-missing masks sure-union-labels sure-union-labels-2 union-answers-2",
+        "missing_evidence": "sure-union-labels sure-union-labels-2",
+        "hill_gamma hill_margin hill_peak rejection_rate tag_loss": "hiding-classifier",
+    },
+}
+for _recipe, _fields in _OF_TAGS.items():
+    STAGES_OF_FIELDS[_recipe] |= _fields

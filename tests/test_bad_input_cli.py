@@ -1012,7 +1012,7 @@ def tables_of_an_unknown_paper(place):
 
 @case
 def tables_that_the_paper_has_not(place):
-    line = "builtin_priors has no table '7'; choose of 4, 5, 6, fig10"
+    line = "builtin_priors has no table '7'; choose of 3, 4, 5, 6, fig10, checkmask"
     return tables_of(place, "--only", "4,7"), line
 
 
@@ -1025,7 +1025,7 @@ def tables_without_ground_truth(place):
 @case
 def tables_without_val(place):
     words = ("tables", "builtin_priors", place.scenes, "--run", place.run, "--ground-truth")
-    line = "table 5 needs validation photos; give --val, or choose with --only"
+    line = "table 3 needs validation photos; give --val, or choose with --only"
     return (*words, place.scenes / "SegmentationClass"), line
 
 
@@ -1033,7 +1033,7 @@ def tables_without_val(place):
 def tables_without_ground_truth_of_val(place):
     for mask in place.scenes.glob("SegmentationClass/val_*.png"):
         mask.unlink()
-    line = "table 5 needs ground truth of validation photos, and none has any; name the masks as"
+    line = "table 3 needs ground truth of validation photos, and none has any; name the masks as"
     return tables_of(place), line
 
 

@@ -18,6 +18,7 @@ from PIL import Image as PilImage
 import tagseg as package
 from guided_runs import MINING, RECURSION, write_boxes
 from photo_trees import masks, photos
+from small_reviews import review_of_masks
 from small_runs import (
     DISTINCT,
     OPTION_FLAGS,
@@ -152,6 +153,46 @@ def test_train_again_changes_nothing(finished, scenes):
 def test_the_report_repeats_the_command(finished, scenes):
     page = (finished[0] / "report.html").read_text()
     assert f"tagseg train {scenes.name} --out {finished[0].name}" in page
+
+
+def test_train_with_a_review(finished, scenes, tmp_path):
+    """And what reads such a run: the report, masks for other tools, masks of new photos."""
+    run = Path(shutil.copytree(finished[0], tmp_path / "run"))
+    about = json.loads((run / "run.json").read_text())
+    sure = {
+        name: np.full_like(read_mask(masks_of(run) / f"{name}.png"), label)
+        for label, name in enumerate(("train_00000", "train_00001"), start=1)
+    }
+    review = review_of_masks(run, about["classes"], sure, ["train_00007"])
+    said = tagseg(*training(scenes, run), "--review", review, "--review-weight", "2")
+    assert said.status == 0
+    assert "review: 3 training photos were looked at; masks: 2 right, 0 picked" in said.err
+    assert "stage segmenter runs again" in said.err
+    assert "stage classifier" not in said.err
+    assert "masks of the photos (known tags; 2 accepted by a person), 24 photos" in said.out
+    page = Path(tagseg("report", run).out.split()[-1]).read_text()
+    assert "Reviewed by a person:" in page
+    assert "drew their photos 2 times as often as unsure" in page
+    exported = tagseg("export", run, "--to", "png", "--out", tmp_path / "png", "--photos", scenes)
+    assert exported.status == 0, exported.err
+    found = [p for p in (tmp_path / "png").rglob("train_00001.png") if read_mask(p).max() == 2]
+    assert len(found) == 1
+    made = tagseg(
+        "predict", run, scenes / "JPEGImages", "--out", tmp_path / "new", "--device", "cpu"
+    )
+    assert made.status == 0
+    assert len(list((tmp_path / "new").rglob("*.png"))) == 32
+
+
+def masks_of(run: Path) -> Path:
+    (folder,) = run.glob("stages/*-masks/masks")
+    return folder
+
+
+def test_a_weight_without_a_review(scenes, tmp_path):
+    said = tagseg(*training(scenes, tmp_path / "run"), "--review-weight", "2")
+    assert said.status == 2
+    assert "--review-weight counts masks of a review; give --review FILE" in said.err
 
 
 def test_train_and_val_lists_by_name_and_by_path(scenes, tmp_path):
@@ -329,6 +370,30 @@ def test_fast_values_that_would_do_nothing_are_left_out(scenes, tmp_path, asked)
     assert values["rounds"] == 1
     assert not [name for name in values if name.startswith("pyramid_")]
     assert "pyramid" not in said.err
+
+
+def test_how_far_tags_are_believed_is_a_field(scenes, tmp_path, asked):
+    words = ("train", scenes, "--out", tmp_path / "run")
+    assert tagseg(*words, "--tags-are", "noisy", "--set", "tag_loss=hill").status == 0
+    assert tagseg(*words, "--tags-are", "complete").status == 0
+    values = [values for _, values in asked]
+    assert values == [{"tags_are": "noisy", "tag_loss": "hill"}, {"tags_are": "complete"}]
+    said = tagseg(*words, "--tags-are", "noisy", "--recipe", "full_supervision")
+    assert (said.status, len(asked)) == (2, 2)
+    assert "--tags-are says nothing to recipe full_supervision" in said.err
+
+
+def test_check_counts_what_is_marked(tmp_path):
+    photos(tmp_path, *(f"{i}.png" for i in range(4)))
+    table = "image,tags\n0.png,cat;?dog\n1.png,dog;-cat\n2.png,cat;?dog\n3.png,dog\n"
+    (tmp_path / "tags.csv").write_text(table)
+    said = tagseg("check", tmp_path)
+    assert said.status == 0
+    assert "said of classes in photos: 2 not known, 1 surely absent" in said.out.splitlines()
+    told = "marked tags: 2 with ? (nobody knows), 1 with - (surely absent)"
+    assert any(told in line for line in (said.out + said.err).splitlines())
+    found = json.loads(tagseg("check", tmp_path, "--json").out)
+    assert (found["unsure"], found["absent"]) == (2, 1)
 
 
 def test_percentage_of_full_supervision(scenes, finished, tmp_path):

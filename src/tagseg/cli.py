@@ -14,12 +14,15 @@ import typer
 from tagseg.errors import ConfigError, TagsegError, printable
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from tagseg.data.scenes import SceneKind
     from tagseg.evaluate.masks import MaskScores
     from tagseg.formats.loading import Reading
     from tagseg.formats.masks.ground_truth import GroundTruth, MaskRules
     from tagseg.run.progress import Progress
     from tagseg.session.inputs import Loaded, Source, Target
+    from tagseg.session.reviewing import ReviewSource
     from tagseg.session.train import Caller, Options
     from tagseg.stages.recipe import Recipe
 
@@ -62,6 +65,14 @@ class UntaggedPhotos(StrEnum):
 
     negative = "negative"
     unknown = "unknown"
+
+
+class TagsAre(StrEnum):
+    """How far tags are believed."""
+
+    complete = "complete"
+    incomplete = "incomplete"
+    noisy = "noisy"
 
 
 class LayoutName(StrEnum):
@@ -142,6 +153,7 @@ _AFTER_STOP = {
     "train-saliency": "nothing was written; the same command begins again",
     "train-student": "nothing was written; the same command begins again",
     "tag": "every tag is on disk; the same command goes on",
+    "review": "every act is on disk; the same command goes on",
 }
 
 _SALIENCY_FIELDS = {"boxes", "saliency", "saliency_maps"}
@@ -163,6 +175,14 @@ TagSeparator = Annotated[
 ClassList = Annotated[Path | None, typer.Option(help="Class names, one a line, in label order.")]
 Untagged = Annotated[
     UntaggedPhotos | None, typer.Option(help="What photos without tags are; needed if any exist.")
+]
+BelievedTags = Annotated[
+    TagsAre | None,
+    typer.Option(
+        "--tags-are",
+        help="incomplete: what is not tagged may be there; noisy: tags may be wrong either way. "
+        "[default: complete]",
+    ),
 ]
 Layout = Annotated[LayoutName, typer.Option(help="Layout of the folder.")]
 Synsets = Annotated[
@@ -228,6 +248,15 @@ Threads = Annotated[int | None, typer.Option(help="Threads. [default: all cores]
 Skipped = Annotated[
     float, typer.Option(help="Fraction of the photos that may be missing or unreadable.")
 ]
+Host = Annotated[
+    str, typer.Option(help="Address to listen on; any but this machine's own lets others in.")
+]
+Port = Annotated[
+    int | None, typer.Option(help="Port. [default: 8765, or one that is free]", min=0, max=65535)
+]
+OpensBrowser = Annotated[
+    bool, typer.Option("--browser/--no-browser", help="Open the page in a browser.")
+]
 Settings = Annotated[
     list[str] | None, typer.Option("--set", help="field=value of the recipe; may be repeated.")
 ]
@@ -242,6 +271,7 @@ def train(
     recipe: Annotated[str, typer.Option(help="See tagseg recipes.")] = "union",
     classes: ClassList = None,
     untagged: Untagged = None,
+    tags_are: BelievedTags = None,
     layout: Layout = LayoutName.auto,
     synsets: Synsets = None,
     exclude: Exclude = None,
@@ -263,6 +293,14 @@ def train(
     ] = False,
     full_supervision: Annotated[
         Path | None, typer.Option(help="Run of full_supervision, to state the percentage of it.")
+    ] = None,
+    review: Annotated[
+        Path | None,
+        typer.Option(help="review.jsonl of tagseg review: masks and tags by a person."),
+    ] = None,
+    review_weight: Annotated[
+        int | None,
+        typer.Option(help="Times that a photo with an accepted mask is drawn. [default: 3]"),
     ] = None,
     saliency: Annotated[
         Path | None,
@@ -300,6 +338,7 @@ def train(
 
     chosen = find_recipe(recipe)
     values = parse_settings(chosen.config, settings or [])
+    values |= _belief(chosen, tags_are)
     values |= _files(chosen, saliency, saliency_model, boxes, box_photos, coarse_masks)
     quick = _fast(chosen, values) if fast else {}
     options = Options(
@@ -313,7 +352,8 @@ def train(
     if quick:
         _note(f"fast: {', '.join(f'{name}={_plain(value)}' for name, value in quick.items())}")
     values = {**quick, **values}
-    _train_and_tell(loaded, recipe, values, truth, out, options, full_supervision)
+    reviewed = _review(review, review_weight)
+    _train_and_tell(loaded, recipe, values, truth, out, options, full_supervision, reviewed)
 
 
 @app.command()
@@ -376,20 +416,53 @@ def tag(
         Path | None, typer.Option(help="Run whose classifier suggests tags and orders photos.")
     ] = None,
     exclude: Exclude = None,
-    host: Annotated[
-        str, typer.Option(help="Address to listen on; any but this machine's own lets others in.")
-    ] = "127.0.0.1",
-    port: Annotated[
-        int | None,
-        typer.Option(help="Port. [default: 8765, or one that is free]", min=0, max=65535),
-    ] = None,
-    browser: Annotated[bool, typer.Option(help="Open the page in a browser.")] = True,
+    host: Host = "127.0.0.1",
+    port: Port = None,
+    browser: OpensBrowser = True,
 ) -> None:
     """Tag photos on a page in the browser; tags.csv in their folder is what train reads."""
     from tagseg.web.serve import Address, Photos, tag_photos
 
     what = Photos(photos, tags, classes, tuple(exclude or ()), run)
     tag_photos(what, Address(host, port), browser=browser, say=_say)
+
+
+@app.command()
+def review(
+    run: Annotated[Path, typer.Argument(help="Folder of a finished run.")],
+    out: Annotated[
+        Path | None,
+        typer.Option(help="File of what is said. [default: review.jsonl in the run]"),
+    ] = None,
+    photos: Annotated[
+        Path | None,
+        typer.Option(help="Folder of the run's photos. [default: that of its command]"),
+    ] = None,
+    host: Host = "127.0.0.1",
+    port: Port = None,
+    browser: OpensBrowser = True,
+) -> None:
+    """Look through a run's masks on a page in the browser; train --review learns from it."""
+    from tagseg.web.serve import Address
+    from tagseg.web.serve_review import ToReview, review_run
+
+    what = ToReview(run, out, photos)
+    review_run(what, Address(host, port), browser=browser, parse=_parsed_train, say=_say)
+
+
+def _parsed_train(words: Sequence[str]) -> dict[str, tuple[str, Any]]:
+    """What the words of a train command give: name -> flag, "" for none, and value."""
+    commands: Any = typer.main.get_command(app)
+    command = commands.commands["train"]
+    try:
+        context = command.make_context("train", list(words))
+    except _USAGE_ERROR:  # of another version
+        return {}
+    return {
+        each.name: (each.opts[0] if each.opts[0].startswith("-") else "", context.params[each.name])
+        for each in command.params
+        if context.get_parameter_source(each.name).name == "COMMANDLINE"
+    }
 
 
 @app.command()
@@ -958,6 +1031,18 @@ def _files(
     return values
 
 
+def _belief(recipe: Recipe, tags_are: TagsAre | None) -> dict[str, str]:
+    """The field for how far tags are believed, of a recipe that learns from tags."""
+    if tags_are is None:
+        return {}
+    if not recipe.config.named("tags_are"):
+        raise ConfigError(
+            f"--tags-are says nothing to recipe {recipe.name}, which does not learn from tags",
+            do="leave it out",
+        )
+    return {"tags_are": tags_are.value}
+
+
 def _fast(recipe: Recipe, given: dict[str, Any]) -> dict[str, Any]:
     """The values of --fast for fields that are not given."""
     from tagseg.session.settings import laid_under
@@ -977,6 +1062,18 @@ def _check_taken(recipe: Recipe, what: str, flag: str) -> None:
         raise ConfigError(f"recipe {recipe.name} takes no {flag}", do=f"use {known}")
 
 
+def _review(file: Path | None, weight: int | None) -> ReviewSource | None:
+    """A person's review, and how much its masks count."""
+    from tagseg.session.reviewing import ReviewSource
+    from tagseg.stages.review import ReviewSettings
+
+    if file is None:
+        if weight is not None:
+            raise ConfigError("--review-weight counts masks of a review", do="give --review FILE")
+        return None
+    return ReviewSource(file) if weight is None else ReviewSource(file, ReviewSettings(weight))
+
+
 def _train_and_tell(
     loaded: Loaded,
     recipe: str,
@@ -985,6 +1082,7 @@ def _train_and_tell(
     out: Path,
     options: Options,
     full_supervision: Path | None,
+    review: ReviewSource | None = None,
 ) -> None:
     """Train, then print what was found and where it is."""
     from tagseg.session.train import train as train_recipe
@@ -998,6 +1096,7 @@ def _train_and_tell(
         out=out,
         options=options,
         full_supervision=full_supervision,
+        review=review,
         caller=_caller(),
     )
     for warning in result.audit.warnings:

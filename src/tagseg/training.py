@@ -182,7 +182,8 @@ def train(
 
     Args:
         net: moved to the device and left there, in evaluation mode.
-        loss: scalar of (net, batch); images arrive as uint8 (B, 3, H, W) under "image".
+        loss: scalar of (net, batch); images arrive as uint8 (B, 3, H, W) under "image", and the
+            number of the iteration, from 0, under "iteration".
         sample: arrays of sample i, drawn with the given generator; stacked into a batch.
         n_samples: how many samples there are; each epoch visits all in a new order.
         groups: parameter groups with "params" and "name", and with "weight_decay" where it is not
@@ -271,6 +272,7 @@ def _update(
 ) -> float:
     torch.manual_seed(hash((execution.seed, iteration)) % 2**63)  # dropout
     batch = {k: v.to(execution.device, non_blocking=True) for k, v in batch.items()}
+    batch["iteration"] = torch.tensor(iteration)  # on the CPU, to be read without waiting
     factor = learning_rate_factor(schedule, iteration)
     for group in optimizer.param_groups:
         group["lr"] = group["base_lr"] * factor

@@ -247,3 +247,19 @@ def test_processes_find_what_threads_find(tmp_path, monkeypatch):
     assert processes.to_dict() == threads.to_dict()
     assert processes.dataset.white == 255
     assert processes.dataset.fingerprint(processes.digests) == threads.dataset.fingerprint()
+
+
+def test_marks_are_counted_where_there_are_any(tmp_path):
+    data = make(tmp_path)
+    plain = audit(data)
+    assert not any("not known" in line for line in (*plain.lines(), *plain.first_words()))
+    assert not {"unsure", "absent"} & plain.to_dict().keys()
+    unsure, absent = np.zeros_like(data.tags), np.zeros_like(data.tags)
+    unsure[:3][~data.tags[:3]] = True
+    absent[5][~data.tags[5]] = True
+    found = audit(replace(data, unsure=unsure, absent=absent))
+    line = "said of classes in photos: 3 not known, 1 surely absent"
+    assert line in found.lines()
+    assert line in found.first_words()
+    assert (found.to_dict()["unsure"], found.to_dict()["absent"]) == (3, 1)
+    assert found.dataset.unsure is not None

@@ -150,3 +150,46 @@ class TestChecks:
             Dataset.from_arrays([image], ["cat"], ["cat"])
         with pytest.raises(ShapeError, match="photo 1 is a float64 array"):
             Dataset.from_arrays([image, image / 2], [[], []], ["cat"])
+
+
+class TestMarks:
+    def marked(self, **marks: np.ndarray) -> Dataset:
+        images = [np.full((3, 4, 3), i, np.uint8) for i in range(3)]
+        found = Dataset.from_arrays(images, [["cat"], ["dog"], []], ("cat", "dog"))
+        return replace(found, **marks)
+
+    def mark(self, *places: tuple[int, int]) -> np.ndarray:
+        found = np.zeros((3, 2), bool)
+        for place in places:
+            found[place] = True
+        return found
+
+    def test_a_mark_that_nothing_has_is_none(self) -> None:
+        found = self.marked(unsure=self.mark(), absent=self.mark((0, 1)))
+        assert found.unsure is None
+        assert found.absent is not None
+
+    def test_parts_keep_their_marks(self) -> None:
+        found = self.marked(unsure=self.mark((2, 0)), absent=self.mark((0, 1)))
+        part = found.without([found.names[0]])
+        assert part.unsure is not None
+        assert part.unsure.tolist() == [[False, False], [True, False]]
+        assert part.absent is None
+        assert found.select([found.names[1]]).unsure is None
+
+    def test_what_nobody_knows_changes_the_fingerprint_and_nothing_else_does(self) -> None:
+        plain = self.marked()
+        known_before = "f15f57f045e199c2"
+        assert plain.fingerprint()[:16] == known_before
+        assert self.marked(unsure=self.mark()).fingerprint() == plain.fingerprint()
+        assert self.marked(absent=self.mark((0, 1))).fingerprint() == plain.fingerprint()
+        unsure = {self.marked(unsure=self.mark((i, 1 - i))).fingerprint() for i in range(2)}
+        assert len(unsure | {plain.fingerprint()}) == 3
+
+    def test_a_class_is_not_tagged_and_marked(self) -> None:
+        with pytest.raises(TagError, match="class 0 of photo 0 is tagged and unsure"):
+            self.marked(unsure=self.mark((0, 0)))
+
+    def test_a_mark_has_the_shape_of_the_tags(self) -> None:
+        with pytest.raises(ShapeError, match="absent"):
+            self.marked(absent=np.zeros((3, 3), bool))

@@ -212,3 +212,23 @@ class TestLoading:
         write_photos(tmp_path, "n02691156/a")
         with pytest.raises(ConfigError, match="a target cannot have the layout 'imagenet'"):
             load_target(tmp_path, layout="imagenet")
+
+
+class TestMarks:
+    def test_marks_are_brought_to_the_classes_to_learn(self):
+        learned, other = photos(LEARNED, [["cat"]]), photos(("Bird", "CAT", "dog"), [["CAT"], []])
+        unsure = np.array([[True, False, False], [False, True, False]])
+        joined, val = with_target(learned, replace(other, unsure=unsure))
+        assert joined.unsure.tolist() == [[0, 0, 0], [0, 0, 1], [1, 0, 0]]
+        assert joined.absent is None
+        absent = np.array([[False, True, False]])
+        joined, _ = with_target(replace(learned, absent=absent), other)
+        assert joined.absent.tolist() == [[0, 1, 0], [0, 0, 0], [0, 0, 0]]
+        assert joined.unsure is None
+        assert joined.select(val).absent is None
+
+    def test_of_two_classes_that_are_one_a_tag_counts(self):
+        other = photos(("cat", "Cat", "dog", "bird"), [["cat"]])
+        unsure = np.array([[False, True, False, False]])
+        joined, _ = with_target(photos(LEARNED, [["dog"]]), replace(other, unsure=unsure))
+        assert joined.unsure is None

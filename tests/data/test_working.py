@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from typing import Any
 
 import cv2
@@ -102,6 +103,17 @@ def test_a_probability_of_zero_everywhere_but_one_label() -> None:
 
 
 # Many photos
+
+
+def test_the_same_photos_with_other_tags() -> None:
+    before = photos([(40, 60), (30, 30)], side=20)
+    tags = ~before.tags
+    after = before.retold(replace(before.dataset, tags=tags))
+    assert np.array_equal(after.tags, tags)
+    assert not np.array_equal(before.tags, tags)
+    assert after.side == before.side
+    assert after.image(0) is before.image(0), "decoded once"
+    assert before.full_shape(0) == after.full_shape(0) == (40, 60)
 
 
 def test_photos_know_both_sizes() -> None:

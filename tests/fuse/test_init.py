@@ -45,6 +45,9 @@ WITH_FLOATS: dict[str, Callable[[Make], Any]] = {
     ),
     "region_means": lambda made: fuse.region_means(made(SCORES), IDS),
     "region_seeds": lambda made: fuse.region_seeds(made(SCORES), IDS, PAIRS, TAGS),
+    "without_doubtful": lambda made: fuse.without_doubtful(
+        (IDS % 3).astype(np.uint8), made(SALIENCY), threshold=0.4, wrong=[2]
+    ),
 }
 # ``paint`` gives back the type that it is given; the others take labels, masks and numbers.
 WITHOUT_FLOATS = {

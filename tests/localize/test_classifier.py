@@ -15,7 +15,13 @@ from tagseg.data.dataset import Dataset
 from tagseg.data.transforms import Augmentation
 from tagseg.data.working import WorkingPhotos
 from tagseg.errors import ConfigError, TagError
-from tagseg.localize.classifier import multi_label_loss, tag_scores, train_tag_classifier
+from tagseg.localize.classifier import (
+    Teaching,
+    multi_label_loss,
+    tag_scores,
+    train_tag_classifier,
+)
+from tagseg.losses.image_tags import tag_cross_entropy
 from tagseg.nets.backbone import Activations, Backbone
 from tagseg.nets.fully_convolutional import FullyConvolutionalClassifier
 from tagseg.nets.gap import GapClassifier
@@ -383,3 +389,69 @@ def test_scores_of_photos_brought_to_a_side() -> None:
 
     tag_scores(Net(), photos, execution=Execution(), side=48)
     assert seen == [(36, 48), (48, 24)]
+
+
+class TestTeaching:
+    def teaching(self, photos: WorkingPhotos, seen: list[int]) -> Teaching:
+        def loss(scores: Tensor, batch: training.Batch, epoch: int) -> Tensor:
+            seen.append(epoch)
+            return tag_cross_entropy(scores, batch["tags"], known=batch["known"])
+
+        known = np.ones_like(photos.tags)
+        known[:, 1] = False
+        return Teaching({"tags": photos.tags, "known": known}, loss)
+
+    def test_the_loss_is_told_of_the_epoch_by_the_iteration(self):
+        photos, seen = coloured(n=24), list[int]()
+        schedule = Schedule(7, 8, 1e-3)
+        net = classifier()
+        train_tag_classifier(
+            net, photos, Augmentation((24, 24)), schedule,
+            teaching=self.teaching(photos, seen), loop=Loop(EXECUTION),
+        )  # fmt: skip
+        assert seen == [0, 0, 0, 1, 1, 1, 2]
+
+    def test_a_training_that_goes_on_is_told_the_same_epochs(self, monkeypatch):
+        photos, seen = coloured(n=24), list[int]()
+        schedule, state = Schedule(7, 8, 1e-3), dict[str, Any]()
+
+        class Kept:
+            def load(self) -> dict[str, Any] | None:
+                return state or None
+
+            def save(self, new: dict[str, Any]) -> None:
+                state.update(copy.deepcopy(new))
+
+        def whole(teaching: Teaching, loop: Loop) -> list[Tensor]:
+            net = classifier()
+            how = Augmentation((24, 24))
+            train_tag_classifier(net, photos, how, schedule, teaching=teaching, loop=loop)
+            return [value.clone() for value in net.state_dict().values()]
+
+        expected = whole(self.teaching(photos, []), Loop(EXECUTION))
+        teaching = self.teaching(photos, seen)
+
+        def stopping(scores: Tensor, batch: training.Batch, epoch: int) -> Tensor:
+            if len(seen) == 4:
+                raise KeyboardInterrupt
+            return teaching.loss(scores, batch, epoch)
+
+        cut = Teaching(teaching.of_photos, stopping)
+        monkeypatch.setattr(training, "_CHECKPOINT_EVERY", -1.0)
+        with pytest.raises(KeyboardInterrupt):
+            whole(cut, Loop(EXECUTION, checkpoint=Kept()))
+        found = whole(teaching, Loop(EXECUTION, checkpoint=Kept()))
+        assert seen == [0, 0, 0, 1, 1, 1, 2]
+        for value, other in zip(found, expected, strict=True):
+            torch.testing.assert_close(value, other, rtol=0, atol=0)
+
+    def test_what_is_not_known_is_not_learned(self):
+        photos = coloured(n=24)
+        net = classifier()
+        before = net.scores.weight.detach().clone()
+        train_tag_classifier(
+            net, photos, Augmentation((24, 24)), Schedule(3, 8, 1e-3, weight_decay=0),
+            teaching=self.teaching(photos, []), loop=Loop(EXECUTION),
+        )  # fmt: skip
+        assert torch.equal(before[1], net.scores.weight[1])
+        assert not torch.equal(before[0], net.scores.weight[0])

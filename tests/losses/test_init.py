@@ -18,6 +18,15 @@ LABELS[:, 0, 0] = 255
 VALID = LABELS != 255
 TAGS = torch.tensor([[True, False], [True, True]])
 
+KNOWN = torch.tensor([[True, True], [False, True]])
+MORE_TAGS = torch.tensor([[True, False], [False, False]])
+
+
+def of_photos(scores: Tensor) -> Tensor:
+    """A classifier's scores (B, C)."""
+    return scores.mean((2, 3))[:, 1:]
+
+
 LOSSES: dict[str, Callable[[Tensor], Tensor]] = {
     "class_mask_loss": lambda scores: losses.class_mask_loss(scores, TAGS, LABELS),
     "constrain_loss": lambda scores: losses.constrain_loss(
@@ -30,10 +39,15 @@ LOSSES: dict[str, Callable[[Tensor], Tensor]] = {
     "foreground_loss": lambda scores: losses.foreground_loss(
         scores, TAGS, LABELS == 1, valid=VALID
     ),
+    "hill_loss": lambda scores: losses.hill_loss(of_photos(scores), TAGS, absent=~TAGS & KNOWN),
     "lovasz_loss": lambda scores: losses.lovasz_loss(scores, LABELS),
     "pixel_loss": lambda scores: losses.pixel_loss(scores, LABELS, balanced=True),
+    "rejection_loss": lambda scores: losses.rejection_loss(of_photos(scores), MORE_TAGS, 0.5),
     "sec_probabilities": lambda scores: losses.sec_probabilities(scores).square().mean(),
     "seed_loss": lambda scores: losses.seed_loss(losses.sec_probabilities(scores), LABELS),
+    "tag_cross_entropy": lambda scores: losses.tag_cross_entropy(
+        of_photos(scores), TAGS, known=KNOWN
+    ),
     "tag_loss": lambda scores: losses.tag_loss(scores, TAGS, valid=VALID),
 }
 
@@ -47,7 +61,7 @@ def value_and_gradient(name: str, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
 
 def test_the_names_are_sorted_and_each_is_looked_at() -> None:
     assert sorted(losses.__all__) == losses.__all__
-    assert LOSSES.keys() | {"decay_at"} == set(losses.__all__)
+    assert LOSSES.keys() | {"decay_at", "rejected_share"} == set(losses.__all__)
 
 
 @pytest.mark.parametrize("name", losses.__all__)

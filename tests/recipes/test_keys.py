@@ -22,6 +22,7 @@ from tagseg.run.plan import Plan
 from tagseg.run.progress import Progress
 from tagseg.session.train import make_config, make_setup
 from tagseg.stages.context import Run
+from tagseg.stages.settings import TagLossSettings
 
 SIDE = 64
 QUICK = {"photo_side": SIDE, "segmenter_width": 8, "classifier_width": 8, "regionnet_width": 8}
@@ -30,7 +31,11 @@ GIVEN = {"saliency_maps": "maps"}
 
 # Configs that together let every field act; each field must act in one of them.
 VARIANTS: dict[str, list[dict[str, Any]]] = {
-    "builtin_priors": [{}, {"segmenter_regions": "crisp"}],
+    "builtin_priors": [
+        {},
+        {"segmenter_regions": "crisp"},
+        {"candidates": True},
+    ],
     "cam_baseline": [{}, {"segmenter_regions": "crisp"}],
     "coarse_to_fine": [{"rounds": 2}, {"rounds": 2, "segmenter_regions": "crisp"}, LEARNED, GIVEN],
     "coarse_to_fine_foreground": [
@@ -68,9 +73,18 @@ def quick(recipe: str) -> dict[str, Any]:
     return {name: value for name, value in QUICK.items() if RECIPES[recipe].config.named(name)}
 
 
+BESIDE_INCOMPLETE: dict[str, dict[str, Any]] = {
+    "coarse_to_fine": {"rounds": 2},
+    "dcsm": {"segmenter": "trained"},
+    "mcof": {"rounds": 2},
+}
 for recipe_name, variants in VARIANTS.items():
     if RECIPES[recipe_name].config.named("pyramid_zoom") and recipe_name != "union":
         variants.append({"segmenter": "pyramid"})
+    if RECIPES[recipe_name].config.named("tags_are"):
+        variants.append({"tags_are": "incomplete", **BESIDE_INCOMPLETE.get(recipe_name, {})})
+    if RECIPES[recipe_name].config.named("tag_loss"):
+        variants += [{"tag_loss": "hill"}, {"tag_loss": "rejection"}]
     variants[:] = [{**quick(recipe_name), **variant} for variant in variants]
 
 # Values that differ in effect from the default, where another value as such does not.
@@ -100,6 +114,8 @@ OTHER: dict[str, Any] = {
     "pyramid_finest": 2,
     "objects": "none",
     "classifier_crop": 32,
+    "candidate_crfs": (0.5,),
+    "tag_loss": "hill",
     "classifier_side": 96,
 }
 FILES = {
@@ -250,3 +266,16 @@ def test_idle_fields_decide_on_nothing(
             after = planner.records(recipe, {**base, item.name: other})
             assert not changed(before, after), item.name
     assert sign in idle
+
+
+OF_TAGS = {"tag-features", "tag-doubts", "likely-missing"}
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_complete_tags_leave_no_trace_in_keys(planner: Planner, recipe: str) -> None:
+    """Runs of before there was anything to say about tags are finished still."""
+    named = {item.name for item in fields(TagLossSettings)} | {"absent", "doubts"}
+    for name, record in planner.records(recipe, quick(recipe)).items():
+        assert not named & record["config"].keys(), name
+        assert name not in OF_TAGS
+        assert not name.startswith("sure-")

@@ -21,6 +21,8 @@ from tagseg.report.page import (
     TagScore,
     TrimapScore,
     TrustRow,
+    WrongTagRow,
+    WrongTags,
     render,
 )
 
@@ -379,6 +381,26 @@ def test_without_rounds_there_is_no_section() -> None:
     assert "Stopped." not in text
 
 
+def test_tags_that_are_probably_wrong_have_a_section() -> None:
+    rows = (WrongTagRow("a & b", "cat", "missing", 0.987), WrongTagRow("c", "boat", "wrong", 0.5))
+    told = WrongTags("12 are probably missing and 3 wrong, in 9 photos", rows, "wrong_tags.csv")
+    text = render(RunReport("t", "r", CLASSES, wrong_tags=told))
+    assert '<a href="#tags">' in text
+    section = text[text.index('<section id="tags"') : text.rindex("<section ")]
+    assert "12 are probably missing and 3 wrong, in 9 photos" in section
+    assert "<code>wrong_tags.csv</code>" in section
+    row = '<th scope="row">a &amp; b</th><td>cat</td><td>missing</td><td class="n">99</td>'
+    assert row in section
+    assert 'id="tags"' not in render(RunReport("t", "r", CLASSES))
+    none = WrongTags("0 are probably missing and 0 wrong, in 0 photos", (), "wrong_tags.csv")
+    assert (
+        "<table"
+        not in render(RunReport("t", "r", CLASSES, wrong_tags=none))
+        .split('id="tags"')[1]
+        .split("</section>")[0]
+    )
+
+
 def trust_of(*scores: StageScore) -> str:
     text = render(RunReport("t", "r", CLASSES, scores=scores, trust=TRUST))
     return text[text.index('<section id="trust"') : text.rindex("<section ")]
@@ -454,6 +476,16 @@ def test_foreground_stands_in_a_table_by_split_and_class() -> None:
     ) in words_of(section)
     assert Page(section).all("section")[0].get("class") is None
     assert "no photo of the split" not in section
+
+
+def test_what_a_person_did_stands_with_the_scores() -> None:
+    told = "2 training photos were looked at; <b>masks</b>: 1 right."
+    text = render(RunReport("t", "r", CLASSES, review=told))
+    assert "Reviewed by a person: 2 training photos were looked at; &lt;b&gt;masks" in words_of(
+        text
+    )
+    assert "<b>masks</b>" not in text
+    assert "Reviewed by a person" not in words_of(render(RunReport("t", "r", CLASSES)))
 
 
 def test_a_class_that_no_photo_shows_is_a_dash_with_its_reason() -> None:

@@ -61,6 +61,26 @@ def test_a_few_iterations_on_a_few_scenes_lower_the_loss(photos: WorkingPhotos) 
     assert not fitted.training
 
 
+@pytest.mark.parametrize("fit", [fit_segmenter, fit_on_grid])
+def test_chosen_photos_are_drawn_as_often_as_they_stand_there(
+    photos: WorkingPhotos, fit: Any
+) -> None:
+    """In whole epochs exactly; the others are not looked at."""
+    seen: list[int] = []
+
+    def counted(index: int) -> Labels:
+        seen.append(index)
+        return _LABELS[index]
+
+    def objective(scores: Tensor, *given: Any) -> Tensor:
+        return scores.float().square().mean()
+
+    chosen = np.array([1, 3, 3, 3, 6])
+    schedule = Schedule(5, 4, 1e-3)  # 20 samples are 4 epochs
+    fit(net(), photos, counted, objective, HOW, schedule, chosen=chosen, loop=Loop(EXECUTION))
+    assert np.bincount(seen, minlength=8).tolist() == [0, 4, 0, 12, 0, 0, 4, 0]
+
+
 def test_the_objective_sees_scores_tags_and_labels_of_the_same_crop(photos: WorkingPhotos) -> None:
     seen: list[tuple[Tensor, Tensor, Tensor]] = []
 

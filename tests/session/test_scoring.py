@@ -345,3 +345,13 @@ def test_average_precision_of_the_tag_classifier(go, photos):
     assert score.mean == pytest.approx(np.mean(known))
     assert score.average_precision[-1] is None  # there is no unicorn
     assert QUICK["photo_side"] == 64
+
+
+def test_photos_of_which_nobody_knows_do_not_count_in_average_precision():
+    images = [np.zeros((3, 3, 3), np.uint8)] * 4
+    photos = Dataset.from_arrays(images, [["a"], [], ["a"], ["b"]], ("a", "b"))
+    scores = np.array([[0.9, 0.1], [0.8, 0.2], [0.3, 0.3], [0.1, 0.9]], np.float32)
+    unsure = np.zeros((4, 2), bool)
+    unsure[1, 0] = True  # the one that came between
+    assert scoring._precision(scores, photos).tolist() == pytest.approx([5 / 6, 1])
+    assert scoring._precision(scores, replace(photos, unsure=unsure)).tolist() == [1, 1]

@@ -37,7 +37,8 @@ def given(monkeypatch) -> list[dict[str, Any]]:
     """What would be trained, and no training."""
     calls: list[dict[str, Any]] = []
 
-    def remember(run, declared, net, fit, schedule, *, settings, title):
+    def remember(run, declared, net, fit, schedule, *, settings, inputs, title):
+        assert inputs == []  # tags are complete
         form, how = settings
         calls.append(
             {

@@ -52,6 +52,8 @@ class Audit:
         sizes: smallest, median and largest (height, width), by number of pixels.
         negatives: photos known to hold none of the classes.
         unknown: photos about whose tags nothing is known.
+        unsure, absent: how often it is said of a class that nobody knows whether it is in a photo,
+            and that it surely is not.
         unlisted: photos in the folder without an entry in the tag file.
         val: number of validation photos.
         depth: how photos of 16 bits are read; None if there are none.
@@ -71,6 +73,8 @@ class Audit:
     sizes: tuple[Size, Size, Size]
     negatives: int
     unknown: int
+    unsure: int
+    absent: int
     unlisted: int
     val: int
     depth: Depth | None
@@ -95,6 +99,7 @@ class Audit:
             "sizes": {"min": smallest, "median": middle, "max": largest},
             "negatives": self.negatives,
             "unknown": self.unknown,
+            **{name: n for name, n in (("unsure", self.unsure), ("absent", self.absent)) if n},
             "unlisted": self.unlisted,
             "photos_of_16_bits": 0 if self.depth is None else self.depth.photos,
             "white": self.dataset.white,
@@ -113,16 +118,23 @@ class Audit:
             f"tags per photo: {tag_counts}",
             f"height x width: {smallest} (smallest), {middle} (median), {largest} (largest)",
             f"without tags: {self.negatives} negative, {self.unknown} unknown",
+            *self._marks(),
             f"left out, because not in the tag file: {self.unlisted}",
             f"skipped: {len(self.skipped)}",
             *(f"  {name}: {reason}" for name, reason in self.skipped),
             *self._words(),
         ]
 
+    def _marks(self) -> list[str]:
+        """What is said of photos and classes beside tags, where anything is."""
+        if not self.unsure and not self.absent:
+            return []
+        return [f"said of classes in photos: {self.unsure} not known, {self.absent} surely absent"]
+
     def first_words(self) -> list[str]:
         """What a run begins with: counts, how photos are read, and what looks odd."""
         skipped = [f"skipped: {_some_of(self.skipped)}"] if self.skipped else []
-        return [*self.counts(), *skipped, *self._words()]
+        return [*self.counts(), *self._marks(), *skipped, *self._words()]
 
     def _words(self) -> list[str]:
         return [f"note: {t}" for t in self.notes] + [f"warning: {t}" for t in self.warnings]
@@ -228,6 +240,7 @@ def audit(
         sizes=_sizes(shapes),
         negatives=int(np.count_nonzero(untagged & good.known)),
         unknown=int(np.count_nonzero(~good.known)),
+        **{name: 0 if m is None else int(np.count_nonzero(m)) for name, m in good.marks()},
         unlisted=good.unlisted,
         val=int(np.count_nonzero(held_out)),
         depth=depth,

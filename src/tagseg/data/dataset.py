@@ -36,6 +36,8 @@ __all__ = [
     "tag_matrix",
 ]
 
+_MARKS = ("unsure", "absent")
+
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
@@ -46,6 +48,10 @@ class Dataset:
         names: the photos' names, each once; also the names of everything made from them.
         tags: bool (N, C), which classes are in which photo.
         known: bool (N,), False where nothing is known about a photo's tags.
+        unsure: bool (N, C), classes of which it is said that nobody knows whether they are in the
+            photo: neither tagged nor absent. None where there are none.
+        absent: bool (N, C), classes of which it is said that they are surely not in the photo. It
+            adds nothing where tags are complete, and None is where it is said of none.
         sources: a file or a uint8 (H, W, 3) array per photo.
             Many files are kept as :class:`Paths`, in little memory.
         max_pixels: limit above which a photo is refused.
@@ -64,6 +70,8 @@ class Dataset:
     tags: npt.NDArray[np.bool_]
     known: npt.NDArray[np.bool_]
     sources: Sequence[Path | Image]
+    unsure: npt.NDArray[np.bool_] | None = None
+    absent: npt.NDArray[np.bool_] | None = None
     max_pixels: int = MAX_PIXELS
     white: int = WHITE
     unlisted: int = 0
@@ -77,6 +85,8 @@ class Dataset:
         n, c = len(self.names), len(self.classes)
         _check_array(self.tags, (n, c), "tags")
         _check_array(self.known, (n,), "known")
+        for name in _MARKS:
+            object.__setattr__(self, name, _check_mark(getattr(self, name), self.tags, name))
         if len(self.sources) != n:
             raise ShapeError(f"{len(self.sources)} photos, but {n} names", do="give one name each")
         if not 1 <= self.white <= WHITE:
@@ -113,6 +123,10 @@ class Dataset:
             return decode_photo(source, max_pixels=self.max_pixels, white=self.white)
         return source
 
+    def marks(self) -> tuple[tuple[str, npt.NDArray[np.bool_] | None], ...]:
+        """What is said of photos and classes beside the tags, by name: ``unsure``, ``absent``."""
+        return tuple((name, getattr(self, name)) for name in _MARKS)
+
     def subset(self, indices: Iterable[int] | npt.NDArray[np.integer]) -> Dataset:
         """The photos ``indices``, in that order."""
         chosen = np.fromiter(indices, np.intp)
@@ -122,6 +136,8 @@ class Dataset:
             tags=self.tags[chosen],
             known=self.known[chosen],
             sources=_chosen(self.sources, chosen),
+            unsure=None if self.unsure is None else self.unsure[chosen],
+            absent=None if self.absent is None else self.absent[chosen],
         )
 
     def select(self, names: Iterable[str]) -> Dataset:
@@ -143,7 +159,9 @@ class Dataset:
         return self.subset([i for i, name in enumerate(self.names) if name not in dropped])
 
     def fingerprint(self, digests: KnownDigests | None = None) -> str:
-        """Hex digest of classes, names, tags and the content of every photo.
+        """Hex digest of classes, names, tags, those nobody knows, and the content of every photo.
+
+        What is surely absent is no part of it: it decides only where tags are not complete.
 
         ``digests`` holds what is already known of files (:attr:`Audit.digests`), so that a file
         which has not changed since need not be read again.
@@ -152,6 +170,8 @@ class Dataset:
         for text in (*self.classes, "\n", *self.names):
             total.update(len(text.encode()).to_bytes(4, "big") + text.encode())
         total.update(np.packbits(self.tags).tobytes() + np.packbits(self.known).tobytes())
+        if self.unsure is not None:
+            total.update(b"unsure" + np.packbits(self.unsure).tobytes())
         if self.white != WHITE:
             total.update(b"white %d" % self.white)
         for source in self.sources:
@@ -240,6 +260,19 @@ def _first_repeated(values: Sequence[str]) -> str | None:
             return value
         seen.add(value)
     return None
+
+
+def _check_mark(mark: Any, tags: npt.NDArray[np.bool_], name: str) -> npt.NDArray[np.bool_] | None:
+    """The mark, or None where no class of any photo has it; it cannot stand beside the tag."""
+    if mark is None:
+        return None
+    _check_array(mark, tags.shape, name)
+    both = np.argwhere(mark & tags)
+    if len(both):
+        raise TagError(
+            f"class {both[0][1]} of photo {both[0][0]} is tagged and {name}", do="say one of them"
+        )
+    return mark if mark.any() else None
 
 
 def _check_array(array: Any, shape: tuple[int, ...], name: str) -> None:

@@ -11,6 +11,7 @@ from dataclasses import replace
 from difflib import get_close_matches
 
 import numpy as np
+import numpy.typing as npt
 
 from tagseg.data.dataset import Dataset
 from tagseg.errors import DataError, TagError, first_few
@@ -41,10 +42,7 @@ def with_target(photos: Dataset, target: Dataset) -> tuple[Dataset, tuple[str, .
             do=f"rename the folder {TARGET}",
         )
     columns = class_columns(target.classes, photos.classes)
-    tags = np.zeros((len(target), len(photos.classes)), bool)
-    for own, column in enumerate(columns):
-        if column is not None:
-            tags[:, column] |= target.tags[:, own]
+    tags = _in_columns(target.tags, columns, len(photos.classes))
     tells_all = set(range(len(photos.classes))) <= set(columns)
     names = tuple(TARGET + name for name in target.names)
     joined = replace(
@@ -53,12 +51,43 @@ def with_target(photos: Dataset, target: Dataset) -> tuple[Dataset, tuple[str, .
         tags=np.concatenate([photos.tags, tags]),
         known=np.concatenate([photos.known, target.known & tells_all]),
         sources=[*photos.sources, *target.sources],
+        unsure=_joined_mark(photos, photos.unsure, _own_mark(target.unsure, columns, tags)),
+        absent=_joined_mark(photos, photos.absent, _own_mark(target.absent, columns, tags)),
         max_pixels=max(photos.max_pixels, target.max_pixels),
         unlisted=photos.unlisted + target.unlisted,
         left_out=photos.left_out + target.left_out,
         notes=photos.notes + tuple(f"target: {note}" for note in target.notes),
     )
     return joined, names
+
+
+def _in_columns(
+    own: npt.NDArray[np.bool_], columns: Sequence[int | None], count: int
+) -> npt.NDArray[np.bool_]:
+    """What is said of a target's own classes, of those to learn (N, ``count``)."""
+    found = np.zeros((len(own), count), bool)
+    for column, values in zip(columns, own.T, strict=True):
+        if column is not None:
+            found[:, column] |= values
+    return found
+
+
+def _own_mark(
+    mark: npt.NDArray[np.bool_] | None,
+    columns: Sequence[int | None],
+    tags: npt.NDArray[np.bool_],
+) -> npt.NDArray[np.bool_]:
+    """A target's mark of classes to learn; two of its own may be one of them, and a tag counts."""
+    if mark is None:
+        return np.zeros_like(tags)
+    return _in_columns(mark, columns, tags.shape[1]) & ~tags
+
+
+def _joined_mark(
+    photos: Dataset, ours: npt.NDArray[np.bool_] | None, theirs: npt.NDArray[np.bool_]
+) -> npt.NDArray[np.bool_]:
+    """The marks of both."""
+    return np.concatenate([np.zeros_like(photos.tags) if ours is None else ours, theirs])
 
 
 def class_columns(own: Sequence[str], learned: Sequence[str]) -> tuple[int | None, ...]:

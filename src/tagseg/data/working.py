@@ -36,6 +36,12 @@ class WorkingPhotos:
     def __len__(self) -> int:
         return len(self.dataset)
 
+    def retold(self, dataset: Dataset) -> WorkingPhotos:
+        """The same photos with other tags; what is decoded is shared."""
+        other = WorkingPhotos(dataset, self.side)
+        other._kept, other._full_shapes, other._room = self._kept, self._full_shapes, self._room
+        return other
+
     @property
     def names(self) -> tuple[str, ...]:
         """Photo names, in order."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, get_args
@@ -294,10 +294,26 @@ def _dataset(
         classes=classes,
         names=tuple(rows),
         tags=tag_matrix([row.tags for row in rows.values()], classes),
+        unsure=tag_matrix([row.unsure for row in rows.values()], classes),
+        absent=_absent(rows.values(), classes),
         known=_known(tuple(rows.values()), untagged, source, notes),
         sources=tuple(place.file_of(name, row) for name, row in rows.items()),
         legend=chosen.legend(),
     )
+
+
+def _absent(rows: Collection[TagRow], classes: Sequence[str]) -> npt.NDArray[np.bool_]:
+    """Which classes are surely in no photo; one that is to be learned by nobody is of no use.
+
+    Raises TagError where a photo's line says both.
+    """
+    for row in rows:
+        both = next((tag for tag in row.absent if tag in row.tags), None)
+        if both is not None:
+            what = f"'{both}' is in photo '{row.image}' and is not"
+            raise TagError(what, where=row.where, do="keep one of the two")
+    known = set(classes)
+    return tag_matrix([[tag for tag in row.absent if tag in known] for row in rows], classes)
 
 
 def _check_has_tags(source: TagSource, place: Place) -> None:
@@ -399,7 +415,7 @@ def _by_name(said: TagFile, place: Place) -> tuple[dict[str, TagRow], TagFile]:
         if said.merge:
             again += 1
             found[name] = joined(first, row)
-        elif set(first.tags) != set(row.tags):
+        elif set(first.tags) != set(row.tags) or set(first.unsure) != set(row.unsure):
             raise TagError(
                 f"photo '{row.image}' is listed again with other tags",
                 where=row.where,

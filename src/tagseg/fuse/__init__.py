@@ -14,6 +14,7 @@ from tagseg.fuse.builtin_masks import (
     labels_from_maps,
     multiclass_maps,
 )
+from tagseg.fuse.doubtful_labels import without_doubtful
 from tagseg.fuse.guide_labels import (
     component_guide,
     oracle_guide,
@@ -63,4 +64,5 @@ __all__ = [
     "region_seeds",
     "salient_components",
     "seed_guide",
+    "without_doubtful",
 ]

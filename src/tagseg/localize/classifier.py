@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar, cast
 
 import numpy as np
@@ -18,7 +19,7 @@ from tagseg.errors import ConfigError, TagError
 from tagseg.nets.backbone import Backbone
 from tagseg.training import Batch, Execution, Loop, Schedule, train
 
-__all__ = ["TagClassifier", "multi_label_loss", "tag_scores", "train_tag_classifier"]
+__all__ = ["TagClassifier", "Teaching", "multi_label_loss", "tag_scores", "train_tag_classifier"]
 
 
 class TagClassifier(Protocol):
@@ -41,6 +42,33 @@ def multi_label_loss(scores: Tensor, tags: Tensor) -> Tensor:
     return losses.sum(1).mean()
 
 
+def _believed(scores: Tensor, batch: Batch, epoch: int) -> Tensor:
+    """The loss of tags that are complete."""
+    return multi_label_loss(scores, batch["tags"])
+
+
+@dataclass(frozen=True)
+class Teaching:
+    """What a tag classifier is taught of each of N photos, and how much of it is believed.
+
+    Attributes:
+        of_photos: arrays (N, ...) by name; "tags" (N, C) are bool, others are for the loss.
+        loss: of scores (B, C), a batch with these arrays, and the number of the epoch, from 0.
+    """
+
+    of_photos: Mapping[str, npt.NDArray[Any]]
+    loss: Callable[[Tensor, Batch, int], Tensor] = _believed
+
+    def of(self, index: int) -> dict[str, npt.NDArray[Any]]:
+        """What is taught of a photo."""
+        return {name: array[index] for name, array in self.of_photos.items()}
+
+    def batch_loss(self, scores: Tensor, batch: Batch, n_photos: int) -> Tensor:
+        """The loss of a batch of a training on ``n_photos``."""
+        epoch = int(batch["iteration"]) * len(scores) // n_photos
+        return self.loss(scores, batch, epoch)
+
+
 def train_tag_classifier(
     net: Net,
     photos: WorkingPhotos,
@@ -49,6 +77,7 @@ def train_tag_classifier(
     *,
     train_backbone: bool = True,
     batch_scale: tuple[float, float] | None = None,
+    teaching: Teaching | None = None,
     loop: Loop,
 ) -> Net:
     """Train a network on tags, in place (Saleh et al. 3.1.2, 4.2.2; Shimoda & Yanai 3.2, 4.2).
@@ -64,6 +93,7 @@ def train_tag_classifier(
             Yanai's two phases; the backbone then computes as in evaluation.
         batch_scale: range of a factor on the size of samples, drawn once per mini-batch (Shimoda &
             Yanai: 0.7 to 1.4).
+        teaching: what of the photos; None for their tags, all of which are believed.
         loop: as in :func:`tagseg.training.train`.
 
     Raises:
@@ -76,10 +106,12 @@ def train_tag_classifier(
     if batch_scale is not None and not 0 < batch_scale[0] <= batch_scale[1] < float("inf"):
         raise ConfigError(f"batch_scale is {batch_scale}", do="give two factors, the smaller first")
 
+    taught = teaching if teaching is not None else Teaching({"tags": photos.tags})
+
     def sample(i: int, rng: np.random.Generator) -> Mapping[str, npt.NDArray[Any]]:
         index = int(known[i])
         image, _ = augment(photos.image(index), [], how, rng)
-        return {"image": image.transpose(2, 0, 1), "tags": photos.tags[index]}
+        return {"image": image.transpose(2, 0, 1), **taught.of(index)}
 
     def loss(module: nn.Module, batch: Batch) -> Tensor:
         if not train_backbone:
@@ -87,7 +119,7 @@ def train_tag_classifier(
         x = batch["image"].float() / 255
         if batch_scale is not None:
             x = resize_batch(x, _drawn(batch_scale))
-        return multi_label_loss(module(x), batch["tags"])
+        return taught.batch_loss(module(x), batch, len(known))
 
     with nullcontext() if train_backbone else _frozen(net.backbone):
         train(

@@ -25,6 +25,7 @@ from tagseg.stages.settings import (
     number,
 )
 from tagseg.stages.stage import Declared, label_maps
+from tagseg.stages.tag_doubts import sure_labels
 
 __all__ = ["RECIPE", "Config", "run"]
 
@@ -63,7 +64,7 @@ def run(run: Run, config: Config) -> Outcome:
         return cam_labels(maps(index), photos.tags[index], threshold=threshold)
 
     seeds = label_maps(run, _SEEDS, seeds_of, settings=[config.only(SeedSettings)], inputs=[maps])
-    segmenter = trained_segmenter(run, config, seeds, cross_entropy)
+    segmenter = trained_segmenter(run, config, sure_labels(run, config, seeds), cross_entropy)
     return Outcome(
         segmenter.model,
         (

@@ -39,6 +39,7 @@ from tagseg.stages.settings import (
     number,
 )
 from tagseg.stages.stage import Declared, ScoreMaps, Trained, label_maps
+from tagseg.stages.tag_doubts import sure_labels
 
 __all__ = ["RECIPE", "Config", "GradientSettings", "run"]
 
@@ -138,7 +139,7 @@ def run(run: Run, config: Config) -> Outcome:
 
     decided_by = [config.only(ThresholdSettings)]
     seeds = label_maps(run, _SEEDS, seeds_of, settings=decided_by, inputs=[maps])
-    segmenter = trained_segmenter(run, config, seeds, cross_entropy)
+    segmenter = trained_segmenter(run, config, sure_labels(run, config, seeds), cross_entropy)
     title = f"{config.method} back-propagation"
     return Outcome(
         segmenter.model,

@@ -32,6 +32,8 @@ __all__ = [
     "TagScore",
     "TrimapScore",
     "TrustRow",
+    "WrongTagRow",
+    "WrongTags",
     "render",
 ]
 
@@ -178,6 +180,29 @@ class TrustRow(NamedTuple):
     reasons: tuple[str, ...] = ()
 
 
+class WrongTagRow(NamedTuple):
+    """A tag that is probably "missing" or "wrong", and how sure that is, 0..1."""
+
+    image: str
+    tag: str
+    probably: str
+    confidence: float
+
+
+class WrongTags(NamedTuple):
+    """Tags that are probably missing or wrong.
+
+    Attributes:
+        line: how many, in words.
+        rows: the surest first; some of them, where there are many.
+        file: that holds all of them, beside the report.
+    """
+
+    line: str
+    rows: tuple[WrongTagRow, ...]
+    file: str
+
+
 @dataclass(frozen=True)
 class GalleryItem:
     """One photo of the gallery and its pictures, (title, uint8 (H, W, 3)), in reading order.
@@ -204,6 +229,7 @@ class RunReport:
     Attributes:
         classes: the C foreground classes in label order.
         supervision: what results owe to more than photos and tags; shown with the scores.
+        review: how many acts of a person results owe to, in sentences; shown with the scores.
         config: the recipe's fields, their values and where the paper gives them.
         data: lines of the data audit.
         stages: (name, seconds) of what was run.
@@ -218,6 +244,7 @@ class RunReport:
         rounds: in the order they were run.
         rounds_note: a sentence that says why there were no more rounds.
         trust: of each class, in label order.
+        wrong_tags: if tags were not taken as complete.
         palette: uint8 (256, 3) of the gallery's labels, VOC's if not given.
     """
 
@@ -226,6 +253,7 @@ class RunReport:
     classes: Sequence[str]
     paper: str = ""
     supervision: str = ""
+    review: str = ""
     command: str = ""
     created: str = ""
     settings: Mapping[str, object] = field(default_factory=dict)
@@ -247,6 +275,7 @@ class RunReport:
     palette: Palette | None = None
     notes: Sequence[str] = ()
     trust: Sequence[TrustRow] = ()
+    wrong_tags: WrongTags | None = None
 
 
 def render(report: RunReport) -> str:

@@ -78,6 +78,7 @@ def fit_segmenter(
     how: Augmentation,
     schedule: Schedule,
     *,
+    chosen: npt.NDArray[np.intp] | None = None,
     loop: Loop,
 ) -> SegmentationNet:
     """Train ``net`` in place.
@@ -86,14 +87,14 @@ def fit_segmenter(
         targets: training labels (h, w) of photo i at working size; 255 where nothing is known.
         objective: loss of scores (B, C+1, H, W), tags (B, C) and labels (B, H, W); labels are 255
             outside the photo, too.
+        chosen: the photos to draw from, some maybe several times; None for all whose tags are
+            known.
         loop: as in :func:`tagseg.training.train`.
-
-    Photos whose tags are not known are left out.
 
     Raises:
         TagError: no photo has known tags.
     """
-    known = known_photos(photos)
+    known = known_photos(photos) if chosen is None else chosen
 
     def loss(module: nn.Module, batch: Batch) -> Tensor:
         scores = module(batch["image"].float() / 255)
@@ -132,7 +133,6 @@ def fit_on_grid(
         objective: loss of scores (B, L, h, w) and a :class:`GridBatch`.
         loss_stride: pixels per position of a finer grid, to which the scores are upsampled
             bilinearly; None for the network's own.
-        chosen: the photos to train on; None for all whose tags are known.
     """
     known = known_photos(photos) if chosen is None else chosen
     stride = loss_stride or net.coarse_stride

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -12,12 +12,24 @@ from tagseg.data.audit import Audit
 from tagseg.data.text import readable, without_folders
 from tagseg.errors import ConfigError, WorkspaceError
 from tagseg.evaluate.trust import ClassTrust
-from tagseg.report.page import ConfigRow, RoundRow, RunReport, StageScore, TrustRow, render
+from tagseg.report.page import (
+    ConfigRow,
+    RoundRow,
+    RunReport,
+    StageScore,
+    TrustRow,
+    WrongTagRow,
+    WrongTags,
+    render,
+)
 from tagseg.run.files import read_json, to_checked_json
 from tagseg.run.workspace import Workspace, atomic_write
 from tagseg.session.scoring import Findings
+from tagseg.session.wrong_tags import WRONG_TAGS, told_wrong_tags
 from tagseg.stages.context import Run
 from tagseg.stages.outcome import Outcome, Progression
+from tagseg.stages.review import Acts
+from tagseg.stages.reviewed import REVIEWED
 from tagseg.stages.settings import Settings, where_from
 
 __all__ = ["full_supervision_score", "render_report", "shown_setting", "write_about"]
@@ -59,6 +71,7 @@ def render_report(folder: Path, *, full_supervision: Path | None = None) -> Path
         classes=about["classes"],
         paper=about["paper"],
         supervision=about.get("supervision", ""),
+        review=_told_review(about.get("review"), stages),
         command=about["command"],
         created=about["created"],
         settings=about["settings"],
@@ -75,6 +88,7 @@ def render_report(folder: Path, *, full_supervision: Path | None = None) -> Path
         classifier_map=findings.tag_score(),
         seeds=findings.seeds(),
         gallery=findings.gallery(),
+        wrong_tags=_wrong_tags(about.get("wrong_tags")),
         trust=[_trust_row(ClassTrust.from_json(row)) for row in about.get("trust", ())],
     )
     report = folder / _REPORT
@@ -124,6 +138,11 @@ def write_about(
         "progression": _told(outcome.progression),
         "full_supervision": old.get("full_supervision") if old.get("val") == run.val_key else None,
     }
+    if run.review is not None:
+        about["review"] = {**run.review.settings.acting(), "acts": run.review.acts.to_json()}
+    told = told_wrong_tags(run, config)
+    if told is not None:
+        about["wrong_tags"] = told
     if outcome.trust:
         about["trust"] = [trust.to_json() for trust in outcome.trust]
     _write_about(work.folder, about)
@@ -166,6 +185,30 @@ def _rounds(told: dict[str, Any] | None, scores: Sequence[StageScore]) -> list[R
                 measured.append((title, split, score.miou))
         rows.append(RoundRow(number, entry["agreement"], tuple(measured)))
     return rows
+
+
+def _told_review(told: dict[str, Any] | None, stages: Collection[str]) -> str:
+    """What a person did, and what of the scores owes to it."""
+    if told is None:
+        return ""
+    acts, weight = Acts.from_json(told["acts"]), told["review_weight"]
+    words = [f"{acts.line()}."]
+    if acts.accepted:
+        words.append(
+            f"The {acts.accepted} accepted masks are final masks as they are: scores of final "
+            "masks on training photos are of a person's work in part."
+        )
+        if any(name.endswith(REVIEWED) for name in stages):
+            words.append(f"The segmenter drew their photos {weight} times as often as unsure ones.")
+    return " ".join(words)
+
+
+def _wrong_tags(told: dict[str, Any] | None) -> WrongTags | None:
+    """Tags that are probably wrong, if anybody asked."""
+    if told is None:
+        return None
+    rows = [WrongTagRow(*row) for row in told["rows"]]
+    return WrongTags(told["line"], tuple(rows), WRONG_TAGS)
 
 
 def _trust_row(trust: ClassTrust) -> TrustRow:

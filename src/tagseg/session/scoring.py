@@ -8,7 +8,9 @@ from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
+from tagseg.data.dataset import Dataset
 from tagseg.data.masks import voc_palette
 from tagseg.data.working import WorkingPhotos, labels_at
 from tagseg.evaluate.confusion import ConfusionMatrix
@@ -321,7 +323,7 @@ def _row(prediction: Prediction, scored: _Scored) -> dict[str, Any]:
 def _tag_score(run: Run, outcome: Outcome) -> dict[str, Any] | None:
     if run.val is None or outcome.tag_scores is None or not run.val.dataset.known.all():
         return None
-    precision = average_precision(outcome.tag_scores(), run.val.tags)
+    precision = _precision(outcome.tag_scores(), run.val.dataset)
     if np.isnan(precision).all():  # no class has a validation photo
         return None
     return {
@@ -330,6 +332,15 @@ def _tag_score(run: Run, outcome: Outcome) -> dict[str, Any] | None:
         "average_precision": [_known(value) for value in precision],
         "photos": len(run.val),
     }
+
+
+def _precision(scores: npt.NDArray[np.float32], photos: Dataset) -> npt.NDArray[np.float64]:
+    """Average precision of each class, over the photos of which it is known."""
+    if photos.unsure is None:
+        return average_precision(scores, photos.tags)
+    columns = zip(scores.T, photos.tags.T, ~photos.unsure.T, strict=True)
+    of_each = [average_precision(s[known, None], t[known, None]) for s, t, known in columns]
+    return np.concatenate(of_each)
 
 
 def _known(value: float) -> float | None:

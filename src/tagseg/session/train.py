@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -35,13 +35,17 @@ from tagseg.run.workspace import Workspace
 from tagseg.segment.predict import Segmenter
 from tagseg.session.export import export
 from tagseg.session.report import full_supervision_score, render_report, write_about
+from tagseg.session.reviewing import OpenReview, ReviewSource, open_review
 from tagseg.session.scoring import Findings, examine, key_of_truth
 from tagseg.session.settings import check_settings
+from tagseg.session.wrong_tags import write_wrong_tags
 from tagseg.stages.context import Run, Setup
 from tagseg.stages.localizers import check_localizer
 from tagseg.stages.outcome import Outcome
 from tagseg.stages.recipe import Recipe
 from tagseg.stages.refiners import find_refiner
+from tagseg.stages.review import Review
+from tagseg.stages.reviewed import REVIEWED
 from tagseg.stages.settings import (
     BackboneSettings,
     PhotoSettings,
@@ -132,6 +136,7 @@ class Data:
         audit: what the check found.
         photos, photos_key: for training.
         val, val_key: for validation, if any.
+        review: what a person said about the masks of those for training, if anyone did.
     """
 
     audit: Audit
@@ -139,6 +144,7 @@ class Data:
     photos_key: str
     val: WorkingPhotos | None
     val_key: str
+    review: Review | None = None
 
     def run(self, setup: Setup, workspace: Workspace, progress: Progress) -> Run:
         """What a recipe is given to work on these photos in ``workspace``."""
@@ -150,6 +156,7 @@ class Data:
             setup=setup,
             workspace=workspace,
             progress=progress,
+            review=self.review,
         )
 
 
@@ -190,6 +197,7 @@ def train(
     out: Path | str | None = None,
     options: Options = Options(),
     full_supervision: Path | None = None,
+    review: ReviewSource | Path | str | None = None,
     caller: Caller | None = None,
 ) -> Result:
     """Train a segmenter from photos and tags, make the photos' masks and the report.
@@ -205,6 +213,8 @@ def train(
         out: folder of the run; None for a temporary one.
         full_supervision: folder of a finished ``full_supervision`` run on the same photos, to
             state the percentage of it.
+        review: file of ``tagseg review``: accepted masks are taught and are the photos' final
+            masks, rejected ones teach nothing, changed tags are the data set's.
         caller: where progress is told, and the command for the record.
 
     Raises:
@@ -221,10 +231,13 @@ def train(
     if folder is not None:
         Workspace.check(folder, recipe)
     check_names_fit(photos.names, folder if folder is not None else Path(tempfile.gettempdir()))
+    said = _opened(review, photos, val, chosen, progress)
+    photos = photos if said is None else said.retagged(photos)
     setup = make_setup(options, config)
     _check_on_backbone(config, setup.backbone)
     ground_truth = check_truth(ground_truth, photos, options, progress)
     data = check_data(photos, val, chosen, config, options, progress)
+    data = data if said is None else _with_review(data, said, setup, progress)
     if chosen.check_truth is not None:
         chosen.check_truth(data.photos.names, ground_truth)
     if full_supervision is not None:
@@ -245,9 +258,11 @@ def train(
         segmenter = export(run, outcome)  # first, so that scoring can lose nothing
         with _kept(segmenter, progress):
             findings = examine(run, outcome, ground_truth, truth_key)
+        write_wrong_tags(run, config)
         write_about(run, chosen.paper, config, data.audit, outcome, caller.command)
         report = render_report(work.folder, full_supervision=full_supervision)
         _masks_folder(work)
+        _say_what_is_taught(run)
         if not run.worked:
             progress.say("the run was finished before; nothing had to be done")
         return outcome, findings, report
@@ -269,6 +284,39 @@ def train(
         outcome.trust,
         work,
     )
+
+
+def _opened(
+    review: ReviewSource | Path | str | None,
+    photos: Dataset,
+    val: Collection[str],
+    recipe: Recipe,
+    progress: Progress,
+) -> OpenReview | None:
+    """The review that is given, if one is; see :func:`open_review`."""
+    if review is None:
+        return None
+    source = review if isinstance(review, ReviewSource) else ReviewSource(review)
+    return open_review(source, photos, val, progress, by_class=recipe.uses_tags)
+
+
+def _with_review(data: Data, said: OpenReview, setup: Setup, progress: Progress) -> Data:
+    """The data with its review; a line says what is in it."""
+    review = said.of(data.photos, progress, setup.threads)
+    progress.say(f"review: {review.acts.line()}")
+    return replace(data, review=review)
+
+
+def _say_what_is_taught(run: Run) -> None:
+    """A recipe without a segmenter that reads labels takes masks, and learns nothing of them."""
+    review = run.review
+    if review is None or not review.of_masks:
+        return
+    if not any(entry.name.endswith(REVIEWED) for entry in run.open_workspace.summary()):
+        run.progress.say(
+            "note: with these settings nothing is trained on masks: what the review says of masks "
+            "teaches nothing, and accepted ones are final masks alone"
+        )
 
 
 @contextmanager

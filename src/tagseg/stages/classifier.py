@@ -24,6 +24,7 @@ from tagseg.stages.score_maps import grid_score_maps
 from tagseg.stages.settings import CamSettings, GapSettings
 from tagseg.stages.shapes import Seen, some_shapes
 from tagseg.stages.stage import Declared, ScoreMaps, Trained, trained
+from tagseg.stages.tag_teaching import taught_tags
 from tagseg.training import Schedule
 
 __all__ = ["ACTIVATIONS", "ClassMaps", "classifier_scores", "location_maps", "tag_classifier"]
@@ -73,14 +74,16 @@ def tag_classifier(
         hidden=form.classifier_width,
         hidden_layers=form.classifier_hidden_layers,
     )
-    how = _classifier_input(photos, settings)
+    how, taught = _classifier_input(photos, settings), taught_tags(run, settings)
+    fit = partial(train_tag_classifier, net, photos, how, schedule, teaching=taught.teaching)
     classifier = trained(
         run,
         _CLASSIFIER,
         net,
-        partial(train_tag_classifier, net, photos, how, schedule),
+        fit,
         schedule,
-        settings=[form, how],
+        settings=[form, how, *taught.decided_by],
+        inputs=taught.inputs,
         title="the tag classifier",
     )
     classifier.model.eval()

@@ -15,6 +15,7 @@ from tagseg.nets.weights import LoadedWeights, resolve
 from tagseg.run.plan import Plan
 from tagseg.run.progress import Progress, Task
 from tagseg.run.workspace import Stage, Workspace
+from tagseg.stages.review import Review
 from tagseg.stages.settings import BackboneSettings
 from tagseg.training import Execution
 
@@ -143,6 +144,7 @@ class Run:
         photos_key: hash of their content and tags.
         val, val_key: the validation photos, if any; no recipe trains on them.
         worked: names of the stages that were not finished before.
+        review: what a person said about the training photos' masks and tags, if anyone did.
     """
 
     photos: WorkingPhotos
@@ -153,6 +155,7 @@ class Run:
     workspace: Workspace | Plan
     progress: Progress
     worked: list[str] = field(default_factory=list)
+    review: Review | None = None
 
     def split(self, split: Split) -> SplitPhotos:
         """The photos for training or for validation; ConfigError if there are none for that."""

@@ -20,6 +20,7 @@ from tagseg.nets.deeplab import SegmentationNet, initialise_from_classifier
 from tagseg.segment.fit import GridBatch, GridObjective, fit_on_grid
 from tagseg.segment.predict import Segmenter
 from tagseg.stages.context import Run
+from tagseg.stages.reviewed import taught
 from tagseg.stages.schedules import large_fov_schedule, shortened
 from tagseg.stages.segmenter import segmenter_of
 from tagseg.stages.settings import SegmenterForm, WorkSettings
@@ -63,21 +64,34 @@ def large_fov_segmenter(
         fraction: of the schedule's iterations.
         start: a segmenter to go on from; None starts from the backbone's weights.
     """
-    photos, setup = run.photos, run.setup
+    own = "" if declared == _SEGMENTER else f"{declared.name}-"
+    given = taught(run, targets, prefix=own)
+    photos, setup, labels = given.photos, run.setup, given.labels
     schedule = shortened(large_fov_schedule(settings, setup, len(photos)), fraction)
     shapes = some_shapes(photos)
     how = Augmentation(grid_crop(shapes, settings.segmenter_crop), stretch=whole)
     net = _network(run, settings, view_scale(settings, shapes))
-    inputs: list[Input] = [targets]
+    inputs: list[Input] = [labels]
     if start is not None:
         inputs.append(start)
         net.load_state_dict(start.model.net.state_dict())
     grid = min(loss_stride(how.size), net.backbone.output_stride)
+    fit = partial(
+        fit_on_grid,
+        net,
+        photos,
+        labels,
+        objective,
+        how,
+        schedule,
+        loss_stride=grid,
+        chosen=given.drawn,
+    )
     found = trained(
         run,
         declared,
         net,
-        partial(fit_on_grid, net, photos, targets, objective, how, schedule, loss_stride=grid),
+        fit,
         schedule,
         settings=[NetworkForm.of(net, settings), objective, how],
         inputs=inputs,

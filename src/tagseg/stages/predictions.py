@@ -37,11 +37,9 @@ def final_predictions(
     ``probabilities`` of the training photos may be given if they are there already; ``title`` is
     what the report calls the segmenter; ``by_class`` is as in :class:`Prediction`.
     """
-    masks = photo_masks(run, settings, segmenter, after, probabilities)
-    of_photos = "masks of the photos" + (
-        " (known tags)" if settings.of_masks().masks_by_tags else ""
-    )
-    final = [Prediction.of("masks", of_photos, "train", masks, by_class=by_class)]
+    masks = photo_masks(run, settings, segmenter, after, probabilities, by_class=by_class)
+    title_of_masks = _title_of_masks(run, settings)
+    final = [Prediction.of("masks", title_of_masks, "train", masks, by_class=by_class)]
     if run.val is None:
         return final
     raw, refined, suffix = predicted(run, segmenter, after)
@@ -50,6 +48,14 @@ def final_predictions(
         of_both = f"{title}{suffix}"
         final.append(Prediction.of("refined", of_both, "val", refined, by_class=by_class))
     return final
+
+
+def _title_of_masks(run: Run, settings: WorkSettings) -> str:
+    """As the report calls the final masks: with how many of them a person made, if any."""
+    said = ["known tags"] if settings.of_masks().masks_by_tags else []
+    if run.review is not None and run.review.accepted:
+        said.append(f"{len(run.review.accepted)} accepted by a person")
+    return "masks of the photos" + (f" ({'; '.join(said)})" if said else "")
 
 
 def classifier_outcome(

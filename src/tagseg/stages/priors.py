@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -27,7 +27,10 @@ from tagseg.stages.stage import (
     per_photo,
 )
 
-__all__ = ["PhotoRegions", "activation_prior", "photo_regions"]
+__all__ = ["BLOCKS", "PhotoRegions", "activation_prior", "photo_regions"]
+
+BLOCKS = ("block4", "block5")
+"""The blocks whose activations P_f is made from."""
 
 _ACTIVATIONS = Declared("activation-prior")
 _REGIONS = Declared("regions")
@@ -44,13 +47,18 @@ PhotoRegions = PhotoMaps[Regions]
 
 
 def activation_prior(
-    run: Run, settings: BackboneSettings, *, saturate: float = 0.0, split: Split = "train"
+    run: Run,
+    settings: BackboneSettings,
+    *,
+    saturate: float = 0.0,
+    blocks: Collection[str] = BLOCKS,
+    split: Split = "train",
 ) -> SaliencyMaps:
     """Foreground probability P_f of the photos (Saleh et al. 3.1.1).
 
     From the pre-trained network as it comes: fine-tuning it on the tags did not help in the paper
     (4.2.2). Kept as the channel means of the two blocks; read at working size, with ``saturate``
-    of its pixels at either end as 0 and 1.
+    of its pixels at either end as 0 and 1, from both ``blocks`` or from one of them.
     """
     photos, setup = run.split(split).photos, run.setup
     stride = setup.output_stride(settings)
@@ -80,9 +88,12 @@ def activation_prior(
 
     def read(index: int) -> SaliencyMap:
         means = stage.maps("channel-means").get(photos.names[index])
+        block4, block5 = (
+            means[block].astype(np.float32) * np.float32(block in blocks) for block in BLOCKS
+        )
         return foreground_probability(
-            means["block4"].astype(np.float32),
-            means["block5"].astype(np.float32),
+            block4,
+            block5,
             photos.image(index).shape[:2],
             saturate=saturate,
             strides=strides,

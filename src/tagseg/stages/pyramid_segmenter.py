@@ -29,6 +29,7 @@ from tagseg.segment.windowed import Sight, WindowedSegmenter
 from tagseg.stages.context import Plain, Run
 from tagseg.stages.held_out import HeldOut, held_out_of
 from tagseg.stages.refiners import find_refiner, refiner_from
+from tagseg.stages.reviewed import drawn_photos, taught
 from tagseg.stages.schedules import schedule_by_root, shortened
 from tagseg.stages.settings import PyramidSettings, PyramidTraining
 from tagseg.stages.shapes import evenly, some_shapes
@@ -87,10 +88,11 @@ def pyramid_segmenter(
         prefix: of its stages' names, where a recipe trains more than one.
         start: another pyramid, from whose weights this one goes on.
     """
-    photos, setup = run.photos, run.setup
-    known = known_photos(photos)
-    held_out = held_out_of(known)
-    learned = np.setdiff1d(known, held_out)
+    given = taught(run, targets, prefix=prefix)
+    photos, setup, targets = given.photos, run.setup, given.labels
+    held_out = held_out_of(known_photos(run.photos))  # whatever a person has looked at
+    drawn_from = drawn_photos(run, np.setdiff1d(known_photos(photos), held_out))
+    learned = np.unique(drawn_from)
     movements = _movements(run, settings)
     form = _crops(run, settings, targets, learned, movements)
     schedule = _schedule(settings, len(learned), len(photos.classes))
@@ -104,11 +106,10 @@ def pyramid_segmenter(
         net.load_state_dict(start.model.net.state_dict())
     sight = Sight(form.zoom, _WINDOW, settings.pyramid_scales, settings.pyramid_flip)
     _say(run, form, schedule)
-    declared = _SEGMENTER.prefixed(prefix)
-    later = shortened(schedule, _LATER)
+    declared, later = _SEGMENTER.prefixed(prefix), shortened(schedule, _LATER)
     seen: list[Input] = [targets, *([movements] if isinstance(movements, Found) else [])]
     seen += [] if start is None else [start]
-    crops = cache(lambda: ClassCrops(photos, learned, targets, form))
+    crops = cache(lambda: ClassCrops(photos, drawn_from, targets, form))
     made_of = [_Form(net.backbone.output_stride, net.channels), _numbers(settings)]
 
     def cycle(number: int, before: Sequence[Trained[PyramidNet]]) -> Trained[PyramidNet]:
@@ -117,7 +118,7 @@ def pyramid_segmenter(
             run,
             declared.round(number) if number else declared,
             net,
-            partial(_fit, net, crops, len(learned), _loss(settings), planned, number),
+            partial(_fit, net, crops, len(drawn_from), _loss(settings), planned, number),
             planned,
             settings=made_of,
             inputs=[*seen, *before],

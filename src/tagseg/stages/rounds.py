@@ -17,6 +17,7 @@ from tagseg.stages.refiners import Refinement
 from tagseg.stages.segmenter import predicted, refined_by_tags
 from tagseg.stages.settings import MaskSettings, RoundSettings
 from tagseg.stages.stage import Declared, Images, LabelMaps, Trained, found, per_batch
+from tagseg.stages.tag_doubts import allowed_tags
 
 __all__ = ["agreement_of", "network_masks", "round_predictions", "stop_rule", "working_masks"]
 
@@ -33,13 +34,16 @@ def working_masks(
     run: Run, settings: MaskSettings, segmenter: Trained[Segmenter], number: int
 ) -> LabelMaps:
     """Masks of the training photos at working size, of known tags where configured so."""
+    allowed, allowed_by = allowed_tags(run, settings) if settings.masks_by_tags else (None, [])
     settings = settings.only(MaskSettings)
 
     def mask(index: int, image: Image, probs: Probs) -> Labels:
-        labels, refined = refined_by_tags(run, settings, segmenter.model, index, image, probs)
+        labels, refined = refined_by_tags(
+            run, settings, segmenter.model, index, image, probs, allowed=allowed
+        )
         return labels.astype(np.uint8)[refined.argmax(0)]
 
-    decided_by = [Refinement(segmenter.model.decided_by), settings]
+    decided_by = [Refinement(segmenter.model.decided_by), settings, *allowed_by]
     return network_masks(run, segmenter, mask, decided_by, number)
 
 

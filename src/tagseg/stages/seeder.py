@@ -18,6 +18,7 @@ from tagseg.stages.schedules import gap_schedule
 from tagseg.stages.settings import CamSettings, SeederSettings
 from tagseg.stages.shapes import some_shapes, view_scale
 from tagseg.stages.stage import Declared, Plain, ScoreMaps, Trained, trained
+from tagseg.stages.tag_teaching import taught_tags
 
 __all__ = ["SeederMaps", "SeedingSettings", "seeder_side", "trained_seeder"]
 
@@ -105,13 +106,16 @@ def trained_seeder(
     fine_tuned(net.backbone, settings)
     how = Augmentation((side, side), letterbox="reflect", edges=_EDGES)
     schedule = gap_schedule(settings, setup, len(photos))
+    taught = taught_tags(run, settings)
+    form = _Form(seeder, settings.classifier_width, settings.scale_field_of_view)
     found = trained(
         run,
         _SEEDER,
         net,
-        partial(train_tag_classifier, net, photos, how, schedule),
+        partial(train_tag_classifier, net, photos, how, schedule, teaching=taught.teaching),
         schedule,
-        settings=[_Form(seeder, settings.classifier_width, settings.scale_field_of_view), how],
+        settings=[form, how, *taught.decided_by],
+        inputs=taught.inputs,
         title=f"the seeder ({seeder})",
     )
     found.model.eval()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -25,6 +25,8 @@ from tagseg.stages.crf import Regions
 from tagseg.stages.priors import photo_regions
 from tagseg.stages.pyramid_segmenter import pyramid_segmenter
 from tagseg.stages.refiners import Refinement, find_refiner, refiner_from
+from tagseg.stages.review import foreground_of
+from tagseg.stages.reviewed import Taught, taught
 from tagseg.stages.schedules import segmenter_schedule
 from tagseg.stages.settings import MaskSettings, PyramidSettings, WorkSettings
 from tagseg.stages.shapes import NetworkForm, some_shapes, view_scale
@@ -39,6 +41,7 @@ from tagseg.stages.stage import (
     per_batch,
     trained,
 )
+from tagseg.stages.tag_doubts import allowed_tags
 
 __all__ = [
     "Predicted",
@@ -48,6 +51,8 @@ __all__ = [
     "segmenter_of",
     "trained_segmenter",
 ]
+
+Teaches = Literal["classes", "foreground", "nothing"]
 
 _SEGMENTER = Declared("segmenter", weights="segmenter")
 _PREDICTIONS = Declared("predictions", val_alone=True)
@@ -63,6 +68,7 @@ def trained_segmenter(
     field_of_view: FieldOfView = "large",
     drawn: bool = False,
     prefix: str = "",
+    teaches: Teaches = "classes",
 ) -> Trained[Segmenter]:
     """The segmenter, trained on ``targets`` with ``objective`` (Saleh et al. 3.2 and 4.2.1).
 
@@ -72,10 +78,15 @@ def trained_segmenter(
         objective: a frozen dataclass, whose fields decide on the loss.
         drawn: whether people drew the labels; see :func:`pyramid_segmenter`.
         prefix: of its stage's name, where a recipe trains more than one.
+        teaches: what the loss reads in labels, and with it what masks that a person accepted can
+            teach: classes, foreground alone, or nothing.
     """
     if isinstance(settings, PyramidSettings) and settings.segmenter == "pyramid":
         return pyramid_segmenter(run, settings, targets, drawn=drawn, prefix=prefix)
-    photos, setup = run.photos, run.setup
+    given = Taught(targets, run.photos)
+    if teaches != "nothing":
+        given = taught(run, targets, prefix=prefix, by_class=teaches == "classes")
+    photos, setup = given.photos, run.setup
     schedule = segmenter_schedule(settings, setup, len(photos))
     shapes = some_shapes(photos)
     how = Augmentation(crop_size(shapes, settings.segmenter_crop), scale=(0.8, 1.25), jitter=0.1)
@@ -89,14 +100,15 @@ def trained_segmenter(
     )
     if setup.weights is not None:
         initialise_from_classifier(net, setup.weights.state, photos.classes)
+    labels, drawn_from = given.labels, given.drawn
     found = trained(
         run,
         _SEGMENTER.prefixed(prefix),
         net,
-        partial(fit_segmenter, net, photos, targets, objective, how, schedule),
+        partial(fit_segmenter, net, photos, labels, objective, how, schedule, chosen=drawn_from),
         schedule,
         settings=[NetworkForm.of(net, settings), _View(field_of_view), objective, how],
-        inputs=[targets],
+        inputs=[labels],
         title="the segmenter",
     )
     return Trained(segmenter_of(run, settings, net), found.stage)
@@ -186,22 +198,35 @@ def photo_masks(
     segmenter: Segmenter,
     after: Input,
     probabilities: Callable[[int], Probs] | None = None,
+    *,
+    by_class: bool = True,
 ) -> PhotoMaps[Labels]:
     """Final masks of the training photos, as palettised PNG at the photos' own size.
 
-    Restricted to the classes of a photo's known tags where the settings say so. With
-    ``probabilities`` (C + 1, h, w) of a photo, made before, the segmenter only refines them.
+    Restricted to the classes of a photo's known tags, and to those that are probably missing from
+    tags that are not complete, where the settings say so. With
+    ``probabilities`` (C + 1, h, w) of a photo, made before, the segmenter only refines them. A mask
+    that a person accepted is the photo's, as it is: 255 stays where the person was not sure.
     """
     photos = run.photos
     inputs, regions_of, of_masks = [after], None, settings.of_masks()
+    allowed, allowed_by = allowed_tags(run, settings) if of_masks.masks_by_tags else (None, [])
+    accepted = run.review.accepted if run.review is not None else {}
+    if run.review is not None and accepted:
+        inputs.append(run.review.accepted_key)
     if settings.acting().get("segmenter_regions") == "crisp":
         regions_of = photo_regions(run, settings)  # which other stages may have found before
         inputs.append(regions_of)
 
     def full_size(item: tuple[str, int, Image, Probs]) -> dict[str, bytes]:
         _, index, image, probs = item
+        if index in accepted:
+            mask = accepted[index]()
+            return {"masks/": encode_mask(mask if by_class else foreground_of(mask))}
         regions = regions_of(index) if regions_of is not None else None
-        labels, probs = refined_by_tags(run, of_masks, segmenter, index, image, probs, regions)
+        labels, probs = refined_by_tags(
+            run, of_masks, segmenter, index, image, probs, regions, allowed=allowed
+        )
         best = argmax_at(probs, photos.full_shape(index))
         return {"masks/": encode_mask(labels.astype(np.uint8)[best])}
 
@@ -218,7 +243,7 @@ def photo_masks(
         _MASKS,
         ["masks/"],
         make,
-        settings=[Refinement(segmenter.decided_by), of_masks],
+        settings=[Refinement(segmenter.decided_by), of_masks, *allowed_by],
         inputs=inputs,
         title="masks of the training photos",
     )
@@ -236,11 +261,18 @@ def refined_by_tags(
     image: Image,
     probs: Probs,
     regions: Regions | None = None,
+    *,
+    allowed: npt.NDArray[np.bool_] | None = None,
 ) -> tuple[npt.NDArray[np.intp], Probs]:
-    """Labels (K,) that a training photo may have, and their refined probabilities (K, h, w)."""
+    """Labels (K,) that a training photo may have, and their refined probabilities (K, h, w).
+
+    ``allowed`` are the classes (N, C) that masks may hold where they are restricted; None for the
+    photos' tags.
+    """
     photos, refiner = run.photos, segmenter.refiner
     labels = np.arange(len(probs))
-    tags = photos.tags[index] if photos.dataset.known[index] else None
+    classes = photos.tags if allowed is None else allowed
+    tags = classes[index] if photos.dataset.known[index] else None
     if settings.masks_by_tags and tags is not None:
         labels = labels_of_tags(tags)
         probs = probs[labels] / probs[labels].sum(0).clip(1e-12)

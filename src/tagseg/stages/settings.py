@@ -49,6 +49,9 @@ __all__ = [
     "SegmenterForm",
     "SegmenterSettings",
     "Settings",
+    "TagLossSettings",
+    "TagSettings",
+    "TagsAre",
     "ViewSettings",
     "WorkSettings",
     "check_blocks",
@@ -320,8 +323,97 @@ class ClassifierForm(BackboneSettings):
     )
 
 
+TagsAre = Literal["complete", "incomplete", "noisy"]
+TagLoss = Literal["bce", "hill", "rejection", "selection"]
+
+
 @dataclass(frozen=True)
-class ClassifierSettings(ClassifierForm, ScheduleSettings):
+class TagSettings(Settings):
+    """How far tags are believed (docs/incomplete-tags.md)."""
+
+    tags_are: TagsAre = number(  # noqa: RUF009
+        "complete",
+        "assumed",
+        "complete; incomplete: what is not tagged may be there; noisy: tags may be wrong either "
+        "way (--tags-are)",
+    )
+    missing_confidence: float = number(
+        0.5,
+        "assumed",
+        "confidence from which a tag is probably missing or wrong, or there if it is marked ?",
+        above=0,
+        at_most=1,
+    )
+    missing_evidence: float = number(
+        0.2,
+        "Zhou et al. 2016: 0.2",
+        "fraction of the strongest evidence for a class that is probably there from which "
+        "background is ignored",
+        above=0,
+        at_most=1,
+    )
+
+    @property
+    def tags_in_doubt(self) -> bool:
+        """Whether anything that is not said, or said, of a photo may be wrong."""
+        return self.tags_are != "complete"
+
+
+_HILL = {"tag_loss": ("auto", "hill")}
+
+
+@dataclass(frozen=True)
+class TagLossSettings(TagSettings):
+    """The loss of a tag classifier."""
+
+    tag_loss: Literal["auto", "bce", "hill", "rejection", "selection"] = number(
+        "auto",
+        "assumed",
+        "bce, cross-entropy; hill; rejection of the largest losses of what is not tagged; "
+        "selection, cross-entropy without tags that are probably wrong; auto: by tags_are",
+    )
+    hill_peak: float = number(
+        1.5, "Zhang et al. 2021: 1.5", "lambda of the Hill loss", above=0, only_with=_HILL
+    )
+    hill_margin: float = number(
+        1.0, "Zhang et al. 2021: 1", "of the focal margin loss", at_least=0, only_with=_HILL
+    )
+    hill_gamma: float = number(
+        2.0, "Zhang et al. 2021: 2", "of the focal margin loss", at_least=0, only_with=_HILL
+    )
+    rejection_rate: float = number(
+        0.2,
+        "Kim et al. 2022: 0.2",
+        "percent of the losses of what is not tagged that are dropped, more in each epoch after "
+        "the first",
+        at_least=0,
+        at_most=100,
+        only_with={"tag_loss": ("auto", "rejection")},
+    )
+
+    def check(self) -> None:
+        """Only tags that may be wrong can be selected from."""
+        if self.tag_loss == "selection" and not self.tags_in_doubt:
+            raise ConfigError(
+                "tag_loss=selection selects nothing from complete tags",
+                do="use tags_are=incomplete or noisy, or another tag_loss",
+            )
+
+    def chosen_loss(self) -> TagLoss:
+        """The loss as configured, or what suits tags that are as they are said to be."""
+        return _USUAL_LOSS[self.tags_are] if self.tag_loss == "auto" else self.tag_loss
+
+
+# docs/incomplete-tags.md says what these were compared on.
+_USUAL_LOSS: dict[str, TagLoss] = {
+    "complete": "bce",
+    "incomplete": "selection",
+    "noisy": "selection",
+}
+
+
+@dataclass(frozen=True)
+class ClassifierSettings(ClassifierForm, ScheduleSettings, TagLossSettings):
     """The training of a tag classifier (Saleh et al. 4.2.2)."""
 
     classifier_iterations: int | None = number(None, "4.2.2", "none: by the schedule", above=0)
@@ -382,7 +474,7 @@ class CamSettings(Settings):
 
 # Localizers of a trained classifier, and the fields of it and of its maps.
 _OF_CLASSIFIER = ("cam", "grad_cam", "rollout")
-_CLASSIFIERS_OWN = ("classifier_", "cam_flip", "cam_scales")
+_CLASSIFIERS_OWN = ("classifier_", "cam_flip", "cam_scales", "tag_loss", "hill_", "rejection_")
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from tagseg.formats.tags.coco_tags import is_coco, read_coco
 from tagseg.formats.tags.columns import CONFIDENCES, IMAGES, TAGS, folded
 from tagseg.formats.tags.label_studio import is_label_studio, read_label_studio
 from tagseg.formats.tags.labelme import is_labelme, row_of_labelme
+from tagseg.formats.tags.marks import with_marks
 from tagseg.formats.tags.tag_cells import names_in, read_cells
 from tagseg.formats.tags.tag_rows import Hints, TagFile, TagRow, listed, name_numbers, some_rows
 
@@ -148,6 +149,7 @@ def _from_entries(entries: Sequence[Entry], path: Path, hints: Hints) -> TagFile
         notes = [f"{path.name}: photos by key '{image_key}', tags by key {tag_names}"]
     single = all(len(row.tags) <= 1 for row in rows)
     said = TagFile(rows, None, (*notes, *cells.notes), merge=single)
+    said = with_marks(said, hints, path.name)
     return name_numbers(said, hints, path, may_stay=any(isinstance(v, str) for v in values))
 
 

@@ -21,7 +21,7 @@ def read_descriptions(said: TagFile, path: Path) -> TagFile:
 
     Without such a file, or for ids that it lacks, the ids stay, and a note says so.
     """
-    every = {tag for row in said.rows for tag in (*row.tags, *row.absent)}
+    every = {tag for row in said.rows for tag in (*row.tags, *row.absent, *row.unsure)}
     ids = {tag for tag in every if _ID.fullmatch(tag)}
     if not ids:
         return said
@@ -38,6 +38,7 @@ def read_descriptions(said: TagFile, path: Path) -> TagFile:
             row,
             tags=tuple(dict.fromkeys(names.get(tag, tag) for tag in row.tags)),
             absent=tuple(names.get(tag, tag) for tag in row.absent),
+            unsure=tuple(names.get(tag, tag) for tag in row.unsure),
         )
         for row in said.rows
     )

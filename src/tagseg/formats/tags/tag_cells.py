@@ -12,6 +12,7 @@ from pathlib import Path
 from tagseg.data.text import tidy_name
 from tagseg.errors import TagError
 from tagseg.formats.tags.columns import TAGS, folded
+from tagseg.formats.tags.marks import without_marks
 from tagseg.formats.tags.tag_rows import Hints, listed
 
 __all__ = ["MISSING", "Cells", "names_in", "read_cells", "separator_from"]
@@ -143,7 +144,7 @@ def _as_list(cell: str, place: str) -> tuple[str, ...] | None:
 
 def _separators(cells: Iterable[str], hints: Hints) -> tuple[tuple[str, ...], list[str]]:
     """What stands between tags, and lines that say why, where it is not ``;``."""
-    distinct = list(dict.fromkeys(cells))
+    distinct = list(dict.fromkeys(map(without_marks, cells)))
     if hints.separator is not None:
         return (hints.separator,), [f"tags are separated by {_quoted([hints.separator])}"]
     if hints.classes is not None:

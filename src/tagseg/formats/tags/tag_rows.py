@@ -39,6 +39,7 @@ class TagRow:
         where: file and line, for messages.
         complete: no tags mean none of the classes; otherwise they may be just not there.
         absent: classes that somebody says are not in the photo.
+        unsure: classes of which somebody says that nobody knows.
     """
 
     image: str
@@ -46,6 +47,7 @@ class TagRow:
     where: str
     complete: bool = False
     absent: tuple[str, ...] = ()
+    unsure: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -89,7 +91,7 @@ def check_tags(rows: Sequence[TagRow], classes: Sequence[str]) -> None:
     """Raise TagError, with line and nearest class, for the first tag that is not a class."""
     known = set(classes)
     for row in rows:
-        for tag in row.tags:
+        for tag in (*row.tags, *row.unsure):
             if tag not in known:
                 near = _nearest(tag, classes)
                 advice = f"did you mean '{near}'?" if near else "add it to the class list"
@@ -126,7 +128,7 @@ def name_numbers(said: TagFile, hints: Hints, where: object, *, may_stay: bool =
     Numbers count from 0, or from 1 if the highest is the number of classes. Without a class list
     TagError; ``may_stay``: then the numbers are the classes' names, and a note says so.
     """
-    every = {tag for row in said.rows for tag in (*row.tags, *row.absent)}
+    every = {tag for row in said.rows for tag in (*row.tags, *row.absent, *row.unsure)}
     if not every or not all(_NUMBER.fullmatch(tag) for tag in every):
         return said
     shown = listed(sorted(every, key=int))
@@ -148,6 +150,7 @@ def name_numbers(said: TagFile, hints: Hints, where: object, *, may_stay: bool =
             row,
             tags=tuple(dict.fromkeys(names[int(tag)] for tag in row.tags)),
             absent=tuple(names[int(tag)] for tag in row.absent),
+            unsure=tuple(names[int(tag)] for tag in row.unsure),
         )
         for row in said.rows
     )
@@ -170,7 +173,10 @@ def _names_of_numbers(numbers: set[int], classes: tuple[str, ...], where: object
 
 
 def joined(first: TagRow, second: TagRow) -> TagRow:
-    """Two rows of a photo as one; TagError if one says that a class is there, the other not."""
+    """Two rows of a photo as one; TagError if one says that a class is there, the other not.
+
+    What one of them does not know, the other may.
+    """
     tags = tuple(dict.fromkeys((*first.tags, *second.tags)))
     absent = tuple(dict.fromkeys((*first.absent, *second.absent)))
     both = next((tag for tag in tags if tag in absent), None)
@@ -180,7 +186,14 @@ def joined(first: TagRow, second: TagRow) -> TagRow:
             where=second.where,
             do="keep one of the lines",
         )
-    return replace(first, tags=tags, absent=absent, complete=first.complete or second.complete)
+    unsure = dict.fromkeys(tag for tag in (*first.unsure, *second.unsure))
+    return replace(
+        first,
+        tags=tags,
+        absent=absent,
+        unsure=tuple(tag for tag in unsure if tag not in (*tags, *absent)),
+        complete=first.complete or second.complete,
+    )
 
 
 def without_background(said: TagFile, classes: Sequence[str] | None) -> TagFile:

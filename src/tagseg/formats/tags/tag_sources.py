@@ -146,6 +146,8 @@ def _as_folders(
 ) -> bool:
     """Whether each photo's only tag is the class of its folder."""
     rows = [row for row in said.rows if row.image in photos and "/" in row.image]
+    if any(row.absent or row.unsure for row in rows):
+        return False
     return bool(rows) and all(row.tags == (class_of(row.image),) for row in rows)
 
 

@@ -18,6 +18,7 @@ from tagseg.formats.tags.columns import (
     rate_header,
     rate_headless,
 )
+from tagseg.formats.tags.marks import UNSURE, with_marks
 from tagseg.formats.tags.open_images import read_descriptions
 from tagseg.formats.tags.tables import Record, Table, delimiter_name, read_table
 from tagseg.formats.tags.tag_cells import MISSING, Cells, read_cells
@@ -106,7 +107,7 @@ def _from_tag_columns(
     )
     notes = tuple(dict.fromkeys(note for part in parts for note in part.notes))
     single = all(len(row.tags) <= 1 for row in rows)
-    said = TagFile(rows, None, notes, merge=single)
+    said = with_marks(TagFile(rows, None, notes, merge=single), hints, table.path.name)
     said = read_descriptions(said, table.path)
     said = _with_confidences(said, table, records, columns) if single else said
     plain = not columns.header or columns.header[columns.tags[0]].lower() == "tags"
@@ -196,7 +197,7 @@ def _is_number_or_blank(cell: str) -> bool:
 
 def _is_flags(records: Sequence[Record], column: int) -> bool:
     values = {_cell(record, column).lower() for record in records} - MISSING
-    return bool(values) and values <= _YES | _NO
+    return bool(values - {UNSURE}) and values <= _YES | _NO | {UNSURE}
 
 
 def _holds_names(records: Sequence[Record], column: int) -> bool:
@@ -223,7 +224,8 @@ def _from_flags(
         image, where = _image_of(record, columns, table), table.where(record)
         tags = tuple(name for i, name in classes.items() if _cell(record, i).lower() in _YES)
         nobody = not tags and any(_cell(record, i).lower() in _YES for i in unlabeled)
-        rows.append(TagRow(image, tags, where, complete=not nobody))
+        unsure = tuple(name for i, name in classes.items() if _cell(record, i) == UNSURE)
+        rows.append(TagRow(image, tags, where, complete=not nobody, unsure=unsure))
     shown = f"{len(classes)} classes, {listed(classes.values())}"
     note = f"{table.path.name}: one column a class: {shown}; {_meaning(values)}"
     notes = [note]
@@ -237,4 +239,5 @@ def _from_flags(
 def _meaning(values: set[str]) -> str:
     yes, no = sorted(values & _YES), sorted(values & _NO)
     no += ["blank"] if values & MISSING else []
-    return f"{' and '.join(yes) or 'nothing'} is present, {' and '.join(no) or 'nothing'} is not"
+    said = f"{' and '.join(yes) or 'nothing'} is present, {' and '.join(no) or 'nothing'} is not"
+    return f"{said}, of {UNSURE} nobody knows" if UNSURE in values else said

@@ -24,13 +24,14 @@ from tagseg.stages.outcome import Outcome
 from tagseg.stages.pyramid_segmenter import pyramid_segmenter
 from tagseg.stages.recipe import Demo, Recipe
 from tagseg.stages.saliency import PhotoSaliency
-from tagseg.stages.settings import MaskSettings, PyramidSettings, number
+from tagseg.stages.settings import MaskSettings, PyramidSettings, TagSettings, number
+from tagseg.stages.tag_doubts import sure_labels
 
 __all__ = ["RECIPE", "Config", "run", "single_target"]
 
 
 @dataclass(frozen=True)
-class Config(MaskSettings, RecursionConfig, PyramidSettings):
+class Config(MaskSettings, TagSettings, RecursionConfig, PyramidSettings):
     """Numbers of Jing et al.: one label per photo, DeepLab-v2."""
 
     masks_by_tags: bool = number(
@@ -46,7 +47,7 @@ def run(run: Run, config: Config) -> Outcome:
     rounds = recursion(run, config, target, masks.chosen(config))  # III-D
     net, curves = rounds.last.segmenter, [*saliency.curves, *rounds.curves]
     if config.segmenter == "pyramid":  # it learns from the last round's masks
-        net = pyramid_segmenter(run, config, rounds.last.masks)
+        net = pyramid_segmenter(run, config, sure_labels(run, config, rounds.last.masks))
         curves.append(net.stage)
     return outcome_of(run, config, target, masks, rounds.progression, net, curves)
 

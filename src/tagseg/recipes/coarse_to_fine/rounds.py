@@ -31,11 +31,13 @@ from tagseg.stages.context import Run
 from tagseg.stages.large_fov import grid_cross_entropy, loss_stride
 from tagseg.stages.outcome import Outcome, Prediction, Progression, RoundPredictions
 from tagseg.stages.predictions import final_predictions, show_map
+from tagseg.stages.reviewed import drawn_photos, reviewed_labels
 from tagseg.stages.rounds import agreement_of, network_masks, round_predictions, stop_rule
 from tagseg.stages.schedules import aspp_schedule, shortened
 from tagseg.stages.segmenter import segmenter_of
 from tagseg.stages.shapes import NetworkForm, some_shapes, view_scale
 from tagseg.stages.stage import Declared, Input, LabelMaps, Trained, found, trained
+from tagseg.stages.tag_doubts import sure_labels
 
 __all__ = ["Recursed", "Refined", "outcome_of", "recursion", "refined_segmenter", "updated_masks"]
 
@@ -137,8 +139,11 @@ def refined_segmenter(
         start: a network to go on from; None starts from the backbone's weights.
     """
     photos, setup = run.photos, run.setup
-    inputs: list[Input] = [masks]
-    chosen = _taking_part(run, config, target, masks, declared, title)
+    masks = sure_labels(run, config, masks)
+    prefix = "" if declared == _SEGMENTER else f"{declared.name}-"
+    labels = reviewed_labels(run, masks, prefix=prefix, by_class=target.by_class)
+    inputs: list[Input] = [labels]
+    chosen = _with_accepted(run, _taking_part(run, config, target, masks, declared, title))
     schedule = aspp_schedule(config, setup, int(np.count_nonzero(target.labels)))
     schedule = shortened(schedule, fraction)
     shapes = some_shapes(photos)
@@ -151,7 +156,7 @@ def refined_segmenter(
     grid = min(loss_stride(how.size), net.coarse_stride)
     loss = grid_cross_entropy
     fit = partial(
-        fit_on_grid, net, photos, masks, loss, how, schedule, loss_stride=grid, chosen=chosen
+        fit_on_grid, net, photos, labels, loss, how, schedule, loss_stride=grid, chosen=chosen
     )
     network = trained(
         run,
@@ -235,6 +240,13 @@ def _taking_part(
             do="look at the masks before, or widen foreground_limits",
         )
     return chosen
+
+
+def _with_accepted(run: Run, chosen: npt.NDArray[np.intp]) -> npt.NDArray[np.intp]:
+    """Those and all photos of which a person accepted a mask, whatever rule a says of it."""
+    if run.review is not None:
+        chosen = np.union1d(chosen, np.fromiter(run.review.accepted, np.intp))
+    return drawn_photos(run, chosen, by_tags=False)
 
 
 def _squeezed_crops(shapes: list[tuple[int, int]], config: RecursionConfig) -> Augmentation:

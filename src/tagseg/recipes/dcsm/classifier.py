@@ -15,7 +15,8 @@ from tagseg.stages.context import Plain, Run, Setup
 from tagseg.stages.distinct_segmenter import SeederSettings
 from tagseg.stages.schedules import short_schedule, uses_paper_schedule
 from tagseg.stages.shapes import some_shapes
-from tagseg.stages.stage import Declared, Trained, trained
+from tagseg.stages.stage import Declared, Input, Trained, trained
+from tagseg.stages.tag_teaching import taught_tags
 from tagseg.training import Schedule
 
 __all__ = ["fully_convolutional_classifier", "seeder_settings", "two_phase_schedules"]
@@ -76,9 +77,12 @@ def fully_convolutional_classifier(
     side = square_side(run, settings)
     how = Augmentation((side, side), jitter=0.1, letterbox=net.backbone.preprocessing.mean_colour)
     upper, whole = two_phase_schedules(settings, setup, len(photos))
-    fit = partial(train_tag_classifier, net, photos, how, batch_scale=settings.batch_scale)
-    form = [_Form(net.backbone.output_stride, net.fc6.out_channels, settings.batch_scale), how]
-    before = []
+    taught, scale = taught_tags(run, settings), settings.batch_scale
+    fit = partial(
+        train_tag_classifier, net, photos, how, batch_scale=scale, teaching=taught.teaching
+    )
+    form = [_Form(net.backbone.output_stride, net.fc6.out_channels, scale), how, *taught.decided_by]
+    before: list[Input] = [*taught.inputs]
     if setup.weights is not None:
         first = trained(
             run,
@@ -87,6 +91,7 @@ def fully_convolutional_classifier(
             partial(fit, upper, train_backbone=False),
             upper,
             settings=form,
+            inputs=taught.inputs,
             title="the tag classifier, upper layers",
         )
         before.append(first)

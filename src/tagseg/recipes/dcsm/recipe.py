@@ -19,6 +19,7 @@ from tagseg.stages.outcome import Outcome
 from tagseg.stages.predictions import classifier_outcome, final_predictions, show_maps
 from tagseg.stages.recipe import Recipe
 from tagseg.stages.segmenter import trained_segmenter
+from tagseg.stages.tag_doubts import sure_labels
 
 __all__ = ["RECIPE", "run"]
 
@@ -30,7 +31,7 @@ def run(run: Run, config: Config) -> Outcome:
     curves, pack = [maps.classifier.stage], pack_distinct
     segmenter: Segmenter = maps.segmenter()  # 3.1
     if config.segmenter != "none":
-        network = trained_segmenter(run, config, masks, cross_entropy)
+        network = trained_segmenter(run, config, sure_labels(run, config, masks), cross_entropy)
         pack = pack_segmenter
         segmenter, final = network.model, final_predictions(run, config, network.model, network)
         curves.append(network.stage)

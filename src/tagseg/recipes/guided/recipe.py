@@ -18,6 +18,7 @@ from tagseg.stages.predictions import final_predictions
 from tagseg.stages.pyramid_segmenter import pyramid_segmenter
 from tagseg.stages.recipe import Demo, Recipe
 from tagseg.stages.stage import LabelMaps, Trained
+from tagseg.stages.tag_doubts import sure_labels
 
 __all__ = ["RECIPE", "run", "segmenter_from"]
 
@@ -38,6 +39,7 @@ def run(run: Run, config: Config) -> Outcome:
 
 def segmenter_from(run: Run, config: Config, guides: LabelMaps) -> Trained[Segmenter]:
     """DeepLab-LargeFOV on guide labels, with the loss in use (6.1; C); or the pyramid."""
+    guides = sure_labels(run, config, guides)
     if config.segmenter == "pyramid":
         return pyramid_segmenter(run, config, guides)
     objective = guide_objective(config, constrained=config.crf_loss)

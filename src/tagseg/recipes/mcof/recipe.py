@@ -25,6 +25,7 @@ from tagseg.stages.rounds import agreement_of, round_predictions, stop_rule, wor
 from tagseg.stages.saliency import PhotoSaliency
 from tagseg.stages.seeder import SeederMaps
 from tagseg.stages.stage import Declared, LabelMaps, Trained
+from tagseg.stages.tag_doubts import sure_labels
 
 __all__ = ["RECIPE", "Mined", "run"]
 
@@ -57,7 +58,7 @@ def run(run: Run, config: Config) -> Outcome:
 
     def round_of(number: int, before: Mined | None) -> Mined:
         start = before if config.start == "warm" else None
-        labels, regions = seeds if before is None else before.masks, None
+        labels, regions = sure_labels(run, config, before.masks if before else seeds), None
         fraction = config.fraction_of(number)
         if config.mining or before is None:
             own = start.regions if start is not None else None
@@ -68,7 +69,7 @@ def run(run: Run, config: Config) -> Outcome:
         pixel_net = large_fov_segmenter(  # 5, Eq. 3
             run,
             config,
-            labels,
+            sure_labels(run, config, labels),
             declared=_PIXELNET.round(number),
             title=f"PixelNet, round {number}",
             fraction=fraction,
@@ -87,7 +88,8 @@ def run(run: Run, config: Config) -> Outcome:
         curves += mined.trainings()
     net, title = mined.pixel_net, "PixelNet"
     if config.segmenter == "pyramid":  # it learns from the last round's masks
-        net, title = pyramid_segmenter(run, config, mined.masks), "pyramid"
+        net = pyramid_segmenter(run, config, sure_labels(run, config, mined.masks))
+        title = "pyramid"
         curves.append(net.stage)
     return Outcome(
         net.model,

@@ -32,6 +32,7 @@ from tagseg.stages.predictions import final_predictions
 from tagseg.stages.recipe import Recipe
 from tagseg.stages.seeder import SeederMaps
 from tagseg.stages.stage import Declared, label_maps
+from tagseg.stages.tag_doubts import sure_labels
 
 __all__ = ["RECIPE", "SeedExpandConstrain", "run"]
 
@@ -62,7 +63,8 @@ def run(run: Run, config: Config) -> Outcome:
     loss = SeedExpandConstrain(  # 3.1
         config.foreground_decay, config.background_decay, grid_crf(config)
     )
-    segmenter = large_fov_segmenter(run, config, cues, objective=loss, whole=True)
+    taught = sure_labels(run, config, cues)
+    segmenter = large_fov_segmenter(run, config, taught, objective=loss, whole=True)
     return Outcome(
         segmenter.model,
         (

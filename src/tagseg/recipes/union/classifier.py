@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from tagseg.data.transforms import crop_size
-from tagseg.localize.classifier import multi_label_loss
+from tagseg.localize.classifier import Teaching
 from tagseg.localize.hiding import hidden_cells
 from tagseg.nets.catalog import backbone_kind
 from tagseg.nets.top_pool import TopPoolClassifier
@@ -24,6 +24,7 @@ from tagseg.stages.context import Run
 from tagseg.stages.schedules import schedule_by_root
 from tagseg.stages.shapes import some_shapes
 from tagseg.stages.stage import Declared, Plain, Trained, trained
+from tagseg.stages.tag_teaching import taught_tags
 from tagseg.training import Batch, Loop, Schedule, train
 
 __all__ = ["MAPS", "hiding_classifier", "least_side", "seen_side"]
@@ -72,16 +73,19 @@ def hiding_classifier(run: Run, settings: ClassifierSettings) -> Trained[TopPool
     net = TopPoolClassifier(backbone, len(photos.classes), fraction=settings.classifier_top)
     known = np.flatnonzero(photos.dataset.known)
     form, schedule = _crops(run, settings), _schedule(settings, len(known), len(photos.classes))
+    taught, hidden = taught_tags(run, settings), settings.classifier_hidden
     result = trained(
         run,
         _CLASSIFIER,
         net,
-        partial(_fit, run, net, known, form, settings.classifier_hidden, schedule),
+        partial(_fit, run, net, known, form, hidden, schedule, taught.teaching),
         schedule,
         settings=[
-            _Form(backbone.output_stride, settings.classifier_top, settings.classifier_hidden),
+            _Form(backbone.output_stride, settings.classifier_top, hidden),
             form,
+            *taught.decided_by,
         ],
+        inputs=taught.inputs,
         title="the classifier, with regions hidden",
     )
     result.model.eval()
@@ -117,6 +121,7 @@ def _fit(
     form: CropForm,
     hidden: float,
     schedule: Schedule,
+    teaching: Teaching,
     *,
     loop: Loop,
 ) -> None:
@@ -127,10 +132,11 @@ def _fit(
         crop = hidden_cells(random_crop(photos.image(index), form, rng), hidden, colour, rng)
         return {
             "image": np.ascontiguousarray(crop.transpose(2, 0, 1)),
-            "tags": photos.tags[index],
+            **teaching.of(index),
         }
 
     def loss(module: nn.Module, batch: Batch) -> Tensor:
-        return multi_label_loss(module(batch["image"].float() / 255), batch["tags"])
+        scores = module(batch["image"].float() / 255)
+        return teaching.batch_loss(scores, batch, len(known))
 
     train(net, loss, sample, len(known), schedule, groups=net.parameter_groups(), loop=loop)

@@ -12,6 +12,7 @@ from tagseg.stages.settings import (
     PyramidSettings,
     SaliencySettings,
     Settings,
+    TagLossSettings,
     number,
 )
 
@@ -19,7 +20,7 @@ __all__ = ["ClassifierSettings", "Config", "EvidenceSettings", "FusionSettings"]
 
 
 @dataclass(frozen=True)
-class ClassifierSettings(BackboneSettings):
+class ClassifierSettings(BackboneSettings, TagLossSettings):
     """The classifier that localizes and judges."""
 
     classifier_side: int | None = number(

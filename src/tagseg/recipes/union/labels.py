@@ -33,6 +33,7 @@ from tagseg.stages.stage import (
     label_maps,
     per_batch,
 )
+from tagseg.stages.tag_doubts import allowed_tags
 
 __all__ = ["Evidence", "Way", "first_labels", "later_labels", "object_sources", "voters", "ways_of"]
 
@@ -210,11 +211,12 @@ def _answers(
 ) -> tuple[LabelMaps, LabelMaps]:
     """Likeliest labels among those of the tags, and the same where they are sure, 255 elsewhere."""
     photos, least = run.photos, config.answer_confidence
+    allowed, allowed_by = allowed_tags(run, config)
 
     def make(images: Images, indices: list[int]) -> Iterator[dict[str, bytes]]:
         for index, probs in zip(indices, segmenter.model.forward(images), strict=True):
             known = photos.dataset.known[index]
-            labels = labels_of_tags(photos.tags[index]) if known else np.arange(len(probs))
+            labels = labels_of_tags(allowed[index]) if known else np.arange(len(probs))
             among = probs[labels] / probs[labels].sum(0).clip(1e-12)
             answer = labels.astype(np.uint8)[among.argmax(0)]
             unsure = (among.max(0) < least) | (not known)
@@ -228,7 +230,7 @@ def _answers(
         _ANSWERS.round(number),
         ["answers", "sure"],
         make,
-        settings=[Refinement(segmenter.model.decided_by), _Least(least)],
+        settings=[Refinement(segmenter.model.decided_by), _Least(least), *allowed_by],
         inputs=[segmenter],
         title="what the segmenter says of its photos",
     )

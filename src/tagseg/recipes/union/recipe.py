@@ -27,6 +27,7 @@ from tagseg.stages.pyramid_segmenter import pyramid_segmenter
 from tagseg.stages.recipe import Demo, Recipe
 from tagseg.stages.segmenter import trained_segmenter
 from tagseg.stages.stage import LabelMaps, ScoreMaps, Trained
+from tagseg.stages.tag_doubts import sure_labels
 
 __all__ = ["RECIPE", "run"]
 
@@ -78,6 +79,7 @@ def _trained(
     """The segmenter of a round: a pyramid goes on from that of before, the last in cycles."""
     last = number == config.rounds
     own = config if last else replace(config, pyramid_cycles=1)
+    labels = sure_labels(run, config, labels)
     prefix = "" if last else f"round-{number}-"
     if config.segmenter != "pyramid":
         return trained_segmenter(run, own, labels, cross_entropy, prefix=prefix)
