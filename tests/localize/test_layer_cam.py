@@ -101,7 +101,7 @@ def test_only_wanted_classes_are_looked_at() -> None:
 
 
 def test_layers_that_cannot_be_used() -> None:
-    with pytest.raises(ConfigError, match="layer 'no.such'"):
+    with pytest.raises(ConfigError, match=r"layer 'no\.such'"):
         layer_cam(net(), photos(), layer="no.such")
     with pytest.raises(ConfigError, match="training mode"):
         layer_cam(net().train(), photos(), layer="relu")
