@@ -392,7 +392,7 @@ class LocalizerSettings(GapSettings, CamSettings):
     localizer: str = number(
         "cam",
         "3.1.2",
-        "of the score maps: cam, class activation maps; grad_cam, layer_cam; rollout (transformers)",
+        "of the score maps: cam, class activation maps; grad_cam; layer_cam; rollout (attentions)",
     )
 
     def idle(self) -> dict[str, str]:
