@@ -128,7 +128,7 @@ def made_up_evidence(run: Run, photos: Photos, config: Config, *sources: str) ->
         return np.where(drawn(run, photos, index) > 0, np.float32(0.9), np.float32(0.02))
 
     found = {name: PhotoMaps(stage_of(run, f"{name}-there"), read) for name in sources}
-    return Evidence(run, config, seen_of(run, photos), found)
+    return Evidence(run, config, [seen_of(run, photos)], found)
 
 
 def judge_by(feature: str = "area", level: float = 0.0, smallest: float = 0.0) -> Judge:

@@ -39,6 +39,7 @@ WITH_FLOATS: dict[str, Callable[[Make], Any]] = {
     "object_probability": lambda made: fuse.object_probability(
         made(OF_REGIONS[:, 0]), made(OF_REGIONS), OBJECTS, np.full(6, 9)
     ),
+    "joined_maps": lambda made: fuse.joined_maps([made(SCORES), made(SCORES) ** 2]),
     "object_regions": lambda made: fuse.object_regions(made(OF_REGIONS), TAGS),
     "refined_regions": lambda made: fuse.refined_regions(
         made(SALIENCY), 3, lambda probs: probs.astype(made(probs).dtype)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from contracts import Fuse, FuserContract
 from tagseg.errors import ConfigError, ShapeError
-from tagseg.fuse.union import Joining, agreed_labels, fused_probabilities
+from tagseg.fuse.union import Joining, agreed_labels, fused_probabilities, joined_maps
 from tagseg.maps import IGNORE
 
 SEEDS = st.integers(0, 10_000)
@@ -236,3 +236,31 @@ def test_agreed_labels_pixel_by_pixel(seed, least):
 def test_votes_of_another_shape():
     with pytest.raises(ShapeError):
         agreed_labels(np.zeros((2, 3)), least=0.5)
+
+
+# Several score maps as one
+
+
+def test_joined_maps_are_geometric_means_over_their_maxima():
+    rng = np.random.default_rng(0)
+    maps = [rng.random((2, 5, 7), dtype=np.float32) for _ in range(3)]
+    found = joined_maps(maps)
+    for tag in range(2):
+        slow = np.ones((5, 7))
+        for one in maps:
+            slow = slow * one[tag].astype(np.float64)
+        slow = slow ** (1 / 3)
+        np.testing.assert_allclose(found[tag], slow / slow.max(), rtol=1e-5)
+
+
+def test_one_map_stays_as_it_is_and_no_evidence_is_none():
+    half = np.full((1, 2, 2), 0.5, np.float32)
+    np.testing.assert_array_equal(joined_maps([half]), half)
+    assert not joined_maps([half, np.zeros_like(half)]).any()
+    assert joined_maps([np.zeros((0, 2, 2), np.float32)] * 2).shape == (0, 2, 2)
+
+
+@pytest.mark.parametrize("maps", [[], [np.zeros((1, 2, 2)), np.zeros((1, 2, 3))]])
+def test_maps_that_cannot_be_joined(maps):
+    with pytest.raises(ShapeError, match="no score maps of one shape"):
+        joined_maps(maps)

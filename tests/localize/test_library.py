@@ -35,6 +35,7 @@ from tagseg.localize import (
     distinct_maps,
     distinct_score_map,
     grad_cam,
+    layer_cam,
     layer_saliency,
     normalised_maps,
     probabilities,
@@ -146,6 +147,7 @@ OF_TENSORS: dict[str, tuple[Callable[[Tensor], Any], np.ndarray]] = {
     "distinct_maps": (lambda m: distinct_maps(m, [0, 2], [0, 1]), maps(3, 5, 6)),
     "distinct_score_map": (distinct, maps(3, 40, 40)),
     "grad_cam": (lambda x: grad_cam(network(), x, layer="backbone.block5"), photos()),
+    "layer_cam": (lambda x: layer_cam(network(), x, layer="backbone.block4"), photos()),
     "layer_saliency": (lambda g: layer_saliency(g, (17, 23), stride=4), maps(3, 2, 5, 6)),
     "probabilities": (
         lambda x: probabilities([ClassSaliency(network()).forward(x[:1])]),

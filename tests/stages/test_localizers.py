@@ -20,6 +20,7 @@ from tagseg.formats.masks.ground_truth import GroundTruth
 from tagseg.fuse.seed_labels import cam_labels
 from tagseg.localize.cam import normalised_maps
 from tagseg.localize.grad_cam import grad_cam
+from tagseg.localize.layer_cam import layer_cam
 from tagseg.nets.catalog import BACKBONES, build_backbone
 from tagseg.nets.gap import GapClassifier
 from tagseg.recipes.cam_baseline import Config
@@ -27,7 +28,7 @@ from tagseg.run.plan import Plan
 from tagseg.run.workspace import Workspace
 from tagseg.session.train import make_config, train
 from tagseg.stages import localizers
-from tagseg.stages.classifier import location_maps, tag_classifier
+from tagseg.stages.classifier import LAYER_CAM, location_maps, tag_classifier
 from tagseg.stages.localizers import localized, register_localizer
 from tagseg.training import Execution
 
@@ -104,6 +105,39 @@ def test_grad_cam_is_of_the_backbones_last_layer(odd_run, split):
     assert any(maps_of(index).any() for index in range(len(photos)))
 
 
+@pytest.mark.parametrize("split", ["train", "val"])
+def test_layer_cam_is_of_the_block_under_the_last(odd_run, split):
+    found = localized(odd_run, config_of(localizer="layer_cam"))
+    assert (found.id, found.short, found.title) == ("layer_cam", "LayerCAM", "LayerCAM")
+    classifier = tag_classifier(odd_run, config_of())
+    maps_of, photos = found.maps_of(split), odd_run.split(split).photos
+    for index in range(len(photos)):
+        maps, tags = maps_of(index), photos.tags[index]
+        image = photos.image(index)
+        x = torch.from_numpy(image).permute(2, 0, 1)[None].float() / 255
+        raw = layer_cam(classifier.model, x, layer="backbone.block4")[0]
+        expected = normalised_maps(raw, tags, image.shape[:2], stride=8)
+        np.testing.assert_allclose(maps, expected, atol=2e-3)  # kept in half precision
+    assert any(maps_of(index).any() for index in range(len(photos)))
+
+
+@pytest.mark.parametrize("name", [n for n in BACKBONES if n not in ("resnet101", "tiny")])
+def test_layer_cam_on_every_backbone(name):
+    """On the grid of an earlier block, for a photo of no round size."""
+    torch.manual_seed(0)
+    net = GapClassifier(build_backbone(name, output_stride=16), 8, hidden=8).eval()
+    nn.init.normal_(net.scores.weight)
+    tags = torch.ones(2, 8, dtype=torch.bool)
+    tags[0, 1] = False
+    maps = LAYER_CAM.of(net, tags).class_maps(torch.rand(2, 3, 40, 57))
+    stride = LAYER_CAM.stride(net)
+    assert stride in (8, 16)
+    for positions, pixels in zip(maps.shape[2:], (40, 57), strict=True):
+        assert pixels // stride <= positions <= -(-pixels // stride) + 1
+    assert not maps[0, 1].any()
+    assert maps.any()
+
+
 @pytest.mark.parametrize("name", [n for n in BACKBONES if n not in ("resnet101", "tiny")])
 def test_grad_cam_on_every_backbone(name):
     """On the grid of the backbone's last maps, for a photo of no round size."""
@@ -125,10 +159,10 @@ def test_views_of_the_maps_are_in_their_keys(odd_run):
 
     keys = {
         key(config_of(localizer=name, **views))
-        for name in ("cam", "grad_cam")
+        for name in ("cam", "grad_cam", "layer_cam")
         for views in ({}, {"cam_flip": True}, {"cam_scales": (1.0, 0.5)})
     }
-    assert len(keys) == 6
+    assert len(keys) == 9
 
 
 def test_rollout_needs_a_transformer(odd_run):
@@ -144,10 +178,10 @@ def test_a_localizer_that_the_backbone_has_not_shows_before_anything_is_written(
 
 
 def test_fields_of_the_classifier_act_where_there_is_one(made):
-    for name in ("cam", "grad_cam", "rollout"):
+    for name in ("cam", "grad_cam", "layer_cam", "rollout"):
         assert not {"cam_flip", "classifier_epochs"} & config_of(localizer=name).idle().keys()
     idle = config_of(localizer="channels").idle()
-    assert idle["cam_flip"] == "localizer=cam or grad_cam or rollout"
+    assert idle["cam_flip"] == "localizer=cam or grad_cam or layer_cam or rollout"
 
 
 @pytest.mark.parametrize("split", ["train", "val"])
@@ -200,7 +234,7 @@ def test_its_key_and_the_precision_decide_on_its_maps(odd_run, made, monkeypatch
     [
         ("cma", "there is no localizer 'cma'; did you mean cam?"),
         ("chanels", "there is no localizer 'chanels'; did you mean channels?"),
-        ("", "there is no localizer ''; choose one of cam, grad_cam, rollout, channels"),
+        ("", "there is no localizer ''; choose one of cam, grad_cam, layer_cam, rollout, channels"),
     ],
 )
 def test_a_name_that_there_is_not(odd_run, made, name, line):

@@ -34,7 +34,7 @@ from tagseg.fuse.region_seeds import (
     region_seeds,
 )
 from tagseg.fuse.seed_labels import cam_labels
-from tagseg.fuse.union import agreed_labels, fused_probabilities
+from tagseg.fuse.union import agreed_labels, fused_probabilities, joined_maps
 
 __all__ = [
     "PresentMaps",
@@ -46,6 +46,7 @@ __all__ = [
     "foreground_maps",
     "fused_probabilities",
     "has_usable_foreground",
+    "joined_maps",
     "labels_from_maps",
     "localization_cues",
     "multiclass_maps",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from functools import reduce
 from typing import Literal, get_args
 
 import numpy as np
@@ -9,7 +11,7 @@ import numpy as np
 from tagseg.errors import ConfigError, ShapeError
 from tagseg.maps import IGNORE, Labels, Probs, SaliencyMap, ScoreMap, as_float32, check_maps
 
-__all__ = ["Joining", "agreed_labels", "fused_probabilities"]
+__all__ = ["Joining", "agreed_labels", "fused_probabilities", "joined_maps"]
 
 Joining = Literal["mean", "product"]
 
@@ -58,6 +60,37 @@ def fused_probabilities(
     every = np.concatenate((np.full(shape, threshold, np.float32), evidence))
     every = (every / every.max(0)) ** _SHARPNESS  # the power of what is tiny would be 0
     return every / every.sum(0)
+
+
+def joined_maps(score_maps: Sequence[ScoreMap]) -> ScoreMap:
+    """Several score maps of the same classes as one (T, H, W): their geometric mean.
+
+    What one of them does not see is not there: a fine map of an early layer fires on every edge, a
+    coarse one of the last layer spreads. Of several, each class is divided by its maximum again.
+
+    Args:
+        score_maps: each (T, H, W), in [0, 1].
+
+    Raises:
+        ShapeError: there are none, or they differ in shape.
+
+    Examples:
+        >>> import numpy as np
+        >>> from tagseg.fuse import joined_maps
+        >>> coarse, fine = np.array([[[1.0, 1.0, 0.0]]]), np.array([[[0.36, 1.0, 1.0]]])
+        >>> joined_maps([coarse, fine]).round(2).tolist()
+        [[[0.6, 1.0, 0.0]]]
+    """
+    if not score_maps or len({np.shape(one) for one in score_maps}) > 1:
+        raise ShapeError("no score maps of one shape", do="give one or more of (T, H, W)")
+    every = [as_float32(one) for one in score_maps]
+    for one in every:
+        check_maps(one, one.shape[1:], "score_maps")
+    if len(every) == 1:
+        return every[0]
+    joined = reduce(np.multiply, every) ** np.float32(1 / len(every))
+    peaks = joined.max((1, 2), keepdims=True, initial=0.0)
+    return joined / np.where(peaks > 0, peaks, np.float32(1))
 
 
 def agreed_labels(votes: Probs, *, least: float) -> Labels:

@@ -35,6 +35,7 @@ from tagseg.localize.dcsm import (
 )
 from tagseg.localize.grad_cam import grad_cam
 from tagseg.localize.hiding import hidden_cells
+from tagseg.localize.layer_cam import layer_cam
 from tagseg.localize.seeds import (
     DistinctSeeder,
     GradientSeeder,
@@ -69,6 +70,7 @@ __all__ = [
     "feature_layers",
     "grad_cam",
     "hidden_cells",
+    "layer_cam",
     "layer_saliency",
     "normalised_maps",
     "probabilities",

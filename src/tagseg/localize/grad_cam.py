@@ -117,10 +117,14 @@ class GradCam:
             asked = wanted_classes(scores, wanted)
             maps = features.new_zeros((*scores.shape, *features.shape[2:]))
             for c in asked.any(0).nonzero().flatten().tolist():
-                weights = self._gradient(scores[:, c].sum()).mean((2, 3))  # Eq. 1
-                evidence = torch.einsum("bk,bkhw->bhw", weights.to(features.dtype), features)
+                gradient = self._gradient(scores[:, c].sum()).to(features.dtype)
+                evidence = self._evidence(gradient, features)
                 maps[:, c] = evidence.clamp(min=0) * asked[:, c, None, None]  # Eq. 2
         return maps
+
+    def _evidence(self, gradient: Tensor, features: Tensor) -> Tensor:
+        """Eq. 2 before the ReLU, (B, h, w), with the weights of Eq. 1."""
+        return torch.einsum("bk,bkhw->bhw", gradient.mean((2, 3)), features)
 
     def _cut(self, module: nn.Module, args: Any, output: Any) -> Any:
         """Begin the graph at what the layer gives: nothing before it needs a derivative."""

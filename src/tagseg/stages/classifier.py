@@ -16,6 +16,8 @@ from tagseg.data.transforms import Augmentation, crop_size
 from tagseg.data.working import WorkingPhotos
 from tagseg.localize.cam import ClassMapper, class_activation_maps
 from tagseg.localize.classifier import tag_scores, train_tag_classifier
+from tagseg.localize.layer_cam import LayerCam
+from tagseg.nets.backbone import FeatureBlock
 from tagseg.nets.gap import GapClassifier
 from tagseg.nets.top_pool import TopPoolClassifier
 from tagseg.stages.context import Plain, Run, Split
@@ -27,7 +29,14 @@ from tagseg.stages.stage import Declared, ScoreMaps, Trained, trained
 from tagseg.stages.tag_teaching import taught_tags
 from tagseg.training import Schedule
 
-__all__ = ["ACTIVATIONS", "ClassMaps", "classifier_scores", "location_maps", "tag_classifier"]
+__all__ = [
+    "ACTIVATIONS",
+    "LAYER_CAM",
+    "ClassMaps",
+    "classifier_scores",
+    "location_maps",
+    "tag_classifier",
+]
 
 _CLASSIFIER = Declared("classifier", weights="classifier")
 
@@ -40,16 +49,34 @@ class ClassMaps:
         declared: the stage that keeps them.
         title: of its progress bar, and in reports.
         of: makes what gives class maps of photos from the classifier and their tags (B, C).
+        stride: of the classifier's maps, pixels a position; None for edges to edges.
     """
 
     declared: Declared
     title: str
     of: Callable[[Any, Tensor], ClassMapper]
+    stride: Callable[[Any], int | None] = lambda classifier: classifier.backbone.grid_stride
 
 
 ACTIVATIONS = ClassMaps(
     Declared("location-maps"), "class activation maps", lambda classifier, tags: classifier
 )
+
+
+def _earlier(classifier: GapClassifier | TopPoolClassifier) -> FeatureBlock:
+    """The block under the last: at most as coarse, and what it sees of the photo is smaller."""
+    return classifier.backbone.feature_blocks()[-2]
+
+
+def _layer_cam(classifier: GapClassifier | TopPoolClassifier, tags: Tensor) -> ClassMapper:
+    return LayerCam(classifier, f"backbone.{_earlier(classifier).layers[-1]}").of(tags)
+
+
+def _earlier_stride(classifier: GapClassifier | TopPoolClassifier) -> int | None:
+    return None if classifier.backbone.grid_stride is None else _earlier(classifier).stride
+
+
+LAYER_CAM = ClassMaps(Declared("layer-cam-maps"), "LayerCAM", _layer_cam, _earlier_stride)
 
 
 def tag_classifier(
@@ -140,7 +167,7 @@ def location_maps(
         settings=[settings, Seen(side)],
         inputs=[classifier],
         split=split,
-        stride=net.backbone.grid_stride,
+        stride=kind.stride(net),
         side=side,
         title=kind.title,
     )

@@ -20,7 +20,13 @@ from tagseg.localize.grad_cam import GradCam
 from tagseg.nets.catalog import backbone_kind
 from tagseg.nets.gap import GapClassifier
 from tagseg.run.workspace import Stage
-from tagseg.stages.classifier import ACTIVATIONS, ClassMaps, location_maps, tag_classifier
+from tagseg.stages.classifier import (
+    ACTIVATIONS,
+    LAYER_CAM,
+    ClassMaps,
+    location_maps,
+    tag_classifier,
+)
 from tagseg.stages.context import Plain, Run, Split
 from tagseg.stages.outcome import TagScores
 from tagseg.stages.predictions import classifier_outcome
@@ -147,6 +153,7 @@ _LOCALIZERS: dict[str, _OfClassifier | _Untrained] = {
         _OfClassifier(
             "grad_cam", "Grad-CAM", ClassMaps(Declared("grad-cam-maps"), "Grad-CAM", _grad_cam)
         ),
+        _OfClassifier("layer_cam", "LayerCAM", LAYER_CAM),
         _OfClassifier(
             "rollout",
             "rollout",
@@ -172,7 +179,7 @@ def register_localizer(name: str, make: Callable[[Run], Localizer]) -> None:
 def localized(run: Run, settings: LocalizerSettings) -> Localized:
     """Score maps by the localizer that is configured.
 
-    "cam", "grad_cam" and "rollout" train a classifier on the tags.
+    "cam", "grad_cam", "layer_cam" and "rollout" train a classifier on the tags.
 
     Raises:
         ConfigError: there is no localizer of that name, or it cannot be had on the backbone.

@@ -473,7 +473,7 @@ class CamSettings(Settings):
 
 
 # Localizers of a trained classifier, and the fields of it and of its maps.
-_OF_CLASSIFIER = ("cam", "grad_cam", "rollout")
+_OF_CLASSIFIER = ("cam", "grad_cam", "layer_cam", "rollout")
 _CLASSIFIERS_OWN = ("classifier_", "cam_flip", "cam_scales", "tag_loss", "hill_", "rejection_")
 
 
@@ -484,7 +484,7 @@ class LocalizerSettings(GapSettings, CamSettings):
     localizer: str = number(
         "cam",
         "3.1.2",
-        "of the score maps: cam, class activation maps; grad_cam; rollout, for transformers",
+        "of the score maps: cam, class activation maps; grad_cam; layer_cam; rollout (attentions)",
     )
 
     def idle(self) -> dict[str, str]:

@@ -22,6 +22,7 @@ ROWS = (
     ),
     Row("mean-alone", "scores by the mean over all positions", {"classifier_top": 1.0}, None),
     Row("one-size", "class maps at one size", {"cam_scales": (1.0,)}, None),
+    Row("one-layer", "class maps of the last layer alone", {"fine_maps": False}, None),
     Row("one-way", "the first of the ways alone, no votes", {"fusion_tie": 0.0}, None),
     Row("all-votes", "pixels without agreement teach too", {"fusion_agreement": 0.0}, None),
     Row("one-round", "one round", {"rounds": 1}, None),

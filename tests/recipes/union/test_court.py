@@ -17,7 +17,6 @@ from tagseg.data.transforms import factor_to, resized_shape
 from tagseg.evaluate.judge import FEATURES, case_for
 from tagseg.maps import Labels
 from tagseg.recipes.union.court import Court, Verdict
-from tagseg.recipes.union.labels import Evidence
 from tagseg.run.plan import Plan
 from tagseg.stages.context import Run
 from union_runs import (
@@ -27,7 +26,6 @@ from union_runs import (
     drawn,
     eye_of,
     judge_by,
-    made_up_evidence,
     score_of,
     seen_of,
     stage_of,
@@ -391,12 +389,12 @@ def test_a_photo_of_one_row(run, photos):
 
 
 def test_evidence_is_that_of_the_class(run, photos):
-    evidence: Evidence = made_up_evidence(run, photos, config_of())
-    court = Court(run, config_of(), eye_of(run), evidence.seen, judge_by())
+    maps = seen_of(run, photos)
+    court = Court(run, config_of(), eye_of(run), maps, judge_by())
     for index in court.some():
         true, tags = drawn(run, photos, index), np.flatnonzero(run.photos.tags[index])
         for tag, found in zip(tags.tolist(), court.features(index, [true]), strict=True):
-            seen, mask = evidence.seen(index)[tag], true == tag + 1
+            seen, mask = maps(index)[tag], true == tag + 1
             inside, outside = (seen[m].mean() if m.any() else 0 for m in (mask, ~mask))
             assert found[0, COLUMN["evidence inside"]] == pytest.approx(inside, abs=1e-5)
             assert found[0, COLUMN["evidence outside"]] == pytest.approx(outside, abs=1e-5)

@@ -423,5 +423,5 @@ def test_evidence_is_not_changed_by_reading_it(run, evidence):
     evidence.candidates(index, [Way("barrier", "product", 0.2)])[0]
     np.testing.assert_array_equal(evidence.seen(index), before)
     other = replace(config_of(), crf_iterations=0)
-    rough = Evidence(run, other, evidence.seen, evidence.sources)
+    rough = Evidence(run, other, [], evidence.sources)
     assert rough.parameters.iterations == 0

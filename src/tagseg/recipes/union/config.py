@@ -71,6 +71,9 @@ class EvidenceSettings(CamSettings):
         "factors on the size at which the classifier sees photos, averaged over",
         above=0,
     )
+    fine_maps: bool = number(
+        True, "Jiang et al. 2021", "class maps of an earlier layer too, which are finer (LayerCAM)"
+    )
     objects: str = number(
         "auto",
         "assumed",

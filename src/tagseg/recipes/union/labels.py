@@ -13,8 +13,8 @@ from functools import cache, reduce
 import numpy as np
 
 from tagseg.data.masks import encode_mask
-from tagseg.fuse.union import Joining, agreed_labels, fused_probabilities
-from tagseg.maps import BACKGROUND, IGNORE, Labels, Probs, labels_of_tags
+from tagseg.fuse.union import Joining, agreed_labels, fused_probabilities, joined_maps
+from tagseg.maps import BACKGROUND, IGNORE, Labels, Probs, ScoreMap, labels_of_tags
 from tagseg.recipes.union.config import Config
 from tagseg.recipes.union.court import Court
 from tagseg.refine.dense_crf import CrfParameters, refine
@@ -99,16 +99,29 @@ def voters(ways: Sequence[Way]) -> list[Way]:
 class Evidence:
     """What is known of where classes are, and labels made of it.
 
+    Args:
+        seen: score maps of the photos' tags, from one or more layers.
+
     Attributes:
-        seen: score maps of the photos' tags.
         sources: what stands out, by source.
+        made_from: all of it.
     """
 
     def __init__(
-        self, run: Run, config: Config, seen: ScoreMaps, sources: Mapping[str, SaliencyMaps]
+        self,
+        run: Run,
+        config: Config,
+        seen: Sequence[ScoreMaps],
+        sources: Mapping[str, SaliencyMaps],
     ) -> None:
-        self._run, self.seen, self.sources = run, seen, sources
+        self._run, self._seen, self.sources = run, seen, sources
+        self.made_from = [*seen, *sources.values()]
         self.parameters: CrfParameters = Smoothing.of(config).parameters
+
+    def seen(self, index: int) -> ScoreMap:
+        """Where the photo's T tags are seen (T, h, w), by all layers together."""
+        tags = self._run.photos.tags[index]
+        return joined_maps([maps(index)[tags] for maps in self._seen])
 
     def probabilities(self, index: int, ways: Sequence[Way]) -> Iterator[Probs]:
         """Of the background and the photo's T classes (T + 1, h, w), along its edges, by each way.
@@ -116,7 +129,7 @@ class Evidence:
         Maps of the photo are read once for all.
         """
         photos = self._run.photos
-        image, seen = photos.image(index), self.seen(index)[photos.tags[index]]
+        image, seen = photos.image(index), self.seen(index)
         named = {way.source for way in ways if way.source}
         salient = {source: self.sources[source](index) for source in named}
         for way in ways:
@@ -149,11 +162,10 @@ class Evidence:
 def first_labels(run: Run, config: Config, evidence: Evidence, court: Court) -> LabelMaps:
     """What those ways agree on for which about as much speaks as for the first."""
     ways = ways_of(config, tuple(evidence.sources))
-    made_of = [evidence.seen, *evidence.sources.values()]
     verdict = court.choose(
         lambda index: evidence.candidates(index, ways),
         [way.name for way in ways],
-        made_of,
+        evidence.made_from,
         1,
         settings=[evidence.parameters],
     )
@@ -166,7 +178,7 @@ def first_labels(run: Run, config: Config, evidence: Evidence, court: Court) -> 
         _LABELS,
         lambda index: evidence.agreed(index, near, least),
         settings=[evidence.parameters, _Agreement(config.fusion_tie, least)],
-        inputs=[*made_of, verdict],
+        inputs=[*evidence.made_from, verdict],
     )
 
 

@@ -13,13 +13,13 @@ from dataclasses import replace
 
 from tagseg.evaluate.judge import shipped_judge
 from tagseg.losses.pixel import cross_entropy
-from tagseg.recipes.union.classifier import MAPS, hiding_classifier, seen_side
+from tagseg.recipes.union.classifier import MAPS, has_fine_maps, hiding_classifier, seen_side
 from tagseg.recipes.union.config import Config
 from tagseg.recipes.union.court import Court
 from tagseg.recipes.union.diagnosis import diagnosed, told_apart
 from tagseg.recipes.union.labels import Evidence, first_labels, later_labels, object_sources
 from tagseg.segment.predict import Segmenter
-from tagseg.stages.classifier import location_maps
+from tagseg.stages.classifier import LAYER_CAM, ClassMaps, location_maps
 from tagseg.stages.context import Run, Split
 from tagseg.stages.outcome import Outcome, Prediction, Seeds
 from tagseg.stages.predictions import classifier_outcome, final_predictions, show_map, show_maps
@@ -38,11 +38,13 @@ def run(run: Run, config: Config) -> Outcome:
     classifier = hiding_classifier(run, config)
     side = seen_side(run, config)
 
-    def seen_in(split: Split) -> ScoreMaps:
-        return location_maps(run, config, classifier, kind=MAPS, split=split, side=side)
+    def seen_in(split: Split, kind: ClassMaps = MAPS) -> ScoreMaps:
+        return location_maps(run, config, classifier, kind=kind, split=split, side=side)
 
     seen = seen_in("train")
-    evidence = Evidence(run, config, seen, {name: source.maps() for name, source in pool.items()})
+    fine = config.fine_maps and has_fine_maps(run.setup.backbone)
+    layers = [seen, *([seen_in("train", LAYER_CAM)] if fine else [])]
+    evidence = Evidence(run, config, layers, {name: source.maps() for name, source in pool.items()})
     court = Court(run, config, classifier, seen, shipped_judge())
 
     labels = [first_labels(run, config, evidence, court)]
@@ -60,6 +62,7 @@ def run(run: Run, config: Config) -> Outcome:
         ),
         views=(
             ("where tags are seen", show_maps(seen)),
+            *(("the same, finely", show_maps(maps)) for maps in layers[1:]),
             *((f"what stands out: {n}", show_map(m)) for n, m in evidence.sources.items()),
         ),
         tag_scores=classifier_outcome(run, classifier.model, side=side),
