@@ -90,11 +90,20 @@ def test_crops_are_of_photos_as_they_are_seen(sides, config, form):
 def test_how_long_it_learns():
     """By the square root of photos and classes, and 300 iterations at least."""
     settings = config_of(classifier_iterations=None)
-    found = module._schedule(settings, 1000, 9)
+    found = module._schedule(settings, (96, 96), 1000, 9)
     assert (found.iterations, found.batch_size, found.learning_rate) == (400, 4, 1e-3)
-    assert module._schedule(settings, 10, 9).iterations == 300
-    assert module._schedule(config_of(classifier_iterations=5), 1000, 9).iterations == 5
+    assert module._schedule(settings, (96, 96), 10, 9).iterations == 300
+    assert module._schedule(config_of(classifier_iterations=5), (96, 96), 1000, 9).iterations == 5
     assert found.multipliers == {"backbone": 0.2}
+
+
+@pytest.mark.parametrize(
+    ("crop", "batch"), [((64, 64), 8), ((192, 320), 8), ((320, 320), 5), ((384, 512), 4)]
+)
+def test_fewer_crops_at_once_where_they_are_large(crop, batch):
+    settings = config_of(classifier_batch_size=None)
+    assert module._schedule(settings, crop, 100, 4).batch_size == batch
+    assert module._schedule(config_of(classifier_batch_size=9), crop, 100, 4).batch_size == 9
 
 
 # What it learns from

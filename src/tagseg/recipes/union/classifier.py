@@ -77,7 +77,8 @@ def hiding_classifier(run: Run, settings: ClassifierSettings) -> Trained[TopPool
     backbone = setup.build_backbone(settings, output_stride=run.setup.output_stride(settings))
     net = TopPoolClassifier(backbone, len(photos.classes), fraction=settings.classifier_top)
     known = np.flatnonzero(photos.dataset.known)
-    form, schedule = _crops(run, settings), _schedule(settings, len(known), len(photos.classes))
+    form = _crops(run, settings)
+    schedule = _schedule(settings, form.size, len(known), len(photos.classes))
     taught, hidden = taught_tags(run, settings), settings.classifier_hidden
     result = trained(
         run,
@@ -106,10 +107,12 @@ def _crops(run: Run, settings: ClassifierSettings) -> CropForm:
     return CropForm(size, round(zoom, 3), settings.classifier_scale, 0.0)
 
 
-def _schedule(settings: ClassifierSettings, n_photos: int, n_classes: int) -> Schedule:
+def _schedule(
+    settings: ClassifierSettings, crop: tuple[int, int], n_photos: int, n_classes: int
+) -> Schedule:
     return schedule_by_root(
         settings.classifier_iterations,
-        settings.classifier_batch_size,
+        settings.classifier_batch_size or _batch_of(crop),
         settings.classifier_learning_rate,
         n_photos,
         n_classes,
@@ -117,6 +120,11 @@ def _schedule(settings: ClassifierSettings, n_photos: int, n_classes: int) -> Sc
         averaging=0.99,
         multipliers={"backbone": settings.backbone_rate(settings.classifier_backbone_factor)},
     )
+
+
+def _batch_of(crop: tuple[int, int]) -> int:
+    """As many crops as hold the pixels of 8 of 256 x 256, but 4 at least and 8 at most."""
+    return min(8, max(4, round(8 * 256**2 / (crop[0] * crop[1]))))
 
 
 def _fit(

@@ -29,7 +29,7 @@ class ClassifierSettings(BackboneSettings, TagLossSettings):
         "longer side of photos as it sees them, pixels; none: theirs, but 20 positions of its grid",
         at_least=32,
     )
-    classifier_crop: int = number(256, "assumed", "side of training crops", at_least=32)
+    classifier_crop: int = number(512, "assumed", "longest side of training crops", at_least=32)
     classifier_scale: tuple[float, float] = number(
         (0.7, 1.4),
         "assumed",
@@ -54,7 +54,9 @@ class ClassifierSettings(BackboneSettings, TagLossSettings):
     classifier_iterations: int | None = number(
         None, "assumed", "none: by the photos and classes", above=0
     )
-    classifier_batch_size: int = number(8, "assumed", "crops", above=0)
+    classifier_batch_size: int | None = number(
+        None, "assumed", "crops; none: 8, down to 4 where they are larger than 256 x 256", above=0
+    )
     classifier_learning_rate: float = number(1e-3, "assumed", "of AdamW, new layers", above=0)
     classifier_backbone_factor: float = number(
         0.2, "assumed", "on that, for pre-trained layers", at_least=0

@@ -95,7 +95,7 @@ def _shown(number: int, labels: LabelMaps) -> Prediction:
 
 _QUICK = {
     "classifier_iterations": 150,
-    "classifier_crop": 192,
+    "classifier_crop": 320,
     "cam_scales": (1.0,),
     "fusion_thresholds": (0.3, 0.5),
     "judged_photos": 30,
