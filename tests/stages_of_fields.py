@@ -189,11 +189,12 @@ for _recipe in ("coarse_to_fine", "dcsm", "mcof"):  # which have none before, or
     }
 STAGES_OF_FIELDS["union"] = {
     "saliency": "activation-prior union-labels verdict-1",
-    "photo_side": "barrier-saliency drfi-saliency evidence-of-tags hiding-classifier masks predictions pyramid round-1-pyramid union-answers-2 union-labels union-labels-2",
+    "photo_side": "barrier-saliency drfi-saliency evidence-of-tags hiding-classifier layer-cam-maps masks predictions pyramid round-1-pyramid union-answers-2 union-labels union-labels-2",
     "objects": "barrier-saliency drfi-saliency union-labels verdict-1",
-    "cam_flip cam_scales": "evidence-of-tags",
-    "classifier_side": "evidence-of-tags hiding-classifier told-apart",
-    "output_stride": "evidence-of-tags hiding-classifier orientation told-apart",
+    "cam_flip cam_scales": "evidence-of-tags layer-cam-maps",
+    "fine_maps": "layer-cam-maps union-labels verdict-1",
+    "classifier_side": "evidence-of-tags hiding-classifier layer-cam-maps told-apart",
+    "output_stride": "evidence-of-tags hiding-classifier layer-cam-maps orientation told-apart",
     "rounds": "expected-quality pyramid round-2-pyramid union-answers-3 union-labels-3 verdict-3",
     "judge_side judged_photos": "expected-quality verdict-1 verdict-2",
     "classifier_backbone_factor classifier_batch_size classifier_crop classifier_hidden classifier_iterations classifier_learning_rate classifier_scale classifier_top": "hiding-classifier",

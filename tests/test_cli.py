@@ -356,7 +356,7 @@ def test_fast_values_lie_under_those_that_are_set(scenes, tmp_path, asked):
     words = ("train", scenes, "--out", tmp_path / "run", "--fast")
     said = tagseg(*words, "--set", "rounds=3", "--set", "cam_scales=1,0.5")
     assert said.status == 0
-    line = "fast: classifier_iterations=150, classifier_crop=192, fusion_thresholds=0.3,0.5, "
+    line = "fast: classifier_iterations=150, classifier_crop=320, fusion_thresholds=0.3,0.5, "
     (told,) = [text for text in said.err.splitlines() if text.startswith("fast: ")]
     assert told.startswith(line)
     assert asked == [("union", {**fast, "rounds": 3, "cam_scales": (1.0, 0.5)})]

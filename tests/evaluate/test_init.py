@@ -56,6 +56,7 @@ WITHOUT_FLOATS = {
     "MaskScores",
     "ObjectSizes",
     "TrimapAccuracy",
+    "best_mask",
     "evaluate_masks",
     "foreground_scores",
 }

@@ -78,8 +78,8 @@ def joined_maps(score_maps: Sequence[ScoreMap]) -> ScoreMap:
         >>> import numpy as np
         >>> from tagseg.fuse import joined_maps
         >>> coarse, fine = np.array([[[1.0, 1.0, 0.0]]]), np.array([[[0.36, 1.0, 1.0]]])
-        >>> joined_maps([coarse, fine]).round(2).tolist()
-        [[[0.6, 1.0, 0.0]]]
+        >>> joined_maps([coarse, fine])
+        array([[[0.6, 1. , 0. ]]], dtype=float32)
     """
     if not score_maps or len({np.shape(one) for one in score_maps}) > 1:
         raise ShapeError("no score maps of one shape", do="give one or more of (T, H, W)")
