@@ -1,6 +1,6 @@
-"""Draw the README's picture from the gallery of a finished run on generated scenes.
+"""Draw the README's picture from the gallery of a finished run.
 
-python tools/overview.py RUN docs/images/overview.png
+python tools/overview.py RUN docs/images/overview.png --panels "where tags are seen" "ground truth"
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from tagseg.run.workspace import Workspace
 from tagseg.session.scoring import Findings
 
 ROWS = 3
+COLUMN = 4 / 3  # inches
 
 
 def chosen(items: list[GalleryItem]) -> list[GalleryItem]:
@@ -30,14 +31,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("run", type=Path)
     parser.add_argument("out", type=Path)
+    parser.add_argument("--panels", nargs="+", metavar="TITLE", help="all by default")
     args = parser.parse_args()
     items = chosen(Findings(Workspace.read(args.run).finished("findings")).gallery())
-    titles = [title for title, _ in items[0].panels]
-    figure = Figure(figsize=(8.0 * (1 + len(titles)) / 6, 1.15 * len(items) + 0.2), dpi=130)
+    titles = args.panels or [title for title, _ in items[0].panels]
+    height, width = items[0].photo.shape[:2]
+    row = COLUMN * height / width + 0.05
+    figure = Figure(figsize=(COLUMN * (1 + len(titles)), row * len(items) + 0.2), dpi=130)
     FigureCanvasAgg(figure)
     axes = figure.subplots(len(items), 1 + len(titles), squeeze=False)
     for number, (row, item) in enumerate(zip(axes, items, strict=True)):
-        pictures = [("photo", item.photo), *item.panels]
+        of_item = dict(item.panels)
+        pictures = [("photo", item.photo), *((title, of_item[title]) for title in titles)]
         for axis, (title, picture) in zip(row, pictures, strict=True):
             axis.imshow(np.asarray(picture))
             axis.set_axis_off()
