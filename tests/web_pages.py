@@ -4,6 +4,11 @@ from __future__ import annotations
 
 import http.client
 import json
+import os
+import re
+import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,6 +17,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import numpy as np
+import pytest
 from PIL import Image as PilImage
 
 from tagseg.web.photo_folder import PhotoFolder, open_folder
@@ -84,3 +90,37 @@ class Pages:
             return Answer(found.status, {k.lower(): v for k, v in found.getheaders()}, found.read())
         finally:
             connection.close()
+
+
+def _heeding() -> None:
+    """SIGINT is ignored where the tests run in the background, and so it would be in a child."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@contextmanager
+def page_command(
+    *words: object,
+) -> Iterator[tuple[subprocess.Popen[str], Pages, list[str]]]:
+    """A command that serves pages, as a process; its pages, and what it said before."""
+    with subprocess.Popen(
+        [sys.executable, "-m", "tagseg", *map(str, words), "--no-browser"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        preexec_fn=_heeding,
+    ) as process:
+        assert process.stdout is not None
+        try:
+            said = []
+            for line in process.stdout:
+                said.append(line)
+                found = re.search(r"http://\S+", line)
+                if found:
+                    process.stdout.readline()
+                    yield process, Pages(found[0]), said
+                    break
+            else:
+                pytest.fail("".join(said))
+        finally:
+            process.kill()

@@ -5,13 +5,8 @@ from __future__ import annotations
 import asyncio
 import builtins
 import json
-import os
-import re
 import signal
 import socket
-import subprocess
-import sys
-from contextlib import contextmanager
 from types import SimpleNamespace
 
 import pytest
@@ -20,7 +15,7 @@ from small_runs import tagseg
 from tagseg.errors import ConfigError
 from tagseg.web import serve
 from tagseg.web.serve import PORT, Address, Photos, listen, tag_photos
-from web_pages import Pages, tagging_of, write_photos
+from web_pages import page_command, tagging_of, write_photos
 
 
 @pytest.fixture
@@ -28,37 +23,9 @@ def folder(tmp_path):
     return write_photos(tmp_path / "photos", "a.jpg", "b.jpg")
 
 
-def heeding():
-    """SIGINT is ignored where the tests run in the background, and so it would be in a child."""
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-
-
-@contextmanager
 def tagging(folder, *words):
-    """The command as a process, and its pages."""
-    command = [sys.executable, "-m", "tagseg", "tag", str(folder), "--no-browser", *words]
-    env = {**os.environ, "OMP_NUM_THREADS": "1"}
-    with subprocess.Popen(
-        command,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        env=env,
-        preexec_fn=heeding,
-    ) as process:
-        try:
-            said = []
-            for line in process.stdout:
-                said.append(line)
-                found = re.search(r"http://\S+", line)
-                if found:
-                    process.stdout.readline()
-                    yield process, Pages(found[0]), said
-                    break
-            else:
-                pytest.fail("".join(said))
-        finally:
-            process.kill()
+    """The command as a process, its pages, and what it said before."""
+    return page_command("tag", folder, *words)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

@@ -3,14 +3,9 @@
 from __future__ import annotations
 
 import json
-import os
-import re
 import shlex
 import shutil
 import signal
-import subprocess
-import sys
-from contextlib import contextmanager
 
 import pytest
 
@@ -21,7 +16,7 @@ from tagseg.formats.review import read_review, standing_acts
 from tagseg.web import serve_review
 from tagseg.web.serve import Address
 from tagseg.web.serve_review import ToReview, review_run
-from web_pages import Pages
+from web_pages import page_command
 
 
 @pytest.fixture
@@ -29,36 +24,9 @@ def made(tmp_path):
     return make_run(tmp_path)
 
 
-def heeding():
-    """SIGINT is ignored where the tests run in the background, and so it would be in a child."""
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-
-
-@contextmanager
 def reviewing(run, *words):
     """The command as a process, its pages, and what it said before."""
-    command = [sys.executable, "-m", "tagseg", "review", str(run), "--no-browser", "--port", "0"]
-    with subprocess.Popen(
-        [*command, *words],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        preexec_fn=heeding,
-    ) as process:
-        try:
-            said = []
-            for line in process.stdout:
-                said.append(line)
-                found = re.search(r"http://\S+", line)
-                if found:
-                    process.stdout.readline()
-                    yield process, Pages(found[0]), said
-                    break
-            else:
-                pytest.fail("".join(said))
-        finally:
-            process.kill()
+    return page_command("review", run, "--port", "0", *words)
 
 
 def test_it_ends_with_what_was_done_and_how_to_go_on(made):

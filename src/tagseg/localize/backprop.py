@@ -28,6 +28,7 @@ from tagseg.localize.networks import (
     layer_names,
     private_copy,
     scorer,
+    weight_type,
 )
 from tagseg.localize.tape import Tape, no_part
 
@@ -122,8 +123,7 @@ class ClassSaliency:
         # Our own networks never rely on the order of values in memory; others call view().
         self._ours = scores is None and hasattr(net, "class_maps")
         self._format = torch.channels_last if self._ours else torch.contiguous_format
-        types = (p.dtype for p in net.parameters() if p.is_floating_point())
-        self._dtype = next(types, None)
+        self._dtype = weight_type(net)
         self._net = private_copy(net, precision, memory_format=self._format)
         self._kernels = TurnedKernels(self._net.parameters())
         self._recording = threading.local()

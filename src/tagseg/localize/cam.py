@@ -14,7 +14,7 @@ from torch.nn import functional
 
 from tagseg.data.transforms import resize_batch
 from tagseg.errors import ConfigError, ShapeError
-from tagseg.localize.networks import INPUT, Layer, first_tensor, layer_names
+from tagseg.localize.networks import INPUT, Layer, first_tensor, in_type_of, layer_names
 from tagseg.maps import ScoreMap, Tags
 from tagseg.nets.backbone import upsample_grid
 
@@ -82,8 +82,7 @@ def class_activation_maps(
     """
     mapper = _mapper(classifier, layer, head, reshape)
     if isinstance(classifier, nn.Module):
-        types = (p.dtype for p in classifier.parameters() if p.is_floating_point())
-        image_batch = image_batch.to(next(types, image_batch.dtype))
+        image_batch = in_type_of(classifier, image_batch)
     if 1.0 not in scales or min(scales) <= 0:
         raise ConfigError(f"scales are {tuple(scales)}", do="give positive factors, 1 among them")
     total = _views(mapper, image_batch, flip)

@@ -15,6 +15,7 @@ from tagseg.localize.networks import (
     Layer,
     Scores,
     first_tensor,
+    in_type_of,
     layer_names,
     logits,
     private_copy,
@@ -74,8 +75,7 @@ def grad_cam(
         [[[0.5, 0.0]], [[0.0, 1.0]]]
     """
     maps = GradCam(net, layer, scores=scores, reshape=reshape)
-    types = (p.dtype for p in net.parameters() if p.is_floating_point())
-    return maps.class_maps(image_batch.to(next(types, image_batch.dtype)), wanted)
+    return maps.class_maps(in_type_of(net, image_batch), wanted)
 
 
 class GradCam:

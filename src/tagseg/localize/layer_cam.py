@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from tagseg.localize.grad_cam import GradCam
-from tagseg.localize.networks import Layer, Scores
+from tagseg.localize.networks import Layer, Scores, in_type_of
 
 __all__ = ["LayerCam", "layer_cam"]
 
@@ -63,8 +63,7 @@ def layer_cam(
         [[[1.0, 0.0]], [[0.0, 2.0]]]
     """
     maps = LayerCam(net, layer, scores=scores, reshape=reshape)
-    types = (p.dtype for p in net.parameters() if p.is_floating_point())
-    return maps.class_maps(image_batch.to(next(types, image_batch.dtype)), wanted)
+    return maps.class_maps(in_type_of(net, image_batch), wanted)
 
 
 class LayerCam(GradCam):

@@ -17,10 +17,12 @@ __all__ = [
     "Layer",
     "Scores",
     "first_tensor",
+    "in_type_of",
     "layer_names",
     "logits",
     "private_copy",
     "scorer",
+    "weight_type",
 ]
 
 INPUT = "input"  # the layer that is the photo itself
@@ -32,6 +34,16 @@ Scores = Callable[[Any], Tensor]
 """What a network gives -> class scores (B, C) or class maps (B, C, h, w)."""
 
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+
+
+def weight_type(net: nn.Module) -> torch.dtype | None:
+    """The floating-point type of the network's weights; None if it has none."""
+    return next((p.dtype for p in net.parameters() if p.is_floating_point()), None)
+
+
+def in_type_of(net: nn.Module, image_batch: Tensor) -> Tensor:
+    """The batch in the floating-point type of the network's weights, if it has any."""
+    return image_batch.to(weight_type(net) or image_batch.dtype)
 
 
 def layer_names(net: nn.Module, layers: Sequence[Layer]) -> tuple[str, ...]:

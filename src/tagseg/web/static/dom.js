@@ -22,3 +22,21 @@ export function setOptions(select, rows) {
   });
   if (rows.some(([key]) => key === value)) select.value = value;
 }
+
+export function showProgress({ counts, anHour, undo }) {
+  // How many photos were looked at and how fast, and what can be undone; the number looked at.
+  const looked = counts.all - counts.todo;
+  $("progress").max = counts.all;
+  $("progress").value = looked;
+  $("progress-text").textContent = `${shown(looked)} of ${shown(counts.all)} looked at`;
+  $("pace").textContent = anHour === null ? "" : `${shown(anHour)} photos an hour`;
+  $("undo").disabled = !undo;
+  $("undo").title = undo ? `undo: ${undo.what}` : "";
+  return looked;
+}
+
+export function offerNames(classes) {
+  // The names that are completed while one is typed.
+  const names = classes.map((each) => Object.assign(element("option"), { value: each.name }));
+  $("class-names").replaceChildren(...names);
+}

@@ -1,7 +1,7 @@
 // The page for looking through masks. It shows what the server says is on disk, and nothing else.
 
 import { Candidates, stacked } from "./candidates.js";
-import { $, element, setOptions, shown } from "./dom.js";
+import { $, element, offerNames, setOptions, showProgress, shown } from "./dom.js";
 import { Grid } from "./grid.js";
 import { Items } from "./items.js";
 import { MaskView } from "./mask_view.js";
@@ -78,19 +78,12 @@ function refresh(changed) {
 
 function showClasses() {
   view.setColours(news.classes);
-  const names = news.classes.map((each) => Object.assign(element("option"), { value: each.name }));
-  $("class-names").replaceChildren(...names);
+  offerNames(news.classes);
 }
 
 function showCounts() {
   const { counts } = news;
-  const done = counts.all - counts.todo;
-  $("progress").max = counts.all;
-  $("progress").value = done;
-  $("progress-text").textContent = `${shown(done)} of ${shown(counts.all)} looked at`;
-  $("pace").textContent = news.anHour === null ? "" : `${shown(news.anHour)} photos an hour`;
-  $("undo").disabled = !news.undo;
-  $("undo").title = news.undo ? `undo: ${news.undo.what}` : "";
+  const done = showProgress(news);
   setOptions($("show"), [
     ["todo", `To do (${shown(counts.todo)})`],
     ["all", `All (${shown(counts.all)})`],

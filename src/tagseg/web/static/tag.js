@@ -1,6 +1,6 @@
 // The page for tagging. It shows what the server says is on disk, and nothing else.
 
-import { $, element, setOptions, shown } from "./dom.js";
+import { $, element, offerNames, setOptions, showProgress, shown } from "./dom.js";
 import { Grid } from "./grid.js";
 import { Items } from "./items.js";
 import { Acts, Pictures, ask, keepLooking, numbers, waitingLine } from "./server.js";
@@ -209,23 +209,11 @@ function showClasses() {
     return row;
   });
   $("classes").replaceChildren(...rows);
-  const names = news.classes.map((each) => {
-    const option = element("option");
-    option.value = each.name;
-    return option;
-  });
-  $("class-names").replaceChildren(...names);
+  offerNames(news.classes);
 }
 
 function showCounts() {
-  const { counts } = news;
-  const looked = counts.all - counts.todo;
-  $("progress").max = counts.all;
-  $("progress").value = looked;
-  $("progress-text").textContent = `${shown(looked)} of ${shown(counts.all)} looked at`;
-  $("pace").textContent = news.anHour === null ? "" : `${shown(news.anHour)} photos an hour`;
-  $("undo").disabled = !news.undo;
-  $("undo").title = news.undo ? `undo: ${news.undo.what}` : "";
+  showProgress(news);
   showFilters();
   showStale();
 }
