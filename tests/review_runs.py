@@ -74,6 +74,7 @@ def make_run(
     regions: bool = False,
     command: str = COMMAND,
     shape: tuple[int, int] = SHAPE,
+    files: Mapping[str, str] | None = None,
 ) -> Made:
     """A run in ``home/run`` on ``home/photos``, where the last photo of ``tags`` is for ``val``."""
     *train, held_out = tags
@@ -82,6 +83,7 @@ def make_run(
     (photos / "val.txt").write_text(f"{held_out}\n")
     run = home / "run"
     settings: dict[str, Any] = {"command": command, "options": {"backbone": "tiny"}}
+    settings |= {} if files is None else {"files": dict(files)}
     with Workspace.open(run, recipe="union", settings=settings, classes=CLASSES) as work:
         _write_stages(work, {n: tags[n] for n in train}, shape, judge, candidates, regions)
     return Made(run, photos)

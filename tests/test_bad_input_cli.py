@@ -20,6 +20,7 @@ from PIL import Image as PilImage
 
 from guided_runs import write_boxes
 from small_runs import QUICK_FLAGS, contents, quick_flags, tagseg
+from tagseg.run.workspace import Workspace
 
 TINY = ("--backbone", "tiny", "--threads", "1", "--device", "cpu")
 
@@ -1442,7 +1443,10 @@ def test_missing_photos_are_left_out_and_told(place):
 
 
 def test_no_absolute_path_goes_into_reports(place, scenes, tmp_path_factory):
-    """Not the home's, not the photos', not in pictures: of a run and its segmenter."""
+    """Not the home's, not the photos', not in pictures: of a run and its segmenter.
+
+    Yet the run, which its owner reviews, knows where they are.
+    """
     out = place.here / "run of mine"
     truth = place.scenes / "SegmentationClass"
     words = ("train", place.scenes, f"--out={out}", "--val", "val", "--ground-truth", truth)
@@ -1460,3 +1464,9 @@ def test_no_absolute_path_goes_into_reports(place, scenes, tmp_path_factory):
             assert os.fsencode(part) not in content, file
     page = (out / "report.html").read_text()
     assert "&#39;--out=run of mine&#39; --val val --ground-truth SegmentationClass" in page
+    files = Workspace.read(out).settings["files"]
+    assert {name: Path(file) for name, file in files.items()} == {
+        "photos": place.scenes.resolve(),
+        "ground_truth": truth.resolve(),
+        "saliency": maps.resolve(),
+    }

@@ -935,9 +935,12 @@ def _progress() -> Progress:
 
 
 def _caller() -> Caller:
+    from tagseg.session.recorded import files_of
     from tagseg.session.train import Caller
 
-    return Caller(_progress(), _command())
+    verb, words = sys.argv[1:2], sys.argv[2:]
+    files = files_of(_parsed_train(words)) if verb == ["train"] else {}
+    return Caller(_progress(), _command(), files)
 
 
 def _source(

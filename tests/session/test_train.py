@@ -45,6 +45,7 @@ from tagseg.recipes.catalog import find_recipe
 from tagseg.run.progress import Progress
 from tagseg.run.workspace import Workspace
 from tagseg.session.export import load_segmenter
+from tagseg.session.recorded import recorded_command
 from tagseg.session.report import render_report
 from tagseg.session.train import Caller, Data, check_data, check_truth, train
 from tagseg.stages.settings import PhotoSettings
@@ -587,3 +588,20 @@ def test_a_segmenter_that_rots_is_not_used(finished, tmp_path):
             load_segmenter(folder)
     file.write_bytes(content)
     load_segmenter(folder)
+
+
+def test_a_run_knows_where_its_photos_were_and_no_key_does(tmp_path):
+    from_arrays, _ = scene_dataset(SCENES, 4, height=64, width=80)
+    keys = []
+    for name in ("a", "b"):
+        home, run = tmp_path / name, tmp_path / "runs" / name
+        home.mkdir()
+        for index, photo in enumerate(from_arrays.names):
+            PilImage.fromarray(from_arrays.image(index)).save(home / f"{photo}.png")
+        tags = [f"{n},{from_arrays.classes[i % 2]}" for i, n in enumerate(from_arrays.names)]
+        (home / "tags.csv").write_text("\n".join(["image,tags", *tags]))
+        quick(load_dataset(home), out=run)
+        work = Workspace.read(run)
+        assert recorded_command(work, run, None, lambda words: {}).photos == home.resolve()
+        keys.append([stage.key for stage in work.summary()])
+    assert keys[0] == keys[1]

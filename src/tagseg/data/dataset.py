@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from hashlib import blake2b
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -30,6 +30,7 @@ from tagseg.maps import MAX_CLASSES, Image, check_image
 __all__ = [
     "Dataset",
     "FileKey",
+    "Origin",
     "digest_of_array",
     "digest_of_bytes",
     "file_key",
@@ -37,6 +38,13 @@ __all__ = [
 ]
 
 _MARKS = ("unsure", "absent")
+
+
+class Origin(NamedTuple):
+    """Where photos and tags were read: the folder, and a tag file that was named."""
+
+    photos: Path
+    tags: Path | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,6 +69,7 @@ class Dataset:
         notes: how the folder and its tags were understood, a line each; no part of the content.
         legend: what stands for the classes in masks made with their list, where that says more than
             their order; no part of the content.
+        origin: where it was read, if it is from a folder; no part of the content.
 
     Raises TagError, DataError or ShapeError if these do not fit together.
     """
@@ -78,6 +87,7 @@ class Dataset:
     left_out: tuple[tuple[str, int], ...] = ()
     notes: tuple[str, ...] = ()
     legend: Legend | None = None
+    origin: Origin | None = None
 
     def __post_init__(self) -> None:
         _check_classes(self.classes)

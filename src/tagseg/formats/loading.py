@@ -10,7 +10,7 @@ from typing import Literal, get_args
 import numpy as np
 import numpy.typing as npt
 
-from tagseg.data.dataset import Dataset, tag_matrix
+from tagseg.data.dataset import Dataset, Origin, tag_matrix
 from tagseg.data.finding import is_odd
 from tagseg.data.pictures import MAX_PIXELS
 from tagseg.errors import ConfigError, DataError, TagError, first_few
@@ -141,7 +141,8 @@ def open_photos(
     place, source = find_photos_and_tags(
         Path(path), _path(tags), layout, _path(synsets), exclusion, search=search
     )
-    return OpenedPhotos(place, replace(source, separator=separator), how.allow_missing)
+    source = replace(source, separator=separator)
+    return OpenedPhotos(place, source, how.allow_missing, _path(tags))
 
 
 @dataclass(frozen=True)
@@ -152,11 +153,13 @@ class OpenedPhotos:
         place: where they are.
         source: where their tags come from.
         allow_missing: share of the tagged photos that may be missing.
+        tags: the tag file that the user named, if any.
     """
 
     place: Place
     source: TagSource
     allow_missing: float = MAX_MISSING
+    tags: Path | None = None
 
     def splits(self) -> dict[str, int]:
         """Number of photos in each folder of a split, such as ``train``; none if there is none."""
@@ -231,6 +234,7 @@ class OpenedPhotos:
                 *place.notes,
                 *notes,
             ),
+            origin=Origin(place.given, self.tags),
         )
 
 

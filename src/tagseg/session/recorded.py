@@ -1,8 +1,9 @@
 """The command that a run was made with: where its photos lie, and how the run is continued.
 
-A run keeps the words of its command, but of absolute paths only the last part, as its report is
-read by others. So files are looked for where the command may have meant them, and where the photos
-were that somebody named before, which is remembered in the user's cache.
+A run keeps where its files and folders lie, for this alone, and the words of its command, which its
+report shows: so of absolute paths only the last part. Files that are not there any more are looked
+for where the command may have meant them, and where the photos were that somebody named before,
+which is remembered in the user's cache.
 """
 
 from __future__ import annotations
@@ -18,15 +19,23 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from tagseg.console import user_cache
+from tagseg.data.dataset import Dataset
 from tagseg.errors import DataError, WorkspaceError
 from tagseg.formats.loading import Reading
 from tagseg.run.files import read_json, write_json
 from tagseg.run.workspace import Workspace
 from tagseg.session.inputs import Source
 
-__all__ = ["ParseTrain", "RecordedCommand", "recorded_command", "remember"]
+__all__ = [
+    "ParseTrain",
+    "RecordedCommand",
+    "files_of",
+    "origin_of",
+    "recorded_command",
+    "remember",
+]
 
-_LISTS = ("val", "train_list")  # a name of a list, or its file
+_NAMED_OR_FILES = ("val", "train_list", "weights")  # the name of a list or of weights, or a file
 _REPLACED = ("photos", "out", "review")
 
 
@@ -49,11 +58,13 @@ class RecordedCommand:
         photos: the folder of its photos.
         given: name -> flag and value, as :class:`ParseTrain` gives them; empty for a run that no
             command made.
+        tags: the tag file that it was given, if that is still there.
     """
 
     run: Path
     photos: Path
     given: Mapping[str, tuple[str, Any]] = field(default_factory=dict)
+    tags: Path | None = None
 
     def source(self) -> Source:
         """The photos and tags as the run read them."""
@@ -63,7 +74,7 @@ class RecordedCommand:
         how = Reading(excluded, separator, allow_missing=1.0)  # who looks at them sees that
         return Source(
             self.photos,
-            value.get("tags"),
+            value.get("tags", self.tags),
             value.get("classes"),
             value.get("untagged") if self.given else "unknown",
             value.get("layout", "auto"),
@@ -100,16 +111,39 @@ def recorded_command(
     given = parse(words[1:]) if words[:1] == ["train"] else {}
     typed = given["photos"][1] if "photos" in given else None
     places = _places(run, given["out"][1] if "out" in given else None)
-    folder = photos if photos is not None else _found(typed, places) or _remembered(run)
-    if folder is None:
-        name = f" (it was given {typed})" if typed is not None else ""
+    kept = _kept_files(work)
+    there = {name: path for name, path in kept.items() if path.exists()}
+    if photos is None:
+        photos = there.get("photos") or _found(typed, places) or _remembered(run)
+    if photos is None:
+        was = kept.get("photos", typed)
         raise DataError(
-            f"the photos that it learned from are not found{name}",
+            f"the photos that it learned from are not found{f' (they were {was})' if was else ''}",
             where=run,
             do="say where they are with --photos DIR",
         )
-    near = [*places, folder, folder.absolute().parent]
-    return RecordedCommand(run, folder, {k: _at_home(k, v, near) for k, v in given.items()})
+    near = [*places, photos, photos.absolute().parent]
+    found = {k: _at_home(k, v, near, there.get(k)) for k, v in given.items()}
+    return RecordedCommand(run, photos, found, there.get("tags"))
+
+
+def files_of(given: Mapping[str, tuple[str, Any]]) -> dict[str, str]:
+    """Where the files and folders lie that a command is given, but for that of the run itself.
+
+    Args:
+        given: as :class:`ParseTrain` gives it.
+
+    Returns:
+        Name of what is given -> absolute path, links resolved; for a run to keep.
+    """
+    files = {k: Path(v) for k, (_, v) in given.items() if k != "out" and _may_be_file(k, v)}
+    return {name: str(path.resolve()) for name, path in files.items() if path.exists()}
+
+
+def origin_of(photos: Dataset) -> dict[str, str]:
+    """Where photos and tags were read, as :func:`files_of` has it; nothing for arrays."""
+    origin = photos.origin._asdict() if photos.origin is not None else {}
+    return {name: str(path.resolve()) for name, path in origin.items() if path is not None}
 
 
 def remember(run: Path, photos: Path) -> None:
@@ -131,6 +165,14 @@ def _remembered(run: Path) -> Path | None:
 def _memory_of(run: Path) -> Path:
     name = blake2b(os.fsencode(run.absolute()), digest_size=16).hexdigest()
     return user_cache("photos-of-runs") / f"{name}.json"
+
+
+def _kept_files(work: Workspace) -> dict[str, Path]:
+    """What :func:`files_of` and :func:`origin_of` found for the run; of an older one nothing."""
+    files = work.settings.get("files")
+    if not isinstance(files, dict):
+        return {}
+    return {name: Path(path) for name, path in files.items() if isinstance(path, str)}
 
 
 def _words(command: object) -> list[str]:
@@ -159,14 +201,19 @@ def _found(path: Path | None, places: Sequence[Path]) -> Path | None:
     return next((place for place in tried if place.exists()), None)
 
 
-def _at_home(name: str, given: tuple[str, Any], places: Sequence[Path]) -> tuple[str, Any]:
+def _at_home(
+    name: str, given: tuple[str, Any], places: Sequence[Path], kept: Path | None
+) -> tuple[str, Any]:
     """A thing that was given, its file where it is found, or else as it was written."""
     flag, value = given
-    is_file = isinstance(value, Path) or (name in _LISTS and Path(value).suffix)
-    if not is_file:
+    if not _may_be_file(name, value):
         return given
-    found = _found(Path(value), places)
+    found = kept or _found(Path(value), places)
     return flag, value if found is None else found
+
+
+def _may_be_file(name: str, value: Any) -> bool:
+    return isinstance(value, Path) or (name in _NAMED_OR_FILES and bool(Path(value).suffix))
 
 
 def _plain(value: Any) -> Any:

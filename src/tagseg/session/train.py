@@ -34,6 +34,7 @@ from tagseg.run.progress import Progress
 from tagseg.run.workspace import Workspace
 from tagseg.segment.predict import Segmenter
 from tagseg.session.export import export
+from tagseg.session.recorded import origin_of
 from tagseg.session.report import full_supervision_score, render_report, write_about
 from tagseg.session.reviewing import OpenReview, ReviewSource, open_review
 from tagseg.session.scoring import Findings, examine, key_of_truth
@@ -121,11 +122,13 @@ class Caller:
 
     Attributes:
         progress: where it is told how far things are; nowhere by default.
-        command: what was asked, for the record.
+        command: what was asked, for the record; its report shows it.
+        files: where its files and folders lie, by name; a run keeps them, and no report shows them.
     """
 
     progress: Progress = field(default_factory=Progress)
     command: str = ""
+    files: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -243,6 +246,7 @@ def train(
     if full_supervision is not None:
         full_supervision_score(full_supervision, data.val_key)
     settings = make_settings(options, setup, config, caller.command)
+    settings["files"] = {**origin_of(photos), **caller.files}
     work = Workspace.open(
         folder,
         recipe=recipe,
