@@ -287,6 +287,24 @@ def no_fast_form(place):
 
 
 @case
+def no_preset_of_a_paper(place):
+    line = "recipe union has no preset of a paper; use builtin_priors"
+    return place.train("--preset", "paper"), line
+
+
+@case
+def a_preset_that_does_not_exist(place):
+    line = "Invalid value for '--preset': Value error, 'own' is not one of"
+    return place.train("--preset", "own", "--recipe", "builtin_priors"), line
+
+
+@case
+def a_wrong_value_beside_those_of_the_paper(place):
+    words = ("--preset", "paper", "--recipe", "builtin_priors", "--set", "alpha=2")
+    return place.train(*words), "alpha is 2.0; use 0 to 1"
+
+
+@case
 def a_wrong_value_beside_those_of_fast(place):
     line = "rounds is 9; use 1 to 5"
     return place.train("--fast", "--set", "rounds=9"), line

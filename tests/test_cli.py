@@ -127,6 +127,20 @@ def test_fields_of_a_recipe(name):
     assert ("classifier_iterations = none\n" in told.out) == (name not in without)
 
 
+def test_fields_show_the_preset_whole():
+    told = tagseg("recipes", "--fields", "builtin_priors").out
+    assert (
+        "alpha = 0.5\n    weight of the foreground prior (3.1.2, Eq. 3)\n    paper: 0.5 (" in told
+    )
+    assert "become 0 and 1; paper: 0 (assumed)\n    paper: 0.0 (3.1.1: scaled" in told
+    assert (
+        "crf_iterations = 10\n    mean-field iterations (assumed)\n    paper: open, 3.1.3" in told
+    )
+    assert "    paper: -, of tagseg's segmenter with skips\n" in told
+    assert told.splitlines()[-1].endswith(" open; --backbone vgg16 (3.1.1, 4.2.1, 4.2.2)")
+    assert "paper: " not in tagseg("recipes", "--fields", "union").out.replace("; paper: 0", "")
+
+
 def test_train_tells_what_it_found_and_where_it_is(finished):
     out, said = finished
     assert said.status == 0

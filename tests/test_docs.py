@@ -8,6 +8,7 @@ from types import ModuleType
 
 import pytest
 
+from tagseg.recipes.catalog import RECIPES
 from tool_modules import load_tool
 
 ROOT = Path(__file__).parents[1]
@@ -35,6 +36,15 @@ def test_tables_of_fields_are_up_to_date(page: Path, config_table: ModuleType) -
 def test_the_page_of_a_paper_lists_all_its_fields(config_table: ModuleType) -> None:
     page = (ROOT / "docs" / "builtin_priors.md").read_text("utf-8")
     assert config_table.config_table("builtin_priors") in page
+
+
+def test_the_page_of_presets_shows_each_whole(config_table: ModuleType) -> None:
+    page = (ROOT / "docs" / "presets.md").read_text("utf-8")
+    for recipe in RECIPES.values():
+        if recipe.paper_preset is not None:
+            table = config_table.preset_table(recipe.name)
+            assert table in page, "run tools/config_table.py --write docs/presets.md"
+            assert table.count("\n| `") >= len(recipe.paper_preset.stated), recipe.name
 
 
 def test_tables_are_written_in_place_and_as_typed(config_table: ModuleType) -> None:

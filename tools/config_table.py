@@ -4,7 +4,7 @@
     python tools/config_table.py --write PAGE [PAGE ...]
 
 A page holds a table between the lines ``<!-- config-table: RECIPE -->`` and
-``<!-- /config-table -->``.
+``<!-- /config-table -->``, or ``preset-table`` for what the recipe's paper says of its fields.
 """
 
 from __future__ import annotations
@@ -14,18 +14,37 @@ import re
 from pathlib import Path
 
 from tagseg.recipes.catalog import find_recipe
-from tagseg.stages.settings import where_from
+from tagseg.session.settings import find_preset
 
-TABLE = re.compile(r"<!-- config-table: (\w+) -->\n(.*?)<!-- /config-table -->", re.DOTALL)
+TABLE = re.compile(r"<!-- (config|preset)-table: (\w+) -->\n(.*?)<!-- /\1-table -->", re.DOTALL)
 
 
 def config_table(recipe: str) -> str:
     """The Markdown table of ``recipe``'s fields: default, where it comes from, meaning."""
     lines = ["| field | default | where from | meaning |", "|---|---|---|---|"]
-    for name, value, where, meaning in where_from(find_recipe(recipe).config):
-        cells = (f"`{name}`", f"`{as_typed(value)}`", where, meaning)
-        lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
+    for name, value, where, meaning in find_recipe(recipe).sources():
+        lines.append(_row(f"`{name}`", f"`{as_typed(value)}`", where, meaning))
     return "\n".join(lines) + "\n"
+
+
+def preset_table(recipe: str) -> str:
+    """The Markdown table of what the paper says of ``recipe``'s fields, the stated ones first."""
+    chosen = find_recipe(recipe)
+    preset, config = find_preset(chosen, "paper"), chosen.config()
+    lines = ["| field | paper | section | default |", "|---|---|---|---|"]
+    if preset.backbone is not None:
+        network, section = preset.backbone
+        lines.append(_row("`--backbone`", f"`{network}`", section, "`efficientnet_lite0`"))
+    for name, (value, section) in preset.stated.items():
+        ours = as_typed(getattr(config, name))
+        lines.append(_row(f"`{name}`", f"`{as_typed(value)}`", section, f"`{ours}`"))
+    for name, reason in preset.open.items():
+        lines.append(_row(f"`{name}`", "open", reason, f"`{as_typed(getattr(config, name))}`"))
+    return "\n".join(lines) + "\n"
+
+
+def _row(*cells: str) -> str:
+    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
 
 
 def as_typed(value: object) -> str:
@@ -39,12 +58,13 @@ def as_typed(value: object) -> str:
 
 def with_tables(page: str) -> str:
     """``page`` with every table in it up to date."""
-    return TABLE.sub(
-        lambda match: (
-            f"<!-- config-table: {match[1]} -->\n{config_table(match[1])}<!-- /config-table -->"
-        ),
-        page,
-    )
+    tables = {"config": config_table, "preset": preset_table}
+
+    def fresh(match: re.Match[str]) -> str:
+        kind, recipe = match[1], match[2]
+        return f"<!-- {kind}-table: {recipe} -->\n{tables[kind](recipe)}<!-- /{kind}-table -->"
+
+    return TABLE.sub(fresh, page)
 
 
 def main() -> None:

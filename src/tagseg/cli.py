@@ -7,6 +7,7 @@ import shlex
 import sys
 from enum import StrEnum
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -14,7 +15,7 @@ import typer
 from tagseg.errors import ConfigError, TagsegError, printable
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from tagseg.data.scenes import SceneKind
     from tagseg.evaluate.masks import MaskScores
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from tagseg.session.inputs import Loaded, Source, Target
     from tagseg.session.reviewing import ReviewSource
     from tagseg.session.train import Caller, Options
+    from tagseg.stages.preset import Preset, Said
     from tagseg.stages.recipe import Recipe
 
 __all__ = ["app", "main"]
@@ -51,6 +53,12 @@ class Precision(StrEnum):
     auto = "auto"
     fp32 = "fp32"
     bf16 = "bf16"
+
+
+class PresetName(StrEnum):
+    """Whose numbers lie under those that are set."""
+
+    paper = "paper"
 
 
 class StudentSize(StrEnum):
@@ -221,8 +229,11 @@ Truth = Annotated[
     Path | None, typer.Option(help="Folder of ground-truth masks; for evaluation only.")
 ]
 Backbone = Annotated[
-    str,
-    typer.Option(help="efficientnet_lite0 to 2, mobilenet_v2, vgg16, resnet50, resnet101 or tiny."),
+    str | None,
+    typer.Option(
+        help="efficientnet_lite0 to 2, mobilenet_v2, vgg16, resnet50, resnet101 or tiny. "
+        "[default: efficientnet_lite0, or a preset's]"
+    ),
 ]
 Colours = Annotated[
     Path | None,
@@ -291,6 +302,10 @@ def train(
             "--fast", help="Fewer iterations and ways, one round: a first look; docs/union.md."
         ),
     ] = False,
+    preset: Annotated[
+        PresetName | None,
+        typer.Option(help="paper: the paper's numbers and backbone; docs/presets.md."),
+    ] = None,
     full_supervision: Annotated[
         Path | None, typer.Option(help="Run of full_supervision, to state the percentage of it.")
     ] = None,
@@ -321,7 +336,7 @@ def train(
         Path | None,
         typer.Option(help="Folder of coarse masks to begin with, hard or soft (coarse_to_fine)."),
     ] = None,
-    backbone: Backbone = "efficientnet_lite0",
+    backbone: Backbone = None,
     weights: Weights = "imagenet",
     device: DeviceFlag = Device.auto,
     precision: PrecisionFlag = Precision.auto,
@@ -333,7 +348,7 @@ def train(
 ) -> None:
     """Train a segmenter from tagged photos; the same command again continues."""
     from tagseg.recipes.catalog import find_recipe
-    from tagseg.session.settings import parse_settings
+    from tagseg.session.settings import find_preset, parse_settings
     from tagseg.session.train import Options
 
     chosen = find_recipe(recipe)
@@ -341,6 +356,8 @@ def train(
     values |= _belief(chosen, tags_are)
     values |= _files(chosen, saliency, saliency_model, boxes, box_photos, coarse_masks)
     quick = _fast(chosen, values) if fast else {}
+    if preset is not None:
+        find_preset(chosen, preset.value)
     options = Options(
         backbone, weights, device.value, precision.value, seed, workers, threads, allow_skipped
     )
@@ -353,7 +370,9 @@ def train(
         _note(f"fast: {', '.join(f'{name}={_plain(value)}' for name, value in quick.items())}")
     values = {**quick, **values}
     reviewed = _review(review, review_weight)
-    _train_and_tell(loaded, recipe, values, truth, out, options, full_supervision, reviewed)
+    extras: dict[str, Any] = {"full_supervision": full_supervision, "review": reviewed}
+    extras["preset"] = None if preset is None else preset.value
+    _train_and_tell(loaded, recipe, values, truth, out, options, extras)
 
 
 @app.command()
@@ -709,14 +728,35 @@ def recipes(
 ) -> None:
     """List the recipes and their papers."""
     from tagseg.recipes.catalog import RECIPES, find_recipe
-    from tagseg.stages.settings import where_from
 
     if fields is None:
         for name, recipe in RECIPES.items():
             _say(f"{name}\n    {recipe.paper}")
         return
-    for name, value, where, meaning in where_from(find_recipe(fields).config):
+    chosen = find_recipe(fields)
+    preset = chosen.paper_preset
+    for name, value, where, meaning in chosen.sources():
         _say(f"{name} = {_plain(value)}\n    {meaning} ({where})")
+        if preset is not None:
+            _say(f"    paper: {_paper_says(preset.says(name))}")
+    if preset is not None:
+        _say(_paper_line(chosen, preset))
+
+
+def _paper_says(said: Said) -> str:
+    """A line on what a preset says of a field."""
+    if said.state == "stated":
+        return f"{_plain(said.value)} ({said.where})"
+    return f"{'open' if said.state == 'open' else '-'}, {said.where}"
+
+
+def _paper_line(recipe: Recipe, preset: Preset) -> str:
+    """A line on the preset as a whole."""
+    from tagseg.session.settings import preset_line
+
+    network = preset.backbone
+    on = "" if network is None else f"; --backbone {network.value} ({network.section})"
+    return f"{preset_line(recipe, 'paper', {})}{on}"
 
 
 @app.command()
@@ -850,7 +890,7 @@ def demo(
         loaded, source.folder / "SegmentationClass", scenes / "SegmentationClass"
     )
     run = out / recipe
-    _train_and_tell(loaded, recipe, values, truth, run, options, None)
+    _train_and_tell(loaded, recipe, values, truth, run, options)
     if usual and wants.note:
         _say(f"note: {wants.note}")
     follow = ["tagseg", "predict", run, scenes / "JPEGImages", "--out", out / "masks"]
@@ -1084,10 +1124,9 @@ def _train_and_tell(
     truth: GroundTruth | None,
     out: Path,
     options: Options,
-    full_supervision: Path | None,
-    review: ReviewSource | None = None,
+    extras: Mapping[str, Any] = MappingProxyType({}),
 ) -> None:
-    """Train, then print what was found and where it is."""
+    """Train, then print what was found and where it is; ``extras`` are of :func:`tagseg.train`."""
     from tagseg.session.train import train as train_recipe
 
     result = train_recipe(
@@ -1098,9 +1137,8 @@ def _train_and_tell(
         ground_truth=truth,
         out=out,
         options=options,
-        full_supervision=full_supervision,
-        review=review,
         caller=_caller(),
+        **extras,
     )
     for warning in result.audit.warnings:
         _say(f"note: {warning}")

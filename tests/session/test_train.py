@@ -47,7 +47,7 @@ from tagseg.run.workspace import Workspace
 from tagseg.session.export import load_segmenter
 from tagseg.session.recorded import recorded_command
 from tagseg.session.report import render_report
-from tagseg.session.train import Caller, Data, check_data, check_truth, train
+from tagseg.session.train import Caller, Data, _with_preset, check_data, check_truth, train
 from tagseg.stages.settings import PhotoSettings
 
 
@@ -178,6 +178,52 @@ def test_val_photos_are_never_trained_on(photos, go):
     two = train(other, "builtin_priors", QUICK, val=photos.val, options=OPTIONS)
     a, b = (r.segmenter.net.state_dict() for r in (one, two))
     assert all(torch.equal(a[k], b[k]) for k in a)
+
+
+def test_a_preset_lies_under_what_is_given_and_is_recorded(scenes, tmp_path):
+    given = {**fields_of("builtin_priors", QUICK), "mask_regions": "none"}
+    given["segmenter_regions"] = "none"
+    screen = io.StringIO()
+    caller = Caller(Progress(Console(file=screen, width=200)))
+    out = tmp_path / "run"
+    train(
+        scenes[0], "builtin_priors", given, options=OPTIONS, out=out, preset="paper", caller=caller
+    )
+    first = screen.getvalue().splitlines()[0]
+    assert first.startswith("preset paper of builtin_priors: ")
+    assert "set otherwise: classifier_batch_size, classifier_iterations, mask_regions" in first
+    about = json.loads((out / "run.json").read_text())
+    assert (about["settings"]["preset"], about["settings"]["backbone"]) == ("paper", "tiny")
+    config = {name: (value, where) for name, value, where in about["config"]}
+    assert config["prior_saturate"] == (0.0, "3.1.1: scaled between 0 and 1")
+    assert config["segmenter_iterations"][0] == QUICK["segmenter_iterations"]
+
+
+def test_the_backbone_of_a_preset_gives_way_to_one_that_is_chosen(scenes):
+    recipe, progress = find_recipe("builtin_priors"), Progress()
+    for chosen, expected in ((None, "vgg16"), ("tiny", "tiny")):
+        asked = tagseg.Options(backbone=chosen, weights="none")
+        values, options = _with_preset(recipe, "paper", {"alpha": 0.25}, asked, progress)
+        assert options == replace(asked, backbone=expected)
+        assert values["alpha"] == 0.25
+        assert values["sharpness"] == 5.0
+    assert tagseg.Options().network() == "efficientnet_lite0"
+
+
+@pytest.mark.parametrize(
+    ("recipe", "config", "preset", "line"),
+    [
+        ("union", None, "paper", "recipe union has no preset of a paper; use builtin_priors"),
+        ("builtin_priors", None, "papers", "there is no preset 'papers'; did you mean paper"),
+        ("builtin_priors", "whole", "paper", "a whole Config is given, under which no preset"),
+    ],
+)
+def test_presets_that_cannot_be(scenes, tmp_path, recipe, config, preset, line):
+    given = find_recipe(recipe).config() if config == "whole" else config
+    with pytest.raises(ConfigError) as caught:
+        train(scenes[0], recipe, given, options=OPTIONS, out=tmp_path / "run", preset=preset)
+    assert str(caught.value).startswith(line)
+    assert not (tmp_path / "run").exists()
 
 
 def test_loading_workers_change_nothing(scenes):

@@ -28,9 +28,10 @@ from tagseg.session.scoring import Findings
 from tagseg.session.wrong_tags import WRONG_TAGS, told_wrong_tags
 from tagseg.stages.context import Run
 from tagseg.stages.outcome import Outcome, Progression
+from tagseg.stages.recipe import Recipe
 from tagseg.stages.review import Acts
 from tagseg.stages.reviewed import REVIEWED
-from tagseg.stages.settings import Settings, where_from
+from tagseg.stages.settings import WorkSettings
 
 __all__ = ["full_supervision_score", "render_report", "shown_setting", "write_about"]
 
@@ -106,8 +107,8 @@ def _write(path: Path, content: bytes) -> None:
 
 def write_about(
     run: Run,
-    paper: str,
-    config: Settings,
+    recipe: Recipe,
+    config: WorkSettings,
     found: Audit,
     outcome: Outcome,
     command: str,
@@ -118,7 +119,7 @@ def write_about(
     about = {
         "recipe": work.recipe,
         "val": run.val_key,
-        "paper": paper,
+        "paper": recipe.paper,
         "supervision": config.supervision(),
         "classes": list(work.classes),
         "photos": len(run.photos),
@@ -127,10 +128,11 @@ def write_about(
         "settings": {
             **work.settings["options"],
             **work.settings["setup"],
+            **({"preset": work.settings["preset"]} if "preset" in work.settings else {}),
             "tagseg": tagseg.__version__,
         },
         "config": [
-            [name, shown_setting(value), where] for name, value, where, _ in where_from(config)
+            [name, shown_setting(value), where] for name, value, where, _ in recipe.sources(config)
         ],
         "audit": list(found.lines()),
         "stages": [{"name": s.name, "seconds": round(s.seconds, 3)} for s in work.summary()],

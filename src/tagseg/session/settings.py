@@ -9,9 +9,12 @@ from dataclasses import fields
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from tagseg.errors import ConfigError, choose_from
+from tagseg.recipes.catalog import RECIPES
+from tagseg.stages.preset import PRESETS, Preset
+from tagseg.stages.recipe import Recipe
 from tagseg.stages.settings import Settings
 
-__all__ = ["check_settings", "laid_under", "parse_settings"]
+__all__ = ["check_settings", "find_preset", "laid_under", "parse_settings", "preset_line"]
 
 _TRUE, _FALSE = ("true", "yes", "on", "1"), ("false", "no", "off", "0")
 
@@ -73,6 +76,36 @@ def laid_under(
         return {}
     idle = kind(**{**left, **given}).idle()
     return {name: value for name, value in left.items() if name not in idle}
+
+
+def find_preset(recipe: Recipe, name: str) -> Preset:
+    """The recipe's preset of this name.
+
+    Raises:
+        ConfigError: there is none of that name, or none of that recipe's paper.
+    """
+    if name not in PRESETS:
+        raise ConfigError(f"there is no preset {name!r}", do=choose_from(PRESETS, name))
+    if recipe.paper_preset is None:
+        *others, last = (other.name for other in RECIPES.values() if other.paper_preset)
+        known = f"{', '.join(others)} or {last}" if others else last
+        raise ConfigError(f"recipe {recipe.name} has no preset of a paper", do=f"use {known}")
+    return recipe.paper_preset
+
+
+def preset_line(recipe: Recipe, name: str, given: Mapping[str, Any]) -> str:
+    """What is to be said of a preset that lies under the ``given`` values."""
+    preset = find_preset(recipe, name)
+    line = (
+        f"preset {name} of {recipe.name}: {len(preset.stated)} fields from the paper, "
+        f"{len(preset.open)} open"
+    )
+    others = sorted(
+        field
+        for field, said in preset.stated.items()
+        if field in given and given[field] != said.value
+    )
+    return f"{line}; set otherwise: {', '.join(others)}" if others else line
 
 
 def _check_name(kind: type[Settings], name: str) -> None:

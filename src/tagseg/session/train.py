@@ -38,7 +38,7 @@ from tagseg.session.recorded import origin_of
 from tagseg.session.report import full_supervision_score, render_report, write_about
 from tagseg.session.reviewing import OpenReview, ReviewSource, open_review
 from tagseg.session.scoring import Findings, examine, key_of_truth
-from tagseg.session.settings import check_settings
+from tagseg.session.settings import check_settings, find_preset, laid_under, preset_line
 from tagseg.session.wrong_tags import write_wrong_tags
 from tagseg.stages.context import Run, Setup
 from tagseg.stages.localizers import check_localizer
@@ -81,13 +81,16 @@ _MOST_WORKERS = 256
 
 _SEEDS = 1 << 63  # what PyTorch takes
 
+_BACKBONE = "efficientnet_lite0"
+
 
 @dataclass(frozen=True)
 class Options:
     """How to compute; see ``tagseg train --help``.
 
     Attributes:
-        backbone: name in :data:`tagseg.nets.catalog.BACKBONES`.
+        backbone: name in :data:`tagseg.nets.catalog.BACKBONES`; None for a preset's, or the usual
+            efficientnet_lite0.
         weights: "imagenet", "none", a path or a URL.
         device: "auto", "cpu" or "cuda".
         precision: "auto", "fp32" or "bf16".
@@ -96,7 +99,7 @@ class Options:
         allow_skipped: fraction of the photos that may be unreadable.
     """
 
-    backbone: str = "efficientnet_lite0"
+    backbone: str | None = None
     weights: str = "imagenet"
     device: str = "auto"
     precision: str = "auto"
@@ -104,6 +107,10 @@ class Options:
     workers: int = 0
     threads: int | None = None
     allow_skipped: float = 0.01
+
+    def network(self) -> str:
+        """The backbone's name: as chosen, or the usual one."""
+        return _BACKBONE if self.backbone is None else self.backbone
 
     def __post_init__(self) -> None:
         if not 0 <= self.seed < _SEEDS:
@@ -201,6 +208,7 @@ def train(
     options: Options = Options(),
     full_supervision: Path | None = None,
     review: ReviewSource | Path | str | None = None,
+    preset: str | None = None,
     caller: Caller | None = None,
 ) -> Result:
     """Train a segmenter from photos and tags, make the photos' masks and the report.
@@ -218,6 +226,7 @@ def train(
             state the percentage of it.
         review: file of ``tagseg review``: accepted masks are taught and are the photos' final
             masks, rejected ones teach nothing, changed tags are the data set's.
+        preset: "paper" for the values of the recipe's paper where ``config`` gives none.
         caller: where progress is told, and the command for the record.
 
     Raises:
@@ -226,7 +235,10 @@ def train(
     caller = caller if caller is not None else Caller()
     progress = caller.progress
     chosen = find_recipe(recipe)
-    given, config = config, make_config(chosen.config, config)
+    given = config
+    if preset is not None:
+        config, options = _with_preset(chosen, preset, config, options, progress)
+    config = make_config(chosen.config, config)
     _say_what_is_idle(given, config, progress)
     if chosen.needs_truth and ground_truth is None:
         raise ConfigError(f"{recipe} needs ground truth", do="give --ground-truth DIR")
@@ -245,7 +257,7 @@ def train(
         chosen.check_truth(data.photos.names, ground_truth)
     if full_supervision is not None:
         full_supervision_score(full_supervision, data.val_key)
-    settings = make_settings(options, setup, config, caller.command)
+    settings = make_settings(options, setup, config, caller.command, preset)
     settings["files"] = {**origin_of(photos), **caller.files}
     work = Workspace.open(
         folder,
@@ -263,7 +275,7 @@ def train(
         with _kept(segmenter, progress):
             findings = examine(run, outcome, ground_truth, truth_key)
         write_wrong_tags(run, config)
-        write_about(run, chosen.paper, config, data.audit, outcome, caller.command)
+        write_about(run, chosen, config, data.audit, outcome, caller.command)
         report = render_report(work.folder, full_supervision=full_supervision)
         _masks_folder(work)
         _say_what_is_taught(run)
@@ -288,6 +300,25 @@ def train(
         outcome.trust,
         work,
     )
+
+
+def _with_preset(
+    recipe: Recipe, preset: str, given: Any, options: Options, progress: Progress
+) -> tuple[dict[str, Any], Options]:
+    """The preset's values under those that are given, and its backbone where none is chosen."""
+    if isinstance(given, Settings):
+        raise ConfigError(
+            "a whole Config is given, under which no preset lies",
+            do="give config as a mapping of the fields that differ",
+        )
+    found = find_preset(recipe, preset)
+    values = check_settings(recipe.config, given or {})
+    line = preset_line(recipe, preset, values)
+    values = {**laid_under(recipe.config, found.values, values), **values}
+    progress.say(line)
+    if options.backbone is None and found.backbone is not None:
+        options = replace(options, backbone=found.backbone.value)
+    return values, options
 
 
 def _opened(
@@ -384,12 +415,13 @@ def make_setup(options: Options, settings: BackboneSettings | None = None) -> Se
     device = choose_device(options.device)
     threads = options.threads or usable_cores()
     set_threads(threads)
-    build_backbone(options.backbone)  # a wrong name must show before weights are looked for
+    backbone = options.network()
+    build_backbone(backbone)  # a wrong name must show before weights are looked for
     execution = Execution(
         device, choose_precision(options.precision, device), options.seed, options.workers
     )
-    weights = resolve(options.weights, options.backbone)
-    setup = Setup(options.backbone, weights if weights.state else None, execution, threads)
+    weights = resolve(options.weights, backbone)
+    setup = Setup(backbone, weights if weights.state else None, execution, threads)
     # A wrong file or form must show before long work, too.
     setup.build_backbone(settings or BackboneSettings())
     return setup
@@ -485,10 +517,14 @@ def check_data(
     )
 
 
-def make_settings(options: Options, setup: Setup, config: Settings, command: str) -> dict[str, Any]:
+def make_settings(
+    options: Options, setup: Setup, config: Settings, command: str, preset: str | None = None
+) -> dict[str, Any]:
     """What a run's folder keeps of how it was asked for."""
+    options = replace(options, backbone=setup.backbone)
     return {
         "options": {item.name: getattr(options, item.name) for item in fields(options)},
+        **({} if preset is None else {"preset": preset}),
         "setup": setup.settings(),
         "config": {name: value for name, value, _, _ in where_from(config)},
         "command": command,

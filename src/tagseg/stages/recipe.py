@@ -8,7 +8,8 @@ from typing import Any, Literal
 
 from tagseg.stages.context import Run
 from tagseg.stages.outcome import Outcome
-from tagseg.stages.settings import WorkSettings
+from tagseg.stages.preset import Preset
+from tagseg.stages.settings import WorkSettings, where_from
 
 __all__ = ["Demo", "Recipe"]
 
@@ -46,6 +47,7 @@ class Recipe:
             one of the named photos is missing.
         takes: which files beside photos and tags it can be given.
         fast: fields that take other values with --fast, unless they are set.
+        paper_preset: the paper's own set-up, which --preset paper lays under what is set.
     """
 
     name: str
@@ -57,11 +59,28 @@ class Recipe:
     takes: tuple[Takes, ...] = ()
     demo: Demo = Demo()
     fast: Mapping[str, Any] = field(default_factory=dict)
+    paper_preset: Preset | None = None
 
     @property
     def needs_truth(self) -> bool:
         """Whether it trains on ground truth."""
         return self.check_truth is not None
+
+    def sources(
+        self, config: WorkSettings | type[WorkSettings] | None = None
+    ) -> list[tuple[str, Any, str, str]]:
+        """(field, value, where from, meaning) of every field, by default of the defaults.
+
+        Where from is the section of the recipe's own paper, wherever that states the value.
+        """
+        rows = where_from(self.config if config is None else config)
+        if self.paper_preset is None:
+            return rows
+        source = self.paper_preset.source
+        return [
+            (name, value, source(name, value, where), meaning)
+            for name, value, where, meaning in rows
+        ]
 
     def outcome(self, run: Run, config: WorkSettings, truth: Any, truth_key: str) -> Outcome:
         """What it makes; ``truth`` reaches those alone that train on it."""

@@ -273,7 +273,7 @@ class BackboneSettings(Settings):
 
     output_stride: int | None = number(
         None,
-        "4.2.1: 8",
+        "Saleh et al. 4.2.1: 8",
         "8 or 16; none: 16 for mobilenet_v2, efficientnet_lite and transformers, 8 for others",
         among=(8, 16),
     )
@@ -310,7 +310,9 @@ class ScheduleSettings(Settings):
     """Which of two schedules all trainings follow."""
 
     schedule: Literal["auto", "paper", "short"] = number(
-        "auto", "4.2.1", "auto: the paper's for vgg16 and 5,000 photos or more, else short"
+        "auto",
+        "Saleh et al. 4.2.1",
+        "auto: the paper's for vgg16 and 5,000 photos or more, else short",
     )
 
 
@@ -416,11 +418,15 @@ _USUAL_LOSS: dict[str, TagLoss] = {
 class ClassifierSettings(ClassifierForm, ScheduleSettings, TagLossSettings):
     """The training of a tag classifier (Saleh et al. 4.2.2)."""
 
-    classifier_iterations: int | None = number(None, "4.2.2", "none: by the schedule", above=0)
-    classifier_batch_size: int | None = number(
-        None, "4.2.2", "none: by the schedule, 15 or 16", above=0
+    classifier_iterations: int | None = number(
+        None, "Saleh et al. 4.2.2", "none: by the schedule", above=0
     )
-    classifier_learning_rate: float | None = number(None, "4.2.2", "none: by the schedule", above=0)
+    classifier_batch_size: int | None = number(
+        None, "Saleh et al. 4.2.2", "none: by the schedule", above=0
+    )
+    classifier_learning_rate: float | None = number(
+        None, "Saleh et al. 4.2.2", "none: by the schedule", above=0
+    )
     classifier_epochs: float = number(
         12.0, "assumed", "passes over the photos, short schedule", above=0
     )
@@ -437,7 +443,7 @@ class GapForm(ClassifierForm):
     """The localization network of Saleh et al. (3.1.2): convolutions and global average pooling."""
 
     classifier_hidden_layers: int = number(
-        2, "4.2.2", "convolutions in place of fc6 and fc7", at_least=0
+        2, "Saleh et al. 4.2.2", "convolutions in place of fc6 and fc7", at_least=0
     )
 
 
@@ -446,7 +452,7 @@ class GapSettings(GapForm, ClassifierSettings):
     """The training of that network (Saleh et al. 4.2.2)."""
 
     classifier_size: int = number(
-        224, "4.2.2", "classifier input, pixels; smaller photos stay", at_least=16
+        224, "Saleh et al. 4.2.2", "classifier input, pixels; smaller photos stay", at_least=16
     )
 
 
@@ -455,11 +461,11 @@ class CamSettings(Settings):
     """How class activation maps are averaged (Saleh et al. 3.1.2)."""
 
     cam_flip: bool = number(
-        False, "3.1.2", "average class activation maps with the mirrored photo's"
+        False, "Saleh et al. 3.1.2", "average class activation maps with the mirrored photo's"
     )
     cam_scales: tuple[float, ...] = number(
         (1.0,),
-        "3.1.2",
+        "Saleh et al. 3.1.2",
         "factors on the photo that class activation maps are averaged over",
         above=0,
     )
@@ -483,7 +489,7 @@ class LocalizerSettings(GapSettings, CamSettings):
 
     localizer: str = number(
         "cam",
-        "3.1.2",
+        "Saleh et al. 3.1.2",
         "of the score maps: cam, class activation maps; grad_cam; layer_cam; rollout (attentions)",
     )
 
@@ -581,15 +587,17 @@ class CrispSettings(CrispForm, CrispStrengths):
 class RefinementSettings(CrfSettings, CrispSettings):
     """What is done to a segmenter's probabilities (Saleh et al. 3.2.1)."""
 
-    refiner: str = number("crf", "3.2.1", "of the segmenter's masks: crf, the dense CRF, or none")
+    refiner: str = number(
+        "crf", "Saleh et al. 3.2.1", "of the segmenter's masks: crf, the dense CRF, or none"
+    )
     segmenter_unary: Literal["softmax", "log"] = number(
         "softmax",
-        "Eq. 7",
+        "Saleh et al. Eq. 7",
         "of that CRF: softmax of the probabilities, or -log of them",
     )
     segmenter_regions: Literal["none", "crisp"] = number(
         "none",
-        "3.2.1",
+        "Saleh et al. 3.2.1",
         "regions of the higher-order terms of the CRF after the segmenter",
         only_with=_CRF,
     )
@@ -600,7 +608,9 @@ class MaskSettings(Settings):
     """The final masks of the training photos."""
 
     masks_by_tags: bool = number(
-        True, "3.2", "the masks of training photos hold classes of their known tags only"
+        True,
+        "Saleh et al. 3.2",
+        "the masks of training photos hold classes of their known tags only",
     )
 
 
@@ -619,7 +629,7 @@ class SegmenterForm(ViewSettings, BackboneSettings):
 
     segmenter_width: int | None = number(
         None,
-        "4.2.1",
+        "Saleh et al. 4.2.1",
         "channels of fc6 and fc7; none: 1024 or 4096 for vgg16, 256 for others",
         above=0,
     )
@@ -632,11 +642,15 @@ class SegmenterSettings(SegmenterForm, ScheduleSettings):
     segmenter_crop: int = number(
         321, "assumed", "longest side of training crops, pixels", at_least=16
     )
-    segmenter_iterations: int | None = number(None, "4.2.1", "none: by the schedule", above=0)
-    segmenter_batch_size: int | None = number(
-        None, "4.2.1", "none: by the schedule, 1 or 16", above=0
+    segmenter_iterations: int | None = number(
+        None, "Saleh et al. 4.2.1", "none: by the schedule", above=0
     )
-    segmenter_learning_rate: float | None = number(None, "4.2.1", "none: by the schedule", above=0)
+    segmenter_batch_size: int | None = number(
+        None, "Saleh et al. 4.2.1", "none: by the schedule", above=0
+    )
+    segmenter_learning_rate: float | None = number(
+        None, "Saleh et al. 4.2.1", "none: by the schedule", above=0
+    )
     segmenter_epochs: float = number(
         12.0, "assumed", "passes over the photos, short schedule", above=0
     )
@@ -836,10 +850,13 @@ class DeepLabSettings(WorkSettings):
         "of the CRF after the segmenter: softmax of probs, or -log",
     )
     crf_bilateral: tuple[float, float, float] = number(
-        (4.0, 121.0, 5.0), "C.1", "weight, sigma in pixels, sigma in colour levels", **BILATERAL
+        (4.0, 121.0, 5.0),
+        "Oh et al. C.1",
+        "weight, sigma in pixels, sigma in colour levels",
+        **BILATERAL,
     )
     crf_smoothness: tuple[float, float] = number(
-        (3.0, 3.0), "C.1", "weight, sigma in pixels", **SMOOTHNESS
+        (3.0, 3.0), "Oh et al. C.1", "weight, sigma in pixels", **SMOOTHNESS
     )
     crf_filter: Literal["fine", "lattice"] = number(
         "lattice", "as published", "fine: close to the exact mean field; lattice: as pydensecrf"
@@ -907,7 +924,7 @@ class SaliencySettings(SegmenterSettings, PhotoSettings):
 
     saliency: SaliencySource = number(  # noqa: RUF009
         "auto",
-        "5.1",
+        "Oh et al. 5.1",
         "of maps: boxes, folder, network, activations, barrier, drfi, student; auto: as given, or "
         "barrier",
     )
@@ -921,16 +938,20 @@ class SaliencySettings(SegmenterSettings, PhotoSettings):
     student: str | None = number(
         None, "assumed", "of student, by tagseg train-student; none: of generated clips"
     )
-    boxes: str | None = number(None, "6.1", "boxes to learn saliency from (--boxes)")
+    boxes: str | None = number(None, "Oh et al. 6.1", "boxes to learn saliency from (--boxes)")
     box_photos: str | None = number(None, "assumed", "folder of their photos; none: beside them")
     boxes_left_out: str | None = number(
-        None, "6.1", "list of boxed photos to leave out: those of classes to be learned"
+        None, "Oh et al. 6.1", "list of boxed photos to leave out: those of classes to be learned"
     )
     saliency_backbone: str | None = number(
-        None, "6.1: resnet101", "of the net that learns from boxes; none: the run's"
+        None, "Oh et al. 6.1: resnet101", "of the net that learns from boxes; none: the run's"
     )
-    saliency_weights: str = number("imagenet", "6.1", "of that backbone, where it is not the run's")
-    saliency_iterations: int | None = number(None, "F: 20,000", "none: by the schedule", above=0)
+    saliency_weights: str = number(
+        "imagenet", "Oh et al. 6.1", "of that backbone, where it is not the run's"
+    )
+    saliency_iterations: int | None = number(
+        None, "Oh et al. F: 20,000", "none: by the schedule", above=0
+    )
     saliency_epochs: float = number(
         12.0, "assumed", "passes over the photos, short schedule", above=0
     )

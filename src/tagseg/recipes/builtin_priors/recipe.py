@@ -18,6 +18,7 @@ from tagseg.maps import IGNORE
 from tagseg.recipes.builtin_priors.candidates import candidate_masks
 from tagseg.recipes.builtin_priors.config import Config, Masks
 from tagseg.recipes.builtin_priors.masks import OBJECT, Evidence, training_masks
+from tagseg.recipes.builtin_priors.preset import PRESET
 from tagseg.segment.predict import Segmenter
 from tagseg.stages.context import Run
 from tagseg.stages.outcome import Outcome
@@ -83,4 +84,5 @@ RECIPE = Recipe(
         settings={"mask_regions": "none"},
         note="to be quick, mask_regions=none; --set mask_regions=crisp takes longer",
     ),
+    paper_preset=PRESET,
 )

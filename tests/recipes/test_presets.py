@@ -1,0 +1,71 @@
+"""What holds for every paper's preset (``--preset paper``)."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+
+import pytest
+
+from tagseg.nets.catalog import BACKBONES
+from tagseg.recipes.catalog import RECIPES
+from tagseg.session.settings import check_settings, find_preset, preset_line
+from tagseg.session.train import make_config
+from tagseg.stages.preset import beside_the_paper
+from tagseg.stages.recipe import Recipe
+
+WITH_PRESET = [recipe for recipe in RECIPES.values() if recipe.paper_preset is not None]
+
+
+@pytest.fixture(params=WITH_PRESET, ids=lambda recipe: recipe.name)
+def recipe(request: pytest.FixtureRequest) -> Recipe:
+    return request.param
+
+
+def test_every_field_is_stated_or_open_or_beside_the_paper(recipe):
+    preset = find_preset(recipe, "paper")
+    own = [*preset.stated, *preset.open, *preset.beside]
+    assert len(own) == len(set(own)), "a field in two states"
+    named = {item.name for item in fields(recipe.config)}
+    assert set(own) <= named
+    assert named - set(own) <= beside_the_paper().keys()
+    for name in named:
+        assert preset.says(name).where, name
+
+
+def test_the_values_of_the_paper_fit_and_act(recipe):
+    preset = find_preset(recipe, "paper")
+    assert check_settings(recipe.config, preset.values) == preset.values, "of the fields' types"
+    config = make_config(recipe.config, preset.values)
+    assert not config.idle().keys() & preset.stated.keys()
+    if preset.backbone is not None:
+        assert preset.backbone.value in BACKBONES
+
+
+def test_a_recipe_with_a_preset_has_no_fast_form(recipe):
+    """What both would lay is decided nowhere."""
+    assert not recipe.fast
+
+
+def test_fields_beside_the_paper_are_left_as_they_are(recipe):
+    """What a paper does not have does nothing with its values."""
+    preset = find_preset(recipe, "paper")
+    config = make_config(recipe.config, preset.values)
+    pyramid = {name for name in beside_the_paper() if name.startswith("pyramid_")}
+    assert pyramid & {item.name for item in fields(config)} <= config.idle().keys()
+
+
+def test_the_sources_of_fields_are_the_papers_own(recipe):
+    """No other paper's section stands where the recipe's own states the value."""
+    preset = find_preset(recipe, "paper")
+    for config in (recipe.config, make_config(recipe.config, preset.values)):
+        for name, value, where, _ in recipe.sources(config):
+            if name in preset.stated and value in (preset.stated[name].value, None):
+                assert where == preset.stated[name].section
+
+
+def test_the_line_counts_fields_and_names_those_set_otherwise(recipe):
+    preset = find_preset(recipe, "paper")
+    counts = f"{len(preset.stated)} fields from the paper, {len(preset.open)} open"
+    assert preset_line(recipe, "paper", {}) == f"preset paper of {recipe.name}: {counts}"
+    given = {"refiner": "none", "crf_iterations": 3}
+    assert preset_line(recipe, "paper", given).endswith(f"{counts}; set otherwise: refiner")
