@@ -18,8 +18,7 @@ from tagseg.maps import Labels
 from tagseg.run.workspace import Workspace
 from tagseg.session.photo_trust import agreement
 from tagseg.tables.base import Table
-from tagseg.tables.builtin_priors import TABLE_6
-from tagseg.tables.checkmask import CHECKED, FRACTIONS
+from tagseg.tables.checkmask import FRACTIONS
 from tagseg.tables.making import make_tables
 
 ABLE = N_TRAIN - 2  # photos with tags
@@ -71,10 +70,6 @@ def test_the_papers_figures_and_what_is_said(tables):
         assert "SIMULATED FROM GROUND TRUTH" in tables[name].markdown()
     assert "simulated" in str(table.rows[1][0])
     assert f"{ABLE} of {N_TRAIN} training photos were picked" in table.notes[1]
-
-
-def test_it_is_the_papers_best_row_that_is_checked():
-    assert {**TABLE_6[-1].changes, "candidates": True} == CHECKED
 
 
 def test_without_looks_it_is_table_6(tables):

@@ -2,25 +2,32 @@
 
 from __future__ import annotations
 
+import shutil
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import fields
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import pytest
 
 from guided_runs import counting, few_photos
 from small_runs import OPTIONS, Photos
 from tagseg.data.dataset import Dataset
-from tagseg.errors import ConfigError
+from tagseg.data.working import labels_at
+from tagseg.errors import ConfigError, DamagedError
+from tagseg.formats.review import Accepted, read_review
 from tagseg.recipes.union import classifier
 from tagseg.recipes.union.config import Config
 from tagseg.run.workspace import Workspace
+from tagseg.session.label_maps import find_label_maps
+from tagseg.session.photo_trust import judged
+from tagseg.session.run_to_review import MOST_MAPS
 from tagseg.session.train import Result, train
 from tagseg.stages import classifier as maps
 from tagseg.stages import pyramid_segmenter
-from tagseg.tables import union
+from tagseg.tables import checkmask, union
 from tagseg.tables.making import Tables, make_tables
 from union_runs import FEW
 
@@ -113,6 +120,83 @@ def test_without_validation_photos(made, photos):
             only=("ablation",),
             threads=1,
         )
+
+
+def able(training: Dataset, photos: Photos) -> list[str]:
+    """Photos of which a pick can be simulated."""
+    tagged = training.tags.any(1)
+    return [n for n, has in zip(training.names, tagged, strict=True) if has and n in photos.labels]
+
+
+@pytest.fixture(scope="module")
+def looked(made, photos) -> tuple[Tables, Counter[str]]:
+    """The table of looks, and the work that it took."""
+    with counting(WORK) as count:
+        tables = tabulate(photos, made.dataset, made.result.folder, "checkmask")
+    return tables, count
+
+
+def test_looks_begin_with_the_run_itself_and_train_segmenters_alone(made, looked):
+    tables, worked = looked
+    assert worked == Counter({"pyramid": 5 * 2}), "of two rounds, for 20 and 50 % twice, and 100 %"
+    rows = tables.tables[0].rows
+    _, _, masks, val = made.tables.tables[0].rows[0]
+    assert rows[0] == ("0 % (0 photos)", val, val, masks, masks)
+    assert [str(row[0]).split(" (")[0] for row in rows] == ["0 %", "20 %", "50 %", "100 %"]
+    assert rows[-1][1] == rows[-1][2]
+    assert float(str(rows[-1][3])) > float(str(masks)), "every mask is the best one now"
+    assert "SIMULATED FROM GROUND TRUTH" in tables.markdown.read_text()
+
+
+def test_picks_are_of_what_review_would_offer(made, looked, photos):
+    """One of the maps that the run kept, and it is the photo's final mask then."""
+    run = Workspace.read(made.result.folder)
+    training = made.dataset.without(photos.val)
+    offered = {maps.id: maps for maps in find_label_maps(run, training)[:MOST_MAPS]}
+    assert len(offered) > 2
+    every = Workspace.read(made.result.folder / "tables" / "checkmask-100")
+    acts = read_review(every.finished("simulated-review").read_path("review.jsonl")).acts
+    final = find_label_maps(every, training)[0]
+    for act in acts:
+        assert isinstance(act, Accepted)
+        shape = photos.labels[act.photo].shape
+        picked = labels_at(offered[str(act.candidate)].read(act.photo), shape)
+        assert np.array_equal(final.read(act.photo), picked)
+    assert {act.photo for act in acts} == set(able(training, photos))
+
+
+def test_the_least_trusted_first_is_the_order_of_review(made, looked, photos):
+    run = Workspace.read(made.result.folder)
+    training = made.dataset.without(photos.val)
+    trust = dict(zip(training.names, judged(run, training).tolist(), strict=True))
+    order = sorted(able(training, photos), key=lambda name: trust[name])
+    half = Workspace.read(made.result.folder / "tables" / "checkmask-doubt-50")
+    acts = read_review(half.finished("simulated-review").read_path("review.jsonl")).acts
+    assert [act.photo for act in acts] == order[: len(acts)]
+    assert len(acts) == round(len(order) / 2)
+
+
+def test_damaged_masks_to_pick_from_are_mended_where_they_are(
+    made, looked, photos, tmp_path, monkeypatch
+):
+    """In the variant that keeps them, which is not the one that reads them."""
+    run = Path(shutil.copytree(made.result.folder, tmp_path / "run"))
+    mended: list[str] = []
+    mend, review, damages = Workspace.mend, checkmask._review, iter([DamagedError("is damaged")])
+
+    def reads(*given: Any) -> Any:
+        for damage in damages:
+            raise damage
+        return review(*given)
+
+    def mends(work: Workspace) -> bool:
+        mended.append(work.folder.name)
+        return mend(work)
+
+    monkeypatch.setattr(checkmask, "_review", reads)
+    monkeypatch.setattr(Workspace, "mend", mends)
+    assert tabulate(photos, made.dataset, run, "checkmask").tables == looked[0].tables
+    assert mended == ["checkmask", "checkmask-random-20"]
 
 
 def test_rows_take_away_what_the_recipe_has_by_default():

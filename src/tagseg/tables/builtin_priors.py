@@ -17,7 +17,7 @@ from tagseg.session.scoring import LabelsByName
 from tagseg.stages.context import Run, Split
 from tagseg.stages.outcome import Prediction
 from tagseg.tables.base import Context, Row, Score, Study, Table, percent
-from tagseg.tables.checkmask import segmentation, table_3, table_of_looks
+from tagseg.tables.builtin_checkmask import segmentation, table_3, table_of_looks
 
 __all__ = ["TABLES"]
 

@@ -1,13 +1,20 @@
-"""The ablation of ``union``: every piece taken away in turn, and each source of objects alone."""
+"""The ablation of ``union``, every piece taken away in turn, and what looking at photos gains."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 
+from tagseg.errors import WorkspaceError
+from tagseg.maps import Labels
 from tagseg.recipes import union
 from tagseg.recipes.union.config import Config
+from tagseg.session.label_maps import LabelMapsOfRun, find_label_maps
+from tagseg.session.photo_trust import judged
+from tagseg.session.run_to_review import MOST_MAPS
+from tagseg.stages.context import Run
 from tagseg.stages.outcome import Prediction
 from tagseg.tables.base import Context, Row, Study, Table
+from tagseg.tables.checkmask import CheckMask, Looks
 
 __all__ = ["TABLES"]
 
@@ -42,7 +49,24 @@ def ablation(context: Context[Config]) -> Table:
     )
 
 
-TABLES: Mapping[str, Study] = {"ablation": Study(ablation, "val")}
+def table_of_looks(context: Context[Config]) -> Table:
+    """MIoU against the number of photos looked at, in random order and the least trusted first."""
+    return Looks(context, _CHECKMASK).table(
+        {"val": "segmenter", "masks": "masks of the photos"},
+        (
+            "segmenter: of the validation photos, which nobody looks at, without tags; a training "
+            "is one draw",
+            "masks of the photos: the final masks of the training photos with ground truth, of "
+            "which those looked at are what was picked, so this rises by the picks themselves; "
+            "pixels that a pick leaves open count as wrong",
+        ),
+    )
+
+
+TABLES: Mapping[str, Study] = {
+    "ablation": Study(ablation, "val"),
+    "checkmask": Study(table_of_looks, "val"),
+}
 
 
 def _scores(context: Context[Config], row: Row) -> tuple[float | None, ...]:
@@ -59,3 +83,39 @@ def _scores(context: Context[Config], row: Row) -> tuple[float | None, ...]:
 
 def _first(predictions: tuple[Prediction, ...], id: str) -> Prediction:
     return next(prediction for prediction in predictions if prediction.id == id)
+
+
+def _offers(run: Run, config: Config) -> list[Prediction]:
+    """What ``tagseg review`` offers: the final masks, and label maps that the stages kept."""
+    union.run(run, config)
+    maps = find_label_maps(run.open_workspace, run.photos.dataset)[:MOST_MAPS]
+    return [
+        Prediction(each.id, each.title, "train", _by_index(each, run.photos.names), each.stage)
+        for each in maps
+    ]
+
+
+def _by_index(maps: LabelMapsOfRun, names: Sequence[str]) -> Callable[[int], Labels]:
+    return lambda index: maps.read(names[index])
+
+
+def _trust(run: Run, config: Config, offered: Sequence[Prediction]) -> Sequence[float]:
+    """The word of the judge."""
+    trust = judged(run.open_workspace, run.photos.dataset)
+    if trust is None:
+        raise WorkspaceError("no judge has looked at its masks", where=run.open_workspace.folder)
+    return trust.tolist()  # type: ignore[no-any-return]
+
+
+def _made(run: Run, config: Config) -> dict[str, Prediction]:
+    made = union.run(run, config).predictions
+    return {"val": _first(made, "segmenter"), "masks": _first(made, "masks")}
+
+
+_CHECKMASK = CheckMask(
+    _offers,
+    _trust,
+    _made,
+    "by what the judge of the run that nobody helped expects of their masks (IoU, of the photo's "
+    "classes the least)",
+)
