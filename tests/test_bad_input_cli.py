@@ -436,7 +436,7 @@ def unknown_precision(place):
 @case
 def unknown_layout(place):
     line = "Invalid value for '--layout': "
-    return place.train("--layout", "coco"), line
+    return place.train("--layout", "pascal"), line
 
 
 # Backbones and weights

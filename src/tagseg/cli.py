@@ -96,6 +96,7 @@ class LayoutName(StrEnum):
     object_discovery_100 = "object_discovery_100"
     split_folders = "split_folders"
     inner_folders = "inner_folders"
+    coco = "coco"
 
 
 class MasksBy(StrEnum):
@@ -213,7 +214,7 @@ TargetTags = Annotated[
 ]
 TargetLayout = Annotated[LayoutName, typer.Option(help="Layout of --target.")]
 TargetTruth = Annotated[
-    Path | None, typer.Option(help="Folder of ground-truth masks of --target's photos.")
+    Path | None, typer.Option(help="Ground truth of --target's photos: masks, or COCO's instances.")
 ]
 TrainList = Annotated[
     str | None,
@@ -226,7 +227,8 @@ ValList = Annotated[
     typer.Option("--val", help="List of photos to score, never trained on; of --target, if given."),
 ]
 Truth = Annotated[
-    Path | None, typer.Option(help="Folder of ground-truth masks; for evaluation only.")
+    Path | None,
+    typer.Option(help="Folder of ground-truth masks, or COCO's instances; for evaluation only."),
 ]
 Backbone = Annotated[
     str | None,
@@ -600,7 +602,9 @@ def _export_model(run: Path, to: ExportTo, out: Path, int8: bool, idle: list[str
 @app.command()
 def evaluate(
     masks: Annotated[Path, typer.Argument(help="Folder of predicted masks.")],
-    ground_truth: Annotated[Path, typer.Argument(help="Folder of ground-truth masks.")],
+    ground_truth: Annotated[
+        Path, typer.Argument(help="Folder of ground-truth masks, or COCO's instances_*.json.")
+    ],
     classes: Annotated[Path, typer.Option(help="Class names, one a line, in label order.")],
     names: Annotated[Path | None, typer.Option("--list", help="Photos to compare.")] = None,
     colours: Colours = None,

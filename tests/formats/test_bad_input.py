@@ -227,8 +227,8 @@ def test_folders(tmp_path):
     expect(TagError, message, lambda: load_dataset(tmp_path, tags=missing))
     expect(
         ConfigError,
-        "layout 'coco' does not exist; use one of auto, csv, jsonl, folders, voc",
-        lambda: load_dataset(tmp_path, layout="coco"),
+        "layout 'pascal' does not exist; use one of auto, csv, jsonl, folders, voc",
+        lambda: load_dataset(tmp_path, layout="pascal"),
     )
     expect(
         ConfigError,

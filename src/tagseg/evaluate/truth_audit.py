@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from joblib import Parallel, delayed
 
-from tagseg.data.dataset import Dataset, FileKey, file_key
+from tagseg.data.dataset import Dataset, FileKey
 from tagseg.data.finding import find_masks
 from tagseg.data.legends import Legend, MaskContent
 from tagseg.data.mask_cache import MaskCache
@@ -217,10 +217,9 @@ def _contents(
     masks: Mapping[str, Mask], workers: int, progress: Callable[[int, int], None] | None
 ) -> tuple[dict[str, MaskContent], list[MaskError]]:
     """What each mask holds, from the cache or the file, and what is damaged."""
-    files = {name: mask.where for name, mask in masks.items() if mask.where is not None}
-    cache = MaskCache(_common_folder(files.values())) if files else None
+    keys = {name: key for name, mask in masks.items() if (key := mask.key()) is not None}
+    cache = MaskCache(_common_folder(keys.values())) if keys else None
     kept = cache.load() if cache is not None else {}
-    keys = {name: key for name, file in files.items() if (key := _key(file)) is not None}
     run = Parallel(n_jobs=workers, prefer="threads", return_as="generator")
     known = {name: kept[keys[name]] for name in masks if keys.get(name) in kept}
     start, found, damaged = time.monotonic(), {}, []
@@ -237,8 +236,8 @@ def _contents(
     return found, damaged
 
 
-def _common_folder(files: Collection[Path]) -> Path:
-    return Path(os.path.commonpath({file.absolute().parent for file in files}))
+def _common_folder(keys: Collection[FileKey]) -> Path:
+    return Path(os.path.commonpath({os.path.dirname(path) for path, *_ in keys}))
 
 
 def _look(mask: Mask, known: MaskContent | None) -> MaskContent | MaskError:
@@ -248,13 +247,6 @@ def _look(mask: Mask, known: MaskContent | None) -> MaskContent | MaskError:
         return mask.content()
     except MaskError as problem:
         return problem
-
-
-def _key(file: Path) -> FileKey | None:
-    try:
-        return file_key(file)
-    except OSError:
-        return None
 
 
 # --- sizes and EXIF ------------------------------------------------------------------------------

@@ -9,6 +9,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 
 import numpy as np
 
@@ -75,7 +76,7 @@ def wrong_values(
     """
     groups: dict[int, list[Seen]] = defaultdict(list)
     for one in seen:
-        if one.mask.object_id is None:
+        if one.mask.has_own_numbers:
             groups[id(one.mask.legend)].append(one)
     for group in groups.values():
         binary = _black_and_white(group, classes)
@@ -131,7 +132,7 @@ def _black_and_white(group: Sequence[Seen], classes: Sequence[str]) -> MaskError
 
 def _folder(group: Sequence[Seen]) -> object:
     file = group[0].mask.where
-    return file.parent if file is not None else "ground truth"
+    return file.parent if isinstance(file, Path) else "ground truth"
 
 
 def _strange(group: Sequence[Seen], classes: Sequence[str]) -> Iterator[MaskError]:

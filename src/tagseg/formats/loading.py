@@ -390,6 +390,8 @@ def _read_tags(
     classes: tuple[str, ...] | None,
     listed: PhotoList | None,
 ) -> TagFile:
+    if source.said is not None:
+        return source.said
     if source.file is not None:
         files = source.files or (source.file,)
         return read_tags_of_photos(files, place.photos, place.name_of, classes, source.separator)

@@ -21,7 +21,8 @@ from tagseg.data.finding import (
 )
 from tagseg.data.no_folder import no_folder
 from tagseg.data.text import readable
-from tagseg.errors import ConfigError, DataError
+from tagseg.errors import ConfigError, DataError, TagError
+from tagseg.formats.folders.coco import CocoTags, instance_files, read_coco_tags
 from tagseg.formats.folders.exclusion import NOTHING, Exclusion
 from tagseg.formats.folders.object_discovery import (
     CLASSES,
@@ -34,7 +35,7 @@ from tagseg.formats.folders.object_discovery import (
 from tagseg.formats.folders.photo_files import PhotoFiles, choose_photos, refuse_output
 from tagseg.formats.folders.photo_tree import CONTAINERS, Tree, is_split, read_tree
 from tagseg.formats.folders.synsets import folder_of_synsets, read_synsets
-from tagseg.formats.tags.tag_rows import TagRow
+from tagseg.formats.tags.tag_rows import TagFile, TagRow
 from tagseg.formats.tags.tag_sources import find_tag_files
 from tagseg.formats.tags.voc import is_voc
 
@@ -51,6 +52,7 @@ Layout = Literal[
     "object_discovery_100",
     "split_folders",
     "inner_folders",
+    "coco",
 ]
 _TAG_FILES: dict[Layout, str] = {"csv": "tags.csv", "jsonl": "metadata.jsonl"}
 _CLASS_FOLDERS = ("folders", "split_folders", "inner_folders")
@@ -90,10 +92,38 @@ def find_photos_and_tags(
     if layout == "auto" and not has_tags and not is_voc(home) and is_object_discovery(home):
         layout = "object_discovery_100" if which_set(home) else "object_discovery"
     place = Place.at(home, layout, exclusion=exclusion, given=folder)
+    coco = _coco(place, tags, layout) if not has_tags or layout == "coco" else None
+    if coco is not None:
+        return replace(place, by_file=coco.splits), _source_of_coco(coco)
     source = _tag_source(place, tags, layout, search=search)
     if source.file is None and place.doubt is not None:
         raise place.doubt
     return place, source
+
+
+def _coco(place: Place, tags: Path | None, layout: Layout) -> CocoTags | None:
+    """What COCO's files say, if the folder has its layout; TagError for files of no use."""
+    if layout not in ("auto", "coco") or (layout == "auto" and is_voc(place.folder)):
+        return None
+    files = instance_files(place.folder) if tags is None else (tags,)
+    if not files and layout == "auto":
+        return None
+    if not files:
+        raise TagError(
+            "has no instances_*.json, nor has its annotations",
+            where=place.folder,
+            do="give one with --tags FILE",
+        )
+    found = read_coco_tags(files, place.photos, place.name_of)
+    if not found.files and layout == "coco":
+        what = "names none of the photos that are here"
+        raise TagError(what, where=files[0], do="check the folder and the names")
+    return found if found.files else None
+
+
+def _source_of_coco(found: CocoTags) -> TagSource:
+    first = found.files[0]
+    return TagSource("coco", first, first, files=found.files, said=found.said)
 
 
 def _check_fit(tags: Path | None, layout: Layout, synsets: Path | None) -> None:
@@ -150,6 +180,7 @@ class Place:
         left_out: reason -> number of pictures that are no photos.
         notes: what should be said of that, a line each.
         doubt: to be raised if no tag file tells photos and masks apart.
+        by_file: split -> its photos, in a layout whose files tell them.
     """
 
     folder: Path
@@ -161,6 +192,7 @@ class Place:
     left_out: Mapping[str, int] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     doubt: DataError | None = None
+    by_file: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     @classmethod
     def at(
@@ -231,7 +263,9 @@ class Place:
         return self.photos.get(name) or self.photo_folder / row.image
 
     def splits(self) -> dict[str, tuple[str, ...]]:
-        """The photos' names by the folder of their split, where there are such folders."""
+        """The photos' names by their split, where files or folders tell it."""
+        if self.by_file:
+            return dict(self.by_file)
         found: dict[str, list[str]] = {}
         for name in self.photos:
             split = self.tree.split_of(name)
@@ -279,6 +313,7 @@ class TagSource:
     ``layout`` None: there are no tags. ``synsets``: the class of each, of the layout imagenet.
     ``files``: all files (or folders of annotations) that belong to ``file``, which is the first.
     ``notes``: how it was found, a line each. ``separator``: what the user says stands between tags.
+    ``said``: what the files say, where the layout had to read them.
     """
 
     layout: Layout | None
@@ -288,6 +323,7 @@ class TagSource:
     files: tuple[Path, ...] = ()
     notes: tuple[str, ...] = ()
     separator: str | None = None
+    said: TagFile | None = None
 
 
 def _tag_source(

@@ -16,7 +16,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from tagseg.data.dataset import digest_of_array, digest_of_bytes, file_key
+from tagseg.data.dataset import FileKey, digest_of_array, digest_of_bytes, file_key
 from tagseg.data.finding import find_masks
 from tagseg.data.images import decode_photo
 from tagseg.data.legends import Legend, MaskContent, MasksBy, Reading
@@ -24,8 +24,10 @@ from tagseg.data.masks import RawMask, check_reading, open_mask
 from tagseg.data.orientation import turned
 from tagseg.data.targets import TARGET, class_columns
 from tagseg.errors import ImageError, MaskError, TagError
+from tagseg.formats.folders.coco import instance_files
 from tagseg.formats.folders.object_discovery import MASKS, class_folders, is_object_discovery
 from tagseg.formats.lists.class_lists import meaning_of, read_class_list
+from tagseg.formats.masks.coco_masks import DrawnMask, drawn_masks
 from tagseg.formats.masks.mask_folders import find_truth, list_beside, match_names
 from tagseg.maps import IGNORE, Labels
 
@@ -60,10 +62,13 @@ class GroundTruth:
     A folder holds one mask per photo, of the photo's name (``SegmentationClass`` of VOC 2012 is
     one): ids 0 background, k + 1 class k, 255 ignore, where neither a legend nor colours say
     otherwise. The folder of MIT Object Discovery holds binary masks, which become the class of
-    their folder. Masks are read when asked for. Raises MaskError if the folder has none.
+    their folder. COCO's files of objects are drawn, the smallest object at each pixel
+    (:mod:`tagseg.formats.masks.coco_masks`). Masks are read or drawn when asked for. Raises
+    MaskError if the folder has none.
 
     Args:
-        source: the folder, or labels uint8 (H, W) by name.
+        source: the folder, or labels uint8 (H, W) by name; a COCO file, or a folder that holds
+            ``instances_*.json`` or has them in its ``annotations``.
         classes: the C foreground classes in label order.
         legend: what numbers and colours stand for (:attr:`Dataset.legend`).
         rules: how the folder's files are meant, where they alone do not tell.
@@ -89,6 +94,9 @@ class GroundTruth:
             self._masks = {name: Mask(labels, plain) for name, labels in source.items()}
         elif is_object_discovery(Path(source)):
             self._masks = _find_binary(Path(source), self.classes)
+        elif files := instance_files(Path(source)):
+            drawn, self.notes = drawn_masks(files, self.classes)
+            self._masks = {name: Mask(mask, plain) for name, mask in drawn.items()}
         else:
             home, found = find_truth(Path(source))
             chosen, file = replace(legend or plain, by=rules.by), rules.colours or list_beside(home)
@@ -183,23 +191,30 @@ class Mask:
     """One photo's mask: where it is and what its values mean.
 
     Attributes:
-        source: a file, or labels uint8 (H, W).
+        source: a file, labels uint8 (H, W), or what is drawn.
         legend: what the mask's own numbers and colours stand for.
         object_id: what the object of a binary mask becomes; None for a mask of class ids.
         ids: uint8 (256,), label -> label of the list asked for; None: they are the same.
         orientation: EXIF's, by which the mask is turned.
     """
 
-    source: Path | Labels
+    source: Path | Labels | DrawnMask
     legend: Legend
     object_id: int | None = None
     ids: npt.NDArray[np.uint8] | None = None
     orientation: int = 1
 
     @property
-    def where(self) -> Path | None:
-        """The mask's file, if it has one."""
+    def where(self) -> Path | str | None:
+        """The mask's file, or its place in one, if it has one."""
+        if isinstance(self.source, DrawnMask):
+            return self.source.where
         return self.source if isinstance(self.source, Path) else None
+
+    @property
+    def has_own_numbers(self) -> bool:
+        """Whether its values mean what whoever saved it chose."""
+        return self.object_id is None and not isinstance(self.source, DrawnMask)
 
     def real_path(self) -> str | None:
         """The mask's file without links."""
@@ -231,9 +246,20 @@ class Mask:
             return Reading("number", {value: value for value in content.counts})
         return self.legend.read(content)
 
+    def key(self) -> FileKey | None:
+        """What tells whether the file that holds the mask has changed, None if none does."""
+        if isinstance(self.source, DrawnMask):
+            return self.source.key()
+        try:
+            return file_key(self.source) if isinstance(self.source, Path) else None
+        except OSError:
+            return None
+
     def state(self) -> str:
         """What changes when the mask, or its meaning, does."""
-        if isinstance(self.source, Path):
+        if isinstance(self.source, DrawnMask):
+            state = self.source.state()
+        elif isinstance(self.source, Path):
             state = repr(file_key(self.source)[1:])
         else:
             state = digest_of_array(self.source)
@@ -250,6 +276,8 @@ class Mask:
         return [repr((sorted(numbers.items()), sorted(colours.items()), self.legend.by))]
 
     def _raw(self, where: object) -> RawMask:
+        if isinstance(self.source, DrawnMask):
+            return RawMask(self.source.draw(), {}, True, 1)
         if not isinstance(self.source, Path):
             _check_array(self.source, where)
             return RawMask(self.source, {}, True, 1)

@@ -9,6 +9,7 @@ from typing import Any
 
 from tagseg.data.text import lines_of, read_text_and_notes, split_lines
 from tagseg.errors import TagError
+from tagseg.formats.coco.instances import instances_in, may_be_coco, read_instances
 from tagseg.formats.tags.coco_tags import is_coco, read_coco
 from tagseg.formats.tags.columns import CONFIDENCES, IMAGES, TAGS, folded
 from tagseg.formats.tags.label_studio import is_label_studio, read_label_studio
@@ -42,10 +43,15 @@ def read_json_tags(path: Path, hints: Hints) -> TagFile:
     A file of one object a line is read as such, whatever its suffix. Raises TagError for JSON that
     is none of these, with the keys that are there.
     """
+    instances = read_instances(path) if may_be_coco(path) else None
+    if instances is not None:
+        return read_coco(instances)
     text, _ = read_text_and_notes(path, TagError, hints.known)
     if _is_lines(text):
         return read_jsonl_tags(path, hints)
     whole = parse_json(text, path)
+    if is_coco(whole) and (instances := instances_in(text, path)) is not None:  # UTF-16
+        return read_coco(instances)
     for matches, read in _EXPORTS:
         if matches(whole):
             return read(whole, path, hints)
@@ -69,7 +75,6 @@ def _labelme(whole: Any, path: Path, hints: Hints) -> TagFile:
 
 
 _EXPORTS: Sequence[tuple[Callable[[Any], bool], Callable[[Any, Path, Hints], TagFile]]] = (
-    (is_coco, read_coco),
     (is_label_studio, read_label_studio),
     (is_labelme, _labelme),
 )

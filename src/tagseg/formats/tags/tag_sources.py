@@ -12,7 +12,7 @@ from tagseg.formats.tags.photo_names import PhotoNames
 from tagseg.formats.tags.tag_files import read_tag_file
 from tagseg.formats.tags.tag_rows import Hints, TagFile
 
-__all__ = ["find_tag_files", "read_tags_of_photos"]
+__all__ = ["find_tag_files", "read_tags_of_photos", "together"]
 
 _NAMES = (
     *("_classes.csv", "labels.csv", "train.csv", "train_labels.csv", "metadata.csv"),
@@ -58,7 +58,7 @@ def read_tags_of_photos(
     parts = [
         names.renamed(read_tag_file(file, hints), _folder_within(file, root)) for file in files
     ]
-    said = _joined(parts)
+    said = together(parts)
     return replace(said, notes=(*_absent_classes(files, root, parts), *said.notes))
 
 
@@ -156,7 +156,8 @@ def _shown(files: Iterable[Path], folder: Path) -> str:
     return " with ".join(name if name != "." else "files beside the photos" for name in names[:3])
 
 
-def _joined(parts: Sequence[TagFile]) -> TagFile:
+def together(parts: Sequence[TagFile]) -> TagFile:
+    """What several files say, as if it were one."""
     if len(parts) == 1:
         return parts[0]
     lists = [part.classes for part in parts if part.classes is not None]
