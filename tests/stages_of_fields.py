@@ -144,7 +144,7 @@ STAGES_OF_FIELDS: dict[str, dict[str, str]] = {
         "classifier_backbone_factor": "regionnet-1 regionnet-2 seeder",
         "saliency_epochs saliency_iterations": "saliency-net",
         "classifier_batch_size classifier_epochs classifier_iterations classifier_learning_rate classifier_width seeder": "seeder",
-        "background_threshold seed_threshold": "seeds",
+        "background_threshold seed_threshold unseeded": "seeds",
         "superpixel_min superpixel_scale superpixel_sigma": "superpixels",
         "bayes_bandwidth bayes_feature": "supplement",
     },

@@ -192,7 +192,12 @@ def random_photo(seed):
 def test_seeds_equal_the_loop(seed, threshold):
     superpixels, pairs, maps, tags, _ = random_photo(seed)
     seeds = region_seeds(maps, superpixels, pairs, tags, threshold=threshold)
-    assert seeds.tolist() == loop_seeds(maps, superpixels, pairs, tags, threshold, 0.2)
+    expected = loop_seeds(maps, superpixels, pairs, tags, threshold, 0.2)
+    assert seeds.tolist() == expected
+    labelled = region_seeds(
+        maps, superpixels, pairs, tags, threshold=threshold, unseeded="background"
+    )
+    assert labelled.tolist() == [0 if label == 255 else label for label in expected]
 
 
 @settings(max_examples=40, deadline=None, derandomize=True)
@@ -347,6 +352,14 @@ def test_seeds_refuse_what_does_not_fit(change, message):
     given_ = {"score_map": MAPS, "superpixels": IDS, "neighbours": PAIRS, "tags": TAGS}
     with pytest.raises(ShapeError, match=message):
         region_seeds(**(given_ | change))
+
+
+def test_regions_that_are_no_seed_are_background_if_asked_for():
+    """4.2: regions "initially labeled as background"; each has a label then."""
+    heat = [0.1, 0.4, 0.3, 0.69, 1.0, 0.7, 0.3, 0.1]
+    assert seeds_of(heat, unseeded="background") == [0, 1, 0, 0, 1, 1, 0, 0]
+    with pytest.raises(ConfigError, match="unseeded is 'none'; use ignore or background"):
+        seeds_of(heat, unseeded="none")
 
 
 @pytest.mark.parametrize(

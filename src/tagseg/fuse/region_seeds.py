@@ -6,7 +6,7 @@ background, k + 1 for tag k, 255 where nothing is known.
 
 from __future__ import annotations
 
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -28,6 +28,7 @@ from tagseg.maps import (
 
 __all__ = [
     "Superpixels",
+    "Unseeded",
     "object_regions",
     "paint",
     "region_areas",
@@ -37,6 +38,7 @@ __all__ = [
 ]
 
 Value = TypeVar("Value", bound=np.generic)
+Unseeded = Literal["ignore", "background"]
 
 Float32 = npt.NDArray[np.float32]
 Float64 = npt.NDArray[np.float64]
@@ -53,11 +55,12 @@ def region_seeds(
     *,
     threshold: float = 0.7,
     background_threshold: float = 0.2,
+    unseeded: Unseeded = "ignore",
 ) -> RegionLabels:
     """Find the initial object seeds: regions where a class's heat peaks or is high.
 
-    Wang et al. 2018, section 4.1; its thresholds and its background seeds are open there. The
-    heat of a region is the mean of the class's map, divided by its maximum over the regions.
+    Wang et al. 2018, section 4.1, which leaves the thresholds open. The heat of a region is the
+    mean of the class's map, divided by its maximum over the regions.
 
     * A seed of a class has heat of at least ``threshold``; or it has at least
       ``background_threshold`` and is a local maximum: no neighbour has more. Neighbours of
@@ -66,6 +69,8 @@ def region_seeds(
       peaks on one region always are, to the class whose seeds cover the fewest pixels, as in
       Kolesnikov and Lampert 2016 (SEC), then to the lower label.
     * Background is what has less than ``background_threshold`` for each of the present classes.
+      What lies in between is not known; or it is background too, as section 4.2 has it, where all
+      regions but the seeds are "initially labeled as background".
 
     Args:
         score_map: float (C, H, W) in [0, 1], read as float32; maps of absent classes are never
@@ -75,12 +80,13 @@ def region_seeds(
         tags: (C,) bool; without any, all is background.
         threshold: fraction of the class's maximum.
         background_threshold: fraction of it, above 0 and up to ``threshold``.
+        unseeded: what becomes of regions that are neither, "ignore" or "background".
 
     Returns:
-        uint8 (n,): a label a region; 255 for the regions that are neither.
+        uint8 (n,): a label a region; 255 for the regions that are ignored.
 
     Raises:
-        ConfigError: not 0 < background_threshold <= threshold <= 1.
+        ConfigError: not 0 < background_threshold <= threshold <= 1, or another ``unseeded``.
         ShapeError: the arrays do not fit each other.
 
     Examples:
@@ -93,12 +99,18 @@ def region_seeds(
         >>> score_map = np.array([[[0.5, 0.3, 1.0, 0.1]]])
         >>> region_seeds(score_map, superpixels, neighbours, np.array([True])).tolist()
         [1, 255, 1, 0]
+        >>> found = region_seeds(
+        ...     score_map, superpixels, neighbours, np.array([True]), unseeded="background")
+        >>> found.tolist()
+        [1, 0, 1, 0]
     """
     if not 0 < background_threshold <= threshold <= 1:
         raise ConfigError(
             f"threshold is {threshold}, background_threshold {background_threshold}",
             do="give 0 < background_threshold <= threshold <= 1",
         )
+    if unseeded not in get_args(Unseeded):
+        raise ConfigError(f"unseeded is {unseeded!r}", do="use ignore or background")
     areas = region_areas(superpixels)
     _check_neighbours(neighbours, len(areas))
     if tags.shape != score_map.shape[:1]:
@@ -110,7 +122,8 @@ def region_seeds(
     peaks = _local_maxima(heat, neighbours) & (heat >= background_threshold)
     seeds = peaks | (heat >= threshold)
     cold = (heat < background_threshold).all(0)
-    labels = np.where(cold, np.uint8(BACKGROUND), np.uint8(IGNORE))
+    between = BACKGROUND if unseeded == "background" else IGNORE
+    labels = np.where(cold, np.uint8(BACKGROUND), np.uint8(between))
     classes = labels_of_tags(tags)[1:].astype(np.uint8)
     return np.where(seeds.any(0), classes[_winners(heat, seeds, areas)], labels)
 

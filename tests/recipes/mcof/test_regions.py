@@ -153,6 +153,18 @@ def test_seeds_are_those_of_the_seeders_maps(first):
         assert not first.seeds(index).any()
 
 
+def test_regions_that_are_no_seed_can_be_background(first, run):
+    """4.2: "initially labeled as background"."""
+    config = replace(first.config, unseeded="background")
+    labelled = initial_seeds(run, config, first.seeding.maps, first.miner.superpixels)
+    seen = set()
+    for index in range(len(run.photos)):
+        seeds = first.seeds(index)
+        seen |= set(np.unique(seeds).tolist())
+        np.testing.assert_array_equal(labelled(index), np.where(seeds == IGNORE, 0, seeds))
+    assert IGNORE in seen
+
+
 # RegionNet
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from tagseg.errors import ConfigError
+from tagseg.fuse.region_seeds import Unseeded
 from tagseg.nets.gap import SeederName
 from tagseg.priors.superpixels import SuperpixelSettings
 from tagseg.stages.seeder import SeedingSettings
@@ -20,7 +21,7 @@ from tagseg.stages.settings import (
     number,
 )
 
-__all__ = ["BayesSettings", "Config", "RegionNetForm", "SeedSettings"]
+__all__ = ["BayesSettings", "Config", "RegionNetForm", "SeedSettings", "UnseededSettings"]
 
 
 @dataclass(frozen=True)
@@ -50,6 +51,17 @@ class SeedSettings(Settings):
                 f"{self.seed_threshold}",
                 do="use over 0, up to 1, the background's not over the other",
             )
+
+
+@dataclass(frozen=True)
+class UnseededSettings(Settings):
+    """What RegionNet is told of regions that are no seed (4.2)."""
+
+    unseeded: Unseeded = number(  # noqa: RUF009
+        "ignore",
+        "4.2: background",
+        "regions that are neither seed nor cold in round 1: ignore, or background",
+    )
 
 
 @dataclass(frozen=True)
@@ -103,6 +115,7 @@ class Config(
     DeepLabSettings,
     PyramidSettings,
     SeedSettings,
+    UnseededSettings,
     RegionNetForm,
     BayesSettings,
     RoundSettings,

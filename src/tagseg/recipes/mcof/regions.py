@@ -30,7 +30,13 @@ from tagseg.maps import Labels, Probs, label_of_tag
 from tagseg.nets.gap import GapClassifier
 from tagseg.nets.regionnet import RegionNet, initialise_from_classifier
 from tagseg.priors.superpixels import Superpixels, neighbours, superpixels
-from tagseg.recipes.mcof.config import BayesSettings, Config, RegionNetForm, SeedSettings
+from tagseg.recipes.mcof.config import (
+    BayesSettings,
+    Config,
+    RegionNetForm,
+    SeedSettings,
+    UnseededSettings,
+)
 from tagseg.segment.regions import describe_regions, fit_regions, predict_regions
 from tagseg.stages.context import Run, Setup
 from tagseg.stages.crf import Smoothing
@@ -260,10 +266,14 @@ def photo_superpixels(run: Run, config: Config) -> PhotoSuperpixels:
 
 
 def initial_seeds(
-    run: Run, settings: SeedSettings, scores: ScoreMaps, regions_of: PhotoSuperpixels
+    run: Run, config: Config, scores: ScoreMaps, regions_of: PhotoSuperpixels
 ) -> LabelMaps:
-    """Seeds: regions where a present tag's map has a local maximum, or is high (4.1)."""
-    photos, settings = run.photos, settings.only(SeedSettings)
+    """Seeds: regions where a present tag's map has a local maximum, or is high (4.1).
+
+    All else is background (4.2), or not known where it is not cold.
+    """
+    photos, settings, rest = run.photos, config.only(SeedSettings), config.only(UnseededSettings)
+    decided_by = [settings, *([rest] if rest.unseeded != "ignore" else [])]
 
     def make(index: int) -> Labels:
         regions = regions_of(index)
@@ -274,10 +284,11 @@ def initial_seeds(
             photos.tags[index],
             threshold=settings.seed_threshold,
             background_threshold=settings.background_threshold,
+            unseeded=rest.unseeded,
         )
         return paint(found, regions)
 
-    return label_maps(run, _SEEDS, make, settings=[settings], inputs=[scores, regions_of])
+    return label_maps(run, _SEEDS, make, settings=decided_by, inputs=[scores, regions_of])
 
 
 def supplemented(
