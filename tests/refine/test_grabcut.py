@@ -223,6 +223,55 @@ def test_small_photos_are_cut_once(monkeypatch) -> None:
     np.testing.assert_array_equal(found, grab(painted(truth), labels, 4))
 
 
+@pytest.mark.parametrize("scene", range(3))
+def test_until_it_converges(monkeypatch: pytest.MonkeyPatch, scene: int) -> None:
+    """OpenCV's own rounds at one size, until one changes no pixel; more change next to nothing."""
+    drawn = draw_scene(OBJECTS, 300, scene)
+    coarse = soft(drawn.labels > 0, 5)
+    s = GrabCutSettings(side=100, start_side=50, iterations=None)
+    calls = watch(monkeypatch)
+    found = enhanced_mask(drawn.image, coarse, s)
+    assert {call[:3] for call in calls} == {(100, 75, 1)}
+    assert [call[3] for call in calls] == [cv2.GC_INIT_WITH_MASK] + [cv2.GC_EVAL] * (len(calls) - 1)
+    assert 1 < len(calls) < grabcut.MOST_ITERATIONS
+    rounds = len(calls)
+    of_rounds = [
+        enhanced_mask(
+            drawn.image, coarse, replace(s, iterations=1, start_side=100, start_iterations=count)
+        )
+        for count in (rounds - 1, rounds, rounds + 20)
+    ]
+    np.testing.assert_array_equal(of_rounds[0], found)
+    np.testing.assert_array_equal(of_rounds[1], found)
+    assert iou(of_rounds[2], found) > 0.99
+
+
+def test_what_does_not_converge_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    image, labels = painted(disc(25)), trimap(disc(25))
+    calls = []
+
+    def to_and_fro(image, labels, box, background, foreground, iterations, mode):
+        calls.append(mode)
+        labels[0, 0] = PERHAPS_BACKGROUND + len(calls) % 2
+
+    monkeypatch.setattr(cv2, "grabCut", to_and_fro)
+    grab(image, labels, None)
+    assert len(calls) == grabcut.MOST_ITERATIONS
+
+
+def test_a_side_without_colours_ends_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = []
+
+    def nothing(image, labels, box, background, foreground, iterations, mode):
+        calls.append(mode)
+        labels[:] = PERHAPS_BACKGROUND
+
+    monkeypatch.setattr(cv2, "grabCut", nothing)
+    found = grab(painted(disc(25)), trimap(disc(25)), None)
+    assert calls == [cv2.GC_INIT_WITH_MASK]
+    assert not found.any()
+
+
 @pytest.mark.parametrize("hard", [False, True])
 def test_a_start_on_a_small_photo_changes_little(hard: bool) -> None:
     for i in range(6):

@@ -18,8 +18,10 @@ from tagseg.data.masks import decode_mask
 from tagseg.data.working import WorkingPhotos, labels_at
 from tagseg.errors import ConfigError
 from tagseg.formats.masks.ground_truth import GroundTruth
+from tagseg.fuse.one_label import has_usable_foreground, one_label
 from tagseg.maps import IGNORE, Labels
 from tagseg.recipes.coarse_to_fine import rounds as recursion
+from tagseg.recipes.coarse_to_fine.recipe import Config
 from tagseg.run.workspace import Workspace
 from tagseg.session.train import Result, train
 from tagseg.tables import coarse_to_fine as module
@@ -139,6 +141,19 @@ def test_the_papers_figures():
     assert np.mean(known) == pytest.approx(60.3, abs=0.5)  # without the background
     # 61.9 x 21 labels leave the background's:
     assert 21 * module._PAPER_MIOU - sum(known) == pytest.approx(88.8, abs=2)
+
+
+@pytest.mark.parametrize("row", module.TABLE_I, ids=lambda row: row.variant)
+def test_all_rows_of_table_1_learn_from_the_same_photos(row):
+    """Rule a would leave out a box of 86 % where its disc of 69 % stays, and what vanished."""
+    config = replace(Config(), **row.changes)
+    y, x = np.mgrid[-50:50, -50:50]
+    disc, box = x**2 + y**2 < 47**2, np.maximum(abs(x), abs(y)) < 47
+    assert (round(disc.mean(), 2), round(box.mean(), 2)) == (0.69, 0.86)
+    shares = (disc, box, np.zeros_like(disc), np.ones_like(disc))
+    kept = [has_usable_foreground(one_label(mask, 1), config.foreground_limits) for mask in shares]
+    assert kept == [True] * 4
+    assert not has_usable_foreground(one_label(box, 1), Config().foreground_limits)
 
 
 def test_table_1(made, result, photos, tmp_path):

@@ -21,6 +21,7 @@ from tagseg.refine.arrays import narrowed
 
 __all__ = [
     "FEWEST",
+    "MOST_ITERATIONS",
     "GrabCutSettings",
     "Mask",
     "enhanced_mask",
@@ -35,6 +36,9 @@ Models: TypeAlias = tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]  # O
 
 FEWEST: Final = 30
 """Pixels from which OpenCV's five colours a side can be learned."""
+
+MOST_ITERATIONS: Final = 100
+"""Rounds after which GrabCut ends that was to go on until it converges."""
 
 _SEED = 1  # of the k-means in which OpenCV begins its colour models
 _FOREGROUND_BIT = 1  # GC_FGD and GC_PR_FGD are odd
@@ -53,7 +57,9 @@ class GrabCutSettings:
 
     Attributes:
         side: GrabCut works at this longer side at most, pixels.
-        iterations: rounds of GrabCut at that size, 1 or more.
+        iterations: rounds of GrabCut at that size, 1 or more; None for as many as it takes until
+            one changes no pixel ("until it converges", section III-C), ``MOST_ITERATIONS`` at most,
+            from the trimap on and without the rounds at ``start_side``.
         start_side: where the photo is larger, colours are learned at this longer side first; a
             smaller one has no other rounds.
         start_iterations: rounds of GrabCut at that size, 1 or more.
@@ -77,7 +83,7 @@ class GrabCutSettings:
     """
 
     side: int = 500
-    iterations: int = 1
+    iterations: int | None = 1
     start_side: int = 250
     start_iterations: int = 2
     half: float = 0.4
@@ -91,6 +97,8 @@ class GrabCutSettings:
     def __post_init__(self) -> None:
         for name in ("side", "iterations", "start_side", "start_iterations"):
             value = getattr(self, name)
+            if name == "iterations" and value is None:
+                continue
             if not isinstance(value, int) or value < 1:
                 raise ConfigError(f"{name} is {value}", do="give a whole number, 1 or more")
         if not 0 <= self.low <= self.half <= self.high <= 1 or not 0 < self.half < 1:
@@ -250,7 +258,7 @@ def _trimap(coarse: SaliencyMap, settings: GrabCutSettings) -> Labels:
     return labels
 
 
-def grab(image: Image, labels: Labels, iterations: int) -> Mask:
+def grab(image: Image, labels: Labels, iterations: int | None) -> Mask:
     """Return the foreground that GrabCut (Rother et al. 2004) finds from its four labels.
 
     The random numbers in which OpenCV begins are the calling thread's own; they are set here, so
@@ -260,7 +268,8 @@ def grab(image: Image, labels: Labels, iterations: int) -> Mask:
         image: RGB photo (H, W, 3), uint8.
         labels: uint8 (H, W) as :func:`trimap` makes them, which stay as they are. Foreground and
             background, sure or probable, need ``FEWEST`` pixels each.
-        iterations: rounds, 1 or more.
+        iterations: rounds, 1 or more; None for as many as it takes until one changes no pixel,
+            ``MOST_ITERATIONS`` at most.
 
     Returns:
         The mask (H, W), bool.
@@ -286,6 +295,8 @@ def grab(image: Image, labels: Labels, iterations: int) -> Mask:
             f"labels is a {labels.dtype} array of shape {labels.shape}",
             do=f"give a uint8 array of shape {image.shape[:2]}, as the photo",
         )
+    if iterations is None:
+        return _until_converged(image, labels)
     return _run(image, labels, iterations, _models(), cv2.GC_INIT_WITH_MASK)
 
 
@@ -298,6 +309,24 @@ def _run(image: Image, labels: Labels, iterations: int, models: Models, mode: in
     labels = labels.copy()
     cv2.setRNGSeed(_SEED)
     cv2.grabCut(image, labels, None, *models, iterations, mode)  # type: ignore[call-overload]
+    return _foreground(labels)
+
+
+def _until_converged(image: Image, labels: Labels) -> Mask:
+    """Run GrabCut round by round until one changes no pixel, or a side has no colours left."""
+    found, models, mode = labels.copy(), _models(), cv2.GC_INIT_WITH_MASK
+    cv2.setRNGSeed(_SEED)
+    for _ in range(MOST_ITERATIONS):
+        before = found.copy()
+        cv2.grabCut(image, found, None, *models, 1, mode)  # type: ignore[call-overload]
+        if np.array_equal(found, before) or not _both_sides(_foreground(found)):
+            break
+        mode = cv2.GC_EVAL
+    return _foreground(found)
+
+
+def _foreground(labels: Labels) -> Mask:
+    """Return what OpenCV's labels say, surely or probably."""
     return (labels & _FOREGROUND_BIT).astype(bool)
 
 
@@ -326,6 +355,8 @@ def _twice(image: Image, coarse: SaliencyMap, settings: GrabCutSettings) -> Mask
     Most of OpenCV's time goes into the k-means that colours begin with; fewer pixels do as well.
     """
     labels = _trimap(coarse, settings)
+    if settings.iterations is None:
+        return grab(image, labels, None)
     small = working_image(image, settings.start_side)
     levels = _resized(coarse, small, cv2.INTER_AREA)
     if small is image or not _both_sides(levels >= settings.half):

@@ -26,17 +26,21 @@ _ALL: dict[str, Any] = {"converged": 2.0}
 _OWN = Row("own", "as the run has it", _ALL, None)
 
 
+# Rule a would leave other photos out of each row: a box of 86 % where its disc has 69 %.
+_ALL_PHOTOS: dict[str, Any] = {**_ALL, "foreground_limits": (0.0, 1.0)}
+
+
 _FROM_SCRATCH = {"start": "cold", "later_fraction": 1.0}
 
 
 TABLE_I = (
-    Row("coarse", "coarse masks", {**_ALL, "initial": "coarse", "rounds": 1}, 32.5),
-    Row("boxes", "bounding boxes", {**_ALL, "initial": "boxes", "rounds": 1}, 35.2),
-    Row("enhanced", "enhanced masks", {**_ALL, "initial": "enhanced", "rounds": 1}, 47.7),
+    Row("coarse", "coarse masks", {**_ALL_PHOTOS, "initial": "coarse", "rounds": 1}, 32.5),
+    Row("boxes", "bounding boxes", {**_ALL_PHOTOS, "initial": "boxes", "rounds": 1}, 35.2),
+    Row("enhanced", "enhanced masks", {**_ALL_PHOTOS, "initial": "enhanced", "rounds": 1}, 47.7),
     Row(
         "refined",
         "refined masks",
-        {**_ALL, **_FROM_SCRATCH, "initial": "enhanced", "between": "grabcut", "rounds": 2},
+        {**_ALL_PHOTOS, **_FROM_SCRATCH, "initial": "enhanced", "between": "grabcut", "rounds": 2},
         50.4,
     ),
 )
@@ -93,7 +97,8 @@ def table_1(context: Context[Config]) -> Table:
         ("training masks", "paper, VOC val", "our val", "the masks themselves"),
         tuple(rows),
         (
-            "refined: what the network trained on enhanced masks predicts, after rules and GrabCut",
+            "refined: what the network of the enhanced masks predicts, after rule b and GrabCut",
+            "all rows learn from the same photos: rule a leaves none out",
             "the masks themselves: of training photos with ground truth (500 at most)",
             "val: no tags are used; with the CRF, as the run has it",
         ),

@@ -42,23 +42,26 @@ _UNSUPERVISED_AVERAGE = 62.32
 
 def table_4(context: Context[Config]) -> Table:
     """IoU of the foreground, mean over the photos of each class."""
-    classes = context.data.photos.classes
-    rows: list[tuple[str | float | None, ...]] = [
-        _papers(
-            classes, "paper, MIT subset", {c: v[0] for c, v in _PAPER.items()}, _PAPER_AVERAGE[0]
-        ),
-        _papers(
-            classes, "paper, MIT full", {c: v[1] for c, v in _PAPER.items()}, _PAPER_AVERAGE[1]
-        ),
-        _papers(classes, "student alone, paper, MIT subset", _UNSUPERVISED, _UNSUPERVISED_AVERAGE),
-    ]
     measured = [entry for row in ROWS for entry in _measured(context, row)]
-    rows += [(label, *map(percent, iou), percent(mean)) for label, iou, mean, _ in measured]
-    counts = measured[0][3]
+    counted = enumerate(zip(context.data.photos.classes, measured[0][3], strict=True))
+    shown = [(i, c, n) for i, (c, n) in counted if n or c.casefold() in _PAPER]
+    classes = tuple(name for _, name, _ in shown)
+    subset, full = ({c: values[i] for c, values in _PAPER.items()} for i in (0, 1))
+    rows: list[tuple[str | float | None, ...]] = [
+        _papers(classes, "paper, MIT subset", subset, _PAPER_AVERAGE[0]),
+        _papers(classes, "paper, MIT full", full, _PAPER_AVERAGE[1]),
+        _papers(
+            classes, "UnsupervisedSeg [20], paper, MIT subset", _UNSUPERVISED, _UNSUPERVISED_AVERAGE
+        ),
+    ]
+    rows += [
+        (label, *(percent(iou[i]) for i, _, _ in shown), percent(mean))
+        for label, iou, mean, _ in measured
+    ]
     return Table(
         "4",
         "Table IV: IoU of the foreground on val, by class of photo",
-        ("", *(f"{c} ({n})" for c, n in zip(classes, counts, strict=True)), "average"),
+        ("", *(f"{name} ({count})" for _, name, count in shown), "average"),
         tuple(rows),
         (
             "the mean over photos; those without an object in their ground truth are left out",

@@ -45,6 +45,7 @@ def test_the_papers_numbers():
     assert stop_rule(config) == StopRule(5, 2.0)
     assert coarse_to_fine.Config().masks_by_tags is False
     assert config.grabcut() == GrabCutSettings()
+    assert config.filter_first is True
     assert config.resize_range == (1.0, 1.0)
     assert [config.fraction_of(number) for number in (1, 2, 5)] == [1.0, 0.5, 0.5]
 
@@ -72,6 +73,15 @@ def test_numbers_as_given():
     assert stop_rule(config) == StopRule(1, 0.9)
     assert config.fraction_of(2) == 1.0
     assert config.saliency_source() == "folder"
+
+
+def test_grabcut_until_it_converges():
+    """It has no start on smaller photos, whose numbers then say nothing."""
+    config = RecursionConfig(grabcut_iterations=None, grabcut_start_iterations=9, grabcut_side=300)
+    assert config.grabcut() == GrabCutSettings(iterations=None, side=300)
+    start = {"grabcut_start_iterations", "grabcut_start_side"}
+    assert start <= config.idle().keys()
+    assert not start & RecursionConfig().idle().keys()
 
 
 RANGE = "; use two factors over 0, the lesser first"
@@ -270,6 +280,7 @@ FIELDS: list[tuple[dict[str, Any], bool, set[str]]] = [  # the second: labels ar
     ({"initial": "enhanced"}, True, set()),
     ({"grabcut_iterations": 7}, True, {"enhanced-masks", "box-masks"}),
     ({"grabcut_side": 50}, True, {"enhanced-masks", "box-masks"}),
+    ({"grabcut_iterations": None}, True, {"enhanced-masks", "box-masks"}),
     ({"coarse_fraction": 0.4}, True, {"coarse-masks"}),
     ({}, False, {"coarse-masks", "enhanced-masks", "box-masks"}),
 ]

@@ -126,6 +126,17 @@ def test_limits_of_the_foreground(run, begun, config, taking):
     assert begun[0].named["chosen"].tolist() == taking
 
 
+@pytest.mark.parametrize("first", [True, False])
+def test_rule_a_may_wait_for_the_first_rounds_masks(run, begun, monkeypatch, first):
+    """IV-D.2: "this image would not be used to train the network in next training round"."""
+    monkeypatch.setattr(module, "updated_masks", lambda *args: drawn_masks(run, args[2], "found"))
+    target = single_target(run, config_of())
+    config = config_of(rounds=2, filter_first=first)
+    recursion(run, config, target, drawn_masks(run, target))
+    chosen = [each.named["chosen"].tolist() for each in begun]
+    assert chosen == [[0, 1, 4] if first else [0, 1, 3, 4, 5], [0, 1, 4]]
+
+
 def test_masks_none_of_which_may_take_part(run, begun):
     target = single_target(run, config_of())
     config = config_of(foreground_limits=(0.91, 0.95))

@@ -70,14 +70,20 @@ class RecursionConfig(
         "of the coarse masks: student, folder, network, activations, barrier, drfi, boxes; auto: "
         "what is given, or student",
     )
+    filter_first: bool = number(
+        True, "IV-D.2: false", "rule a before the first round too, not only between rounds"
+    )
     initial: Literal["enhanced", "coarse", "boxes"] = number(
         "enhanced", "III-C, Table I", "masks of the first round: by GrabCut, as they are, or boxes"
     )
     grabcut_side: int = number(
         GrabCutSettings().side, "assumed", "longer side of photos in GrabCut, pixels", at_least=1
     )
-    grabcut_iterations: int = number(
-        GrabCutSettings().iterations, "assumed", "of it there", at_least=1
+    grabcut_iterations: int | None = number(
+        GrabCutSettings().iterations,
+        "III-C: none",
+        "of it there; none: until one changes no pixel, at that size alone",
+        at_least=1,
     )
     grabcut_start_side: int = number(
         GrabCutSettings().start_side,
@@ -107,6 +113,14 @@ class RecursionConfig(
         """There is no other CRF."""
         return (*super().refiners_own(), *CRF_FIELDS)
 
+    def idle(self) -> dict[str, str]:
+        """GrabCut that goes on until it converges has no start on a smaller photo."""
+        found = super().idle()
+        if self.grabcut_iterations is None:
+            start = ("grabcut_start_side", "grabcut_start_iterations")
+            found |= dict.fromkeys(start, "grabcut_iterations=1 or more")
+        return found
+
     @classmethod
     def papers_saliency(cls) -> str:
         """The student (III-B)."""
@@ -128,5 +142,7 @@ class RecursionConfig(
 
     def grabcut(self) -> GrabCutSettings:
         """GrabCut, on coarse masks and between rounds."""
+        idle = self.idle()
         names = ("side", "iterations", "start_side", "start_iterations")
-        return GrabCutSettings(**{name: getattr(self, f"grabcut_{name}") for name in names})
+        acting = [name for name in names if f"grabcut_{name}" not in idle]
+        return GrabCutSettings(**{name: getattr(self, f"grabcut_{name}") for name in acting})

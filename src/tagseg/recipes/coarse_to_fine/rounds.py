@@ -73,6 +73,7 @@ def recursion(run: Run, config: RecursionConfig, target: Target, masks: LabelMap
             title=f"the segmenter, round {number}",
             fraction=config.fraction_of(number),
             start=before.segmenter if warm and before is not None else None,
+            filtered=config.filter_first or before is not None,
         )
         return Refined(segmenter, updated_masks(run, config, target, segmenter, number))
 
@@ -127,6 +128,7 @@ def refined_segmenter(
     title: str = "the segmenter",
     fraction: float = 1.0,
     start: Trained[Segmenter] | None = None,
+    filtered: bool = True,
 ) -> Trained[Segmenter]:
     """A network trained on the photos whose ``masks`` may take part (III-D, IV-B).
 
@@ -137,13 +139,17 @@ def refined_segmenter(
         declared, title: of the stage, and of its progress bar.
         fraction: of the schedule's iterations.
         start: a network to go on from; None starts from the backbone's weights.
+        filtered: whether rule a leaves photos out.
     """
     photos, setup = run.photos, run.setup
     masks = sure_labels(run, config, masks)
     prefix = "" if declared == _SEGMENTER else f"{declared.name}-"
     labels = reviewed_labels(run, masks, prefix=prefix, by_class=target.by_class)
     inputs: list[Input] = [labels]
-    chosen = _with_accepted(run, _taking_part(run, config, target, masks, declared, title))
+    chosen = np.flatnonzero(target.labels)
+    if filtered and config.between != "nothing":
+        chosen = _taking_part(run, config, target, masks, declared, title)
+    chosen = _with_accepted(run, chosen)
     schedule = aspp_schedule(config, setup, int(np.count_nonzero(target.labels)))
     schedule = shortened(schedule, fraction)
     shapes = some_shapes(photos)
@@ -216,8 +222,6 @@ def _taking_part(
 ) -> npt.NDArray[np.intp]:
     """Photos with a label and with enough, but not too much, foreground (rule a)."""
     labelled = np.flatnonzero(target.labels)
-    if config.between == "nothing":
-        return labelled
     settings = config.only(TakingPart)
     limits = settings.foreground_limits
 
