@@ -48,7 +48,7 @@ def step_by_torch(raw: Tensor, rows: np.ndarray, total: Tensor) -> None:
 
 def step_by_kernels(raw: Tensor, rows: np.ndarray, total: Tensor) -> None:
     maps, peaks = dcsm._subtracted(raw, rows, rows)
-    dcsm._add_saturated(total, maps, peaks, ALPHA)
+    dcsm._add_saturated(total, maps, peaks, ALPHA, 1.0)
 
 
 def compare_steps() -> None:

@@ -74,7 +74,7 @@ STAGES_OF_FIELDS: dict[str, dict[str, str]] = {
     },
     "dcsm": {
         "classifier_epochs classifier_iterations": "classifier",
-        "batch_scale classifier_backbone_factor classifier_batch_size classifier_learning_rate classifier_stride classifier_width layer_decay output_stride schedule trained_blocks": "classifier classifier-upper",
+        "batch_scale classifier_backbone_factor classifier_batch_size classifier_flip classifier_jitter classifier_learning_rate classifier_stride classifier_width layer_decay output_stride schedule trained_blocks": "classifier classifier-upper",
         "square": "classifier classifier-upper distinct-maps",
         "photo_side": "classifier classifier-upper distinct-maps masks predictions training-masks",
         "upper_epochs upper_iterations": "classifier-upper",

@@ -370,8 +370,9 @@ def test_torch_and_numba_agree(seed):
     torch.testing.assert_close(maps, dcsm._subtracted_by_torch(raw, *rows), rtol=1e-5, atol=0)
     assert torch.equal(peaks, dcsm._peaks(maps))
     total = torch.zeros_like(maps)
-    dcsm._add_saturated(total, maps, peaks, 3.0)
-    torch.testing.assert_close(total, dcsm._saturated(maps, peaks, 3.0), rtol=1e-6, atol=1e-7)
+    dcsm._add_saturated(total, maps, peaks, 3.0, 0.5)
+    expected = 0.5 * dcsm._saturated(maps, peaks, 3.0)
+    torch.testing.assert_close(total, expected, rtol=1e-6, atol=1e-7)
 
 
 def test_more_pixels_than_a_block_and_no_multiple_of_it():
@@ -435,11 +436,39 @@ def test_equation_5(seed, chosen):
     np.testing.assert_allclose(maps, expected, rtol=1e-5, atol=1e-7)
 
 
+@few
+@given(seeds, st.sampled_from([PAPER, LITERAL]))
+def test_blocks_are_averaged_then_their_mean_is_taken(seed, chosen):
+    """4.4, at each scale: here of a block of three layers and one of one."""
+    classes, asked = some_classes(seed)
+    rows = classes.target_rows, classes.candidate_rows
+    blocks = [[random_maps(seed + i, len(asked), 4, 5) for i in own] for own in ((0, 1, 2), (3,))]
+    maps = aggregate(
+        [(0, raw) for block in blocks for raw in block] * 2,
+        classes,
+        chosen,
+        weights=(1 / 3, 1 / 3, 1 / 3, 1),
+    )
+    means = [
+        loop_equation_5(block, *rows, chosen.alpha, chosen.normalise == "map") for block in blocks
+    ]
+    np.testing.assert_allclose(maps, (means[0] + means[1]) / 2, rtol=1e-5, atol=1e-7)
+
+
+def test_equal_weights_are_none():
+    """To the bit, so that results of blocks with equally many layers stay."""
+    classes, asked = some_classes(3)
+    steps = [(0, random_maps(i, len(asked), 4, 5)) for i in range(3)]
+    assert torch.equal(
+        aggregate(steps, classes, PAPER, weights=(1.0,) * 3), aggregate(steps, classes, PAPER)
+    )
+
+
 def test_the_kernels_tanh():
     x = np.concatenate((np.geomspace(1e-30, 1, 5000), np.linspace(0, 40, 50001)))
     x = x.astype(np.float32)[None]
     out = np.zeros_like(x)
-    dcsm._add_tanh(x, np.ones(1, np.float32), np.float32(1), out)
+    dcsm._add_tanh(x, np.ones(1, np.float32), np.float32(1), np.float32(1), out)
     np.testing.assert_allclose(out, np.tanh(x.astype(float)), rtol=4e-7, atol=0)
     assert out.max() == 1
 

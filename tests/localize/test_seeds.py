@@ -224,9 +224,13 @@ def reference(
     method: str,
     blocks: tuple[int, ...],
 ) -> np.ndarray:
-    """M^ of every class, (C, H, W), by loops over scales, layers and classes."""
+    """M^ of every class, (C, H, W), by loops over scales, blocks, layers and classes.
+
+    Layers are averaged in their block, then blocks (4.4).
+    """
     exact, on_grid = in_float64(net, method), net.backbone.grid_stride is not None
     layers = layers_of(blocks)
+    in_block = {name: len(layers_of((b,))) for b in blocks for name in layers_of((b,))}
     canvas, rows, columns = squared(image, SIDE)
     x = torch.from_numpy(canvas.transpose(2, 0, 1).copy())[None].double() / 255
     seen = [round(SIDE * scale) for scale in settings.scales]
@@ -255,7 +259,8 @@ def reference(
                 distinct = sum(np.maximum(d, 0) for d in differences)  # Eq. 4
                 peak = distinct[rows, columns].max() if settings.normalise == "map" else 1
                 if peak > 0:
-                    total += np.tanh(settings.alpha * distinct / peak) / len(seen) / len(layers)
+                    of_block = np.tanh(settings.alpha * distinct / peak) / in_block[name]
+                    total += of_block / len(seen) / len(blocks)
             elif j in used or not used:
                 for d in differences:
                     if d.max() > 0:
@@ -437,6 +442,9 @@ def test_layers_of_blocks() -> None:
     assert found.strides == (1, 4, 4, 4)
     assert feature_layers(Small(True), (2, 4)).strides == (None, None)
     assert found.firsts == (0, 0, 0, 0)
+    assert found.blocks == (0, 3, 3, 5)
+    assert found.weights == (1, 0.5, 0.5, 1)
+    assert feature_layers(Small(False), (2, 4)).weights is None
     assert feature_layers(Small(False, moved=True), (0, 2, 5)).firsts == (0, 1, 3)
     ours = feature_layers(Tiny(16), (1, 4))
     assert list(ours) == [("backbone.block1", 2, 0), ("backbone.block4", 16, 0)]

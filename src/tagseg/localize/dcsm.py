@@ -9,7 +9,7 @@ numba; elsewhere they are torch operations.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple, get_args
 
@@ -321,11 +321,14 @@ def aggregate(
     settings: DcsmSettings,
     *,
     photo: Window | None = None,
+    weights: Sequence[float] | None = None,
 ) -> Tensor:
     """Distinct class saliency maps M^ of a photo (Shimoda & Yanai 2016, Eq. 4 and 5).
 
     M^ = mean over scales j and layers i of tanh(alpha M~_ji). Maps are added up as they come, so
-    that ``steps`` may be a generator, and the maps of one step are all that is held.
+    that ``steps`` may be a generator, and the maps of one step are all that is held. With
+    ``weights`` of 1 over the number of its block's layers for each layer, it is the mean of blocks
+    that are means of their layers, as in 4.4; where blocks have equally many, that is the same.
 
     Args:
         steps: For each scale and layer, the scale's index and the raw maps (K, H, W) of
@@ -334,6 +337,8 @@ def aggregate(
         settings: Of these, alpha, normalise and variant.
         photo: Rows and columns that show the photo, where maps hold padding too. It takes no part
             in Eq. 5; the variant "code" takes it off at the end.
+        weights: Of the layers in the mean, over 0, in the order in which they come at every scale;
+            None for equal ones. The variant "code" has none.
 
     Returns:
         Float32 (T, H, W) in [0, 1], one for each target, ascending.
@@ -354,7 +359,7 @@ def aggregate(
     whole = _checked_steps(steps, classes)
     if settings.variant == "code":
         return _as_in_the_code(whole, classes, settings.alpha, window)
-    return _mean_of_equation_5(whole, classes, settings, window)
+    return _mean_of_equation_5(whole, classes, settings, window, weights or (1.0,))
 
 
 def _mean_of_equation_5(
@@ -362,18 +367,20 @@ def _mean_of_equation_5(
     classes: CandidateClasses,
     settings: DcsmSettings,
     window: Window,
+    weights: Sequence[float],
 ) -> Tensor:
-    total, count = torch.empty(0), 0
+    total, weight_of_all = torch.empty(0), 0.0
     rows = classes.target_rows, classes.candidate_rows
-    for _, raw in steps:
+    for count, (_, raw) in enumerate(steps):
         maps, peaks = _subtracted(*_checked(raw[:, *window], *rows))
         if count == 0:
             total = torch.zeros_like(maps)
         if settings.normalise == "none":
             peaks = torch.ones_like(peaks)
-        _add_saturated(total, maps, peaks, settings.alpha)
-        count += 1
-    return total / count
+        weight = weights[count % len(weights)]
+        _add_saturated(total, maps, peaks, settings.alpha, weight)
+        weight_of_all += weight
+    return total / weight_of_all
 
 
 def _as_in_the_code(
@@ -523,12 +530,13 @@ def _subtracted_by_torch(raw: Tensor, targets: Rows, candidates: Rows) -> Tensor
     return maps
 
 
-def _add_saturated(total: Tensor, maps: Tensor, peaks: Tensor, alpha: float) -> None:
-    """A term of Eq. 5, tanh(alpha M~ / peak), into ``total``."""
+def _add_saturated(total: Tensor, maps: Tensor, peaks: Tensor, alpha: float, weight: float) -> None:
+    """A term of Eq. 5, tanh(alpha M~ / peak), with its weight into ``total``."""
     if total.device.type != "cpu":
-        total += _saturated(maps, peaks, alpha)
+        total += _saturated(maps, peaks, alpha) * weight
         return
-    _add_tanh(_pixels(maps), peaks.numpy(), np.float32(alpha), _pixels(total))
+    numbers = np.float32(alpha), np.float32(weight)
+    _add_tanh(_pixels(maps), peaks.numpy(), *numbers, _pixels(total))
 
 
 def _saturated(maps: Tensor, peaks: Tensor, alpha: float) -> Tensor:
@@ -571,12 +579,12 @@ def _subtract(raw, targets, candidates, maps, peaks):  # type: ignore[no-untyped
 
 
 @njit(nogil=True, cache=True, error_model="numpy", fastmath=_FAST)
-def _add_tanh(maps, peaks, alpha, total):  # type: ignore[no-untyped-def]
+def _add_tanh(maps, peaks, alpha, weight, total):  # type: ignore[no-untyped-def]
     for t in range(len(maps)):
         if peaks[t] > 0:
             into, of, peak = total[t], maps[t], peaks[t]
             for i in range(len(of)):
-                into[i] += _tanh(alpha * (of[i] / peak))
+                into[i] += weight * _tanh(alpha * (of[i] / peak))
 
 
 _N1, _N2, _N3 = (np.float32(a / 135135) for a in (17325, 378, 1))

@@ -56,6 +56,7 @@ class LayerSet:
         names: Names for :class:`tagseg.localize.ClassSaliency`.
         strides: Input pixels per position of each; None where positions lie in the middle of cells.
         firsts: The pixel that position 0 of each lies on.
+        blocks: The block of each; () where layers have none.
 
     Examples:
         >>> for name, stride, first in LayerSet(("input", "features.8"), (1, 4), (0, 0)):
@@ -67,6 +68,18 @@ class LayerSet:
     names: tuple[str, ...]
     strides: tuple[int | None, ...]
     firsts: tuple[int, ...]
+    blocks: tuple[int, ...] = ()
+
+    @property
+    def weights(self) -> tuple[float, ...] | None:
+        """Of each layer in a mean of blocks that are means of their layers; None for equal ones.
+
+        Examples:
+            >>> LayerSet(("a", "b", "c"), (4, 4, 8), (0, 0, 0), (3, 3, 4)).weights
+            (0.5, 0.5, 1.0)
+        """
+        sizes = [self.blocks.count(block) for block in self.blocks]
+        return tuple(1 / size for size in sizes) if len(set(sizes)) > 1 else None
 
     def __iter__(self) -> Iterator[tuple[str, int | None, int]]:
         """Name, stride and first pixel of each layer."""
@@ -93,13 +106,14 @@ def feature_layers(backbone: Backbone, blocks: Sequence[int]) -> LayerSet:
     """
     if not blocks or not set(blocks) <= set(range(6)):
         raise ConfigError(f"blocks are {tuple(blocks)}", do="give some of 0 (the photo) to 5")
-    places = [(INPUT, 1, 0)] * (0 in blocks)
+    places = [(INPUT, 1, 0, 0)] * (0 in blocks)
     for number, block in enumerate(backbone.feature_blocks(), start=1):
         if number in blocks:
-            places += [(f"backbone.{layer}", block.stride, block.first) for layer in block.layers]
+            own = (block.stride, block.first, number)
+            places += [(f"backbone.{layer}", *own) for layer in block.layers]
     on_grid = backbone.grid_stride is not None
-    names, strides, firsts = zip(*places, strict=True)
-    return LayerSet(names, strides if on_grid else (None,) * len(names), firsts)
+    names, strides, firsts, numbers = zip(*places, strict=True)
+    return LayerSet(names, strides if on_grid else (None,) * len(names), firsts, numbers)
 
 
 class GradientSeeder:
@@ -395,7 +409,7 @@ def distinct_score_map(
                     at_photo_size(maps, (side, side), stride=stride, first=first, input_shape=seen),
                 )
 
-    maps = aggregate(raw_maps(), classes, settings, photo=square.photo)
+    maps = aggregate(raw_maps(), classes, settings, photo=square.photo, weights=layers.weights)
     return score_map(_resized(maps, square.shape), classes.targets).cpu().numpy()
 
 

@@ -10,13 +10,16 @@ import numpy as np
 import pytest
 
 from small_runs import DISTINCT, OPTIONS, UNKNOWN, Photos
+from tagseg.data.transforms import Augmentation
 from tagseg.data.working import WorkingPhotos
 from tagseg.nets.fully_convolutional import FullyConvolutionalClassifier
 from tagseg.nets.tiny import Tiny
 from tagseg.nets.vgg import Vgg16
 from tagseg.recipes.dcsm import classifier as saliency_stages
 from tagseg.recipes.dcsm.classifier import (
+    LayerWeights,
     fully_convolutional_classifier,
+    layer_weights,
     seeder_settings,
     square_side,
 )
@@ -107,6 +110,31 @@ def test_what_the_classifier_is_trained_with(run_of, monkeypatch):
         assert named["how"].size == (SIDE, SIDE)
         assert named["how"].letterbox == net.backbone.preprocessing.mean_colour
         assert named["loop"].frozen_batch_norm
+
+
+@pytest.mark.parametrize(("flip", "jitter"), [(True, 0.1), (False, 0.0)])
+def test_mirroring_and_colours_can_be_left_alone(run_of, monkeypatch, flip, jitter):
+    """3.2 names a random size and nothing else."""
+    given: list[Augmentation] = []
+    monkeypatch.setattr(
+        saliency_stages,
+        "train_tag_classifier",
+        lambda net, photos, how, *args, **named: given.append(how),
+    )
+    config = config_of(**DISTINCT, classifier_flip=flip, classifier_jitter=jitter)
+    fully_convolutional_classifier(run_of(make_setup(OPTIONS)), config)
+    assert {(how.flip, how.jitter) for how in given} == {(flip, jitter)}
+
+
+def test_maps_depend_on_the_layers_of_blocks_where_these_differ():
+    """4.4: blocks are averaged, then their mean; with as many layers in each that is Eq. 5."""
+    blocks = {(3, 4, 5): None, (2, 3): (1 / 2,) * 2 + (1 / 3,) * 3}
+    net = FullyConvolutionalClassifier(Vgg16(32), 2, hidden=4)
+    for chosen, weights in blocks.items():
+        found = layer_weights(net, config_of(blocks=chosen))
+        assert found == ([] if weights is None else [LayerWeights(weights)])
+    assert not layer_weights(net, config_of(blocks=(2, 3), variant="code"))
+    assert not layer_weights(FullyConvolutionalClassifier(Tiny(), 2, hidden=4), config_of())
 
 
 def test_score_maps_are_kept_and_read_as_they_were_made(run_of):

@@ -9,6 +9,7 @@ import torch
 
 from tagseg.data.transforms import Augmentation
 from tagseg.localize.classifier import train_tag_classifier
+from tagseg.localize.seeds import feature_layers
 from tagseg.nets.fully_convolutional import FullyConvolutionalClassifier, initialise_from_imagenet
 from tagseg.recipes.dcsm.config import ClassifierFormSettings, Config, TwoPhaseSettings
 from tagseg.stages.context import Plain, Run, Setup
@@ -19,7 +20,13 @@ from tagseg.stages.stage import Declared, Input, Trained, trained
 from tagseg.stages.tag_teaching import taught_tags
 from tagseg.training import Schedule
 
-__all__ = ["fully_convolutional_classifier", "seeder_settings", "two_phase_schedules"]
+__all__ = [
+    "LayerWeights",
+    "fully_convolutional_classifier",
+    "layer_weights",
+    "seeder_settings",
+    "two_phase_schedules",
+]
 
 _UPPER = Declared("classifier-upper", weights="classifier")
 _CLASSIFIER = Declared("classifier", weights="classifier")
@@ -75,7 +82,12 @@ def fully_convolutional_classifier(
     setup, photos = run.setup, run.photos
     net = _network(run, settings)
     side = square_side(run, settings)
-    how = Augmentation((side, side), jitter=0.1, letterbox=net.backbone.preprocessing.mean_colour)
+    how = Augmentation(
+        (side, side),
+        flip=settings.classifier_flip,
+        jitter=settings.classifier_jitter,
+        letterbox=net.backbone.preprocessing.mean_colour,
+    )
     upper, whole = two_phase_schedules(settings, setup, len(photos))
     taught, scale = taught_tags(run, settings), settings.batch_scale
     fit = partial(
@@ -133,6 +145,19 @@ def _network(run: Run, settings: TwoPhaseSettings) -> FullyConvolutionalClassifi
     if setup.weights is not None:
         initialise_from_imagenet(net, setup.weights.state)
     return net
+
+
+@dataclass(frozen=True)
+class LayerWeights(Plain):
+    """What decides on maps where blocks have different numbers of layers (4.4)."""
+
+    layer_weights: tuple[float, ...]
+
+
+def layer_weights(net: FullyConvolutionalClassifier, config: Config) -> list[LayerWeights]:
+    """The weights of the layers in Eq. 5, if they differ and the variant heeds them."""
+    weights = feature_layers(net.backbone, config.blocks).weights
+    return [LayerWeights(weights)] if weights and config.variant == "paper" else []
 
 
 def seeder_settings(run: Run, config: Config) -> SeederSettings:

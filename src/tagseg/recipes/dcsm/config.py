@@ -41,6 +41,14 @@ class ClassifierFormSettings(Settings):
         above=0,
         rising=True,
     )
+    classifier_flip: bool = number(True, "3.2: false", "mirror every second training photo")
+    classifier_jitter: float = number(
+        0.1,
+        "3.2: 0",
+        "random factors on brightness and contrast of training photos, 0.1: 0.9 to 1.1",
+        at_least=0,
+        below=1,
+    )
     classifier_stride: int | None = number(
         None,
         "3.2: 32",

@@ -7,7 +7,11 @@ from dataclasses import asdict
 import numpy as np
 
 from tagseg.maps import Labels, Probs, ScoreMap
-from tagseg.recipes.dcsm.classifier import fully_convolutional_classifier, seeder_settings
+from tagseg.recipes.dcsm.classifier import (
+    fully_convolutional_classifier,
+    layer_weights,
+    seeder_settings,
+)
 from tagseg.recipes.dcsm.config import Config
 from tagseg.stages.context import Run, Split
 from tagseg.stages.distinct_segmenter import (
@@ -49,7 +53,7 @@ class DistinctMaps:
             self._run,
             _MAPS,
             lambda image, tags: self._seeder(image, tags).score_map,
-            settings=[self._settings],
+            settings=[self._settings, *layer_weights(self.classifier.model, self._config)],
             inputs=[self.classifier],
             split=split,
         )
