@@ -40,7 +40,14 @@ def precision_at(made: Make) -> float:
     return curve.precision_at(float(np.median(SALIENCY[1])))
 
 
+def average_maps(made: Make) -> np.ndarray:
+    average = evaluate.AverageMaps(3)
+    average.update(made(SCORES), np.ones(3, bool))
+    return average.mean()
+
+
 WITH_FLOATS: dict[str, Callable[[Make], Any]] = {
+    "AverageMaps": average_maps,
     "PrecisionRecall": precision_at,
     "SaliencyScores": saliency_scores,
     "SeedCurves": seed_curves,

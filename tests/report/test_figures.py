@@ -9,7 +9,16 @@ from PIL import Image
 
 from tagseg.data.masks import voc_palette
 from tagseg.errors import ShapeError
-from tagseg.report.figures import colour_labels, colour_map, data_uri, legend, overlay, shrink
+from tagseg.report.figures import (
+    average_picture,
+    average_sheet,
+    colour_labels,
+    colour_map,
+    data_uri,
+    legend,
+    overlay,
+    shrink,
+)
 
 
 @pytest.fixture
@@ -102,3 +111,20 @@ def test_data_uri_holds_the_picture() -> None:
     assert kind == "data:image/webp;base64"
     with Image.open(io.BytesIO(base64.b64decode(data))) as decoded:
         assert np.abs(np.asarray(decoded.convert("RGB")).astype(int) - image).max() < 8
+
+
+def test_an_average_is_as_bright_as_its_own_maximum() -> None:
+    average = np.array([[0.0, 0.1], [0.2, 0.05]])
+    np.testing.assert_array_equal(
+        average_picture(average), colour_map((average / 0.2).astype(np.float32))
+    )
+    assert not average_picture(np.zeros((2, 2)))[..., 0].any()
+
+
+def test_a_sheet_leaves_empty_places_white() -> None:
+    maps = np.stack([np.ones((64, 64)), np.zeros((64, 64))])
+    sheet = average_sheet([("one", maps), ("two", maps[::-1])], ["cat", "a long name of a class"])
+    heat = (sheet == average_picture(maps[0])[0, 0]).all(-1)
+    assert heat.sum() == 2 * 96 * 96
+    rows, columns = (np.flatnonzero(heat.any(axis)) for axis in (1, 0))
+    assert len(rows) == len(columns) == 2 * 96, "one above left of the other"

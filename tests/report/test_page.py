@@ -10,6 +10,7 @@ import pytest
 from tagseg.errors import ShapeError
 from tagseg.report.figures import colour_map, overlay
 from tagseg.report.page import (
+    AverageLocation,
     ConfigRow,
     Curve,
     ForegroundIou,
@@ -630,3 +631,18 @@ def test_size_is_bounded_for_24_photos_of_noise() -> None:
 def test_what_does_not_fit_is_refused(change) -> None:
     with pytest.raises(ShapeError):
         render(replace(demo(), **change))
+
+
+def test_average_locations_are_of_classes_with_photos() -> None:
+    maps = np.linspace(0, 0.5, len(CLASSES) * 16).reshape(len(CLASSES), 4, 4)
+    photos = [3, 0, *[1] * (len(CLASSES) - 2)]
+    text = render(RunReport("t", "r", CLASSES, locations=[AverageLocation(EVIL, maps, photos)]))
+    page = Page(text)
+    pictures = [image for image in page.all("img") if "average of" in str(image["alt"])]
+    assert len(pictures) == len(CLASSES) - 1
+    assert f"{maps[0].max():.2f}, 3 photos" in text
+    assert 'href="#locations"' in text
+    assert EVIL not in text
+    short = AverageLocation("m", maps[1:], photos[1:])
+    with pytest.raises(ShapeError, match="7 average maps for 8 classes"):
+        render(RunReport("t", "r", CLASSES, locations=[short]))

@@ -39,5 +39,11 @@ def test_json_keeps_all_digits():
     assert set(read) == {"name", "title", "columns", "rows", "notes"}
 
 
+def test_a_picture_is_told_by_its_file():
+    table = Table("f", "T", ("m",), (("x",),), picture=np.zeros((2, 2, 3), np.uint8))
+    assert table.markdown().endswith("\n- picture: [f.png](f.png)\n")
+    assert json.loads(json.dumps(table.to_dict()))["picture"] == "f.png"
+
+
 def test_percent():
     assert [percent(x) for x in (0.5, None, np.nan)] == [50.0, None, None]

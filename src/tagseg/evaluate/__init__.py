@@ -10,6 +10,7 @@ they are not defined.
 from tagseg.evaluate.boundary import TrimapAccuracy
 from tagseg.evaluate.confusion import ConfusionMatrix
 from tagseg.evaluate.foreground import ForegroundScores, foreground_scores
+from tagseg.evaluate.location import AverageMaps
 from tagseg.evaluate.masks import MaskScores, evaluate_masks
 from tagseg.evaluate.object_sizes import ObjectSizes
 from tagseg.evaluate.picking import best_mask
@@ -18,6 +19,7 @@ from tagseg.evaluate.scores import average_precision, mean_average_precision
 from tagseg.evaluate.seeds import CentreMeanShape, PrecisionRecall, SeedCurves
 
 __all__ = [
+    "AverageMaps",
     "CentreMeanShape",
     "ConfusionMatrix",
     "ForegroundScores",

@@ -11,16 +11,28 @@ import matplotlib
 import numpy as np
 import numpy.typing as npt
 from PIL import Image as PillowImage
+from PIL import ImageDraw, ImageFont
 
 from tagseg.data.masks import voc_palette
 from tagseg.errors import ShapeError
 from tagseg.maps import BACKGROUND, IGNORE, Image, Labels, check_image
 
-__all__ = ["Palette", "colour_labels", "colour_map", "data_uri", "legend", "overlay", "shrink"]
+__all__ = [
+    "Palette",
+    "average_picture",
+    "average_sheet",
+    "colour_labels",
+    "colour_map",
+    "data_uri",
+    "legend",
+    "overlay",
+    "shrink",
+]
 
 Palette = npt.NDArray[np.uint8]
 
 _HATCH = 8  # pixels from one stripe of an ignored area to the next
+_CELL, _GAP, _TEXT = 96, 6, 13  # pixels of a picture of a sheet, between two, and of its words
 _QUALITY = 78  # of WebP: about 7 kB for a photo 240 pixels wide
 
 
@@ -61,6 +73,40 @@ def colour_map(score_map: npt.NDArray[np.float32], photo: Image | None = None) -
     _check_same_size(check_image(photo, "photo"), score_map, "score map")
     grey = cv2.cvtColor(photo, cv2.COLOR_RGB2GRAY)[..., None]
     return np.rint(0.35 * grey + 0.65 * heat).astype(np.uint8)
+
+
+def average_picture(average: npt.NDArray[np.floating]) -> Image:
+    """Heat of an average map (H, W) in [0, 1] over its own maximum: averages are low."""
+    peak = average.max(initial=0.0)
+    return colour_map((average / (peak if peak > 0 else 1)).astype(np.float32))
+
+
+def average_sheet(
+    columns: Sequence[tuple[str, npt.NDArray[np.floating]]], rows: Sequence[str]
+) -> Image:
+    """Average maps side by side: a row for each class, a column for each kind of maps.
+
+    Args:
+        columns: title, and maps (C, H, W) in [0, 1]; all zeros leave the place empty.
+        rows: the C classes.
+    """
+    font = ImageFont.load_default(_TEXT)
+    margin = 2 * _GAP + round(max(map(font.getlength, rows), default=0))
+    widths = [max(_CELL, round(font.getlength(title))) + _GAP for title, _ in columns]
+    height = 2 * _TEXT + len(rows) * (_CELL + _GAP)
+    sheet = PillowImage.new("RGB", (margin + sum(widths), height), "white")
+    draw = ImageDraw.Draw(sheet)
+    left = margin
+    for (title, maps), width in zip(columns, widths, strict=True):
+        draw.text((left, _TEXT // 2), title, "black", font)
+        for place, average in enumerate(maps):
+            if average.any():
+                picture = PillowImage.fromarray(average_picture(average)).resize((_CELL, _CELL))
+                sheet.paste(picture, (left, 2 * _TEXT + place * (_CELL + _GAP)))
+        left += width
+    for place, name in enumerate(rows):
+        draw.text((_GAP, 2 * _TEXT + place * (_CELL + _GAP) + _CELL // 2), name, "black", font)
+    return np.asarray(sheet)
 
 
 def legend(classes: Sequence[str], palette: Palette | None = None) -> list[tuple[str, str]]:

@@ -15,10 +15,11 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from tagseg.errors import ShapeError
 from tagseg.maps import Image, check_image
 from tagseg.report.charts import Comparison, Line, compare, training_charts
-from tagseg.report.figures import Palette, data_uri, legend, shrink
+from tagseg.report.figures import Palette, average_picture, data_uri, legend, shrink
 
 __all__ = [
     "FOREGROUND_COLOUR",
+    "AverageLocation",
     "ConfigRow",
     "Curve",
     "ForegroundIou",
@@ -203,6 +204,20 @@ class WrongTags(NamedTuple):
     file: str
 
 
+class AverageLocation(NamedTuple):
+    """Where one kind of maps puts each class on average.
+
+    Attributes:
+        title: of the maps.
+        maps: (C, h, w) in [0, 1].
+        photos: how many each class's mean is of.
+    """
+
+    title: str
+    maps: npt.NDArray[np.floating]
+    photos: Sequence[int]
+
+
 @dataclass(frozen=True)
 class GalleryItem:
     """One photo of the gallery and its pictures, (title, uint8 (H, W, 3)), in reading order.
@@ -241,6 +256,7 @@ class RunReport:
         curves: metric records by network.
         seeds: methods to compare, and drawn in this order.
         trimap: methods to compare at the boundaries of objects.
+        locations: kinds of maps to compare by their means.
         rounds: in the order they were run.
         rounds_note: a sentence that says why there were no more rounds.
         trust: of each class, in label order.
@@ -269,6 +285,7 @@ class RunReport:
     classifier_map: TagScore | None = None
     seeds: Sequence[SeedScore] = ()
     trimap: Sequence[TrimapScore] = ()
+    locations: Sequence[AverageLocation] = ()
     rounds: Sequence[RoundRow] = ()
     rounds_note: str = ""
     gallery: Sequence[GalleryItem] = ()
@@ -304,6 +321,7 @@ def render(report: RunReport) -> str:
             labels=labels,
             seed_charts=_seed_charts(report.seeds),
             trimap_chart=_trimap_chart(report.trimap),
+            locations=_locations(report),
             round_scores=round_scores,
             rounds_chart=_rounds_chart(report.rounds, round_scores),
             charts={name: drawn for name, drawn in charts.items() if drawn},
@@ -340,6 +358,11 @@ def _check(report: RunReport) -> None:
             raise ShapeError(
                 f"{score.stage} has foreground IoU of {', '.join(found)}",
                 do="give one per class, in label order",
+            )
+    for kind in report.locations:
+        if len(kind.maps) != n_labels - 1 or len(kind.photos) != n_labels - 1:
+            raise ShapeError(
+                f"{kind.title} has {len(kind.maps)} average maps for {n_labels - 1} classes"
             )
     names = [row.name for row in report.trust]
     if names and names != list(report.classes):
@@ -552,6 +575,24 @@ def _trimap_chart(scores: Sequence[TrimapScore]) -> Comparison | None:
         x_label="width (pixels)",
         summary=f"Accuracy in percent near true boundaries: {'; '.join(ends)}",
     )
+
+
+def _locations(report: RunReport) -> list[dict[str, Any]]:
+    """A row of pictures for each class that has photos."""
+    rows = []
+    for index, name in enumerate(report.classes):
+        pictures = [
+            {
+                "title": kind.title,
+                "uri": data_uri(average_picture(kind.maps[index])),
+                "peak": float(kind.maps[index].max()),
+                "photos": kind.photos[index],
+            }
+            for kind in report.locations
+        ]
+        if any(picture["photos"] for picture in pictures):
+            rows.append({"name": name, "pictures": pictures})
+    return rows
 
 
 def _round_scores(rounds: Sequence[RoundRow]) -> dict[tuple[str, str], list[float | None]]:

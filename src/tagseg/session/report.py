@@ -88,6 +88,7 @@ def render_report(folder: Path, *, full_supervision: Path | None = None) -> Path
         curves={name: work.finished(name).read_log() for name in about["curves"]},
         classifier_map=findings.tag_score(),
         seeds=findings.seeds(),
+        locations=findings.locations(),
         gallery=findings.gallery(),
         wrong_tags=_wrong_tags(about.get("wrong_tags")),
         trust=[_trust_row(ClassTrust.from_json(row)) for row in about.get("trust", ())],

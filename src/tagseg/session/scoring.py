@@ -22,6 +22,7 @@ from tagseg.maps import Image, Labels
 from tagseg.report.figures import overlay, shrink
 from tagseg.report.page import (
     FOREGROUND_COLOUR,
+    AverageLocation,
     ForegroundIou,
     GalleryItem,
     Measure,
@@ -30,6 +31,7 @@ from tagseg.report.page import (
     TagScore,
 )
 from tagseg.run.workspace import Stage
+from tagseg.session.locations import average_locations, read_averages, write_averages
 from tagseg.session.seed_scoring import find_seed_maps, score_seeds, seed_scores_from
 from tagseg.stages.context import Run
 from tagseg.stages.outcome import Outcome, Prediction
@@ -89,6 +91,10 @@ class Findings:
         known = self.stage.holds("seeds.json")  # runs of version 0.1 have none
         return seed_scores_from(self.stage.load_json("seeds")) if known else []
 
+    def locations(self) -> list[AverageLocation]:
+        """Average maps of each class, of ground truth and of the recipe's evidence."""
+        return read_averages(self.stage)
+
     def gallery(self) -> list[GalleryItem]:
         """The photos that the report shows."""
         pictures = self.stage.maps("gallery")
@@ -134,6 +140,8 @@ def examine(run: Run, outcome: Outcome, truth: GroundTruth | None, truth_key: st
             _fill(run, outcome, truth, stage)
             indices = _chosen(run, maps[0].split) if maps else []
             stage.save_json("seeds", score_seeds(run, maps, truth, indices))
+            shown = _chosen(run, "train")
+            write_averages(stage, average_locations(run, outcome.locations, truth, shown))
     return Findings(stage)
 
 

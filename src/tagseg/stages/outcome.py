@@ -18,7 +18,16 @@ from tagseg.segment.predict import Segmenter
 from tagseg.stages.context import Split
 from tagseg.stages.stage import PhotoMaps, ScoreMaps
 
-__all__ = ["Outcome", "Prediction", "Progression", "RoundPredictions", "Seeds", "TagScores", "View"]
+__all__ = [
+    "Locations",
+    "Outcome",
+    "Prediction",
+    "Progression",
+    "RoundPredictions",
+    "Seeds",
+    "TagScores",
+    "View",
+]
 
 View = Callable[[int], Image]
 
@@ -72,6 +81,21 @@ class Seeds:
 
 
 @dataclass(frozen=True)
+class Locations:
+    """Where some evidence puts the classes of training photos, to be averaged.
+
+    Attributes:
+        title: as reports and tables print it.
+        maps: of photo i: floats or bool (K, h, w) in [0, 1], one for each of its K tags, in order.
+        stage: what the maps depend on.
+    """
+
+    title: str
+    maps: Callable[[int], npt.NDArray[Any]]
+    stage: Stage
+
+
+@dataclass(frozen=True)
 class RoundPredictions:
     """What one round of an iterative recipe gave.
 
@@ -104,6 +128,7 @@ class Outcome:
         tag_scores: computes those of the validation photos (N, C), if there is a tag classifier.
         curves: what logged a training, in order; the last is the segmenter's.
         seeds: score maps to be compared.
+        locations: maps of training photos, whose averages are shown by class.
         progression: of a recipe that works in rounds.
         pack: tensors and metadata of the segmenter, for its file.
         trust: what a recipe that judges its own masks says of each class, in label order.
@@ -115,6 +140,7 @@ class Outcome:
     tag_scores: TagScores | None = None
     curves: tuple[Stage, ...] = ()
     seeds: tuple[Seeds, ...] = ()
+    locations: tuple[Locations, ...] = ()
     progression: Progression | None = None
     pack: Callable[[Any], tuple[dict[str, Tensor], dict[str, str]]] = pack_segmenter
     trust: tuple[ClassTrust, ...] = ()

@@ -13,6 +13,7 @@ import numpy as np
 
 from tagseg.errors import DamagedError
 from tagseg.formats.masks.ground_truth import GroundTruth
+from tagseg.maps import Image
 from tagseg.run.progress import Progress
 from tagseg.run.workspace import Stage, Workspace, until_whole
 from tagseg.segment.predict import Segmenter
@@ -44,6 +45,7 @@ class Table:
         columns: headings, that of the labels first.
         rows: label, then percentages; None where nothing was measured or the paper gives nothing.
         notes: what a reader must know of the columns, a line each.
+        picture: of a figure that is one, written beside the table as ``NAME.png``.
     """
 
     name: str
@@ -51,6 +53,7 @@ class Table:
     columns: tuple[str, ...]
     rows: tuple[tuple[str | float | None, ...], ...]
     notes: tuple[str, ...] = ()
+    picture: Image | None = None
 
     def markdown(self) -> str:
         """Heading, table and notes; percentages with one decimal, a dash for None."""
@@ -60,11 +63,18 @@ class Table:
         rule = [f"{'-' * width}:" if i else "-" * (width + 1) for i, width in enumerate(widths)]
         lines.insert(1, "|" + "|".join(f"-{dashes}" for dashes in rule) + "|")
         notes = [f"- {note}" for note in self.notes]
+        notes += [f"- picture: [{self._file}]({self._file})"] if self._file is not None else []
         return "\n".join([f"## {self.title}", "", *lines, *([""] if notes else []), *notes]) + "\n"
 
     def to_dict(self) -> dict[str, Any]:
-        """Everything as JSON-able values, percentages unrounded."""
-        return asdict(self)
+        """Everything as JSON-able values, percentages unrounded; of a picture, its file."""
+        found = {k: v for k, v in asdict(self).items() if k != "picture"}
+        return found if self._file is None else {**found, "picture": self._file}
+
+    @property
+    def _file(self) -> str | None:
+        """Name of the picture's file."""
+        return None if self.picture is None else f"{self.name}.png"
 
 
 class Row(NamedTuple):
@@ -196,11 +206,11 @@ class Study:
     """How one of a paper's tables is made.
 
     Attributes:
-        split: the photos whose ground truth it needs.
+        split: the photos whose ground truth it needs; None if it needs none.
     """
 
     make: Callable[[Context[Any]], Table]
-    split: Split
+    split: Split | None
 
     def made(self, context: Context[Any]) -> Table:
         """The table; begun again after something damaged was removed."""

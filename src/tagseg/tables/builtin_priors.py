@@ -1,9 +1,10 @@
-"""Tables 3 to 6 and Figure 10 of Saleh et al. 2017 (sections 4.3 and 4.4), and CheckMask."""
+"""Tables 3 to 6 and Figures 9 and 10 of Saleh et al. 2017 (sections 4.3 and 4.4), and CheckMask."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from tagseg.stages.context import Run, Split
 from tagseg.stages.outcome import Prediction
 from tagseg.tables.base import Context, Row, Score, Study, Table, percent
 from tagseg.tables.builtin_checkmask import segmentation, table_3, table_of_looks
+from tagseg.tables.locations import Kind, figure_9
 
 __all__ = ["TABLES"]
 
@@ -134,6 +136,15 @@ FIGURE_10 = {  # curve: row of Table 6
 }
 
 
+FIGURE_9 = (
+    Kind(TABLE_5[0], "localization", "localization"),
+    Kind(TABLE_4[2], "fusion", "fusion"),
+    Kind(TABLE_4[2], "masks", "fusion, masks (Table 4)"),
+    Kind(TABLE_5[1], "localization+fusion", "localization+fusion"),
+    Kind(TABLE_5[1], "masks", "localization+fusion, masks"),
+)
+
+
 def table_4(context: Context[Config]) -> Table:
     """Masks of foreground and background of training photos."""
     rows, photos = _mask_rows(context, TABLE_4, "train")
@@ -219,6 +230,7 @@ TABLES: Mapping[str, Study] = {
     "4": Study(table_4, "train"),
     "5": Study(table_5, "val"),
     "6": Study(table_6, "val"),
+    "fig9": Study(partial(figure_9, kinds=FIGURE_9), None),
     "fig10": Study(figure_10, "val"),
     "checkmask": Study(table_of_looks, "val"),
 }

@@ -7,6 +7,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple, TypeGuard
 
+from PIL import Image as PillowImage
+
 import tagseg
 from tagseg.data.dataset import Dataset
 from tagseg.data.text import readable, without_folders
@@ -196,6 +198,8 @@ def _checked_truth(
         raise ConfigError("tables need ground truth", do="give --ground-truth DIR")
     truth, names = truth_for(truth, photos), photos.names
     for table, study in studies.items():
+        if study.split is None:
+            continue
         if study.split == "val" and not val:
             raise ConfigError(
                 f"{_called(table)} needs validation photos", do="give --val, or choose with --only"
@@ -239,6 +243,10 @@ def _write(context: Context[Any], paper: str, tables: tuple[Table, ...]) -> Tabl
     text = "\n".join([*head, "", *(table.markdown() for table in tables)])
     with one_line_errors(folder):
         folder.mkdir(exist_ok=True)
+    for table in tables:
+        if table.picture is not None:
+            with atomic_write(folder / f"{table.name}.png") as file:
+                PillowImage.fromarray(table.picture).save(file, "PNG")
     with atomic_write(result.json) as file:
         file.write(to_json(content) + b"\n")
     with atomic_write(result.markdown) as file:

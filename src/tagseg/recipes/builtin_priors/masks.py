@@ -12,6 +12,7 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from tagseg.fuse.builtin_masks import (
     PresentMaps,
@@ -20,14 +21,14 @@ from tagseg.fuse.builtin_masks import (
     multiclass_maps,
 )
 from tagseg.fuse.seed_labels import cam_labels
-from tagseg.maps import BACKGROUND, Labels
+from tagseg.maps import BACKGROUND, Labels, Tags, labels_of_tags
 from tagseg.recipes.builtin_priors.config import Config, EvidenceSettings
 from tagseg.refine.dense_crf import softmax_unary
 from tagseg.run.workspace import Stage
 from tagseg.stages.classifier import location_maps, tag_classifier
 from tagseg.stages.context import Run, Split
 from tagseg.stages.crf import Smoothing
-from tagseg.stages.outcome import Prediction, Seeds, TagScores, View
+from tagseg.stages.outcome import Locations, Prediction, Seeds, TagScores, View
 from tagseg.stages.predictions import cam_seeds, classifier_outcome, show_map, show_maps
 from tagseg.stages.priors import PhotoRegions, activation_prior, photo_regions
 from tagseg.stages.settings import CrfSettings, CrispStrengths
@@ -105,6 +106,30 @@ class Evidence:
         threshold = self.config.cam_threshold
         return cam_labels(self.scores_of(index), self.photos.tags[index], threshold=threshold)
 
+    def locations(self, masks: LabelMaps | None = None) -> tuple[Locations, ...]:
+        """Where each kind of evidence, and the masks, put the photos' classes (Figure 9)."""
+        found: list[Locations] = []
+        tags, scores, foreground = self.photos.tags, self.scores_of, self.foreground_of
+        if scores is not None:
+            found.append(Locations("localization", lambda i: scores(i)[tags[i]], scores.stage))
+        if foreground is not None:
+            found.append(
+                Locations("fusion", lambda i: _each(foreground(i), tags[i]), foreground.stage)
+            )
+        if scores is not None and foreground is not None:
+            both = "localization+fusion"
+            found.append(Locations(both, lambda i: self.maps(i).maps[1:], scores.stage))
+        if masks is not None:
+            found.append(Locations("masks", lambda i: self._covered(masks(i), i), masks.stage))
+        return tuple(found)
+
+    def _covered(self, labels: Labels, index: int) -> npt.NDArray[np.bool_]:
+        """Which pixels of a mask are of each of photo ``index``'s classes, bool (K, h, w)."""
+        tags = self.photos.tags[index]
+        if self.config.masks == "foreground":
+            return _each(labels == OBJECT, tags)
+        return labels == labels_of_tags(tags)[1:, None, None]
+
     def views(self) -> tuple[tuple[str, View], ...]:
         """Pictures of the evidence for the gallery."""
         found: list[tuple[str, View]] = []
@@ -113,6 +138,11 @@ class Evidence:
         if self.foreground_of is not None:
             found.append(("foreground probability", show_map(self.foreground_of)))
         return tuple(found)
+
+
+def _each(plane: npt.NDArray[Any], tags: Tags) -> npt.NDArray[Any]:
+    """A map (h, w) that knows no classes, once for each tag: (K, h, w)."""
+    return np.broadcast_to(plane, (int(tags.sum()), *plane.shape))
 
 
 def training_masks(

@@ -46,6 +46,7 @@ def run(run: Run, config: Config) -> Outcome:
         tag_scores=evidence.tag_scores,
         curves=(*evidence.curves, segmenter.stage),
         seeds=evidence.seed_maps,
+        locations=evidence.locations(masks if config.masks != "none" else None),
     )
 
 
