@@ -1031,8 +1031,8 @@ def tables_of_an_unknown_paper(place):
 
 @case
 def tables_that_the_paper_has_not(place):
-    line = "builtin_priors has no table '7'; choose of 3, 4, 5, 6, fig9, fig10, checkmask"
-    return tables_of(place, "--only", "4,7"), line
+    line = "builtin_priors has no table '9'; choose of 3, 4, 5, 6, 7, fig9, fig10, checkmask"
+    return tables_of(place, "--only", "4,9"), line
 
 
 @case

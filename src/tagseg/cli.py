@@ -94,6 +94,7 @@ class LayoutName(StrEnum):
     imagenet = "imagenet"
     object_discovery = "object_discovery"
     object_discovery_100 = "object_discovery_100"
+    youtube_objects = "youtube_objects"
     split_folders = "split_folders"
     inner_folders = "inner_folders"
     coco = "coco"
@@ -205,6 +206,14 @@ Exclude = Annotated[
         "what looks like masks. May be repeated."
     ),
 ]
+FramesPerClass = Annotated[
+    int | None,
+    typer.Option(
+        help="Of YouTube-Objects: training frames of a class, spread evenly; 0 for all. "
+        "[default: 2200, Saleh et al. 4.1]",
+        min=0,
+    ),
+]
 TargetPhotos = Annotated[
     Path | None,
     typer.Option("--target", help="Folder of another data set, to score; never trained on."),
@@ -288,6 +297,7 @@ def train(
     layout: Layout = LayoutName.auto,
     synsets: Synsets = None,
     exclude: Exclude = None,
+    frames_per_class: FramesPerClass = None,
     train_list: TrainList = None,
     val: ValList = None,
     ground_truth: Truth = None,
@@ -364,7 +374,7 @@ def train(
         backbone, weights, device.value, precision.value, seed, workers, threads, allow_skipped
     )
     source = _source(photos, tags, classes, untagged, layout, synsets, train_list, val)
-    how = _reading(exclude, tag_separator, allow_skipped)
+    how = _reading(exclude, tag_separator, allow_skipped, frames_per_class)
     source = source._replace(masks=ground_truth, how=how)
     other = _target(target, target_tags, target_layout, target_ground_truth, how.allow_missing)
     loaded, truth = _load(source, other, _rules(colours, masks_by, masks_as))
@@ -387,6 +397,7 @@ def check(
     layout: Layout = LayoutName.auto,
     synsets: Synsets = None,
     exclude: Exclude = None,
+    frames_per_class: FramesPerClass = None,
     train_list: TrainList = None,
     val: ValList = None,
     ground_truth: Truth = None,
@@ -407,7 +418,7 @@ def check(
 
     options = Options(threads=threads, allow_skipped=allow_skipped)
     source = _source(photos, tags, classes, untagged, layout, synsets, train_list, val)
-    how = _reading(exclude, tag_separator, allow_skipped)
+    how = _reading(exclude, tag_separator, allow_skipped, frames_per_class)
     source = source._replace(masks=ground_truth, how=how)
     other = _target(target, target_tags, target_layout, target_ground_truth, how.allow_missing)
     loaded, truth = _load(source, other, _rules(colours, masks_by, masks_as))
@@ -683,6 +694,7 @@ def tables(
     layout: Layout = LayoutName.auto,
     synsets: Synsets = None,
     exclude: Exclude = None,
+    frames_per_class: FramesPerClass = None,
     train_list: TrainList = None,
     val: ValList = None,
     ground_truth: Truth = None,
@@ -703,7 +715,7 @@ def tables(
     from tagseg.tables.making import make_tables
 
     source = _source(photos, tags, classes, untagged, layout, synsets, train_list, val)
-    how = _reading(exclude, tag_separator, 1.0)
+    how = _reading(exclude, tag_separator, 1.0, frames_per_class)
     source = source._replace(masks=ground_truth, how=how)
     other = _target(target, target_tags, target_layout, target_ground_truth, how.allow_missing)
     # How many may be missing was said when the run was made, and is asked when they are checked.
@@ -1004,10 +1016,16 @@ def _source(
     return Source(folder, tags, classes, meaning, kind, synsets, train_list, val)
 
 
-def _reading(exclude: list[str] | None, tag_separator: str | None, allow_missing: float) -> Reading:
+def _reading(
+    exclude: list[str] | None,
+    tag_separator: str | None,
+    allow_missing: float,
+    frames_per_class: int | None,
+) -> Reading:
     from tagseg.formats.loading import Reading
 
-    return Reading(tuple(exclude or ()), tag_separator, allow_missing)
+    kept = tuple(exclude or ())
+    return Reading(kept, tag_separator, allow_missing, frames_per_class=frames_per_class)
 
 
 def _target(

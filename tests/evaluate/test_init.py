@@ -62,6 +62,7 @@ WITHOUT_FLOATS = {
     "ForegroundScores",
     "MaskScores",
     "ObjectSizes",
+    "ShotScores",
     "TrimapAccuracy",
     "best_mask",
     "evaluate_masks",

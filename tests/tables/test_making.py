@@ -182,9 +182,9 @@ def test_refused_before_anything_is_written(run, photos, tmp_path):
         assert str(caught.value).startswith(line)
         assert contents(run) == before
     with pytest.raises(
-        ConfigError, match="has no table '7'; choose of 3, 4, 5, 6, fig9, fig10, checkmask"
+        ConfigError, match="has no table '9'; choose of 3, 4, 5, 6, 7, fig9, fig10, checkmask"
     ):
-        tabulate(photos, run, "7")
+        tabulate(photos, run, "9")
 
 
 def test_an_unfinished_run(run, go, photos, monkeypatch):

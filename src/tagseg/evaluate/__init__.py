@@ -17,6 +17,7 @@ from tagseg.evaluate.picking import best_mask
 from tagseg.evaluate.saliency import SaliencyScores
 from tagseg.evaluate.scores import average_precision, mean_average_precision
 from tagseg.evaluate.seeds import CentreMeanShape, PrecisionRecall, SeedCurves
+from tagseg.evaluate.shots import ShotScores
 
 __all__ = [
     "AverageMaps",
@@ -28,6 +29,7 @@ __all__ = [
     "PrecisionRecall",
     "SaliencyScores",
     "SeedCurves",
+    "ShotScores",
     "TrimapAccuracy",
     "average_precision",
     "best_mask",

@@ -25,7 +25,13 @@ from tagseg.data.mask_cache import MaskCache
 from tagseg.data.orientation import Geometry, read_geometries
 from tagseg.errors import MaskError
 from tagseg.evaluate.truth_values import Seen, read_by_colour, wrong_values
-from tagseg.formats.masks.ground_truth import GroundTruth, LieOn, Mask, wrong_size
+from tagseg.formats.masks.ground_truth import (
+    GroundTruth,
+    LieOn,
+    Mask,
+    same_proportions,
+    wrong_size,
+)
 from tagseg.maps import IGNORE, Tags
 
 __all__ = ["TruthAudit", "audit_truth", "truth_for", "truth_of_masks"]
@@ -291,6 +297,8 @@ def _fits(one: Seen, geometry: Geometry) -> list[LieOn]:
         fits.append("displayed")
     if one.content.shape == geometry.stored:
         fits.append("stored")
+    if one.mask.fitted and same_proportions(one.content.shape, geometry.shape):
+        fits = ["displayed"]
     its_own = one.content.orientation == geometry.orientation != 1
     return ["stored"] if its_own and "stored" in fits else fits
 

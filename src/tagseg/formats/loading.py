@@ -25,6 +25,7 @@ from tagseg.formats.folders.synsets import (
     rows_of_synset_folders,
 )
 from tagseg.formats.folders.understood import understood
+from tagseg.formats.folders.youtube_objects import FrameChoice
 from tagseg.formats.lists.class_lists import (
     ClassList,
     check_class_names,
@@ -73,12 +74,15 @@ class Reading:
         tag_separator: what stands between tags in one cell of a tag file, or ``space``, ``comma``.
         allow_missing: share of the tagged photos that may be missing.
         max_pixels: refuse larger photos.
+        frames_per_class: of YouTube-Objects alone: most training frames of a class, spread evenly;
+            0 for all, None for those of Saleh et al., 2,200.
     """
 
     exclude: str | Sequence[str] = ()
     tag_separator: str | None = None
     allow_missing: float = MAX_MISSING
     max_pixels: int = MAX_PIXELS
+    frames_per_class: int | None = None
 
 
 def load_dataset(
@@ -139,7 +143,13 @@ def open_photos(
     separator = separator_from(how.tag_separator)
     exclusion = parse_patterns(how.exclude).with_masks(_path(masks), Path(path))
     place, source = find_photos_and_tags(
-        Path(path), _path(tags), layout, _path(synsets), exclusion, search=search
+        Path(path),
+        _path(tags),
+        layout,
+        _path(synsets),
+        exclusion,
+        search=search,
+        frames=FrameChoice(_path(masks), how.frames_per_class),
     )
     source = replace(source, separator=separator)
     return OpenedPhotos(place, source, how.allow_missing, _path(tags))
@@ -176,6 +186,8 @@ class OpenedPhotos:
         """The photos of a list, of several, or all, as :func:`load_dataset` does."""
         _check_untagged(untagged)
         place, source = self.place, self.source
+        if split is None:
+            _check_something_to_train_on(place, source)
         if source.layout is None and untagged == "unknown":  # as for recipes that use no tags
             told = classes is not None or _class_file(place, source) is not None
             anything = classes if told else _ANY_CLASS
@@ -318,6 +330,16 @@ def _absent(rows: Collection[TagRow], classes: Sequence[str]) -> npt.NDArray[np.
             raise TagError(what, where=row.where, do="keep one of the two")
     known = set(classes)
     return tag_matrix([[tag for tag in row.absent if tag in known] for row in rows], classes)
+
+
+def _check_something_to_train_on(place: Place, source: TagSource) -> None:
+    if source.layout == "youtube_objects" and "train" not in place.splits():
+        raise DataError(
+            "all shots have masks, and none is left to train on",
+            where=place.photo_folder,
+            do="give the folder of all shots, and that of the masks with --ground-truth; or lists "
+            "with --train and --val",
+        )
 
 
 def _check_has_tags(source: TagSource, place: Place) -> None:

@@ -71,7 +71,9 @@ class RecordedCommand:
         value = {name: _plain(value) for name, (_, value) in self.given.items()}
         own_val = "target" not in value  # else the list is of the target's photos
         excluded, separator = tuple(value.get("exclude") or ()), value.get("tag_separator")
-        how = Reading(excluded, separator, allow_missing=1.0)  # who looks at them sees that
+        frames = value.get("frames_per_class")
+        # Who looks at them sees what is missing.
+        how = Reading(excluded, separator, allow_missing=1.0, frames_per_class=frames)
         return Source(
             self.photos,
             value.get("tags", self.tags),

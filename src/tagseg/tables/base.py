@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -11,6 +11,7 @@ from typing import Any, Generic, NamedTuple, TypeVar
 
 import numpy as np
 
+from tagseg.data.dataset import Dataset
 from tagseg.errors import DamagedError
 from tagseg.formats.masks.ground_truth import GroundTruth
 from tagseg.maps import Image
@@ -207,10 +208,13 @@ class Study:
 
     Attributes:
         split: the photos whose ground truth it needs; None if it needs none.
+        lacks: why it cannot be made of photos and the names of those to validate with, such as "is
+            about videos"; "" if it can. Such a table is left out unless it is asked for.
     """
 
     make: Callable[[Context[Any]], Table]
     split: Split | None
+    lacks: Callable[[Dataset, Collection[str]], str] = lambda photos, val: ""
 
     def made(self, context: Context[Any]) -> Table:
         """The table; begun again after something damaged was removed."""

@@ -1,4 +1,4 @@
-"""Tables 3 to 6 and Figures 9 and 10 of Saleh et al. 2017 (sections 4.3 and 4.4), and CheckMask."""
+"""Tables 3 to 7 and Figures 9 and 10 of Saleh et al. 2017 (sections 4.3 to 4.5), and CheckMask."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from tagseg.stages.outcome import Prediction
 from tagseg.tables.base import Context, Row, Score, Study, Table, percent
 from tagseg.tables.builtin_checkmask import segmentation, table_3, table_of_looks
 from tagseg.tables.locations import Kind, figure_9
+from tagseg.tables.videos import is_of_videos, table_7
 
 __all__ = ["TABLES"]
 
@@ -225,11 +226,17 @@ def figure_10(context: Context[Config]) -> Table:
     )
 
 
+def on_videos(context: Context[Config]) -> Table:
+    """The method's column of Table 7: the last row of Table 6, on videos."""
+    return table_7(context, TABLE_6[-1]._replace(label="ours: multi-class masks"), segmentation)
+
+
 TABLES: Mapping[str, Study] = {
     "3": Study(table_3, "val"),
     "4": Study(table_4, "train"),
     "5": Study(table_5, "val"),
     "6": Study(table_6, "val"),
+    "7": Study(on_videos, "val", is_of_videos),
     "fig9": Study(partial(figure_9, kinds=FIGURE_9), None),
     "fig10": Study(figure_10, "val"),
     "checkmask": Study(table_of_looks, "val"),

@@ -13,6 +13,7 @@ from tagseg.tables import (
     dcsm,
     guided,
     mcof,
+    sec,
     union,
 )
 
@@ -25,6 +26,7 @@ PAPERS: Mapping[str, ModuleType] = {
     "dcsm": dcsm,
     "guided": guided,
     "mcof": mcof,
+    "sec": sec,
     "union": union,
 }
 

@@ -82,6 +82,7 @@ def make_tables(
     progress = caller.progress
     module = find_paper(paper)
     studies = _chosen({**module.TABLES, _PYRAMID: PYRAMID}, only, paper)
+    studies = _that_can_be_made(studies, photos, val, only)
     truth = _checked_truth(ground_truth, studies, photos, frozenset(val))
     finished = _read_run(Path(run), paper)
     if not _has_pyramid(finished.config):
@@ -158,6 +159,21 @@ def _chosen(studies: Mapping[str, Study], only: Sequence[str], paper: str) -> Ma
             f"{paper} has no table {unknown[0]!r}", do=f"choose of {', '.join(studies)}"
         )
     return {name: study for name, study in studies.items() if not only or name in only}
+
+
+def _that_can_be_made(
+    studies: Mapping[str, Study], photos: Dataset, val: Collection[str], only: Sequence[str]
+) -> Mapping[str, Study]:
+    """Without those that are about other photos.
+
+    Raises ConfigError if one of these was asked for, or if the paper has no others.
+    """
+    lacking = {name: study.lacks(photos, val) for name, study in studies.items()}
+    none = all(lacking[name] for name in studies if name != _PYRAMID)
+    for name in only or studies:
+        if lacking[name] and (only or none):
+            raise ConfigError(f"{_called(name)} {lacking[name]}", do="choose others with --only")
+    return {name: study for name, study in studies.items() if not lacking[name]}
 
 
 def _read_run(folder: Path, recipe: str) -> _FinishedRun:

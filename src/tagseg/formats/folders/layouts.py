@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Literal, NamedTuple, get_args
 from unicodedata import normalize
 
 from tagseg.data.finding import (
@@ -35,6 +35,12 @@ from tagseg.formats.folders.object_discovery import (
 from tagseg.formats.folders.photo_files import PhotoFiles, choose_photos, refuse_output
 from tagseg.formats.folders.photo_tree import CONTAINERS, Tree, is_split, read_tree
 from tagseg.formats.folders.synsets import folder_of_synsets, read_synsets
+from tagseg.formats.folders.youtube_objects import (
+    AS_PUBLISHED,
+    FrameChoice,
+    find_frames,
+    is_youtube_objects,
+)
 from tagseg.formats.tags.tag_rows import TagFile, TagRow
 from tagseg.formats.tags.tag_sources import find_tag_files
 from tagseg.formats.tags.voc import is_voc
@@ -50,6 +56,7 @@ Layout = Literal[
     "imagenet",
     "object_discovery",
     "object_discovery_100",
+    "youtube_objects",
     "split_folders",
     "inner_folders",
     "coco",
@@ -57,6 +64,7 @@ Layout = Literal[
 _TAG_FILES: dict[Layout, str] = {"csv": "tags.csv", "jsonl": "metadata.jsonl"}
 _CLASS_FOLDERS = ("folders", "split_folders", "inner_folders")
 _OBJECT_DISCOVERY = ("object_discovery", "object_discovery_100")
+_YOUTUBE: Layout = "youtube_objects"
 _TABLES = frozenset([".csv", ".tsv", ".json", ".jsonl", ".xlsx", ".xml"])
 _VOC_PHOTOS = "JPEGImages"
 
@@ -69,6 +77,7 @@ def find_photos_and_tags(
     exclusion: Exclusion = NOTHING,
     *,
     search: bool = False,
+    frames: FrameChoice = AS_PUBLISHED,
 ) -> tuple[Place, TagSource]:
     """The photos in ``folder``, named, and where their tags come from.
 
@@ -78,6 +87,7 @@ def find_photos_and_tags(
         synsets: a list of synsets, for the layout ``imagenet`` alone.
         exclusion: pictures that the user leaves out or keeps.
         search: for ``auto``, whether to look for files of other tools that tell the tags.
+        frames: which frames of videos are taken, of the layout ``youtube_objects`` alone.
 
     Raises ConfigError if these exclude each other, DataError if there are no photos or if it cannot
     be told what is one, TagError for a list of synsets that cannot be used.
@@ -91,7 +101,13 @@ def find_photos_and_tags(
     has_tags = tags is not None or _tag_file_in(home) is not None
     if layout == "auto" and not has_tags and not is_voc(home) and is_object_discovery(home):
         layout = "object_discovery_100" if which_set(home) else "object_discovery"
-    place = Place.at(home, layout, exclusion=exclusion, given=folder)
+    elif layout == "auto" and not has_tags and not is_voc(home) and is_youtube_objects(home):
+        layout = _YOUTUBE
+    if frames.per_class is not None and layout != _YOUTUBE:
+        raise ConfigError(
+            "--frames-per-class is for the layout youtube_objects alone", do="leave it away"
+        )
+    place = Place.at(home, layout, exclusion=exclusion, given=folder, frames=frames)
     coco = _coco(place, tags, layout) if not has_tags or layout == "coco" else None
     if coco is not None:
         return replace(place, by_file=coco.splits), _source_of_coco(coco)
@@ -136,13 +152,15 @@ def _check_fit(tags: Path | None, layout: Layout, synsets: Path | None) -> None:
         raise ConfigError(f"synsets and the layout '{layout}' exclude each other", do="drop one")
     if synsets is not None and tags is not None:
         raise ConfigError("synsets and tags exclude each other", do="drop one")
-    if tags is not None and layout in (*_CLASS_FOLDERS, *_OBJECT_DISCOVERY):
+    if tags is not None and layout in (*_CLASS_FOLDERS, *_OBJECT_DISCOVERY, _YOUTUBE):
         raise ConfigError(f"tags and the layout '{layout}' exclude each other", do="drop one")
 
 
 def _unwrapped(folder: Path) -> Path:
     """The folder that is alone in ``folder`` and looks like a whole data set, or ``folder``."""
     below, names = visible_entries(folder) if folder.is_dir() else ([], [])
+    if is_youtube_objects(folder):
+        return folder
     if len(below) != 1 or any(map(is_picture, names)) or _may_tell_tags(names):
         return folder
     inner = folder / below[0]
@@ -202,6 +220,7 @@ class Place:
         synsets: Iterable[str] = (),
         exclusion: Exclusion = NOTHING,
         given: Path | None = None,
+        frames: FrameChoice = AS_PUBLISHED,
     ) -> Place:
         """The photos that the layout has in ``folder``; DataError if there are none."""
         given = given if given is not None else folder
@@ -209,15 +228,16 @@ class Place:
             raise no_folder(folder)
         for place in (given, folder):
             refuse_output(place)
-        home, listing = _pictures(folder, layout, synsets)
+        home, listing, tree, notes = _pictures(folder, layout, synsets, frames)
         found = choose_photos(listing, exclusion, prefix=_prefix(home, given))
         if not found.photos:
             why = "".join(f"; {note}" for note in found.notes)
             raise DataError(_no_photos(layout) + why, where=home, do=advice_without_photos(home))
-        if home == folder and layout not in _CLASS_FOLDERS:
+        if home == folder and layout not in (*_CLASS_FOLDERS, _YOUTUBE):
             home, found = _in_container(home, found)
         composed = {normalize("NFC", name): name for name in found.photos}
-        tree = read_tree({name.rpartition("/")[0] for name in found.photos}, layout)
+        if tree is None:
+            tree = read_tree({name.rpartition("/")[0] for name in found.photos}, layout)
         return cls(
             folder,
             home,
@@ -226,7 +246,7 @@ class Place:
             given,
             tree,
             found.left_out,
-            (*found.notes, *notes_on_unread(home)),
+            (*notes, *found.notes, *(notes_on_unread(home) if layout != _YOUTUBE else ())),
             found.doubt,
         )
 
@@ -274,18 +294,30 @@ class Place:
         return {split: tuple(names) for split, names in found.items()}
 
 
-def _pictures(folder: Path, layout: Layout, synsets: Iterable[str]) -> tuple[Path, Listing]:
-    """Where the layout's photos lie, and the pictures there."""
+class _Pictures(NamedTuple):
+    """Where the layout's photos lie, the pictures there, and what the layout itself says."""
+
+    home: Path
+    listing: Listing
+    tree: Tree | None = None
+    notes: tuple[str, ...] = ()
+
+
+def _pictures(
+    folder: Path, layout: Layout, synsets: Iterable[str], frames: FrameChoice
+) -> _Pictures:
+    if layout == _YOUTUBE:
+        return _Pictures(*find_frames(folder, frames))
     if layout == "imagenet":
         home = folder_of_synsets(folder, synsets)
-        return home, _listed_in(home / wnid for wnid in synsets)
+        return _Pictures(home, _listed_in(home / wnid for wnid in synsets))
     if layout in _OBJECT_DISCOVERY:
         found = _listed_in(class_folders(folder, subset=layout.endswith("_100")))
         files = {name: path for name, path in found.files.items() if MASKS not in name.split("/")}
-        return folder_of_classes(folder), found._replace(files=files)
+        return _Pictures(folder_of_classes(folder), found._replace(files=files))
     inner = folder / _VOC_PHOTOS
     home = inner if inner.is_dir() else folder
-    return home, list_pictures(home)
+    return _Pictures(home, list_pictures(home))
 
 
 def _tidy(written: str) -> str:

@@ -13,6 +13,7 @@ _FROM = {
     "split_folders": "the folder in that of the split is the class",
     "inner_folders": "the last folder is the class",
     "voc": "tags from Annotations",
+    "youtube_objects": "the class is that of the video",
     "imagenet": "classes from the list of synsets",
 }
 

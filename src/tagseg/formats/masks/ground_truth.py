@@ -23,15 +23,34 @@ from tagseg.data.legends import Legend, MaskContent, MasksBy, Reading
 from tagseg.data.masks import RawMask, check_reading, open_mask
 from tagseg.data.orientation import turned
 from tagseg.data.targets import TARGET, class_columns
-from tagseg.errors import ImageError, MaskError, TagError
+from tagseg.data.text import readable
+from tagseg.data.working import labels_at
+from tagseg.errors import ImageError, MaskError, TagError, first_few
 from tagseg.formats.folders.coco import instance_files
 from tagseg.formats.folders.object_discovery import MASKS, class_folders, is_object_discovery
+from tagseg.formats.folders.youtube_objects import (
+    find_labels,
+    frame_name,
+    is_youtube_objects,
+)
 from tagseg.formats.lists.class_lists import meaning_of, read_class_list
 from tagseg.formats.masks.coco_masks import DrawnMask, drawn_masks
 from tagseg.formats.masks.mask_folders import find_truth, list_beside, match_names
 from tagseg.maps import IGNORE, Labels
 
-__all__ = ["BY_EVIDENCE", "GroundTruth", "LieOn", "Mask", "MaskRules", "wrong_size"]
+__all__ = [
+    "BY_EVIDENCE",
+    "GroundTruth",
+    "LieOn",
+    "Mask",
+    "MaskRules",
+    "same_proportions",
+    "wrong_size",
+]
+
+_ROUNDING = 0.02  # of a factor between sizes
+_JPEG = (".jpg", ".jpeg", ".jpe")
+_FAINT = 15  # brightest level of what is black in a JPEG
 
 LieOn = Literal["stored", "displayed"]
 """What masks of photos that EXIF turns lie on: the stored pixels, or the photo as displayed."""
@@ -61,9 +80,9 @@ class GroundTruth:
 
     A folder holds one mask per photo, of the photo's name (``SegmentationClass`` of VOC 2012 is
     one): ids 0 background, k + 1 class k, 255 ignore, where neither a legend nor colours say
-    otherwise. The folder of MIT Object Discovery holds binary masks, which become the class of
-    their folder. COCO's files of objects are drawn, the smallest object at each pixel
-    (:mod:`tagseg.formats.masks.coco_masks`). Masks are read or drawn when asked for. Raises
+    otherwise. The folders of MIT Object Discovery and of YouTube-Objects hold binary masks, which
+    become the class of their folder. COCO's files of objects are drawn, the smallest object at each
+    pixel (:mod:`tagseg.formats.masks.coco_masks`). Masks are read or drawn when asked for. Raises
     MaskError if the folder has none.
 
     Args:
@@ -94,6 +113,8 @@ class GroundTruth:
             self._masks = {name: Mask(labels, plain) for name, labels in source.items()}
         elif is_object_discovery(Path(source)):
             self._masks = _find_binary(Path(source), self.classes)
+        elif is_youtube_objects(Path(source)):
+            self._masks = _find_of_frames(Path(source), self.classes)
         elif files := instance_files(Path(source)):
             drawn, self.notes = drawn_masks(files, self.classes)
             self._masks = {name: Mask(mask, plain) for name, mask in drawn.items()}
@@ -196,6 +217,7 @@ class Mask:
         object_id: what the object of a binary mask becomes; None for a mask of class ids.
         ids: uint8 (256,), label -> label of the list asked for; None: they are the same.
         orientation: EXIF's, by which the mask is turned.
+        fitted: whether a mask of the photo's proportions is brought to its size.
     """
 
     source: Path | Labels | DrawnMask
@@ -203,6 +225,7 @@ class Mask:
     object_id: int | None = None
     ids: npt.NDArray[np.uint8] | None = None
     orientation: int = 1
+    fitted: bool = False
 
     @property
     def where(self) -> Path | str | None:
@@ -229,6 +252,8 @@ class Mask:
         where = self.where or f"mask of '{name}'"
         raw = self._raw(where)
         values = turned(raw.values, self.orientation)
+        if self.fitted and same_proportions(values.shape, shape):
+            values = labels_at(values, (shape[0], shape[1]))
         if values.shape != tuple(shape):
             raise wrong_size(values.shape, shape, where)
         reading = self.read(raw.content)
@@ -284,6 +309,14 @@ class Mask:
         if self.object_id is None:
             return open_mask(self.source)
         return RawMask(_read_binary(self.source) * np.uint8(self.object_id), {}, True, 1)
+
+
+def same_proportions(shape: tuple[int, ...], wanted: tuple[int, ...]) -> bool:
+    """Whether two sizes (H, W) differ by one factor, up to 2 %, which covers rounding."""
+    if 0 in shape or 0 in wanted:
+        return False
+    tall, wide = shape[0] / wanted[0], shape[1] / wanted[1]
+    return abs(tall - wide) <= _ROUNDING * max(tall, wide)
 
 
 def wrong_size(shape: tuple[int, ...], wanted: tuple[int, ...], where: object) -> MaskError:
@@ -355,6 +388,32 @@ def _find_binary(folder: Path, classes: tuple[str, ...]) -> dict[str, Mask]:
     return found
 
 
+def _find_of_frames(folder: Path, classes: tuple[str, ...]) -> dict[str, Mask]:
+    """The masks of YouTube-Objects, named as its frames; they may be smaller than these."""
+    labels = find_labels(folder)
+    ids = {name: place + 1 for place, name in enumerate(classes)}
+    strange = sorted({readable(shot[0]) for shot in labels} - ids.keys())
+    found = {
+        frame_name(shot, number): Mask(
+            path, Legend(len(classes)), ids[readable(shot[0])], fitted=True
+        )
+        for shot, numbers in labels.items()
+        if readable(shot[0]) in ids
+        for number, path in numbers.items()
+    }
+    if strange and not found:
+        raise MaskError(
+            f"these are masks of {first_few(strange)}, which are none of the classes",
+            where=folder,
+            do=f"have a class {strange[0]} in the class list",
+        )
+    if not found:
+        raise MaskError(
+            "no masks in its folders", where=folder, do="put those of a shot into its folder labels"
+        )
+    return found
+
+
 def _read_binary(path: Path) -> Labels:
     """A picture of 0 and 1, or of black and white, as uint8 (H, W) of 0 and 1."""
     try:
@@ -362,6 +421,8 @@ def _read_binary(path: Path) -> Labels:
     except ImageError as problem:
         raise MaskError(problem.what, where=path, do=problem.do) from None
     brightest = int(values.max())
+    if path.suffix.lower() in _JPEG and brightest <= _FAINT:
+        brightest = 0
     if 1 < brightest < 128:
         raise MaskError(
             f"holds values up to {brightest}: not a binary mask",
