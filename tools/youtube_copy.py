@@ -21,7 +21,7 @@ import numpy as np
 from PIL import Image
 
 from tagseg.data.clips import Clip, draw_clip
-from tagseg.data.scenes import SINGLE
+from tagseg.data.scenes import SINGLE, SceneKind
 from tagseg.errors import ConfigError
 
 
@@ -56,7 +56,7 @@ def write_copy(folder: Path, classes: Sequence[str], plan: Plan, seed: int = 0) 
         do = f"choose of {', '.join(SINGLE.shapes)}" if strange else "give another"
         raise ConfigError(what, where=folder, do=do)
     for name in classes:
-        kind = replace(SINGLE, name=f"video {name}", shapes={name: SINGLE.shapes[name]})
+        kind = kind_of(name)
         for video in range(1, plan.videos + 1):
             for shot in range(1, plan.shots + 1):
                 index = video * plan.shots + shot
@@ -72,6 +72,11 @@ def write_copy(folder: Path, classes: Sequence[str], plan: Plan, seed: int = 0) 
                 _write_frames(folder / "v1" / inner, clip)
                 if shot == 1 and video > plan.videos - plan.masked:
                     _write_labels(folder / "youtube_masks" / inner / "labels", clip, plan.every)
+
+
+def kind_of(name: str) -> SceneKind:
+    """Scenes of one class alone."""
+    return replace(SINGLE, name=f"video {name}", shapes={name: SINGLE.shapes[name]})
 
 
 def _write_frames(folder: Path, clip: Clip) -> None:
