@@ -94,6 +94,7 @@ def find_photos_and_tags(
     """
     _check_fit(tags, layout, synsets)
     if synsets is not None:
+        _check_frames(frames, "imagenet")
         classes = read_synsets(synsets)
         place = Place.at(folder, "imagenet", classes, exclusion)
         return place, TagSource("imagenet", None, synsets, classes)
@@ -103,10 +104,7 @@ def find_photos_and_tags(
         layout = "object_discovery_100" if which_set(home) else "object_discovery"
     elif layout == "auto" and not has_tags and not is_voc(home) and is_youtube_objects(home):
         layout = _YOUTUBE
-    if frames.per_class is not None and layout != _YOUTUBE:
-        raise ConfigError(
-            "--frames-per-class is for the layout youtube_objects alone", do="leave it away"
-        )
+    _check_frames(frames, layout)
     place = Place.at(home, layout, exclusion=exclusion, given=folder, frames=frames)
     coco = _coco(place, tags, layout) if not has_tags or layout == "coco" else None
     if coco is not None:
@@ -115,6 +113,12 @@ def find_photos_and_tags(
     if source.file is None and place.doubt is not None:
         raise place.doubt
     return place, source
+
+
+def _check_frames(frames: FrameChoice, layout: Layout) -> None:
+    if frames.per_class is not None and layout != _YOUTUBE:
+        what = "--frames-per-class is for the layout youtube_objects alone"
+        raise ConfigError(what, do="leave it away")
 
 
 def _coco(place: Place, tags: Path | None, layout: Layout) -> CocoTags | None:
