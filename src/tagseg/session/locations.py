@@ -14,7 +14,7 @@ from tagseg.maps import IGNORE, labels_of_tags
 from tagseg.report.page import AverageLocation
 from tagseg.run.engine import map_photos
 from tagseg.run.workspace import Stage
-from tagseg.stages.context import Run
+from tagseg.stages.context import Run, Split
 from tagseg.stages.outcome import Locations
 
 __all__ = ["average_locations", "read_averages", "true_average", "write_averages"]
@@ -44,9 +44,11 @@ def average_locations(
     return found
 
 
-def true_average(run: Run, truth: GroundTruth, indices: Sequence[int]) -> list[AverageLocation]:
+def true_average(
+    run: Run, truth: GroundTruth, indices: Sequence[int], split: Split = "train"
+) -> list[AverageLocation]:
     """Of the photos that have ground truth; nothing if none has. Ignored pixels do not count."""
-    photos = run.photos
+    photos = run.split(split).photos
     annotated = [i for i in indices if truth.has(photos.names[i])]
     if not annotated:
         return []
@@ -56,7 +58,7 @@ def true_average(run: Run, truth: GroundTruth, indices: Sequence[int]) -> list[A
         present = labels_of_tags(photos.tags[index])[1:]
         return labels == present[:, None, None], labels != IGNORE
 
-    return [_average(run, "ground truth", annotated, planes)]
+    return [_average(run, "ground truth", annotated, planes, split)]
 
 
 def _planes_of(kind: Locations, index: int) -> _Planes:
@@ -64,9 +66,13 @@ def _planes_of(kind: Locations, index: int) -> _Planes:
 
 
 def _average(
-    run: Run, title: str, indices: Sequence[int], planes: Callable[[int], _Planes]
+    run: Run,
+    title: str,
+    indices: Sequence[int],
+    planes: Callable[[int], _Planes],
+    split: Split = "train",
 ) -> AverageLocation:
-    photos = run.photos
+    photos = run.split(split).photos
     average = AverageMaps(len(photos.classes))
     named = [(photos.names[i], i) for i in indices]
     with run.task(f"average locations: {title}", len(named)) as ticks:

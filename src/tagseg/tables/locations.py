@@ -14,14 +14,19 @@ from tagseg.recipes.builtin_priors.masks import Evidence, training_masks
 from tagseg.report.figures import average_sheet
 from tagseg.report.page import AverageLocation
 from tagseg.run.workspace import Stage
-from tagseg.session.locations import average_locations, read_averages, write_averages
+from tagseg.session.locations import (
+    average_locations,
+    read_averages,
+    true_average,
+    write_averages,
+)
 from tagseg.session.scoring import key_of_truth
 from tagseg.stages.context import Run
 from tagseg.tables.base import Context, Row, Table, percent
 
 __all__ = ["Kind", "figure_9"]
 
-_TRUTH = "ground truth"
+_TRUTH, _TRUTH_OF_VAL = "ground truth", "ground truth (val)"
 
 
 class Kind(NamedTuple):
@@ -52,12 +57,12 @@ def figure_9(context: Context[Config], kinds: Sequence[Kind]) -> Table:
 
 
 def _notes(truth: AverageLocation | None) -> tuple[str, ...]:
-    of_truth = (
-        "no training photo has ground truth, so that there is nothing to compare with"
-        if truth is None
-        else f"ground truth: of those that have any, {min(truth.photos)} to {max(truth.photos)} "
-        "photos a class"
-    )
+    of_truth = "no photo has ground truth, so that there is nothing to compare with"
+    if truth is not None:
+        least, most = min(truth.photos), max(truth.photos)
+        split = "validation" if truth.title == _TRUTH_OF_VAL else "training"
+        number = f"{least} to {most}" if least < most else f"{most}"
+        of_truth = f"ground truth: of the {split} photos that have any, {number} a class"
     return (
         "the paper shows pictures of two classes and no figures: localization finds the monitor, "
         "which is mostly in the middle, and fails for the potted plant, which is anywhere",
@@ -79,14 +84,20 @@ def _agreement(truth: AverageLocation | None, column: AverageLocation, index: in
 def _averages(
     context: Context[Config], kinds: Sequence[Kind]
 ) -> tuple[AverageLocation | None, list[AverageLocation]]:
-    """That of ground truth, if a photo has any, and those of ``kinds``."""
+    """That of ground truth, if a photo has any, and those of ``kinds``.
+
+    Where no training photo has any, as in YouTube-Objects, it is that of the validation photos.
+    """
     found: dict[tuple[str, str], AverageLocation] = {}
+    truth: AverageLocation | None = None
     for row in {kind.row.variant: kind.row for kind in kinds}.values():
         with context.variant(row) as (run, config):
             for average in _of_variant(context, run, config):
                 found[row.variant, average.title] = average
+                if average.title.startswith(_TRUTH):
+                    truth = average
     columns = [found[k.row.variant, k.title]._replace(title=k.heading) for k in kinds]
-    return found.get((kinds[0].row.variant, _TRUTH)), columns
+    return truth, columns
 
 
 def _of_variant(context: Context[Config], run: Run, config: Config) -> list[AverageLocation]:
@@ -96,7 +107,20 @@ def _of_variant(context: Context[Config], run: Run, config: Config) -> list[Aver
     kinds = evidence.locations(masks)
     made_from = {"kinds": [kind.title for kind in kinds], **config.only(EvidenceSettings).acting()}
     inputs: list[str | Stage] = [*(kind.stage for kind in kinds), key_of_truth(context.truth)]
+    inputs.append(run.val_key)
     with run.stage("average-locations", made_from, inputs) as stage:
         if stage.pending:
-            write_averages(stage, average_locations(run, kinds, context.truth))
+            averages = average_locations(run, kinds, context.truth)
+            if averages[0].title != _TRUTH:
+                averages = [*_of_val(context, run), *averages]
+            write_averages(stage, averages)
     return read_averages(stage)
+
+
+def _of_val(context: Context[Config], run: Run) -> list[AverageLocation]:
+    """Where the classes lie in the validation photos whose tags and ground truth are known."""
+    if run.val is None:
+        return []
+    tagged = np.flatnonzero(run.val.tags.any(1)).tolist()
+    found = true_average(run, context.truth, tagged, "val")
+    return [average._replace(title=_TRUTH_OF_VAL) for average in found]
