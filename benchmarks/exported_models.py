@@ -43,7 +43,15 @@ from tagseg.training import Execution
 
 _SHAPES = ((75, 98), (213, 320), (480, 360), (33, 40), (500, 751))  # of photos, with --nets
 _SIDE = 320
-_VITS = ("dinov2", "dinov3_vit", "clip_vision_model", "siglip_vision_model", "vit")
+_VITS = (
+    "dinov2",
+    "dinov2_with_registers",
+    "dinov3_vit",
+    "clip_vision_model",
+    "siglip_vision_model",
+    "siglip2_vision_model",
+    "vit",
+)
 _SMALL_VIT = {
     "hidden_size": 48,
     "num_hidden_layers": 6,

@@ -15,7 +15,7 @@ from tagseg.errors import ConfigError, WeightsError
 from tagseg.nets.backbone import Backbone, Preprocessing
 from tagseg.nets.catalog import backbone_kind, backbone_label, build_backbone
 from tagseg.nets.gap import GapClassifier
-from tagseg.nets.hugging_face import HuggingFaceVit, build_vit
+from tagseg.nets.hugging_face import HuggingFaceVit, build_vit, sizes_as_symbols
 from tagseg.nets.weights import load_into, resolve
 
 transformers = pytest.importorskip("transformers", reason="pip install tagseg[foundation]")
@@ -232,6 +232,16 @@ def test_bad_weights_get_one_line(tmp_path: Path) -> None:
     (tmp_path / "b" / "model.safetensors").write_bytes((tmp_path / "weights").read_bytes()[:500])
     with pytest.raises(WeightsError, match="cannot be read"):
         resolve("imagenet", other)
+
+
+def test_the_library_is_as_it_was_after_sizes_were_symbols(tmp_path: Path) -> None:
+    net = build_vit(saved(tmp_path, "registers"), 16)
+    home = sys.modules[type(net.model).__module__]
+    before = home.torch_int
+    with sizes_as_symbols(net):
+        assert home.torch_int is not before
+        assert home.torch_int(7.9) == 7
+    assert home.torch_int is before
 
 
 def test_a_broken_torchvision_is_kept_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

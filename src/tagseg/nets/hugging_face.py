@@ -12,6 +12,7 @@ import json
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
@@ -28,10 +29,12 @@ __all__ = [
     "build_vit",
     "pretrained_state",
     "read_vit_config",
+    "sizes_as_symbols",
 ]
 
 PREFIX = "hf:"
 _BLOCKS = 5
+_TO_NUMBER = "torch_int"  # how the library's models call it
 _SAID = 200  # characters of what the library says of an error
 _HALF = Preprocessing((0.5,) * 3, (0.5,) * 3)
 _CLIP = Preprocessing((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711))
@@ -404,6 +407,29 @@ def _keep_broken_torchvision_out() -> None:
         for name in [n for n in sys.modules if n.partition(".")[0] == "torchvision"]:
             del sys.modules[name]
         sys.modules["torchvision"] = None  # type: ignore[assignment]
+
+
+@contextmanager
+def sizes_as_symbols(net: nn.Module) -> Iterator[None]:
+    """Let ``torch.export`` follow the transformers in a network at any photo size.
+
+    Some of the library's models make plain numbers of sizes, unless they are traced in the way that
+    ``torch.jit`` does it: the example's size would become a constant of the program.
+    """
+    homes = {sys.modules[type(module).__module__] for module in net.modules()}
+    changed = [home for home in homes if hasattr(home, _TO_NUMBER)]
+    before = [getattr(home, _TO_NUMBER) for home in changed]
+    try:
+        for home, to_number in zip(changed, before, strict=True):
+            setattr(home, _TO_NUMBER, partial(_number_or_symbol, to_number))
+        yield
+    finally:
+        for home, to_number in zip(changed, before, strict=True):
+            setattr(home, _TO_NUMBER, to_number)
+
+
+def _number_or_symbol(to_number: Callable[[Any], Any], value: Any) -> Any:
+    return value if isinstance(value, torch.SymInt) else to_number(value)
 
 
 @contextmanager

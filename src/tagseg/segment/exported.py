@@ -25,6 +25,7 @@ from torch import Tensor, nn
 
 from tagseg.errors import ConfigError, one_line
 from tagseg.maps import Image
+from tagseg.nets.hugging_face import sizes_as_symbols
 from tagseg.segment.onnx_graph import IR_VERSION, OPSET
 
 __all__ = [
@@ -39,6 +40,7 @@ __all__ = [
 _EXAMPLE = (75, 98)  # pixels; no multiples of a stride, and not alike, so that nothing is constant
 _SEEN, _FOUND = "photo", "found"
 _SAID = 160  # characters of what a library says
+_CHECKS = (torch.ops.aten._assert_async, torch.ops.aten._assert_scalar)
 # What costs most, what is joined with it, and what would part them.
 _QUANTISED = ["Conv", "MatMul", "Gemm", "Clip", "Relu", "Add"]
 
@@ -72,7 +74,7 @@ def exported_program(net: nn.Module) -> torch.export.ExportedProgram:
     module = _Probabilities(_plain_copy(net)).eval()
     example = torch.zeros(1, *_EXAMPLE, 3, dtype=torch.uint8)
     any_size = torch.export.Dim.DYNAMIC
-    with _quiet(), torch.no_grad():
+    with _quiet(), sizes_as_symbols(module), torch.no_grad():
         try:
             return torch.export.export(
                 module, (example,), dynamic_shapes=({1: any_size, 2: any_size},), strict=False
@@ -110,7 +112,7 @@ def onnx_network(net: nn.Module) -> Any:
         ConfigError: PyTorch cannot write it.
     """
     check_extra()
-    program = exported_program(net)
+    program = _without_checks(exported_program(net))
     with _quiet(), torch.no_grad():
         try:
             written = torch.onnx.export(
@@ -129,6 +131,17 @@ def onnx_network(net: nn.Module) -> Any:
     _multiply_kernels(model.graph)
     model.ir_version = min(model.ir_version, IR_VERSION)
     return model
+
+
+def _without_checks(program: torch.export.ExportedProgram) -> torch.export.ExportedProgram:
+    """The program without what asserts that values are as its author meant: ONNX has none such."""
+    graph = program.graph_module.graph
+    for node in reversed(graph.nodes):
+        if getattr(node.target, "overloadpacket", None) in _CHECKS:
+            graph.erase_node(node)
+    graph.eliminate_dead_code()
+    program.graph_module.recompile()
+    return program
 
 
 def _not_exported(net: nn.Module, by: str, error: Exception) -> ConfigError:
