@@ -63,9 +63,17 @@ def test_the_sources_of_fields_are_the_papers_own(recipe):
                 assert where == preset.stated[name].section
 
 
+def test_numbers_that_are_taken_from_others_are_not_the_papers(recipe):
+    """Sources of the defaults say whose they are."""
+    preset = find_preset(recipe, "paper")
+    found = {name: where for name, _, where, _ in recipe.sources()}
+    assert preset.taken.items() <= found.items()
+
+
 def test_the_line_counts_fields_and_names_those_set_otherwise(recipe):
     preset = find_preset(recipe, "paper")
     counts = f"{len(preset.stated)} fields from the paper, {len(preset.open)} open"
     assert preset_line(recipe, "paper", {}) == f"preset paper of {recipe.name}: {counts}"
-    given = {"refiner": "none", "crf_iterations": 3}
-    assert preset_line(recipe, "paper", given).endswith(f"{counts}; set otherwise: refiner")
+    stated, opened = next(iter(preset.stated)), next(iter(preset.open))
+    given = {stated: "another value", opened: "a value"}
+    assert preset_line(recipe, "paper", given).endswith(f"{counts}; set otherwise: {stated}")

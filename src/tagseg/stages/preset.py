@@ -54,12 +54,15 @@ class Preset:
         open: fields of the paper's method of which it does not, and what is missing.
         beside: fields of what the paper does not have, and what that is; beside those of
             :func:`beside_the_paper`.
+        taken: where values that the paper does not state are from, if not from what their
+            settings say.
         backbone: the paper's network, as ``--backbone`` names it; None where it states none.
     """
 
     stated: Mapping[str, PaperValue]
     open: Mapping[str, str]
     beside: Mapping[str, str] = field(default_factory=dict)
+    taken: Mapping[str, str] = field(default_factory=dict)
     backbone: PaperValue | None = None
 
     @property
@@ -81,7 +84,9 @@ class Preset:
         A value of the paper, or one that is filled in by its schedule (None), has its section.
         """
         said = self.says(name)
-        return said.where if said.state == "stated" and value in (said.value, None) else where
+        if said.state == "stated" and value in (said.value, None):
+            return said.where
+        return self.taken.get(name, where)
 
 
 def beside_the_paper() -> dict[str, str]:

@@ -16,6 +16,7 @@ from tagseg.nets.catalog import backbone_kind
 from tagseg.nets.fpn import FpnNet
 from tagseg.recipes.coarse_to_fine.config import RecursionConfig
 from tagseg.recipes.coarse_to_fine.masks import Target, first_masks
+from tagseg.recipes.coarse_to_fine.preset import FOREGROUND_PRESET
 from tagseg.recipes.coarse_to_fine.rounds import outcome_of, recursion
 from tagseg.stages.context import Run
 from tagseg.stages.outcome import Outcome
@@ -67,4 +68,5 @@ RECIPE = Recipe(
     uses_tags=False,
     takes=("saliency", "saliency_model", "boxes", "coarse_masks"),
     demo=Demo(one_tag=True),
+    paper_preset=FOREGROUND_PRESET,
 )

@@ -18,6 +18,7 @@ from tagseg.maps import label_of_tag
 from tagseg.nets.aspp import AsppNet
 from tagseg.recipes.coarse_to_fine.config import RecursionConfig
 from tagseg.recipes.coarse_to_fine.masks import Target, first_masks
+from tagseg.recipes.coarse_to_fine.preset import PRESET
 from tagseg.recipes.coarse_to_fine.rounds import outcome_of, recursion
 from tagseg.stages.context import Run
 from tagseg.stages.outcome import Outcome
@@ -91,4 +92,5 @@ RECIPE = Recipe(
     run,
     takes=("saliency", "saliency_model", "boxes", "coarse_masks"),
     demo=Demo(one_tag=True),
+    paper_preset=PRESET,
 )

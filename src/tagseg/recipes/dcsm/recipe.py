@@ -11,6 +11,7 @@ from __future__ import annotations
 from tagseg.losses.pixel import cross_entropy
 from tagseg.recipes.dcsm.config import Config
 from tagseg.recipes.dcsm.maps import DistinctMaps
+from tagseg.recipes.dcsm.preset import PRESET
 from tagseg.segment.model_file import pack_segmenter
 from tagseg.segment.predict import Segmenter
 from tagseg.stages.context import Run
@@ -56,4 +57,5 @@ RECIPE = Recipe(
     "Segmentation, ECCV 2016",
     Config,
     run,
+    paper_preset=PRESET,
 )

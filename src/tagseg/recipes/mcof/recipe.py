@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from tagseg.iterate import iterate
 from tagseg.recipes.mcof.config import Config
+from tagseg.recipes.mcof.preset import PRESET
 from tagseg.recipes.mcof.regions import MinedRegions, RegionMiner, initial_seeds, supplemented
 from tagseg.run.workspace import Stage
 from tagseg.segment.predict import Segmenter
@@ -130,4 +131,5 @@ RECIPE = Recipe(
     Config,
     run,
     takes=("saliency", "saliency_model", "boxes"),
+    paper_preset=PRESET,
 )
