@@ -47,6 +47,13 @@ class Device(StrEnum):
     cuda = "cuda"
 
 
+class EngineName(StrEnum):
+    """Who works on photos."""
+
+    local = "local"
+    ray = "ray"
+
+
 class Precision(StrEnum):
     """Arithmetic of convolutions."""
 
@@ -263,6 +270,10 @@ MasksAsFlag = Annotated[
 ]
 Weights = Annotated[str, typer.Option(help="imagenet, none, a path or a URL.")]
 DeviceFlag = Annotated[Device, typer.Option("--device", help="Where to compute.")]
+EngineFlag = Annotated[
+    EngineName,
+    typer.Option("--engine", help="Who works on photos: this process, or a Ray cluster."),
+]
 PrecisionFlag = Annotated[Precision, typer.Option("--precision", help="Arithmetic.")]
 Seed = Annotated[int, typer.Option(help="Of all random draws.")]
 Workers = Annotated[int, typer.Option(help="Processes that load photos; 0: none beside the main.")]
@@ -355,6 +366,7 @@ def train(
     seed: Seed = 0,
     workers: Workers = 0,
     threads: Threads = None,
+    engine: EngineFlag = EngineName.local,
     allow_skipped: Skipped = 0.01,
     settings: Settings = None,
 ) -> None:
@@ -371,7 +383,15 @@ def train(
     if preset is not None:
         find_preset(chosen, preset.value)
     options = Options(
-        backbone, weights, device.value, precision.value, seed, workers, threads, allow_skipped
+        backbone,
+        weights,
+        device.value,
+        precision.value,
+        seed,
+        workers,
+        threads,
+        allow_skipped,
+        engine.value,
     )
     source = _source(photos, tags, classes, untagged, layout, synsets, train_list, val)
     how = _reading(exclude, tag_separator, allow_skipped, frames_per_class)

@@ -20,6 +20,7 @@ from tagseg.data.working import WorkingPhotos
 from tagseg.errors import ConfigError, DataError, WorkspaceError
 from tagseg.run.plan import Plan
 from tagseg.run.progress import Progress
+from tagseg.run.work import Local
 from tagseg.run.workspace import Stage, Workspace
 from tagseg.session.train import make_setup
 from tagseg.stages import stage as stages
@@ -56,7 +57,7 @@ def toy_photos(count: int = COUNT) -> WorkingPhotos:
 @contextmanager
 def toy_run(folder: Path, said: list[str] | None = None, *, threads: int = 1) -> Iterator[Run]:
     photos = toy_photos()
-    setup = SimpleNamespace(threads=threads)
+    setup = SimpleNamespace(threads=threads, engine=Local())
     announce: Callable[[str], None] = (said if said is not None else []).append
     with Workspace.open(folder, recipe="toy", settings={}, announce=announce) as work:
         yield Run(photos, "photos", photos, "val", setup, work, Progress())  # type: ignore[arg-type]

@@ -223,8 +223,9 @@ def audit(
     _check_skipped(skipped, len(dataset), allow_skipped)
     usable = np.delete(np.arange(len(dataset)), list(looks.reasons))
     depth = Depth.of((dataset.names[i], levels) for i, levels in sorted(looks.levels.items()))
-    good = replace(dataset.subset(usable), white=WHITE if depth is None else depth.white)
     shapes, files = looks.shapes[usable], usable[looks.is_file[usable]]
+    white = WHITE if depth is None else depth.white
+    good = replace(dataset.subset(usable), white=white, sizes=shapes)
     equal = groups_of_equal(looks.digests[usable])
     held_out = np.fromiter((name in val for name in good.names), bool, len(good))
     numbers, photos = np.unique(good.tags.sum(1), return_counts=True)

@@ -62,6 +62,8 @@ class Dataset:
             adds nothing where tags are complete, and None is where it is said of none.
         sources: a file or a uint8 (H, W, 3) array per photo.
             Many files are kept as :class:`Paths`, in little memory.
+        sizes: int32 (N, 2), height and width of each in display orientation; None where nobody has
+            looked. No part of the content.
         max_pixels: limit above which a photo is refused.
         white: value that is white in photos of 16 bits (:mod:`tagseg.data.depth`).
         unlisted: photos that lie in the folder but not in its tag file, left out.
@@ -81,6 +83,7 @@ class Dataset:
     sources: Sequence[Path | Image]
     unsure: npt.NDArray[np.bool_] | None = None
     absent: npt.NDArray[np.bool_] | None = None
+    sizes: npt.NDArray[np.int32] | None = None
     max_pixels: int = MAX_PIXELS
     white: int = WHITE
     unlisted: int = 0
@@ -99,6 +102,8 @@ class Dataset:
             object.__setattr__(self, name, _check_mark(getattr(self, name), self.tags, name))
         if len(self.sources) != n:
             raise ShapeError(f"{len(self.sources)} photos, but {n} names", do="give one name each")
+        if self.sizes is not None and self.sizes.shape != (n, 2):
+            raise ShapeError(f"sizes is {self.sizes.shape}", do=f"give ({n}, 2)")
         if not 1 <= self.white <= WHITE:
             raise DataError(f"white is {self.white}", do=f"use 1 to {WHITE}")
         object.__setattr__(self, "sources", _small(self.sources))
@@ -148,6 +153,7 @@ class Dataset:
             sources=_chosen(self.sources, chosen),
             unsure=None if self.unsure is None else self.unsure[chosen],
             absent=None if self.absent is None else self.absent[chosen],
+            sizes=None if self.sizes is None else self.sizes[chosen],
         )
 
     def select(self, names: Iterable[str]) -> Dataset:

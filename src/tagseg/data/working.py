@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 
 from tagseg.data.dataset import Dataset
+from tagseg.errors import DataError
 from tagseg.maps import Image, Labels, Probs
 
 __all__ = ["WorkingPhotos", "argmax_at", "labels_at", "resized", "working_image"]
@@ -71,18 +73,55 @@ class WorkingPhotos:
 
     def full_shape(self, index: int) -> tuple[int, int]:
         """Height and width of photo ``index`` on disk."""
+        if self.dataset.sizes is not None:
+            height, width = self.dataset.sizes[index].tolist()
+            return height, width
         if index not in self._full_shapes:
             self.image(index)
         return self._full_shapes[index]
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Another process decodes for itself."""
+        nothing = {"_kept": {}, "_full_shapes": {}, "_room": _MEMORY}
+        return {"dataset": self.dataset, "side": self.side, **nothing}
+
+    def shapes(self) -> npt.NDArray[np.int64]:
+        """Heights and widths (N, 2) at working size; photos of unknown size are decoded for it."""
+        if self.dataset.sizes is None:
+            found = [self.image(index).shape[:2] for index in range(len(self))]
+            return np.array(found, np.int64).reshape(-1, 2)
+        full = self.dataset.sizes.astype(np.int64)
+        factor = np.minimum(self.side / full.max(1, keepdims=True), 1)
+        return np.maximum(np.rint(full * factor), 1).astype(np.int64)
+
+    def runs(self, size: int) -> npt.NDArray[np.int64]:
+        """Where runs of up to ``size`` neighbouring photos of one size begin, and N (G + 1,).
+
+        What stands in a run depends on the photos and their order only, so a resumed stage puts
+        every photo through the network in the same company as an uninterrupted one.
+        """
+        count, shapes = len(self), self.shapes()
+        changes = 1 + np.flatnonzero((shapes[1:] != shapes[:-1]).any(1))
+        starts = np.array([0, *changes], np.int64)[: max(count, 1)]
+        of_run = np.arange(count) - np.repeat(starts, np.diff([*starts, count]))
+        return np.append(np.flatnonzero(of_run % size == 0), count)
+
+    def stacked(self, indices: Sequence[int]) -> npt.NDArray[np.uint8]:
+        """Photos (B, h, w, 3) of one working size.
+
+        Raises DataError if they are not: a file has changed since it was looked at.
+        """
+        images = [self.image(index) for index in indices]
+        for index, image in zip(indices, images, strict=True):
+            if image.shape != images[0].shape:
+                what = "has another size than when it was looked at"
+                raise DataError(what, where=self.names[index], do="run the same command again")
+        return np.stack(images)
+
     def batches(
         self, size: int, indices: Sequence[int] | None = None
     ) -> Iterator[tuple[list[int], npt.NDArray[np.uint8]]]:
-        """Runs of up to ``size`` neighbouring photos of one size: indices and (B, h, w, 3).
-
-        What stands in a batch depends on the photos and their order only, so a resumed run puts
-        every photo through the network in the same company as an uninterrupted one.
-        """
+        """The photos of each of :meth:`runs`: indices and (B, h, w, 3); of ``indices`` alone."""
         group: list[int] = []
         images: list[Image] = []
         for index in range(len(self)) if indices is None else indices:

@@ -7,7 +7,7 @@ recipe: the classifier of ``cam_baseline``, gradients in place of its maps, "see
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import partial
 from typing import Literal
 
 import numpy as np
@@ -38,7 +38,7 @@ from tagseg.stages.settings import (
     check_blocks,
     number,
 )
-from tagseg.stages.stage import Declared, ScoreMaps, Trained, label_maps
+from tagseg.stages.stage import Declared, Once, ScoreMaps, Trained, label_maps
 from tagseg.stages.tag_doubts import sure_labels
 
 __all__ = ["RECIPE", "Config", "GradientSettings", "run"]
@@ -162,7 +162,7 @@ def seed_maps(
     crf = config.crf() if settings.seed_crf else None
     no_tags = np.zeros(len(run.photos.classes), bool)
 
-    @cache
+    @Once
     def seeder() -> GradientSeeder:  # not for stages that are finished
         return GradientSeeder(
             classifier.model.to(execution.device),

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from hashlib import blake2b
 from pathlib import Path, PurePosixPath
 from typing import IO, Any
+from uuid import uuid4
 
 from tagseg.errors import DamagedError, WorkspaceError
 
@@ -117,13 +118,15 @@ def _bytes_of(name: str) -> int:
 
 
 @contextmanager
-def atomic_write(path: Path) -> Iterator[IO[bytes]]:
+def atomic_write(path: Path, *, shared: bool = False) -> Iterator[IO[bytes]]:
     """Open a binary file that appears at ``path`` only when the block ends without an exception.
 
     The content reaches the disk before the name does, so a kill or a power cut leaves the old
-    file or the new one. Raises WorkspaceError when the disk is full or the folder not writable.
+    file or the new one. Where it is ``shared``, several processes may be writing it, on several
+    hosts. Raises WorkspaceError when the disk is full or the folder not writable.
     """
-    temporary = path.with_name(TEMPORARY + _short(path.name))
+    own = f"{uuid4().hex}-" if shared else ""
+    temporary = path.with_name(TEMPORARY + own + _short(path.name))
     with one_line_errors(path):
         try:
             with temporary.open("wb") as file:

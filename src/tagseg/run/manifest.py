@@ -12,7 +12,7 @@ import hashlib
 import json
 import os
 import stat
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path, PurePath
 from typing import Any, TypedDict, TypeGuard
 
@@ -35,6 +35,7 @@ __all__ = [
     "is_intact",
     "just_written",
     "make_record",
+    "note_written",
     "read_manifest",
     "read_record",
     "size_of",
@@ -161,10 +162,14 @@ def size_of(path: Path) -> int:
     return path.stat().st_size if path.exists() else -1
 
 
-def fingerprint(path: Path) -> Fingerprint:
-    """Size and hash of an artefact; equal content has equal hashes however it was written."""
+def fingerprint(path: Path, hash_of: Callable[[Path], str] | None = None) -> Fingerprint:
+    """Size and hash of an artefact; equal content has equal hashes however it was written.
+
+    ``hash_of`` is where the hashes of a folder's files are from; None reads the files.
+    """
     if path.is_dir():
-        parts = [(file.relative_to(path).as_posix(), _hash_file(file)) for file in _files(path)]
+        told = hash_of or _hash_file
+        parts = [(file.relative_to(path).as_posix(), told(file)) for file in _files(path)]
         return Fingerprint(bytes=size_of(path), hash=_hash(json.dumps(parts).encode()))
     return Fingerprint(bytes=size_of(path), hash=_hash_file(path))
 
@@ -190,9 +195,18 @@ def is_intact(path: Path, stated: Fingerprint, *, again: bool = False) -> bool:
 
 def just_written(path: Path) -> Fingerprint:
     """The fingerprint of an artefact, which :func:`is_intact` needs not read again."""
-    found = fingerprint(path)
+    found = fingerprint(path, _noted_hash)
     _INTACT[_identity(path)] = found["hash"]
     return found
+
+
+def note_written(path: Path, digest: str) -> None:
+    """Who has just written the file knows its hash, so that it need not be read for it."""
+    _INTACT[_identity(path)] = digest
+
+
+def _noted_hash(path: Path) -> str:
+    return _INTACT.get(_identity(path)) or _hash_file(path)
 
 
 _Identity = tuple[tuple[int, int, int, int], ...]

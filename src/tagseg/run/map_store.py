@@ -16,6 +16,7 @@ import struct
 import threading
 import time
 import zlib
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -28,7 +29,7 @@ import numpy.typing as npt
 from tagseg.errors import DamagedError, ShapeError, WorkspaceError
 from tagseg.run.files import damaged
 
-__all__ = ["MapStore", "pack", "unpack"]
+__all__ = ["MapStore", "PhotoStore", "key_of_name", "pack", "unpack"]
 
 Arrays = Mapping[str, npt.NDArray[Any]]
 
@@ -98,19 +99,115 @@ def _inflate(packed: bytes) -> bytes:
         raise ValueError(str(error)) from error
 
 
-class MapStore:
+class PhotoStore(ABC):
+    """Arrays by photo name, in one file or in several (:mod:`tagseg.run.shard_store`).
+
+    Raises WorkspaceError if a file is missing or cannot be written, DamagedError if it is damaged,
+    KeyError for a photo that is not in it; DamagedError for that, too, if the store is complete.
+
+    Attributes:
+        path: of the file, or the folder of files.
+    """
+
+    path: Path
+
+    @abstractmethod
+    def put(self, name: str, /, **arrays: npt.NDArray[Any]) -> None:
+        """Store the arrays of photo ``name``, in place of what was stored for it before."""
+
+    @abstractmethod
+    def commit(self) -> None:
+        """Make sure that a kill from here on loses nothing that was put."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Commit and end writing; a later read opens the files again."""
+
+    @abstractmethod
+    def names(self) -> list[str]:
+        """Names of all stored photos, sorted."""
+
+    @abstractmethod
+    def packed(self, name: str) -> bytes:
+        """The row of photo ``name``, as of :func:`pack`."""
+
+    @abstractmethod
+    def __contains__(self, name: object) -> bool: ...
+
+    @abstractmethod
+    def __len__(self) -> int: ...
+
+    def put_many(self, items: Iterable[tuple[str, Arrays]]) -> None:
+        """Store the arrays of several photos, given as (name, arrays by name)."""
+        for name, arrays in items:
+            self.put(name, **arrays)
+
+    def get(self, name: str) -> dict[str, npt.NDArray[Any]]:
+        """Arrays of photo ``name``, with the dtypes and shapes they were put with."""
+        packed = self.packed(name)
+        try:
+            return unpack(packed)
+        except ValueError as error:
+            raise self._damaged(f"{name}: {error}") from error
+
+    def put_bytes(self, name: str, content: bytes) -> None:
+        """Store bytes, such as a PNG, for photo ``name``."""
+        self.put(name, **{_BYTES: np.frombuffer(content, np.uint8)})
+
+    def get_bytes(self, name: str) -> bytes:
+        """Bytes stored by :meth:`put_bytes`."""
+        return self.get(name)[_BYTES].tobytes()
+
+    def missing(self, names: Iterable[str]) -> list[str]:
+        """Those of ``names`` that are not stored yet, in the given order.
+
+        Each name is looked up by an index: the cost is that of ``names``, not of the store.
+        """
+        return [name for name in names if name not in self]
+
+    def digest(self) -> str:
+        """Hash over names and arrays, whatever the files, order and history of the puts."""
+        state = hashlib.blake2b(digest_size=16)
+        for name in self.names():
+            try:
+                content = _inflate(self.packed(name))
+            except (ValueError, KeyError) as error:  # KeyError: its index and table disagree
+                raise self._damaged(f"{name}: {error}") from error
+            for part in (key_of_name(name), content):
+                state.update(len(part).to_bytes(8, "little"))
+                state.update(part)
+        return state.hexdigest()
+
+    def _damaged(self, how: str) -> DamagedError:
+        return damaged(f"is damaged: {how}", self.path)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+class MapStore(PhotoStore):
     """Arrays by photo name in the file ``path``.
 
     A store opened ``writable`` belongs to one process and commits every 200 puts, every 5 s of
     putting, and on close; afterwards it reads. Otherwise it is open to any number of threads and
-    processes (it pickles as its path, and survives a fork). Raises WorkspaceError if the file is
-    missing or cannot be written, DamagedError if it is damaged, KeyError for a photo that is not
-    in it; DamagedError for that, too, if the store is ``complete``.
+    processes (it pickles as its path, and survives a fork). A file that nobody writes to any more
+    may be opened as ``fixed``: nothing is locked for it, which file systems of networks need not
+    be able to do.
     """
 
-    def __init__(self, path: Path, *, writable: bool = False, complete: bool = False) -> None:
+    def __init__(
+        self, path: Path, *, writable: bool = False, complete: bool = False, fixed: bool = False
+    ) -> None:
         self.path = Path(path).absolute()
-        self._complete = complete
+        self._complete, self._fixed = complete, fixed
         self._writable = writable
         self._lock = threading.Lock()
         self._pid = os.getpid()
@@ -129,7 +226,7 @@ class MapStore:
         self._leave_parent()
         if not self._writable:
             raise WorkspaceError("is closed to writing", where=self.path, do="run its stage again")
-        key, packed = _key(name), pack(arrays)
+        key, packed = key_of_name(name), pack(arrays)
         row = _CHECKED + _check_of(key, packed) + packed
         with self._use() as connection:
             connection.execute("INSERT OR REPLACE INTO maps VALUES (?, ?)", (key, row))
@@ -148,34 +245,6 @@ class MapStore:
         connection.commit()
         self._uncommitted, self._committed_at = 0, time.monotonic()
 
-    def put_many(self, items: Iterable[tuple[str, Arrays]]) -> None:
-        """Store the arrays of several photos, given as (name, arrays by name)."""
-        for name, arrays in items:
-            self.put(name, **arrays)
-
-    def get(self, name: str) -> dict[str, npt.NDArray[Any]]:
-        """Arrays of photo ``name``, with the dtypes and shapes they were put with."""
-        packed = self._packed(name)
-        try:
-            return unpack(packed)
-        except ValueError as error:
-            raise self._damaged(f"{name}: {error}") from error
-
-    def put_bytes(self, name: str, content: bytes) -> None:
-        """Store bytes, such as a PNG, for photo ``name``."""
-        self.put(name, **{_BYTES: np.frombuffer(content, np.uint8)})
-
-    def get_bytes(self, name: str) -> bytes:
-        """Bytes stored by :meth:`put_bytes`."""
-        return self.get(name)[_BYTES].tobytes()
-
-    def missing(self, names: Iterable[str]) -> list[str]:
-        """Those of ``names`` that are not stored yet, in the given order.
-
-        Each name is looked up by the file's index: the cost is that of ``names``, not of the store.
-        """
-        return [name for name in names if name not in self]
-
     def names(self) -> list[str]:
         """Names of all stored photos, sorted."""
         with self._use() as connection:
@@ -183,19 +252,6 @@ class MapStore:
         if not all(isinstance(name, bytes) for (name,) in rows):
             raise self._damaged("a row has no name")
         return [name.decode(*_NAME_CODING) for (name,) in rows]
-
-    def digest(self) -> str:
-        """Hash over names and arrays, whatever the order and history in which they were put."""
-        state = hashlib.blake2b(digest_size=16)
-        for name in self.names():
-            try:
-                content = _inflate(self._packed(name))
-            except (ValueError, KeyError) as error:  # KeyError: its index and table disagree
-                raise self._damaged(f"{name}: {error}") from error
-            for part in (_key(name), content):
-                state.update(len(part).to_bytes(8, "little"))
-                state.update(part)
-        return state.hexdigest()
 
     def close(self) -> None:
         """Commit and end writing; a later read opens the file again."""
@@ -211,29 +267,18 @@ class MapStore:
         if not isinstance(name, str):
             return False
         with self._use() as connection:
-            found = connection.execute("SELECT 1 FROM maps WHERE name = ?", (_key(name),))
+            found = connection.execute("SELECT 1 FROM maps WHERE name = ?", (key_of_name(name),))
             return found.fetchone() is not None
 
     def __len__(self) -> int:
         with self._use() as connection:
             return connection.execute("SELECT count(*) FROM maps").fetchone()[0]
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
-
     def __getstate__(self) -> dict[str, Any]:
-        return {"path": self.path, "complete": self._complete}
+        return {"path": self.path, "complete": self._complete, "fixed": self._fixed}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        MapStore.__init__(self, state["path"], complete=state["complete"])
+        MapStore.__init__(self, **state)
 
     def __del__(self) -> None:
         self._leave_parent()
@@ -246,12 +291,17 @@ class MapStore:
         with self._lock, self._one_line_errors():
             if self._connected is None:
                 self._connected = sqlite3.connect(
-                    f"{self.path.as_uri()}?mode={'rwc' if self._writable else 'ro'}",
+                    f"{self.path.as_uri()}?{self._mode()}",
                     uri=True,
                     timeout=_WAIT_SECONDS,
                     check_same_thread=False,
                 )
             yield self._connected
+
+    def _mode(self) -> str:
+        if self._writable:
+            return "mode=rwc"
+        return "mode=ro&immutable=1" if self._fixed else "mode=ro"
 
     def _leave_parent(self) -> None:
         if self._pid == os.getpid():
@@ -261,8 +311,9 @@ class MapStore:
         self._connected, self._writable = None, False
         self._lock, self._pid = threading.Lock(), os.getpid()
 
-    def _packed(self, name: str) -> bytes:
-        key = _key(name)
+    def packed(self, name: str) -> bytes:
+        """The row of photo ``name``, as of :func:`pack`."""
+        key = key_of_name(name)
         with self._use() as connection:
             found = connection.execute("SELECT content FROM maps WHERE name = ?", (key,))
             row = found.fetchone()
@@ -294,9 +345,6 @@ class MapStore:
         except sqlite3.Error as error:
             raise self._damaged(str(error)) from error
 
-    def _damaged(self, how: str) -> DamagedError:
-        return damaged(f"is damaged: {how}", self.path)
-
 
 def _check_of(key: bytes, packed: bytes) -> bytes:
     state = hashlib.blake2b(len(key).to_bytes(8, "little") + key, digest_size=_CHECK_BYTES)
@@ -304,5 +352,6 @@ def _check_of(key: bytes, packed: bytes) -> bytes:
     return state.digest()
 
 
-def _key(name: str) -> bytes:
+def key_of_name(name: str) -> bytes:
+    """A photo's name as bytes, by which it is stored."""
     return name.encode(*_NAME_CODING)

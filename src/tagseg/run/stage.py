@@ -51,10 +51,11 @@ from tagseg.run.manifest import (
     read_record,
     size_of,
 )
-from tagseg.run.map_store import MapStore
+from tagseg.run.map_store import MapStore, PhotoStore
+from tagseg.run.shard_store import SHARDS, ShardStore, into_shards
 from tagseg.tensor_files import RottenError, read_hashed, tensor_file
 
-__all__ = ["Stage", "adopt", "discard", "folder_aside", "is_finished", "record_in"]
+__all__ = ["Stage", "adopt", "discard", "folder_aside", "is_finished", "record_in", "say_nothing"]
 
 _STARTED = "started.json"
 _CHECKPOINT = "checkpoint.pt"
@@ -93,7 +94,7 @@ class Stage:
         self._log = Log(folder / _METRICS)
         self.checkpoint = Checkpoint(folder / _CHECKPOINT, self._log, announce)
         self._record, self._read_only = record, read_only
-        self._stores: dict[str, MapStore] = {}
+        self._stores: dict[str, PhotoStore] = {}
         self._artefacts: dict[str, Fingerprint] = {}
         self._compared: set[str] = set()
         self._open, self._began = False, 0.0
@@ -130,14 +131,23 @@ class Stage:
         """Whether the finished stage has an artefact ``name``."""
         return name in self._artefacts
 
-    def maps(self, name: str) -> MapStore:
+    def maps(self, name: str) -> PhotoStore:
         """The photos' arrays ``name``: writable while the stage runs, closed by its end."""
         if name not in self._stores:
-            path = self.path(f"{name}.sqlite")
+            file = self.path(f"{name}.sqlite")
+            shards = file.with_suffix(SHARDS)
+            kind, path = (ShardStore, shards) if shards.is_dir() else (MapStore, file)
             if not self.pending and not self.holds(path.name):
                 raise self._damaged(path.name)
-            self._stores[name] = MapStore(path, writable=self._open, complete=not self.pending)
+            self._stores[name] = kind(path, writable=self._open, complete=not self.pending)
         return self._stores[name]
+
+    def shards(self, name: str) -> Path:
+        """Folder for shards of the photos' arrays ``name``, beside what is there of them."""
+        self._require_open(name)
+        if name in self._stores:
+            self._stores.pop(name).close()
+        return into_shards(self.path(f"{name}.sqlite"))
 
     def save_bytes(self, name: str, content: bytes) -> None:
         """Write a file as a whole."""
@@ -201,6 +211,17 @@ class Stage:
         stores, self._stores = self._stores, {}
         for store in stores.values():
             store.close()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Another process reads what is finished, and says nothing."""
+        told = ("name", "key", "folder", "pending", "seconds", "finished_at", "_artefacts")
+        state = {name: getattr(self, name) for name in (*told, "_record", "_compared")}
+        return {**state, "_read_only": True, "_stores": {}, "_open": False, "_began": 0.0}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state, announce=say_nothing)
+        self._log = Log(self.folder / _METRICS)
+        self.checkpoint = Checkpoint(self.folder / _CHECKPOINT, self._log, say_nothing)
 
     def __enter__(self) -> Self:
         if self.pending:
@@ -307,6 +328,10 @@ class Stage:
             for name in (_CHECKPOINT, _STARTED):
                 (self.folder / name).unlink(missing_ok=True)
         discard(folder_aside(self.folder.parent, self.name))
+
+
+def say_nothing(line: str) -> None:
+    """An announcer that nobody hears."""
 
 
 def _results(artefacts: Mapping[str, Fingerprint]) -> list[tuple[str, Fingerprint]]:

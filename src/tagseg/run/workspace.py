@@ -32,7 +32,16 @@ from tagseg.run.files import (
 from tagseg.run.lock import LOCK_FILES, FolderLock
 from tagseg.run.manifest import FORMAT, Record, canonical, changes, make_record
 from tagseg.run.map_store import MapStore
-from tagseg.run.stage import Stage, adopt, discard, folder_aside, is_finished, record_in
+from tagseg.run.shard_store import SHARDS
+from tagseg.run.stage import (
+    Stage,
+    adopt,
+    discard,
+    folder_aside,
+    is_finished,
+    record_in,
+    say_nothing,
+)
 
 __all__ = ["Stage", "StageSummary", "Workspace", "atomic_write", "until_whole"]
 
@@ -153,7 +162,7 @@ class Workspace:
                 where=path / _ABOUT,
                 do="run the training command again, which makes it anew and keeps the stages",
             )
-        return cls(path, about, lambda line: None, None)
+        return cls(path, about, say_nothing, None)
 
     def stage(
         self, name: str, *, config: Mapping[str, Any], inputs: Sequence[str | Stage]
@@ -270,6 +279,16 @@ class Workspace:
         if self._lock is not None:
             self._lock.release()
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Another process reads what is finished."""
+        quiet: dict[str, Any] = {
+            "_announce": say_nothing,
+            "_lock": None,
+            "_lenders": (),
+            "_stages": {},
+        }
+        return {**self.__dict__, **quiet}
+
     def __enter__(self) -> Self:
         return self
 
@@ -377,13 +396,13 @@ def _stage_folders(stages: Path) -> list[Path]:
 def _mend_partial(folder: Path, announce: Announce) -> bool:
     """Remove the damaged stores of a stage that is not finished; whether there were any."""
     found = False
-    for path in folder.glob("*.sqlite"):
+    for path in (*folder.glob("*.sqlite"), *folder.glob(f"*{SHARDS}/*.sqlite")):
         try:
             with MapStore(path) as store:
                 store.digest()
         except DamagedError:
             announce(f"{path}: is removed and made again")
-            for part in folder.glob(f"{path.name}*"):  # its journal too
+            for part in path.parent.glob(f"{path.name}*"):  # its journal too
                 part.unlink()
             found = True
     return found

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
 
 import numpy as np
 import numpy.typing as npt
@@ -14,7 +14,8 @@ from tagseg.data.masks import decode_mask, read_mask
 from tagseg.errors import TagsegError
 from tagseg.maps import IGNORE, Labels
 from tagseg.run.manifest import read_manifest
-from tagseg.run.map_store import MapStore
+from tagseg.run.map_store import PhotoStore
+from tagseg.run.shard_store import SHARDS
 from tagseg.run.stage import record_in
 from tagseg.run.workspace import Stage, Workspace
 from tagseg.stages.shapes import evenly
@@ -116,8 +117,8 @@ def _photos_key(stage: Stage) -> str | None:
 def _in_stage(stage: Stage, photos: Dataset) -> Iterator[_Candidate]:
     artefacts = read_manifest(stage.folder / "manifest.json")["artefacts"]
     for name, stated in artefacts.items():
-        store = name.removesuffix(".sqlite")
-        if store == name:
+        store, kind = PurePath(name).stem, PurePath(name).suffix
+        if kind not in (".sqlite", SHARDS):
             continue
         read = _reader_of_store(stage.maps(store))
         for part in _parts_with_labels(read, photos):
@@ -145,7 +146,7 @@ def _reader_of_files(folder: Path) -> Callable[[str], Labels]:
     return lambda name: read_mask(folder / f"{name}.png")
 
 
-def _reader_of_store(store: MapStore) -> ReadMaps:
+def _reader_of_store(store: PhotoStore) -> ReadMaps:
     """Whatever of a photo's row may be labels; nothing if none of it may, or it has no row."""
 
     def read(name: str) -> Mapping[str, Labels]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Collection, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -31,6 +31,8 @@ from tagseg.run.engine import (
 )
 from tagseg.run.files import check_names_fit
 from tagseg.run.progress import Progress
+from tagseg.run.ray_engine import RayEngine
+from tagseg.run.work import Local
 from tagseg.run.workspace import Workspace
 from tagseg.segment.predict import Segmenter
 from tagseg.session.export import export
@@ -78,6 +80,7 @@ _NO_VAL = "no validation photos"
 C = TypeVar("C", bound=WorkSettings)
 
 _MOST_WORKERS = 256
+_ENGINES = ("local", "ray")
 
 _SEEDS = 1 << 63  # what PyTorch takes
 
@@ -97,6 +100,7 @@ class Options:
         workers: processes that load photos; 0 loads them in the training process.
         threads: for arithmetic and for refining photos; None for all cores.
         allow_skipped: fraction of the photos that may be unreadable.
+        engine: "local", or "ray": who does what stages make of each photo.
     """
 
     backbone: str | None = None
@@ -107,6 +111,7 @@ class Options:
     workers: int = 0
     threads: int | None = None
     allow_skipped: float = 0.01
+    engine: str = "local"
 
     def network(self) -> str:
         """The backbone's name: as chosen, or the usual one."""
@@ -121,6 +126,8 @@ class Options:
             check_threads(self.threads)
         if not 0 <= self.allow_skipped <= 1:
             raise ConfigError(f"allow_skipped is {self.allow_skipped}", do="use a fraction, 0 to 1")
+        if self.engine not in _ENGINES:
+            raise ConfigError(f"engine {self.engine!r} does not exist", do="use local or ray")
 
 
 @dataclass(frozen=True)
@@ -283,7 +290,7 @@ def train(
             progress.say("the run was finished before; nothing had to be done")
         return outcome, findings, report
 
-    with work:
+    with work, closing(setup.engine):
         for line in data.audit.first_words():
             progress.say(line)
         outcome, findings, report = work.mended(through)
@@ -421,7 +428,9 @@ def make_setup(options: Options, settings: BackboneSettings | None = None) -> Se
         device, choose_precision(options.precision, device), options.seed, options.workers
     )
     weights = resolve(options.weights, backbone)
-    setup = Setup(backbone, weights if weights.state else None, execution, threads)
+    engine = RayEngine(threads, device) if options.engine == "ray" else Local()
+    loaded = weights if weights.state else None
+    setup = Setup(backbone, loaded, execution, threads, engine)
     # A wrong file or form must show before long work, too.
     setup.build_backbone(settings or BackboneSettings())
     return setup

@@ -14,6 +14,7 @@ from tagseg.nets.catalog import backbone_kind, backbone_label, build_backbone
 from tagseg.nets.weights import LoadedWeights, resolve
 from tagseg.run.plan import Plan
 from tagseg.run.progress import Progress, Task
+from tagseg.run.work import Engine, Local
 from tagseg.run.workspace import Stage, Workspace
 from tagseg.stages.review import Review
 from tagseg.stages.settings import BackboneSettings
@@ -51,12 +52,14 @@ class Setup:
         backbone: as :func:`tagseg.nets.catalog.build_backbone` takes it.
         weights: pre-trained weights, or None for random ones.
         threads: photos that are refined at once.
+        engine: who does what stages make of photos; no part of what it comes to.
     """
 
     backbone: str
     weights: LoadedWeights | None
     execution: Execution
     threads: int = 1
+    engine: Engine = field(default_factory=Local)
 
     def means(self) -> Means:
         """What decides on every network."""

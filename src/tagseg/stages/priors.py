@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
-from functools import cache
 from typing import Any
 
 import numpy as np
@@ -20,6 +19,7 @@ from tagseg.stages.stage import (
     Declared,
     Drawn,
     Images,
+    Once,
     PhotoMaps,
     SaliencyMaps,
     network_input,
@@ -64,7 +64,7 @@ def activation_prior(
     stride = setup.output_stride(settings)
     strides = (8 if setup.backbone == "vgg16" else stride, stride)
 
-    @cache
+    @Once
     def backbone() -> Backbone:  # not built where the stage is finished
         torch.manual_seed(setup.execution.seed)
         return setup.build_backbone(settings).eval().to(setup.execution.device)

@@ -10,10 +10,9 @@ back knows the stage that it is from.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
-from pathlib import Path
 from types import FunctionType
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -23,11 +22,13 @@ import torch
 from torch import nn
 
 from tagseg.data.masks import decode_mask, encode_mask
+from tagseg.data.working import WorkingPhotos
 from tagseg.errors import ConfigError
 from tagseg.maps import Labels, SaliencyMap, ScoreMap
 from tagseg.nets.backbone import Backbone, FineTuning
 from tagseg.run.engine import map_photos
-from tagseg.run.workspace import Stage, atomic_write
+from tagseg.run.work import PhotoWork, Row
+from tagseg.run.workspace import Stage
 from tagseg.stages.context import Plain, Run, Setup, Split
 from tagseg.stages.settings import Settings
 from tagseg.training import Execution, Loop, Schedule
@@ -37,6 +38,7 @@ __all__ = [
     "Drawn",
     "Input",
     "LabelMaps",
+    "Once",
     "PhotoMaps",
     "Plain",
     "SaliencyMaps",
@@ -58,7 +60,6 @@ _LEVELS = 255  # of stored saliency maps
 
 M = TypeVar("M")
 V = TypeVar("V")
-Kept = bytes | Mapping[str, npt.NDArray[Any]]  # of one photo, in one store
 Images = npt.NDArray[np.uint8]  # (B, h, w, 3)
 
 
@@ -145,6 +146,22 @@ def _described(item: object) -> dict[str, Any]:
     return {re.sub(r"(?<=[a-z])(?=[A-Z])", "_", kind).lower(): values}
 
 
+class Once(Generic[V]):
+    """What ``make`` gives when it is first asked for; a copy in another process makes its own."""
+
+    def __init__(self, make: Callable[[], V]) -> None:
+        self._make, self._made = make, list[V]()
+
+    def __call__(self) -> V:
+        """What was made."""
+        if not self._made:
+            self._made = [self._make()]
+        return self._made[0]
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"_make": self._make, "_made": []}
+
+
 @dataclass(frozen=True)
 class Drawn(Plain):
     """What a stage without networks draws its random numbers from."""
@@ -186,6 +203,9 @@ class LabelMaps(PhotoMaps[Labels]):
         self._decoded: dict[int, Labels] = {}
         self._room = _MOST_LABELS_AT_ONCE
 
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_decoded": {}, "_room": _MOST_LABELS_AT_ONCE}
+
     def __call__(self, index: int) -> Labels:
         """Labels of photo ``index``; do not write into them."""
         if index not in self._decoded:
@@ -213,13 +233,14 @@ def per_photo(
     run: Run,
     declared: Declared,
     stores: Sequence[str],
-    make: Callable[[int], Mapping[str, Kept]],
+    make: Callable[[int], Row],
     *,
     settings: Iterable[object] = (),
     inputs: Iterable[Input] = (),
     split: Split = "train",
     title: str = "",
     threads: int | None = None,
+    network: bool = False,
 ) -> Stage:
     """A stage in which ``make`` finds what is kept of each photo, by its index.
 
@@ -228,24 +249,12 @@ def per_photo(
         settings, inputs, split: as in :func:`opened`.
         title: of the progress bar; the stage's name if it is empty.
         threads: photos at once; None for the run's.
+        network: whether ``make`` asks a network.
     """
-    photos = run.split(split).photos
+    names = run.split(split).photos.names
+    work = _EachPhoto(names, make, threads or run.setup.threads, network)
     with opened(run, declared, settings, inputs, split=split) as stage:
-        if stage.pending:
-            sinks = [_sink(stage, store) for store in stores]
-            names = photos.names
-            todo = [i for i, name in enumerate(names) if not all(name in sink for sink in sinks)]
-            with run.task(title or declared.name.replace("-", " "), len(names)) as ticks:
-                ticks.skip(len(names) - len(todo))
-                results = map_photos(
-                    lambda item: make(item[1]),
-                    ((names[index], index) for index in todo),  # errors tell the name
-                    workers=threads or run.setup.threads,
-                    progress=ticks,
-                )
-                for index, row in zip(todo, results, strict=True):
-                    for store, sink in zip(stores, sinks, strict=True):
-                        _put(sink, names[index], row[store])
+        _fill(run, stage, stores, work, title or declared.name.replace("-", " "))
     return stage
 
 
@@ -253,7 +262,7 @@ def per_batch(
     run: Run,
     declared: Declared,
     stores: Sequence[str],
-    make: Callable[[Images, list[int]], Iterable[Mapping[str, Kept]]],
+    make: Callable[[Images, list[int]], Iterable[Row]],
     *,
     settings: Iterable[object] = (),
     inputs: Iterable[Input] = (),
@@ -270,70 +279,58 @@ def per_batch(
         make: of images (B, h, w, 3) at working size and their indices; a row for each, in order.
         batch: photos at once, at most.
     """
-    photos = run.split(split).photos
+    work = _EachBatch(run.split(split).photos, make, batch)
     with opened(run, declared, settings, inputs, split=split) as stage:
-        if stage.pending:
-            sinks = [_sink(stage, store) for store in stores]
-            with run.task(title or declared.name.replace("-", " "), len(photos)) as ticks:
-                for indices, images in photos.batches(batch):
-                    names = [photos.names[index] for index in indices]
-                    if all(name in sink for sink in sinks for name in names):
-                        ticks.skip(len(names))
-                        continue
-                    for name, row in zip(names, make(images, indices), strict=True):
-                        for store, sink in zip(stores, sinks, strict=True):
-                            _put(sink, name, row[store])
-                        ticks.advance(1)
-                    for sink in sinks:
-                        sink.commit()
+        _fill(run, stage, stores, work, title or declared.name.replace("-", " "))
     return stage
 
 
-class _Sink(Protocol):
-    """Where rows are kept: a store of the stage, or a folder of files."""
+@dataclass(frozen=True)
+class _EachPhoto(PhotoWork):
+    names: Sequence[str]
+    make: Callable[[int], Row]
+    threads: int
+    network: bool
+    costly = False
 
-    def __contains__(self, name: object) -> bool: ...
+    def bounds(self) -> npt.NDArray[np.int64]:
+        return np.arange(len(self.names) + 1)
 
-    def put(self, name: str, /, **arrays: npt.NDArray[Any]) -> None: ...
+    def rows(self, groups: Iterable[Sequence[int]]) -> Iterator[tuple[range, Iterable[Row]]]:
+        items = ((self.names[first], first) for first, _ in groups)  # errors tell the name
+        results = map_photos(self._indexed, items, workers=self.threads)
+        return ((range(index, index + 1), [row]) for index, row in results)
 
-    def put_bytes(self, name: str, content: bytes) -> None: ...
-
-    def commit(self) -> None: ...
-
-
-class _Pngs:
-    """A PNG file a photo."""
-
-    def __init__(self, stage: Stage, folder: str) -> None:
-        self._stage, self._folder = stage, folder
-
-    def _path(self, name: str) -> Path:
-        return self._stage.path(f"{self._folder}/{name}.png")
-
-    def __contains__(self, name: object) -> bool:
-        return self._path(str(name)).exists()
-
-    def put(self, name: str, /, **arrays: npt.NDArray[Any]) -> None:
-        raise TypeError("files hold PNG alone")
-
-    def put_bytes(self, name: str, content: bytes) -> None:
-        with atomic_write(self._path(name)) as file:
-            file.write(content)
-
-    def commit(self) -> None:
-        """Files are safe once they are there."""
+    def _indexed(self, item: tuple[str, int]) -> tuple[int, Row]:
+        return item[1], self.make(item[1])
 
 
-def _sink(stage: Stage, store: str) -> _Sink:
-    """The store of that name; a folder of PNG files if it ends in a slash."""
-    return _Pngs(stage, store.rstrip("/")) if store.endswith("/") else stage.maps(store)
+@dataclass(frozen=True)
+class _EachBatch(PhotoWork):
+    photos: WorkingPhotos
+    make: Callable[[Images, list[int]], Iterable[Row]]
+    size: int
+    network = True
+    costly = True
+
+    @property
+    def names(self) -> Sequence[str]:  # type: ignore[override]
+        return self.photos.names
+
+    def bounds(self) -> npt.NDArray[np.int64]:
+        return self.photos.runs(self.size)
+
+    def rows(self, groups: Iterable[Sequence[int]]) -> Iterator[tuple[range, Iterable[Row]]]:
+        for first, behind in groups:
+            indices = list(range(first, behind))
+            yield range(first, behind), self.make(self.photos.stacked(indices), indices)
 
 
-def _put(sink: _Sink, name: str, kept: Kept) -> None:
-    if isinstance(kept, bytes):
-        sink.put_bytes(name, kept)
-    else:
-        sink.put(name, **kept)
+def _fill(run: Run, stage: Stage, stores: Sequence[str], work: PhotoWork, title: str) -> None:
+    """Do what is left to do of a stage, by the run's engine."""
+    if stage.pending:
+        with run.task(title, len(work.names)) as ticks:
+            run.setup.engine.fill(stage, stores, work, ticks)
 
 
 @contextmanager

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cache
 from hashlib import blake2b
 from typing import Any
 
@@ -34,6 +33,7 @@ from tagseg.stages.stage import (
     Drawn,
     Images,
     LabelMaps,
+    Once,
     SaliencyMaps,
     label_maps,
     levels,
@@ -203,7 +203,7 @@ def _backbone(run: Run) -> Backbone:
 
 def _features(run: Run) -> Stage:
     """Mean and maximum of the backbone's last maps over each training photo."""
-    side, backbone = _side(run), cache(lambda: _backbone(run))
+    side, backbone = _side(run), Once(lambda: _backbone(run))
 
     def make(images: Images, indices: list[int]) -> Iterator[dict[str, Any]]:
         with network_input(run.setup.execution, images) as x:
@@ -272,7 +272,7 @@ def _missing_maps(run: Run, doubts: Doubts, least: float) -> tuple[SaliencyMaps,
     class divided by its maximum; the strongest of them. And the same where it is more than that
     for any class that is tagged, 0 elsewhere.
     """
-    missing, backbone, side = doubts.missing(least), cache(lambda: _backbone(run)), _side(run)
+    missing, backbone, side = doubts.missing(least), Once(lambda: _backbone(run)), _side(run)
 
     def make(images: Images, indices: list[int]) -> Iterator[dict[str, bytes]]:
         for image, index in zip(images, indices, strict=True):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache, reduce
+from functools import reduce
 
 import numpy as np
 
@@ -27,6 +27,7 @@ from tagseg.stages.stage import (
     Declared,
     Images,
     LabelMaps,
+    Once,
     SaliencyMaps,
     ScoreMaps,
     Trained,
@@ -205,7 +206,7 @@ def later_labels(
     )
     best, photos = (before, sure)[verdict.best], run.photos
 
-    @cache
+    @Once
     def teaching() -> LabelMaps:
         some = any((best(index) != IGNORE).any() for index in range(len(photos)))
         return best if some else before
