@@ -15,6 +15,7 @@ import cv2
 import pytest
 import torch
 
+from pickled import Pickled
 from small_runs import OPTIONS, QUICK_CRISP, Photos, make_photos, quick
 from tagseg.data.scenes import write_scenes
 from tagseg.session.train import Result, train
@@ -66,7 +67,10 @@ Go = Callable[..., Result]
 
 @pytest.fixture(scope="session")
 def go(photos: Photos) -> Go:
-    """Train on the photos with few steps; keyword arguments over the usual ones."""
+    """Train on the photos with few steps; keyword arguments over the usual ones.
+
+    Whatever stages make of photos is made by a copy of their work, as other processes get it.
+    """
 
     def run(recipe: str, config: Mapping[str, Any] | None = None, **changed: Any) -> Result:
         settings = {**quick(recipe), **(config or {})}
@@ -75,6 +79,8 @@ def go(photos: Photos) -> Go:
             "ground_truth": photos.truth(),
             "options": OPTIONS,
         }
-        return train(photos.dataset, recipe, settings, **{**usual, **changed})
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("tagseg.session.train.Local", Pickled)
+            return train(photos.dataset, recipe, settings, **{**usual, **changed})
 
     return run

@@ -41,6 +41,9 @@ def test_all_in_order(tmp_path, workers):
     assert found.per_class == {"cat": 6, "dog": 6}
     assert found.per_tag_count == {1: 12}
     assert found.sizes == ((40, 50), (46, 50), (51, 50))
+    shapes = [list(found.dataset.image(i).shape[:2]) for i in range(len(found.dataset))]
+    assert found.dataset.sizes is not None
+    assert found.dataset.sizes.tolist() == shapes
     assert (found.negatives, found.unknown, found.unlisted) == (0, 0, 4)
     assert found.duplicates == ()
     assert found.warnings == ("class 'cat' has only 6 photos", "class 'dog' has only 6 photos")

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import pickle
 from collections import Counter
 from dataclasses import replace
+from itertools import pairwise
 from typing import Any
 
 import cv2
@@ -15,6 +17,7 @@ from torch.nn import functional
 from tagseg.data import working
 from tagseg.data.dataset import Dataset
 from tagseg.data.working import WorkingPhotos, argmax_at, labels_at, resized, working_image
+from tagseg.errors import DataError
 from tagseg.maps import Image
 
 SIDES = st.integers(1, 90)
@@ -218,3 +221,46 @@ def test_resized_by_area_where_it_gets_narrower_and_bilinear_elsewhere():
     for size, way in (((8, 6), cv2.INTER_AREA), ((24, 18), cv2.INTER_LINEAR)):
         expected = cv2.resize(image, size, interpolation=way)
         np.testing.assert_array_equal(resized(image, size), expected)
+
+
+@settings(derandomize=True, max_examples=60, deadline=None)
+@given(
+    shapes=st.lists(st.sampled_from([(6, 9), (9, 6), (60, 90), (91, 60)]), max_size=15),
+    size=st.integers(1, 5),
+)
+def test_runs_are_told_from_sizes_alone(shapes: list[tuple[int, int]], size: int) -> None:
+    some = photos(shapes, side=40)
+    sizes = np.array(shapes, np.int32).reshape(-1, 2)
+    known = some.retold(replace(some.dataset, sizes=sizes))
+    assert known.shapes().tolist() == [list(some.image(i).shape[:2]) for i in range(len(shapes))]
+    bounds = known.runs(size)
+    assert bounds.tolist() == some.runs(size).tolist()
+    batches = list(some.batches(size))
+    assert [list(range(a, b)) for a, b in pairwise(bounds)] == [indices for indices, _ in batches]
+    for indices, images in batches:
+        np.testing.assert_array_equal(known.stacked(indices), images)
+
+
+def test_known_sizes_need_no_photo(monkeypatch: pytest.MonkeyPatch) -> None:
+    some = photos([(40, 80), (30, 20)], side=40)
+    known = WorkingPhotos(replace(some.dataset, sizes=np.array([[40, 80], [30, 20]])), 40)
+    monkeypatch.setattr(WorkingPhotos, "image", None)
+    assert known.full_shape(0) == (40, 80)
+    assert known.shapes().tolist() == [[20, 40], [30, 20]]
+
+
+def test_a_photo_that_has_changed_since_is_told() -> None:
+    some = photos([(40, 80), (30, 20)], side=40)
+    wrong = some.retold(replace(some.dataset, sizes=np.array([[40, 80], [40, 80]])))
+    assert wrong.runs(2).tolist() == [0, 2]
+    with pytest.raises(DataError, match="1: has another size than when it was looked at"):
+        wrong.stacked([0, 1])
+
+
+def test_another_process_decodes_for_itself() -> None:
+    some = photos([(40, 80)] * 3, side=40)
+    some.image(1)
+    copy = pickle.loads(pickle.dumps(some))
+    assert not copy._kept
+    np.testing.assert_array_equal(copy.image(1), some.image(1))
+    assert copy.side == 40

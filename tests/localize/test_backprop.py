@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import pickle
 import threading
 import warnings
 from collections.abc import Callable, Sequence
@@ -838,3 +839,12 @@ def test_threads_may_ask_one_record() -> None:
     with ThreadPoolExecutor(4) as pool:
         found = list(pool.map(lambda k: record.gradients([k])[INPUT], range(N_CLASSES)))
     assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
+
+
+def test_another_process_gets_the_same_gradients() -> None:
+    net = randomised(gap(Tiny())).eval()
+    saliency, x = ClassSaliency(net, "guided"), torch.rand(1, 3, 24, 24)
+    copied = pickle.loads(pickle.dumps(saliency))
+    wanted, found = (each.forward(x).gradients([0])[INPUT] for each in (saliency, copied))
+    assert torch.equal(wanted, found)
+    assert wanted.any()

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import pickle
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -11,7 +12,8 @@ import pytest
 import torch
 
 from tagseg.errors import ConfigError, WorkspaceError
-from tagseg.run.manifest import make_record
+from tagseg.run.manifest import make_record, note_written
+from tagseg.run.shard_store import NewShard
 from tagseg.run.stage import Stage
 
 RECORD = make_record("cam", {"lr": 0.1}, [])
@@ -183,3 +185,39 @@ def test_bad_names_and_values_are_refused(folder: Path, heard: list[str]) -> Non
         with pytest.raises(WorkspaceError, match="is damaged"):
             stage.load_tensors("bad")
         stage.path("bad.safetensors").unlink()
+
+
+def test_a_store_of_shards_reads_as_any(folder: Path, heard: list[str]) -> None:
+    stage = open_stage(folder, heard)
+    with pytest.raises(WorkspaceError, match="not running"):
+        stage.shards("scores")
+    with stage:
+        stage.maps("scores").put("a.jpg", scores=np.arange(3))
+        shards = stage.shards("scores")
+        with NewShard(shards, 1) as shard:
+            shard.store.put("b.jpg", scores=np.arange(4))
+            digest = shard.publish()
+        note_written(shard.path, digest)
+        assert "a.jpg" in stage.maps("scores")
+    assert not (folder / "scores.sqlite").exists()
+    again = open_stage(folder, heard)
+    assert again.holds("scores.shards")
+    assert again.maps("scores").names() == ["a.jpg", "b.jpg"]
+    assert again.verify() == []
+    (shards / "000000001.sqlite").write_bytes(b"not what was written")
+    assert open_stage(folder, heard).pending, "its size has changed"
+    assert heard == ["stage cam runs again: damaged or missing: scores.shards"]
+
+
+def test_another_process_reads_what_is_finished(folder: Path, heard: list[str]) -> None:
+    with open_stage(folder, heard) as stage:
+        fill(stage)
+        unfinished = pickle.loads(pickle.dumps(stage))
+    copy = pickle.loads(pickle.dumps(stage))
+    assert copy.key == stage.key
+    assert copy.maps("scores").names() == ["a.jpg"]
+    assert copy.load_json("classes") == {"names": ["cat", "dog"]}
+    with pytest.raises(WorkspaceError, match="not running"):
+        copy.save_bytes("new", b"")
+    assert unfinished.pending
+    assert heard == []

@@ -127,9 +127,13 @@ class ClassSaliency:
         self._net = private_copy(net, precision, memory_format=self._format)
         self._kernels = TurnedKernels(self._net.parameters())
         self._recording = threading.local()
+        self._made_of = (net, method, layers, scores, reshape, precision)
         for name, module in self._net.named_modules(remove_duplicate=False):
             if name in self.layers:
                 module.register_forward_hook(self._note(name))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _made_again, self._made_of  # in another process
 
     @torch.inference_mode(False)  # where operations would not come in their parts
     @torch.no_grad()
@@ -188,6 +192,17 @@ class ClassSaliency:
             self._recording.tape.watch(name, tensor)
 
         return hook
+
+
+def _made_again(
+    net: nn.Module,
+    method: Method,
+    layers: Sequence[Layer],
+    scores: Scores | None,
+    reshape: Callable[[Tensor], Tensor] | None,
+    precision: torch.dtype,
+) -> ClassSaliency:
+    return ClassSaliency(net, method, layers, scores=scores, reshape=reshape, precision=precision)
 
 
 class Record:

@@ -66,6 +66,9 @@ class Progress:
                 console=console,
             )
 
+    def __reduce__(self) -> tuple[type[Progress], tuple[()]]:
+        return Progress, ()  # another process is silent
+
     def say(self, text: str) -> None:
         """Show one line between the bars; fit for ``announce`` of a workspace."""
         if self._console is not None:

@@ -59,6 +59,7 @@ def photo_score_maps(
         inputs=inputs,
         split=split,
         threads=1,
+        network=True,
     )
 
     def read(index: int) -> ScoreMap:

@@ -350,6 +350,7 @@ def label_maps(
     settings: Iterable[object] = (),
     inputs: Iterable[Input] = (),
     split: Split = "train",
+    network: bool = False,
 ) -> LabelMaps:
     """Labels (h, w) of every photo: :func:`per_photo` with ``make`` (index) -> labels."""
     stage = per_photo(
@@ -360,6 +361,7 @@ def label_maps(
         settings=settings,
         inputs=inputs,
         split=split,
+        network=network,
     )
     return LabelMaps(stage, "labels", run.split(split).photos.names)
 

@@ -324,4 +324,5 @@ def supplemented(
         make,
         settings=[settings, config.only(CrfSettings)],
         inputs=[objects.labels, saliency, miner.superpixels],
+        network=not colours,
     )
