@@ -29,7 +29,7 @@ from tagseg.errors import ConfigError, TagsegError, WorkspaceError, one_line
 from tagseg.run.engine import set_threads
 from tagseg.run.manifest import note_written
 from tagseg.run.progress import Task
-from tagseg.run.shard_store import SHARDS, NewShard, drop_parts
+from tagseg.run.shard_store import SHARDS, NewShard, ShardStore, drop_parts
 from tagseg.run.stage import Stage, record_in
 from tagseg.run.work import (
     Groups,
@@ -126,8 +126,8 @@ class RayEngine:
             return
         folders = [stage.shards(store) for store in stores if not is_folder(store)]
         drop_parts(folders)
-        todo = pending(work, [sink_of(stage, store) for store in stores])
-        stage.close()
+        files = [sink_of(stage, store) for store in stores if is_folder(store)]
+        todo = pending(work, [*map(ShardStore, folders), *files])
         progress.skip(len(work.names) - photos_in(todo))
         if not len(todo):
             return
