@@ -12,7 +12,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from tagseg import training
+from tagseg.data.transforms import GREY
 from tagseg.errors import ConfigError, ImageError, TrainingError
+from tagseg.maps import IGNORE
 from tagseg.run.checkpoint import Checkpoint, Log
 from tagseg.training import Batch, Execution, Loop, Schedule, learning_rate_factor, train
 
@@ -573,3 +575,29 @@ def test_batches_keep_their_samples_together() -> None:
     train(Weights({"w": 1.0}), loss, sample, 4, Schedule(3, 4, 0.1))
     assert len(seen) == 12
     assert all(tags.index(True) == index for index, tags in seen)
+
+
+def test_samples_of_several_sizes_are_padded_below_and_beside() -> None:
+    shapes = [(2, 5), (4, 3), (1, 1)]
+    seen: list[Batch] = []
+
+    def sample(index: int, rng: np.random.Generator) -> dict[str, np.ndarray]:
+        shape = shapes[index]
+        image, labels = np.full((3, *shape), index, np.uint8), np.full(shape, index, np.uint8)
+        return {"image": image, "labels": labels, "tags": np.arange(3) == index}
+
+    def loss(module: nn.Module, batch: Batch) -> Tensor:
+        seen.append(batch)
+        return module.w.sum()
+
+    train(Weights({"w": 1.0}), loss, sample, 3, Schedule(1, 3, 0.1))
+    (batch,) = seen
+    assert batch["image"].shape == (3, 3, 4, 5)
+    for image, labels, tags in zip(batch["image"], batch["labels"], batch["tags"], strict=True):
+        index = tags.tolist().index(True)
+        inside = torch.zeros(4, 5, dtype=torch.bool)
+        inside[: shapes[index][0], : shapes[index][1]] = True
+        assert (image[:, inside] == index).all()
+        assert (labels[inside] == index).all()
+        assert (image[:, ~inside] == GREY).all()
+        assert (labels[~inside] == IGNORE).all()

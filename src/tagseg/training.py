@@ -18,7 +18,9 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, default_collate
 
+from tagseg.data.transforms import GREY
 from tagseg.errors import ConfigError, TagsegError, TrainingError
+from tagseg.maps import IGNORE
 from tagseg.stopping import ignore_in_worker, put_off
 
 __all__ = [
@@ -184,7 +186,8 @@ def train(
         net: moved to the device and left there, in evaluation mode.
         loss: scalar of (net, batch); images arrive as uint8 (B, 3, H, W) under "image", and the
             number of the iteration, from 0, under "iteration".
-        sample: arrays of sample i, drawn with the given generator; stacked into a batch.
+        sample: arrays of sample i, drawn with the given generator; stacked into a batch, those of
+            several sizes with grey below and beside images, and 255 below and beside other maps.
         n_samples: how many samples there are; each epoch visits all in a new order.
         groups: parameter groups with "params" and "name", and with "weight_decay" where it is not
             the schedule's, and a "factor" on its learning rate; all parameters in one if None.
@@ -353,7 +356,26 @@ class _Samples(Dataset[Mapping[str, np.ndarray] | TagsegError]):
 
 def _collate(samples: list[Mapping[str, np.ndarray] | TagsegError]) -> Batch | TagsegError:
     failed = next((item for item in samples if isinstance(item, TagsegError)), None)
-    return default_collate(samples) if failed is None else failed
+    return default_collate(_of_one_size(samples)) if failed is None else failed
+
+
+def _of_one_size(samples: Sequence[Any]) -> list[dict[str, np.ndarray]]:
+    """The samples with photos and maps as large as the largest of them."""
+    padded: list[dict[str, np.ndarray]] = [dict(sample) for sample in samples]
+    for name, first in padded[0].items():
+        if np.ndim(first) < 2:
+            continue
+        shapes = np.array([sample[name].shape[-2:] for sample in padded])
+        if (shapes == shapes[0]).all():
+            continue
+        height, width = shapes.max(0)
+        for sample in padded:
+            of = sample[name]
+            fill = GREY if name == "image" else IGNORE
+            room = [(0, 0)] * (of.ndim - 2)
+            room += [(0, height - of.shape[-2]), (0, width - of.shape[-1])]
+            sample[name] = np.pad(of, room, constant_values=fill)
+    return padded
 
 
 def _batches(

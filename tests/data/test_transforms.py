@@ -156,6 +156,27 @@ def test_stretched_photos_are_seen_whole() -> None:
     assert cut[-1, -1, 1] >= 97
 
 
+@pytest.mark.parametrize("flip", [False, True])
+def test_a_sample_of_no_size_is_the_photo_whole(flip: bool) -> None:
+    image, columns, rows = ramp(7, 12)
+    seen = set()
+    for seed in range(8):
+        rng = np.random.default_rng(seed)
+        cut, maps = augment(image, [columns, rows], Augmentation(None, flip=flip), rng)
+        mirrored = bool(maps[0][0, 0])
+        seen.add(mirrored)
+        back = slice(None, None, -1) if mirrored else slice(None)
+        np.testing.assert_array_equal(cut[:, back], image)
+        np.testing.assert_array_equal(maps[0][:, back], columns)
+        np.testing.assert_array_equal(maps[1], rows)
+    assert seen == ({False, True} if flip else {False})
+    scaled, _ = augment(image, [], Augmentation(None, scale=(2.0, 2.0)), np.random.default_rng(0))
+    assert scaled.shape == (14, 24, 3)
+    for form in ({"stretch": True}, {"letterbox": "reflect"}):
+        with pytest.raises(ConfigError, match="of no size; give size"):
+            Augmentation(None, **form)
+
+
 def test_scales_cover_their_range() -> None:
     image, columns, _ = ramp(50, 100)
     rng, how = np.random.default_rng(0), Augmentation((1, 200), scale=(0.5, 1.5), flip=False)

@@ -13,6 +13,7 @@ from tagseg.nets.deeplab import (
     IMAGENET_ROWS,
     SegmentationNet,
     coarse_labels,
+    imagenet_row,
     initialise_from_classifier,
 )
 
@@ -279,6 +280,17 @@ def test_score_takes_the_shared_classes_rows(classifier: dict[str, Tensor]) -> N
     assert net.score.bias.tolist() == [0, 348, 0, 281]  # type: ignore[union-attr]
     random = score[[0, 2]]
     assert 0.05 < random.std() < 0.2
+
+
+def test_other_names_of_shared_classes_have_their_rows(classifier: dict[str, Tensor]) -> None:
+    names = {"airplane": 404, "tv": 851, "couch": 831, "motorcycle": 670, "dining table": 532}
+    names |= {"potted plant": 738, "bird": 15}
+    net = SegmentationNet(Sampled(8, 512), 9, width=8)
+    shared = initialise_from_classifier(net, classifier, [*names, "toaster"])
+    assert shared == tuple(names)
+    assert net.score.bias.tolist() == [0, *names.values(), 0]  # type: ignore[union-attr]
+    assert {name: imagenet_row(name) for name in names} == names
+    assert imagenet_row("toaster") is None
 
 
 @pytest.mark.parametrize("missing", ["all", "classifier.3.bias"])

@@ -4,7 +4,7 @@ import json
 
 import numpy as np
 
-from tagseg.tables.base import Table, percent
+from tagseg.tables.base import Printed, Table, percent
 
 TABLE = Table(
     "9",
@@ -26,6 +26,12 @@ def test_markdown():
         "\n"
         "- a note\n"
     )
+
+
+def test_figures_of_a_paper_keep_its_decimals():
+    table = Table("1", "T", ("m", "p"), (("x", Printed("50.20")), ("y", Printed("60.08"))))
+    assert table.markdown().splitlines()[4:6] == ["| x | 50.20 |", "| y | 60.08 |"]
+    assert json.loads(json.dumps(table.to_dict()))["rows"] == [["x", 50.2], ["y", 60.08]]
 
 
 def test_markdown_without_notes_and_of_short_labels():

@@ -46,7 +46,7 @@ class Augmentation:
     """How a training sample is cut from a photo.
 
     Attributes:
-        size: height and width of the sample, pixels.
+        size: height and width of the sample, pixels; None for the photo's own, whole.
         stretch: resize the whole photo to ``size`` (as for a 224 x 224 classifier) before the rest.
         scale: range of a random factor on the photo's size.
         flip: mirror every second sample.
@@ -59,10 +59,10 @@ class Augmentation:
 
     Raises:
         ConfigError: a letterbox that is not square, or together with ``stretch`` or ``scale``;
-            edges that leave nothing.
+            edges that leave nothing; either of the first two without a size.
     """
 
-    size: tuple[int, int]
+    size: tuple[int, int] | None
     stretch: bool = False
     scale: tuple[float, float] = (1.0, 1.0)
     flip: bool = True
@@ -73,7 +73,9 @@ class Augmentation:
     def __post_init__(self) -> None:
         if not 0 <= self.edges < 0.5:
             raise ConfigError(f"edges is {self.edges}", do="use 0 to below 0.5")
-        if self.letterbox is None:
+        if self.size is None and (self.stretch or self.letterbox is not None):
+            raise ConfigError("a letterbox or stretch of no size", do="give size")
+        if self.letterbox is None or self.size is None:
             return
         if self.size[0] != self.size[1]:
             raise ConfigError(
@@ -103,7 +105,7 @@ def augment(
         image, maps = _without_edges(image, maps, how.edges, rng)
     if how.letterbox is not None:
         return _boxed_sample(image, maps, how, how.letterbox, rng)
-    height, width = how.size if how.stretch else image.shape[:2]
+    height, width = how.size if how.stretch and how.size is not None else image.shape[:2]
     factor = rng.uniform(*how.scale)
     target = (max(1, round(width * factor)), max(1, round(height * factor)))
     mirrored = how.flip and rng.random() < 0.5
@@ -114,9 +116,10 @@ def augment(
         maps = [cv2.resize(m, target, interpolation=nearest) for m in maps]  # type: ignore[misc]
     if mirrored:
         image, maps = image[:, ::-1], [m[:, ::-1] for m in maps]
-    window = _window(image.shape[0], image.shape[1], how.size, rng)
-    cut = [_cut(m, window, how.size, IGNORE) for m in maps]
-    return _jitter(_cut(image, window, how.size, GREY), how.jitter, rng), cut
+    size = image.shape[:2] if how.size is None else how.size
+    window = _window(image.shape[0], image.shape[1], size, rng)
+    cut = [_cut(m, window, size, IGNORE) for m in maps]
+    return _jitter(_cut(image, window, size, GREY), how.jitter, rng), cut
 
 
 def letterbox(image: Image, side: int, fill: Colour) -> tuple[Image, Box]:
@@ -242,6 +245,7 @@ def _boxed_sample(
     fill: Colour | Literal["reflect"],
     rng: np.random.Generator,
 ) -> tuple[Image, list[Map]]:
+    assert how.size is not None  # which a letterbox has
     side = how.size[0]
     if how.flip and rng.random() < 0.5:
         image, maps = np.ascontiguousarray(image[:, ::-1]), [m[:, ::-1] for m in maps]

@@ -17,6 +17,7 @@ __all__ = [
     "FieldOfView",
     "SegmentationNet",
     "coarse_labels",
+    "imagenet_row",
     "initialise_from_classifier",
 ]
 
@@ -49,6 +50,24 @@ IMAGENET_ROWS: dict[str, int] = {
     "train": 466,  # n02917067 bullet train
     "tvmonitor": 851,  # n04404412 television
 }
+
+# Other names of these classes: COCO's, and as people write them.
+_ALIASES: dict[str, str] = {
+    "airplane": "aeroplane",
+    "plane": "aeroplane",
+    "bike": "bicycle",
+    "couch": "sofa",
+    "dining table": "diningtable",
+    "motorcycle": "motorbike",
+    "potted plant": "pottedplant",
+    "tv": "tvmonitor",
+    "television": "tvmonitor",
+}
+
+
+def imagenet_row(name: str) -> int | None:
+    """The row of ImageNet's classifier that a class shares, by its name or an alias of it."""
+    return IMAGENET_ROWS.get(_ALIASES.get(name, name))
 
 
 class SegmentationNet(nn.Module):
@@ -198,7 +217,7 @@ def initialise_from_classifier(
     fc6 and fc7 take every m-th filter and input of VGG-16's 4096, and fc6 the taps of the 7x7
     kernel that lie regularly from edge to edge (rows and columns 0, 3, 6 of it for 3x3; 0, 2, 4, 6
     for 4x4), as DeepLab does. ``score`` takes the rows of classes that ImageNet shares
-    (:data:`IMAGENET_ROWS`); background and the other classes are N(0, 0.1) with bias 0.
+    (:func:`imagenet_row`); background and the other classes are N(0, 0.1) with bias 0.
 
     Where ``state`` holds no VGG-16 classifier that fits ``net``, fc6 and fc7 stay as they are and
     ``score`` is N(0, 0.01).
@@ -242,13 +261,13 @@ def _score_from_imagenet(
     score: nn.Conv2d, state: Mapping[str, Tensor], classes: Sequence[str], kept: Tensor
 ) -> tuple[str, ...]:
     _initialise_score(score, std=0.1)
-    shared = tuple(name for name in classes if name in IMAGENET_ROWS)
+    rows = {name: row for name in classes if (row := imagenet_row(name)) is not None}
     for label, name in enumerate(classes, start=1):
-        if name in shared:
-            row = IMAGENET_ROWS[name]
+        if name in rows:
+            row = rows[name]
             score.weight[label, :, 0, 0] = state["classifier.6.weight"][row, kept]
             score.bias[label] = state["classifier.6.bias"][row]  # type: ignore[index]
-    return shared
+    return tuple(rows)
 
 
 def _has_vgg_classifier(net: SegmentationNet, state: Mapping[str, Tensor]) -> bool:

@@ -115,7 +115,9 @@ def _top_pool(config: Mapping[str, Any], backbone: str, classes: int) -> _Made:
 
 def _gap(config: Mapping[str, Any], backbone: str, classes: int) -> _Made:
     net = GapClassifier(
-        build_backbone(backbone, output_stride=int(config["output_stride"])),
+        build_backbone(
+            backbone, output_stride=int(config["output_stride"]), dilated=config.get("dilated")
+        ),
         classes,
         hidden=config["classifier_width"],
         hidden_layers=config["classifier_hidden_layers"],

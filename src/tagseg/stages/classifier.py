@@ -90,13 +90,15 @@ def tag_classifier(
     if schedule is None:
         schedule = classifier_schedule(settings, setup, len(photos))
     torch.manual_seed(setup.execution.seed)
-    form = _Form(
-        setup.output_stride(settings),
+    stride = settings.classifier_stride
+    form = (_Form if stride is None else _UndilatedForm)(
+        stride or setup.output_stride(settings),
         settings.classifier_width or (1024 if setup.backbone == "vgg16" else 256),
         settings.classifier_hidden_layers,
     )
+    dilated = None if stride is None else False
     net = GapClassifier(
-        setup.build_backbone(settings),
+        setup.build_backbone(settings, output_stride=form.output_stride, dilated=dilated),
         len(photos.classes),
         hidden=form.classifier_width,
         hidden_layers=form.classifier_hidden_layers,
@@ -124,6 +126,13 @@ class _Form(Plain):
     output_stride: int
     classifier_width: int
     classifier_hidden_layers: int
+
+
+@dataclass(frozen=True)
+class _UndilatedForm(_Form):
+    """The same on a backbone in its own geometry."""
+
+    dilated: bool = False
 
 
 def classifier_scores(

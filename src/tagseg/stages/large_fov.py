@@ -69,13 +69,14 @@ def large_fov_segmenter(
     photos, setup, labels = given.photos, run.setup, given.labels
     schedule = shortened(large_fov_schedule(settings, setup, len(photos)), fraction)
     shapes = some_shapes(photos)
-    how = Augmentation(grid_crop(shapes, settings.segmenter_crop), stretch=whole)
+    crop = grid_crop(shapes, settings.segmenter_crop)
+    how = Augmentation(crop, stretch=whole)
     net = _network(run, settings, view_scale(settings, shapes))
     inputs: list[Input] = [labels]
     if start is not None:
         inputs.append(start)
         net.load_state_dict(start.model.net.state_dict())
-    grid = min(loss_stride(how.size), net.backbone.output_stride)
+    grid = min(loss_stride(crop), net.backbone.output_stride)
     fit = partial(
         fit_on_grid,
         net,

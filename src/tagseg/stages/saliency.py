@@ -237,10 +237,11 @@ class PhotoSaliency:
         masks = label_maps(mine, _BOX_MASKS, mask)
         shapes = some_shapes(photos)
         schedule = saliency_schedule(config, setup, len(photos))
-        how = Augmentation(grid_crop(shapes, config.segmenter_crop), scale=(0.5, 1.5))
+        crop = grid_crop(shapes, config.segmenter_crop)
+        how = Augmentation(crop, scale=(0.5, 1.5))
         torch.manual_seed(setup.execution.seed)
         net = AsppNet(setup.build_backbone(config), 2, view_scale=view_scale(config, shapes))
-        grid = min(loss_stride(how.size), net.backbone.output_stride)
+        grid = min(loss_stride(crop), net.backbone.output_stride)
         return trained(
             mine,
             _NET,

@@ -16,7 +16,12 @@ from tagseg.data.masks import decode_mask, encode_mask
 from tagseg.data.transforms import Augmentation, crop_size
 from tagseg.data.working import argmax_at
 from tagseg.maps import Image, Labels, Probs, labels_of_tags
-from tagseg.nets.deeplab import FieldOfView, SegmentationNet, initialise_from_classifier
+from tagseg.nets.deeplab import (
+    IMAGENET_ROWS,
+    FieldOfView,
+    SegmentationNet,
+    initialise_from_classifier,
+)
 from tagseg.run.engine import map_photos
 from tagseg.segment.fit import Objective, fit_segmenter
 from tagseg.segment.predict import Known, Segmenter
@@ -69,6 +74,7 @@ def trained_segmenter(
     drawn: bool = False,
     prefix: str = "",
     teaches: Teaches = "classes",
+    whole: bool = False,
 ) -> Trained[Segmenter]:
     """The segmenter, trained on ``targets`` with ``objective`` (Saleh et al. 3.2 and 4.2.1).
 
@@ -80,6 +86,7 @@ def trained_segmenter(
         prefix: of its stage's name, where a recipe trains more than one.
         teaches: what the loss reads in labels, and with it what masks that a person accepted can
             teach: classes, foreground alone, or nothing.
+        whole: whether it sees whole photos rather than crops, as 4.2.1 has it.
     """
     if isinstance(settings, PyramidSettings) and settings.segmenter == "pyramid":
         return pyramid_segmenter(run, settings, targets, drawn=drawn, prefix=prefix)
@@ -89,7 +96,8 @@ def trained_segmenter(
     photos, setup = given.photos, run.setup
     schedule = segmenter_schedule(settings, setup, len(photos))
     shapes = some_shapes(photos)
-    how = Augmentation(crop_size(shapes, settings.segmenter_crop), scale=(0.8, 1.25), jitter=0.1)
+    crop = crop_size(shapes, settings.segmenter_crop)
+    how = Augmentation(None) if whole else Augmentation(crop, scale=(0.8, 1.25), jitter=0.1)
     torch.manual_seed(setup.execution.seed)
     net = SegmentationNet(
         setup.build_backbone(settings),
@@ -98,8 +106,10 @@ def trained_segmenter(
         width=settings.segmenter_width,
         view_scale=view_scale(settings, shapes),
     )
+    shared: tuple[str, ...] = ()
     if setup.weights is not None:
-        initialise_from_classifier(net, setup.weights.state, photos.classes)
+        shared = initialise_from_classifier(net, setup.weights.state, photos.classes)
+    aliases = tuple(name for name in shared if name not in IMAGENET_ROWS)
     labels, drawn_from = given.labels, given.drawn
     found = trained(
         run,
@@ -107,7 +117,13 @@ def trained_segmenter(
         net,
         partial(fit_segmenter, net, photos, labels, objective, how, schedule, chosen=drawn_from),
         schedule,
-        settings=[NetworkForm.of(net, settings), _View(field_of_view), objective, how],
+        settings=[
+            NetworkForm.of(net, settings),
+            _View(field_of_view),
+            objective,
+            how,
+            *([_Aliases(aliases)] if aliases else []),
+        ],
         inputs=[labels],
         title="the segmenter",
     )
@@ -119,6 +135,13 @@ class _View(Plain):
     """What decides on the segmenter's field of view, beside the settings."""
 
     field_of_view: FieldOfView
+
+
+@dataclass(frozen=True)
+class _Aliases(Plain):
+    """Classes that start from ImageNet by another name than VOC's."""
+
+    shared_by_alias: tuple[str, ...]
 
 
 def segmenter_of(

@@ -445,6 +445,12 @@ class GapForm(ClassifierForm):
     classifier_hidden_layers: int = number(
         2, "Saleh et al. 4.2.2", "convolutions in place of fc6 and fc7", at_least=0
     )
+    classifier_stride: int | None = number(
+        None,
+        "assumed",
+        "of the classifier's backbone, which is then not dilated; none: as output_stride",
+        among=(8, 16, 32),
+    )
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,7 @@ from tagseg.stages.segmenter import predicted
 from tagseg.stages.settings import WorkSettings
 from tagseg.stages.stage import Declared, LabelMaps, Trained, label_maps
 
-__all__ = ["TABLES_FOLDER", "Context", "Row", "Score", "Study", "Table", "percent"]
+__all__ = ["TABLES_FOLDER", "Context", "Printed", "Row", "Score", "Study", "Table", "percent"]
 
 TABLES_FOLDER = "tables"  # in the folder of the run that the tables are about
 
@@ -35,6 +35,20 @@ TABLES_FOLDER = "tables"  # in the folder of the run that the tables are about
 _TRUTH = Declared("ground-truth")
 
 C = TypeVar("C", bound=WorkSettings)
+
+
+class Printed(float):
+    """A paper's figure that has not one decimal: shown as the paper prints it, "50.20"."""
+
+    def __new__(cls, text: str) -> Printed:
+        """The number of a text."""
+        return super().__new__(cls, text)
+
+    def __init__(self, text: str) -> None:
+        self.text = str(text)
+
+    def __str__(self) -> str:
+        return self.text
 
 
 @dataclass(frozen=True)
@@ -57,7 +71,7 @@ class Table:
     picture: Image | None = None
 
     def markdown(self) -> str:
-        """Heading, table and notes; percentages with one decimal, a dash for None."""
+        """Heading, table and notes; percentages with one decimal or as printed; None: a dash."""
         cells = [self.columns, *([_shown(value) for value in row] for row in self.rows)]
         widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
         lines = [_line(row, widths) for row in cells]
@@ -229,6 +243,8 @@ def percent(part: float | None) -> float | None:
 def _shown(value: str | float | None) -> str:
     if value is None:
         return "-"
+    if isinstance(value, Printed):
+        return str(value)
     return value.replace("|", "\\|") if isinstance(value, str) else f"{value:.1f}"
 
 

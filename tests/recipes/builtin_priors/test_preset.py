@@ -13,6 +13,7 @@ PAPER = [
     ("4.2.1", "10^-4 for the first 40k iterations", "segmenter_learning_rate", 10**-4),
     ("4.2.1", "... and 10^-5 for the next 20k", "segmenter_iterations", 40_000 + 20_000),
     ("4.2.1", "mini-batches of size 1", "segmenter_batch_size", 1),
+    ("4.2.2", "VGG-16, fc6 and fc7 substituted: five pools of 2", "classifier_stride", 2**5),
     ("4.2.2", "images of size of 224 x 224", "classifier_size", 224),
     ("4.2.2", "the last two fully-connected layers", "classifier_hidden_layers", 2),
     ("4.2.2", "mini-batches of size 15", "classifier_batch_size", 15),

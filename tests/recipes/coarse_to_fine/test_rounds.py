@@ -205,7 +205,7 @@ def test_crops_are_never_larger_than_the_squeezed_photo(crop):
     config = config_of(segmenter_crop=crop)
     for side in (1, 2, 7, 16, 30, *range(60, 340, 13), 321, 500):
         for other in (side, 3 * side // 4 + 1):
-            how = module._squeezed_crops([(side, other)], config)
+            how, _ = module._squeezed_crops([(side, other)], config)
             begun = Begun({}, drawn_masks, how, None, {})  # type: ignore[arg-type]
             assert sizes_seen(begun, side, other) == [how.size] * 4
 
@@ -213,7 +213,7 @@ def test_crops_are_never_larger_than_the_squeezed_photo(crop):
 @pytest.mark.parametrize(("least", "most"), [(1.0, 1.0), (0.5, 1.5), (1.2, 2.0)])
 def test_squeezed_photos_of_random_sizes(least, most):
     """As in DeepLab-v2, where it is asked for: the photo is larger or smaller by that factor."""
-    how = module._squeezed_crops([(375, 500)], config_of(resize_range=(least, most)))
+    how, _ = module._squeezed_crops([(375, 500)], config_of(resize_range=(least, most)))
     assert how.size == (256, 256)
     assert [256 * factor for factor in how.scale] == pytest.approx([321 * least, 321 * most])
 

@@ -139,6 +139,29 @@ class Config(
         "auto", "4.2.1", "auto: large with multi-class masks, small otherwise"
     )
 
+    whole_photos: bool = number(
+        False,
+        "assumed",
+        "the segmenter learns from whole photos, not from crops, as masks=none and foreground "
+        "always do",
+        only_with={**_BY_CLASS, "segmenter": ("published",)},
+    )
+
+    def sees_whole(self) -> bool:
+        """Whether the segmenter is trained on whole photos.
+
+        Eq. 10 and 12 ask for every tagged class in what the network sees, with no mask that would
+        say whether a crop shows it.
+        """
+        return self.whole_photos or not self.by_class()
+
+    def idle(self) -> dict[str, str]:
+        """Whole photos have no crop."""
+        found = super().idle()
+        if self.sees_whole() and self.segmenter == "published":
+            found["segmenter_crop"] = "whole_photos=false and masks=both or localization"
+        return found
+
     def check(self) -> None:
         """The pyramid learns from masks with classes."""
         if self.segmenter == "pyramid" and self.masks in ("none", "foreground"):

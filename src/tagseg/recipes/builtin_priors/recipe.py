@@ -55,7 +55,15 @@ def segmenter_from(run: Run, config: Config, masks: LabelMaps) -> Trained[Segmen
     loss = Objective(config.masks, config.sharpness)
     view, teaches = config.view(), _TEACHES.get(config.masks, "classes")
     masks = sure_labels(run, config, masks) if config.by_class() else masks
-    return trained_segmenter(run, config, masks, loss, field_of_view=view, teaches=teaches)
+    return trained_segmenter(
+        run,
+        config,
+        masks,
+        loss,
+        field_of_view=view,
+        teaches=teaches,
+        whole=config.sees_whole(),
+    )
 
 
 @dataclass(frozen=True)

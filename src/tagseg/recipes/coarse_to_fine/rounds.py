@@ -153,13 +153,13 @@ def refined_segmenter(
     schedule = aspp_schedule(config, setup, int(np.count_nonzero(target.labels)))
     schedule = shortened(schedule, fraction)
     shapes = some_shapes(photos)
-    how = _squeezed_crops(shapes, config)
+    how, crop = _squeezed_crops(shapes, config)
     torch.manual_seed(setup.execution.seed)
     net = target.network(view_scale(config, shapes))
     if start is not None:
         inputs.append(start)
         net.load_state_dict(start.model.net.state_dict())
-    grid = min(loss_stride(how.size), net.coarse_stride)
+    grid = min(loss_stride(crop), net.coarse_stride)
     loss = grid_cross_entropy
     fit = partial(
         fit_on_grid, net, photos, labels, loss, how, schedule, loss_stride=grid, chosen=chosen
@@ -253,8 +253,12 @@ def _with_accepted(run: Run, chosen: npt.NDArray[np.intp]) -> npt.NDArray[np.int
     return drawn_photos(run, chosen, by_tags=False)
 
 
-def _squeezed_crops(shapes: list[tuple[int, int]], config: RecursionConfig) -> Augmentation:
+def _squeezed_crops(
+    shapes: list[tuple[int, int]], config: RecursionConfig
+) -> tuple[Augmentation, tuple[int, int]]:
     """Photos at 321 x 321, or their median size where that is less, and crops of 256 / 321 of it.
+
+    And the size of the crops.
 
     IV-B: "each image is resized to 321 x 321, then random cropped to the size of 256 x 256". A
     random factor on that size, as DeepLab-v2 has it (0.5 to 1.5), is left to ``resize_range``.
@@ -263,4 +267,5 @@ def _squeezed_crops(shapes: list[tuple[int, int]], config: RecursionConfig) -> A
     medians = np.median(np.asarray(shapes), axis=0)
     height, width = (max(1, round(part * min(config.resize, side))) for side in medians)
     least, most = config.resize_range
-    return Augmentation((height, width), stretch=True, scale=(least / part, most / part))
+    crop = height, width
+    return Augmentation(crop, stretch=True, scale=(least / part, most / part)), crop
