@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tagseg.errors import MaskError, ShapeError
+from tagseg.evaluate.confusion import ConfusionMatrix
 from tagseg.evaluate.foreground import ForegroundScores, foreground_scores
 from tagseg.formats.masks.ground_truth import GroundTruth
 
@@ -160,3 +161,13 @@ def test_what_does_not_fit_is_refused() -> None:
     for tags in (np.ones(2, bool), np.ones(3, np.uint8)):
         with pytest.raises(ShapeError, match="the tags of a are"):
             foreground_scores(good, truth, {"a": tags}, CLASSES)
+
+
+def test_the_share_of_photos_over_an_iou_leaves_out_those_without_objects():
+    members = np.ones((4, 1), bool)
+    photos = {"a": 0.6, "b": 0.61, "c": float("nan"), "d": 1.0}
+    scores = ForegroundScores(("x",), photos, members, ConfusionMatrix(2))
+    assert scores.share_over(0.6) == pytest.approx(2 / 3)
+    assert scores.share_over(0.0) == 1.0
+    empty = ForegroundScores(("x",), {"c": float("nan")}, members[:1], ConfusionMatrix(2))
+    assert np.isnan(empty.share_over(0.6))

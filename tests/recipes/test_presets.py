@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import fields
+from typing import Any
 
 import pytest
 
+from tagseg.errors import ConfigError
 from tagseg.nets.catalog import BACKBONES
 from tagseg.recipes.catalog import RECIPES
 from tagseg.session.settings import check_settings, find_preset, preset_line
@@ -13,7 +15,13 @@ from tagseg.session.train import make_config
 from tagseg.stages.preset import beside_the_paper
 from tagseg.stages.recipe import Recipe
 
+FILES = {"guided": {"boxes": "boxes.csv"}}  # without which the paper's values say what is missing
 WITH_PRESET = [recipe for recipe in RECIPES.values() if recipe.paper_preset is not None]
+
+
+def complete(recipe: Recipe) -> dict[str, Any]:
+    """The paper's values, and the files that they need."""
+    return find_preset(recipe, "paper").values | FILES.get(recipe.name, {})
 
 
 @pytest.fixture(params=WITH_PRESET, ids=lambda recipe: recipe.name)
@@ -35,7 +43,7 @@ def test_every_field_is_stated_or_open_or_beside_the_paper(recipe):
 def test_the_values_of_the_paper_fit_and_act(recipe):
     preset = find_preset(recipe, "paper")
     assert check_settings(recipe.config, preset.values) == preset.values, "of the fields' types"
-    config = make_config(recipe.config, preset.values)
+    config = make_config(recipe.config, complete(recipe))
     assert not config.idle().keys() & preset.stated.keys()
     if preset.backbone is not None:
         assert preset.backbone.value in BACKBONES
@@ -48,8 +56,7 @@ def test_a_recipe_with_a_preset_has_no_fast_form(recipe):
 
 def test_fields_beside_the_paper_are_left_as_they_are(recipe):
     """What a paper does not have does nothing with its values."""
-    preset = find_preset(recipe, "paper")
-    config = make_config(recipe.config, preset.values)
+    config = make_config(recipe.config, complete(recipe))
     pyramid = {name for name in beside_the_paper() if name.startswith("pyramid_")}
     assert pyramid & {item.name for item in fields(config)} <= config.idle().keys()
 
@@ -57,7 +64,7 @@ def test_fields_beside_the_paper_are_left_as_they_are(recipe):
 def test_the_sources_of_fields_are_the_papers_own(recipe):
     """No other paper's section stands where the recipe's own states the value."""
     preset = find_preset(recipe, "paper")
-    for config in (recipe.config, make_config(recipe.config, preset.values)):
+    for config in (recipe.config, make_config(recipe.config, complete(recipe))):
         for name, value, where, _ in recipe.sources(config):
             if name in preset.stated and value in (preset.stated[name].value, None):
                 assert where == preset.stated[name].section
@@ -77,3 +84,12 @@ def test_the_line_counts_fields_and_names_those_set_otherwise(recipe):
     stated, opened = next(iter(preset.stated)), next(iter(preset.open))
     given = {stated: "another value", opened: "a value"}
     assert preset_line(recipe, "paper", given).endswith(f"{counts}; set otherwise: {stated}")
+
+
+def test_a_value_gives_way_to_files_that_say_otherwise():
+    preset = find_preset(RECIPES["guided"], "paper")
+    assert preset.beside_given({"boxes": "b"})["saliency"] == "boxes"
+    assert "saliency" not in preset.beside_given({"saliency_maps": "maps"})
+    assert preset.beside_given({"saliency_maps": "maps"})["guide"] == "g2"
+    with pytest.raises(ConfigError, match="saliency=boxes has nothing to read; give --boxes FILE"):
+        make_config(RECIPES["guided"].config, preset.values)

@@ -25,9 +25,11 @@ from tagseg.session.report import render_report, write_about
 from tagseg.session.scoring import examine, key_of_truth, score_foreground, score_prediction
 from tagseg.stages.context import Run
 from tagseg.stages.outcome import Outcome, Prediction, Progression, RoundPredictions
+from tagseg.stages.recipe import Recipe
 from tagseg.stages.settings import WorkSettings
 
 CLASSES = ("a", "b")
+TOY = Recipe("toy", "nobody's", WorkSettings, lambda run, config: None)
 N = 9
 A_ONLY = np.tile([True, False], (N, 1))
 
@@ -116,7 +118,8 @@ def test_foreground_masks_are_scored_as_such(run):
     (score,) = examine(run, outcome_of(run, right, by_class=False), truth_of(run, 2), "t").scores()
     assert score.iou is None
     assert score.miou == pytest.approx(np.mean([N / (N + 1), (N - 1) / N]))
-    assert score.note == "foreground against background"
+    share = f"{100 * (N - 1) / N:.0f} % of the photos"  # all but that of class a alone
+    assert score.note == f"foreground against background; IoU over 0.6 in {share}"
 
 
 def class_a_in_half(run: Run) -> Run:
@@ -256,7 +259,7 @@ def test_the_report_of_a_run_without_classes(run, rounds):
     progression = Progression(tuple(entries), "That was asked for.") if rounds else None
     outcome = Outcome(None, tuple(predictions), progression=progression)  # type: ignore[arg-type]
     scores = examine(run, outcome, truth_of(run), "t").scores()
-    write_about(run, "", WorkSettings(), audit(run.photos.dataset), outcome, "tagseg train")
+    write_about(run, TOY, WorkSettings(), audit(run.photos.dataset), outcome, "tagseg train")
     page = render_report(run.workspace.folder).read_text()
     for section in ("quality", "foreground", "gallery", "run"):
         assert f'<section id="{section}"' in page
@@ -281,7 +284,7 @@ def test_the_report_says_how_far_to_trust_the_masks(run):
     folder = run.workspace.folder
     found = audit(run.photos.dataset)
     for said in ((), trusts):
-        write_about(run, "", WorkSettings(), found, replace(outcome, trust=said), "tagseg train")
+        write_about(run, TOY, WorkSettings(), found, replace(outcome, trust=said), "tagseg train")
         kept = read_json(folder / "run.json").get("trust", [])
         assert tuple(ClassTrust.from_json(row) for row in kept) == said
         page = render_report(folder).read_text()

@@ -134,7 +134,8 @@ def test_table_5_needs_known_tags_and_the_others_do_not(go, photos, tmp_path):
     assert make_tables("builtin_priors", untold, out, only=["fig10"], **shared).tables
 
 
-def test_figure_10_is_the_trimap_of_the_smoothed_predictions(result, photos, tables):
+def test_figure_10_is_the_trimap_of_the_smoothed_predictions(go, photos, tables):
+    result = go("builtin_priors", {"segmenter_regions": "crisp"})
     predictions = Workspace.read(result.folder).finished("predictions").maps("smooth")
     figure = tables["fig10"]
     widths = [int(str(row[0])) for row in figure.rows]

@@ -121,6 +121,19 @@ def test_every_row_is_there_and_measured(made):
             assert row[-1] >= 0 or name == "3"
 
 
+def test_figure_3_has_back_propagation_and_the_mean_shape(made):
+    (table,) = [t for t in made.tables.tables if t.name == "fig3"]
+    methods = ["GAP-LowRes", "GAP-HighRes", "GAP-ROI", "GAP-DeepLab"]
+    methods += ["Vanilla backprop", "Guided backprop", "Excitation backprop", "centre mean shape"]
+    sides = ("foreground", "background")
+    assert table.columns == ("recall", *(f"{m} {side}" for m in methods for side in sides))
+    columns = dict(zip(table.columns, zip(*table.rows, strict=True), strict=True))
+    shape = columns["centre mean shape background"]
+    assert all(isinstance(value, float) and 0 <= value <= 100 for value in shape[:5])
+    of_gradients = [columns[f"{m} background"] for m in methods[4:7]]
+    assert len(set(of_gradients)) == 3, "three methods, three curves"
+
+
 def test_equal_work_is_done_once(made):
     """Three more seeders and G1's classifier; the run's own seeder and segmenter are taken over."""
     assert made.worked["train_tag_classifier"] == 4

@@ -62,6 +62,15 @@ class ForegroundScores:
             np.float64,
         )
 
+    def share_over(self, iou: float) -> float:
+        """Share of the photos with objects whose foreground has more than this IoU; or NaN.
+
+        Oh et al. 2017, 5.1: about 20 % of VOC's photos have saliency of an IoU over 0.6.
+        """
+        values = np.fromiter(self.photos.values(), np.float64, len(self.photos))
+        known = values[~np.isnan(values)]
+        return float((known > iou).mean()) if known.size else float("nan")
+
     def average(self) -> float:
         """Average :meth:`iou` over the classes that have photos; NaN if none has."""
         values = self.iou()

@@ -1,7 +1,7 @@
 """Gradient seeds (Oh et al., CVPR 2017, 4.2): back-propagated class scores, thresholded.
 
 The paper's comparison of class activation maps with three kinds of back-propagation, here as a
-recipe: the classifier of ``cam_baseline``, gradients in place of its maps, "seeds only".
+recipe: a classifier of its own (F), gradients in place of its maps, "seeds only".
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from tagseg.stages.crf import smoothed_scores
 from tagseg.stages.outcome import Outcome, Prediction, Seeds
 from tagseg.stages.predictions import classifier_outcome, final_predictions, show_maps
 from tagseg.stages.recipe import Recipe
+from tagseg.stages.schedules import guide_classifier_schedule
 from tagseg.stages.score_maps import photo_score_maps
 from tagseg.stages.segmenter import trained_segmenter
 from tagseg.stages.settings import (
@@ -41,7 +42,7 @@ from tagseg.stages.settings import (
 from tagseg.stages.stage import Declared, Once, ScoreMaps, Trained, label_maps
 from tagseg.stages.tag_doubts import sure_labels
 
-__all__ = ["RECIPE", "Config", "GradientSettings", "run"]
+__all__ = ["RECIPE", "Config", "GradientSettings", "gradient_classifier", "run", "seed_maps"]
 
 _GRADIENTS = Declared("gradient-seeds")
 _SEEDS = Declared("seeds")
@@ -130,7 +131,7 @@ class Config(MaskSettings, PyramidSettings, ThresholdSettings, GradientSettings,
 def run(run: Run, config: Config) -> Outcome:
     """Classifier, gradients, Gaussian, CRF, threshold, cross-entropy."""
     photos, threshold = run.photos, config.seed_threshold
-    classifier = tag_classifier(run, config)
+    classifier = gradient_classifier(run, config)
     maps_of = partial(seed_maps, run, config, classifier)
     maps = maps_of("train")
 
@@ -152,6 +153,12 @@ def run(run: Run, config: Config) -> Outcome:
         curves=(classifier.stage, segmenter.stage),
         seeds=(Seeds("gradients", title, threshold, maps_of),),
     )
+
+
+def gradient_classifier(run: Run, config: Config) -> Trained[GapClassifier]:
+    """The classifier that is asked for gradients, trained as all of Oh et al.'s are (F)."""
+    schedule = guide_classifier_schedule(config, run.setup, len(run.photos))
+    return tag_classifier(run, config, schedule=schedule)
 
 
 def seed_maps(

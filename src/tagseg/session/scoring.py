@@ -52,6 +52,9 @@ _MOST_TRAINING_PHOTOS = 500  # that are scored, evenly spread
 _EXAMPLES = 4  # best, median and worst photos each
 
 
+_GOOD_IOU = 0.6  # of foreground, Oh et al. 2017, 5.1
+
+
 _SIDE = 240  # pixels of a gallery picture
 
 
@@ -134,7 +137,7 @@ def examine(run: Run, outcome: Outcome, truth: GroundTruth | None, truth_key: st
         "side": _SIDE,
     }
     if not all(prediction.by_class for prediction in outcome.predictions):
-        limits["foreground"] = "by class"
+        limits["foreground"] = f"by class, and IoU over {_GOOD_IOU}"
     with run.stage("findings", limits, [*dict.fromkeys(inputs), truth_key, run.val_key]) as stage:
         if stage.pending:
             _fill(run, outcome, truth, stage)
@@ -317,7 +320,7 @@ def _row(prediction: Prediction, scored: _Scored) -> dict[str, Any]:
         "miou": _known(masks.miou),
         "iou": [_known(value) for value in masks.confusion.iou()] if found is None else None,
         "photos": len(masks.photos),
-        "note": "" if found is None else "foreground against background",
+        "note": "" if found is None else _foreground_note(found),
     }
     if found is None:
         return row
@@ -326,6 +329,14 @@ def _row(prediction: Prediction, scored: _Scored) -> dict[str, Any]:
         "foreground": [[name, _known(iou), int(count)] for name, iou, count in by_class],
         "foreground_average": _known(found.average()),
     }
+
+
+def _foreground_note(found: ForegroundScores) -> str:
+    """What stands beside the score of masks that tell no classes apart."""
+    note, share = "foreground against background", found.share_over(_GOOD_IOU)
+    if np.isnan(share):
+        return note
+    return f"{note}; IoU over {_GOOD_IOU} in {100 * share:.0f} % of the photos"
 
 
 def _tag_score(run: Run, outcome: Outcome) -> dict[str, Any] | None:

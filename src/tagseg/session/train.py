@@ -321,7 +321,7 @@ def _with_preset(
     found = find_preset(recipe, preset)
     values = check_settings(recipe.config, given or {})
     line = preset_line(recipe, preset, values)
-    values = {**laid_under(recipe.config, found.values, values), **values}
+    values = {**laid_under(recipe.config, found.beside_given(values), values), **values}
     progress.say(line)
     if options.backbone is None and found.backbone is not None:
         options = replace(options, backbone=found.backbone.value)

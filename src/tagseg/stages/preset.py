@@ -57,6 +57,8 @@ class Preset:
         taken: where values that the paper does not state are from, if not from what their
             settings say.
         backbone: the paper's network, as ``--backbone`` names it; None where it states none.
+        gives_way: stated fields whose value is left out where one of certain fields is set, such
+            as the source of saliency where files of another source are given.
     """
 
     stated: Mapping[str, PaperValue]
@@ -64,11 +66,20 @@ class Preset:
     beside: Mapping[str, str] = field(default_factory=dict)
     taken: Mapping[str, str] = field(default_factory=dict)
     backbone: PaperValue | None = None
+    gives_way: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     @property
     def values(self) -> dict[str, Any]:
         """The fields that the paper states, and its values."""
         return {name: said.value for name, said in self.stated.items()}
+
+    def beside_given(self, given: Mapping[str, Any]) -> dict[str, Any]:
+        """The paper's values that the ``given`` ones leave room for."""
+        return {
+            name: value
+            for name, value in self.values.items()
+            if not given.keys() & set(self.gives_way.get(name, ()))
+        }
 
     def says(self, name: str) -> Said:
         """What is said of field ``name``; KeyError if nothing is, which a test rules out."""

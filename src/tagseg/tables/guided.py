@@ -12,6 +12,8 @@ import numpy.typing as npt
 from tagseg.evaluate.scores import average_precision
 from tagseg.fuse.seed_labels import cam_labels
 from tagseg.maps import Labels
+from tagseg.recipes.gradient_baseline import Config as GradientConfig
+from tagseg.recipes.gradient_baseline import gradient_classifier, seed_maps
 from tagseg.recipes.guided.config import Config
 from tagseg.recipes.guided.guides import Seeding, guide_labels, oracle_labels
 from tagseg.recipes.guided.recipe import segmenter_from
@@ -21,7 +23,7 @@ from tagseg.session.seed_scoring import find_seed_maps, score_seeds, truth_at_wo
 from tagseg.stages.classifier import classifier_scores
 from tagseg.stages.context import Run
 from tagseg.stages.large_fov import large_fov_segmenter
-from tagseg.stages.outcome import Prediction
+from tagseg.stages.outcome import Prediction, Seeds
 from tagseg.stages.segmenter import predicted
 from tagseg.stages.stage import LabelMaps, Trained
 from tagseg.tables.base import Context, Row, Study, Table, percent
@@ -45,6 +47,13 @@ _SEEDERS = {  # name: the paper's mP and mAP
     "highres": ("GAP-HighRes", 80.7, 87.0),
     "roi": ("GAP-ROI", 80.8, 87.2),
     "deeplab": ("GAP-DeepLab", 57.7, 92.7),
+}
+
+
+_GRADIENTS = {
+    "plain": "Vanilla backprop",
+    "guided": "Guided backprop",
+    "excitation": "Excitation backprop",
 }
 
 
@@ -143,10 +152,14 @@ def table_1(context: Context[Config]) -> Table:
 
 
 def figure_3(context: Context[Config]) -> Table:
-    """Precision of the seeders at given recalls."""
-    columns = []
+    """Precision of the seeders, of back-propagation and of the mean shape at given recalls."""
+    columns, curves = [], {}
     for name, (label, _, _) in _SEEDERS.items():
-        found = _seeder_scores(context, name, label)
+        curves[label] = found = _seeder_scores(context, name, label)
+    for method, label in _GRADIENTS.items():
+        curves[label] = _gradient_scores(context, method, label)
+    curves[found["baseline_label"]] = found["baseline_curves"]
+    for label, found in curves.items():
         for side in ("foreground", "background"):
             recall, precision = (np.asarray(found[side][key]) for key in ("recall", "precision"))
             columns.append((f"{label} {side}", _precision_at(recall, precision)))
@@ -159,7 +172,11 @@ def figure_3(context: Context[Config]) -> Table:
         "Figure 3: precision at a given recall",
         ("recall", *(title for title, _ in columns)),
         tuple(rows),
-        ("the paper gives curves and no figures; a dash: no threshold reaches that recall",),
+        (
+            "the paper gives curves and no figures; a dash: no threshold reaches that recall",
+            "back-propagation through a classifier of its own (4.2, F), not through a seeder; the "
+            "mean shape is that of the photos that it is scored on",
+        ),
     )
 
 
@@ -255,6 +272,7 @@ def _seeder_scores(context: Context[Config], name: str, label: str) -> dict[str,
                 "tag_map": float(known.mean()) if known.size else None,
                 "baseline_label": every[-1]["method"],
                 "baseline": every[-1]["mean_precision"],
+                "baseline_curves": {side: every[-1][side] for side in ("foreground", "background")},
             }
 
         def labels(index: int) -> Labels:
@@ -262,7 +280,32 @@ def _seeder_scores(context: Context[Config], name: str, label: str) -> dict[str,
             return cam_labels(scores, photos.tags[index], threshold=config.seed_threshold)
 
         seeds = Prediction(name, label, "val", labels, maps[0].stage)
-        return dict(context.measure(run, "seeder-scores", {label: seeds}, compute))
+        return dict(
+            context.measure(run, "seeder-scores", {label: seeds}, compute, baseline="curves")
+        )
+
+
+def _gradient_scores(context: Context[Config], method: str, label: str) -> dict[str, Any]:
+    """Precision and recall of one kind of back-propagation on the validation photos (4.2)."""
+    row = Row(f"gradients-{method}", label, {**_PLAIN, "guide": "seeds"}, None)
+    with context.variant(row) as (run, config):
+        own = {name: value for name, value in vars(config).items() if GradientConfig.named(name)}
+        gradients = GradientConfig(**{**own, "method": method})
+        classifier = gradient_classifier(run, gradients)
+        maps_of = partial(seed_maps, run, gradients, classifier)
+        seeds = Seeds("gradients", label, gradients.seed_threshold, maps_of)
+        maps = find_seed_maps(run, (seeds,), context.truth)
+        photos = run.split("val").photos
+
+        def compute() -> dict[str, Any]:
+            return score_seeds(run, maps, context.truth, range(len(photos)))[0]
+
+        def labels(index: int) -> Labels:
+            scores, threshold = maps[0].scores_of(index), gradients.seed_threshold
+            return cam_labels(scores, photos.tags[index], threshold=threshold)
+
+        found = Prediction(method, label, "val", labels, maps[0].stage)
+        return dict(context.measure(run, "gradient-scores", {label: found}, compute))
 
 
 def _precision_at(

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from tagseg.recipes.guided.config import Config
 from tagseg.recipes.guided.guides import guide_labels
+from tagseg.recipes.guided.preset import PRESET
 from tagseg.segment.predict import Segmenter
 from tagseg.stages.context import Run
 from tagseg.stages.crf_loss import guide_objective
@@ -54,4 +55,5 @@ RECIPE = Recipe(
     run,
     takes=("saliency", "saliency_model", "boxes"),
     demo=Demo(boxes=True),
+    paper_preset=PRESET,
 )
