@@ -88,6 +88,13 @@ def test_the_command_that_goes_on_has_all_that_was_given(tmp_path):
     ]
 
 
+def test_frames_of_videos_are_chosen_as_for_the_run(tmp_path):
+    words = "tagseg train photos --layout youtube_objects --frames-per-class 7 --out run"
+    found = command_of(make_run(tmp_path, command=words))
+    assert found.source().how.frames_per_class == 7
+    assert "--frames-per-class 7" in found.again(Path("r.jsonl"))
+
+
 def test_what_a_run_kept_is_found_though_its_command_says_the_last_part_only(tmp_path):
     kept = {"photos": tmp_path / "photos", "tags": tmp_path / "more" / "tags.csv"}
     command = "tagseg train photos --tags tags.csv --untagged negative --out run"
