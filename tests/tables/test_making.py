@@ -182,7 +182,7 @@ def test_refused_before_anything_is_written(run, photos, tmp_path):
         assert str(caught.value).startswith(line)
         assert contents(run) == before
     with pytest.raises(
-        ConfigError, match="has no table '9'; choose of 3, 4, 5, 6, 7, fig9, fig10, checkmask"
+        ConfigError, match="has no table '9'; choose of 3, 4, 5, 6, 7, 8, fig9, fig10, checkmask"
     ):
         tabulate(photos, run, "9")
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -27,7 +27,17 @@ from tagseg.stages.segmenter import predicted
 from tagseg.stages.settings import WorkSettings
 from tagseg.stages.stage import Declared, LabelMaps, Trained, label_maps
 
-__all__ = ["TABLES_FOLDER", "Context", "Printed", "Row", "Score", "Study", "Table", "percent"]
+__all__ = [
+    "TABLES_FOLDER",
+    "Context",
+    "Printed",
+    "Row",
+    "Score",
+    "Study",
+    "Table",
+    "mean_of",
+    "percent",
+]
 
 TABLES_FOLDER = "tables"  # in the folder of the run that the tables are about
 
@@ -215,6 +225,19 @@ class Context(Generic[C]):
         kept = self.measure(run, "scores", predictions, compute)
         return {name: Score(*kept[name]) for name in predictions}
 
+    def class_iou(self, run: Run, prediction: Prediction) -> list[float | None]:
+        """IoU of each label, background first, in per cent; None where it is not defined."""
+
+        def compute() -> list[float | None]:
+            scored = score_prediction(run, prediction, self.truth)
+            if scored is None:
+                return [None] * (len(run.photos.classes) + 1)
+            return [percent(value) for value in scored.confusion.iou()]
+
+        name = f"iou-{prediction.id}"
+        found: list[float | None] = self.measure(run, name, {prediction.id: prediction}, compute)
+        return found
+
 
 @dataclass(frozen=True)
 class Study:
@@ -238,6 +261,12 @@ class Study:
 def percent(part: float | None) -> float | None:
     """A part in 0..1 in per cent; None if it is not defined."""
     return None if part is None or np.isnan(part) else 100 * float(part)
+
+
+def mean_of(values: Sequence[float | None]) -> float | None:
+    """Mean of those that are defined; None if none is."""
+    known = [value for value in values if value is not None]
+    return sum(known) / len(known) if known else None
 
 
 def _shown(value: str | float | None) -> str:

@@ -1,4 +1,4 @@
-"""Tables 3 to 7 and Figures 9 and 10 of Saleh et al. 2017 (sections 4.3 to 4.5), and CheckMask."""
+"""Tables 3 to 8 and Figures 9 and 10 of Saleh et al. 2017 (sections 4.3 to 4.5), and CheckMask."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from tagseg.stages.context import Run, Split
 from tagseg.stages.outcome import Prediction
 from tagseg.tables.base import Context, Printed, Row, Score, Study, Table, percent
 from tagseg.tables.builtin_checkmask import segmentation, table_3, table_of_looks
+from tagseg.tables.coco import table_8
 from tagseg.tables.locations import Kind, figure_9
 from tagseg.tables.videos import is_of_videos, table_7
 
@@ -226,12 +227,18 @@ def on_videos(context: Context[Config]) -> Table:
     return table_7(context, TABLE_6[-1]._replace(label="ours: multi-class masks"), segmentation)
 
 
+def by_class(context: Context[Config]) -> Table:
+    """The method's column of Table 8: the last row of Table 6, class by class."""
+    return table_8(context, TABLE_6[-1]._replace(label="ours: multi-class masks"), segmentation)
+
+
 TABLES: Mapping[str, Study] = {
     "3": Study(table_3, "val"),
     "4": Study(table_4, "train"),
     "5": Study(table_5, "val"),
     "6": Study(table_6, "val"),
     "7": Study(on_videos, "val", is_of_videos),
+    "8": Study(by_class, "val"),
     "fig9": Study(partial(figure_9, kinds=FIGURE_9), None),
     "fig10": Study(figure_10, "val"),
     "checkmask": Study(table_of_looks, "val"),

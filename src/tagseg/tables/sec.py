@@ -1,4 +1,4 @@
-"""SEC in the tables of Saleh et al. 2017, who ran it on YouTube-Objects (4.5.1)."""
+"""SEC in the tables of Saleh et al. 2017, who ran it on YouTube-Objects and COCO (4.5)."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from tagseg.recipes.sec.config import Config
 from tagseg.stages.context import Run
 from tagseg.stages.outcome import Prediction
 from tagseg.tables.base import Context, Row, Study, Table
+from tagseg.tables.coco import table_8
 from tagseg.tables.videos import is_of_videos, table_7
 
 __all__ = ["TABLES"]
@@ -28,4 +29,12 @@ def sec_on_videos(context: Context[Config]) -> Table:
     return table_7(context, _SEC, segmentation)
 
 
-TABLES: Mapping[str, Study] = {"7": Study(sec_on_videos, "val", is_of_videos)}
+def sec_by_class(context: Context[Config]) -> Table:
+    """SEC's column of Table 8."""
+    return table_8(context, _SEC, segmentation)
+
+
+TABLES: Mapping[str, Study] = {
+    "7": Study(sec_on_videos, "val", is_of_videos),
+    "8": Study(sec_by_class, "val"),
+}

@@ -10,10 +10,10 @@ import numpy as np
 from tagseg.data.dataset import Dataset
 from tagseg.evaluate.shots import ShotScores
 from tagseg.formats.folders.youtube_objects import shot_of_frame
-from tagseg.session.scoring import LabelsByName, score_prediction
+from tagseg.session.scoring import LabelsByName
 from tagseg.stages.context import Run
 from tagseg.stages.outcome import Prediction
-from tagseg.tables.base import Context, Row, Table, percent
+from tagseg.tables.base import Context, Row, Table, mean_of, percent
 
 __all__ = ["TABLE_7", "is_of_videos", "table_7"]
 
@@ -63,8 +63,8 @@ def table_7(context: Context[Any], row: Row, segmented: _FOUND) -> Table:
     with context.variant(row) as (run, config):
         predictions = segmented(run, config)
         plain, smooth, by_shot = (
-            _iou(context, run, predictions["raw"]),
-            _iou(context, run, predictions["smooth"]),
+            context.class_iou(run, predictions["raw"]),
+            context.class_iou(run, predictions["smooth"]),
             _by_shot(context, run, predictions["smooth"]),
         )
     names = ("bg", *(_CALLED.get(name, name) for name in context.data.photos.classes))
@@ -74,7 +74,7 @@ def table_7(context: Context[Any], row: Row, segmented: _FOUND) -> Table:
     ]
     theirs = [(name, paper) for name, paper in TABLE_7.items() if name not in {*names, "mIOU"}]
     columns = (*METHODS, f"{row.label}, without CRF", row.label, f"{row.label}, by shots")
-    means = (_mean(plain), _mean(smooth), _mean(by_shot["iou"]))
+    means = (mean_of(plain), mean_of(smooth), mean_of(by_shot["iou"]))
     return Table(
         "7",
         "Table 7: YouTube-Objects, IoU of each class",
@@ -99,20 +99,6 @@ def table_7(context: Context[Any], row: Row, segmented: _FOUND) -> Table:
     )
 
 
-def _iou(context: Context[Any], run: Run, prediction: Prediction) -> list[float | None]:
-    """Of each label, background first, in per cent."""
-
-    def compute() -> list[float | None]:
-        scored = score_prediction(run, prediction, context.truth)
-        assert scored is not None, "validation photos with ground truth were asked for"
-        return [percent(value) for value in scored.confusion.iou()]
-
-    found: list[float | None] = context.measure(
-        run, f"iou-{prediction.id}", {prediction.id: prediction}, compute
-    )
-    return found
-
-
 def _by_shot(context: Context[Any], run: Run, prediction: Prediction) -> dict[str, Any]:
     """IoU of each class in per cent, and how many shots and frames it is of."""
     photos = run.split("val").photos
@@ -131,8 +117,3 @@ def _by_shot(context: Context[Any], run: Run, prediction: Prediction) -> dict[st
         return {"iou": iou, "shots": sum(scores.counts()), "frames": len(indices)}
 
     return dict(context.measure(run, "iou-of-shots", {prediction.id: prediction}, compute))
-
-
-def _mean(values: list[float | None]) -> float | None:
-    known = [value for value in values if value is not None]
-    return sum(known) / len(known) if known else None
