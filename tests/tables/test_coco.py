@@ -65,3 +65,13 @@ def test_the_table_alone_trains_nothing_that_the_run_has(run, photos, worked):
     shared: dict[str, Any] = {"val": photos.val, "ground_truth": photos.truth(), "threads": 1}
     make_tables("builtin_priors", photos.dataset, run, only=["8"], **shared)
     assert not worked["segmenter"]
+
+
+def test_sec_has_the_same_table_of_its_own_runs(go, photos, tmp_path):
+    result = go("sec", out=tmp_path / "run")
+    shared: dict[str, Any] = {"val": photos.val, "ground_truth": photos.truth(), "threads": 1}
+    (table,) = make_tables("sec", photos.dataset, result.folder, **shared).tables
+    assert table.name == "8"  # 7 is about videos
+    assert table.columns[1:] == (*METHODS, "ours: SEC, without CRF", "ours: SEC")
+    scores = {score.stage: score.miou for score in result.scores}
+    assert rows_of(table)["mean IoU"][-1] == pytest.approx(100 * scores["segmenter + CRF"])
