@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import shlex
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
 from types import MappingProxyType
@@ -12,7 +14,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from tagseg.errors import ConfigError, TagsegError, printable
+from tagseg.errors import ConfigError, RankError, TagsegError, printable
+from tagseg.ranks.alone import ALONE, Ranks
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -37,14 +40,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-
-
-class Device(StrEnum):
-    """Where to compute."""
-
-    auto = "auto"
-    cpu = "cpu"
-    cuda = "cuda"
 
 
 class EngineName(StrEnum):
@@ -162,6 +157,7 @@ class MasksAs(StrEnum):
 
 _STOPPED = 130  # exit status, by the shell's custom: 128 and the number of the signal, SIGINT
 
+_PROCESSES = "--processes"
 _AFTER_STOP = {
     "train": "the same command continues",
     "tables": "the same command continues",
@@ -269,7 +265,9 @@ MasksAsFlag = Annotated[
     typer.Option("--masks-as", help="What masks of photos that EXIF turns are drawn on."),
 ]
 Weights = Annotated[str, typer.Option(help="imagenet, none, a path or a URL.")]
-DeviceFlag = Annotated[Device, typer.Option("--device", help="Where to compute.")]
+DeviceFlag = Annotated[
+    str, typer.Option("--device", help="Where to compute: auto, cpu, cuda, cuda:1, mps and others.")
+]
 EngineFlag = Annotated[
     EngineName,
     typer.Option("--engine", help="Who works on photos: this process, or a Ray cluster."),
@@ -361,50 +359,53 @@ def train(
     ] = None,
     backbone: Backbone = None,
     weights: Weights = "imagenet",
-    device: DeviceFlag = Device.auto,
+    device: DeviceFlag = "auto",
     precision: PrecisionFlag = Precision.auto,
     seed: Seed = 0,
     workers: Workers = 0,
     threads: Threads = None,
     engine: EngineFlag = EngineName.local,
+    processes: Annotated[
+        int | None,
+        typer.Option(
+            _PROCESSES, help="Processes on this machine that share the work; docs/engines.md."
+        ),
+    ] = None,
     allow_skipped: Skipped = 0.01,
     settings: Settings = None,
 ) -> None:
     """Train a segmenter from tagged photos; the same command again continues."""
+    if processes is not None:
+        from tagseg.ranks.launch import launch
+
+        raise typer.Exit(launch(processes, _words()))
     from tagseg.recipes.catalog import find_recipe
     from tagseg.session.settings import find_preset, parse_settings
     from tagseg.session.train import Options
 
-    chosen = find_recipe(recipe)
-    values = parse_settings(chosen.config, settings or [])
-    values |= _belief(chosen, tags_are)
-    values |= _files(chosen, saliency, saliency_model, boxes, box_photos, coarse_masks)
-    quick = _fast(chosen, values) if fast else {}
-    if preset is not None:
-        find_preset(chosen, preset.value)
-    options = Options(
-        backbone,
-        weights,
-        device.value,
-        precision.value,
-        seed,
-        workers,
-        threads,
-        allow_skipped,
-        engine.value,
-    )
-    source = _source(photos, tags, classes, untagged, layout, synsets, train_list, val)
-    how = _reading(exclude, tag_separator, allow_skipped, frames_per_class)
-    source = source._replace(masks=ground_truth, how=how)
-    other = _target(target, target_tags, target_layout, target_ground_truth, how.allow_missing)
-    loaded, truth = _load(source, other, _rules(colours, masks_by, masks_as))
-    if quick:
-        _note(f"fast: {', '.join(f'{name}={_plain(value)}' for name, value in quick.items())}")
-    values = {**quick, **values}
-    reviewed = _review(review, review_weight)
-    extras: dict[str, Any] = {"full_supervision": full_supervision, "review": reviewed}
-    extras["preset"] = None if preset is None else preset.value
-    _train_and_tell(loaded, recipe, values, truth, out, options, extras)
+    with _together(device) as ranks:
+        chosen = find_recipe(recipe)
+        values = parse_settings(chosen.config, settings or [])
+        values |= _belief(chosen, tags_are)
+        values |= _files(chosen, saliency, saliency_model, boxes, box_photos, coarse_masks)
+        quick = _fast(chosen, values) if fast else {}
+        if preset is not None:
+            find_preset(chosen, preset.value)
+        how = (device, precision.value, seed, workers, threads, allow_skipped, engine.value)
+        options = Options(backbone, weights, *how)
+        source = _source(photos, tags, classes, untagged, layout, synsets, train_list, val)
+        reading = _reading(exclude, tag_separator, allow_skipped, frames_per_class)
+        source = source._replace(masks=ground_truth, how=reading)
+        missing = reading.allow_missing
+        other = _target(target, target_tags, target_layout, target_ground_truth, missing)
+        loaded, truth = _load(source, other, _rules(colours, masks_by, masks_as))
+        if quick:
+            _note(f"fast: {', '.join(f'{name}={_plain(value)}' for name, value in quick.items())}")
+        values = {**quick, **values}
+        reviewed = _review(review, review_weight)
+        extras: dict[str, Any] = {"full_supervision": full_supervision, "review": reviewed}
+        extras["preset"] = None if preset is None else preset.value
+        _train_and_tell(loaded, recipe, values, truth, out, options, extras, ranks)
 
 
 @app.command()
@@ -531,7 +532,7 @@ def predict(
     crf: Annotated[
         bool, typer.Option(help="Smooth with the dense CRF, if the run has one.")
     ] = True,
-    device: DeviceFlag = Device.auto,
+    device: DeviceFlag = "auto",
     precision: PrecisionFlag = Precision.auto,
     threads: Threads = None,
 ) -> None:
@@ -543,7 +544,7 @@ def predict(
 
     cores = Options(threads=threads).threads or usable_cores()
     set_threads(cores)
-    segmenter = load_segmenter(run, device=device.value, precision=precision.value)
+    segmenter = load_segmenter(run, device=device, precision=precision.value)
     done = predict_folder(
         segmenter,
         photos,
@@ -728,7 +729,7 @@ def tables(
     only: Annotated[
         str | None, typer.Option(help="Some tables, such as 4,6. [default: all of the paper]")
     ] = None,
-    device: DeviceFlag = Device.auto,
+    device: DeviceFlag = "auto",
     threads: Threads = None,
 ) -> None:
     """Rerun a paper's ablations on the photos of a run, beside the paper's own figures."""
@@ -747,7 +748,7 @@ def tables(
         val=loaded.val,
         ground_truth=truth,
         only=[name.strip() for name in only.split(",")] if only is not None else (),
-        device=device.value,
+        device=device,
         threads=threads,
         caller=_caller(),
     )
@@ -855,7 +856,7 @@ def train_student(
         int | None, typer.Option(help="Updates of 32 crops. [default: by the size]")
     ] = None,
     max_frames: Annotated[int, typer.Option(help="Most frames to train on.")] = 10_000,
-    device: DeviceFlag = Device.auto,
+    device: DeviceFlag = "auto",
     precision: PrecisionFlag = Precision.auto,
     seed: Seed = 0,
     threads: Threads = None,
@@ -865,7 +866,7 @@ def train_student(
     from tagseg.session.train import Options
     from tagseg.session.train_student import StudentTraining, train_student
 
-    options = Options(device=device.value, precision=precision.value, seed=seed, threads=threads)
+    options = Options(device=device, precision=precision.value, seed=seed, threads=threads)
     set_threads(options.threads or usable_cores())
     done = train_student(
         videos,
@@ -976,7 +977,8 @@ def main() -> None:
         except (typer.Abort, KeyboardInterrupt):
             status = _STOPPED
         except Exception as error:  # what a signal cuts short may end in any error
-            status = _STOPPED if signals else _told(error)
+            by_signal = signals and not isinstance(error, RankError)
+            status = _STOPPED if by_signal else _told(error)
     if status == _STOPPED:
         _say(_stopped(sys.argv[1:]), err=True)
         if signals:
@@ -1010,13 +1012,37 @@ def _progress() -> Progress:
     return Progress(Console(stderr=True))
 
 
-def _caller() -> Caller:
+def _caller(ranks: Ranks = ALONE) -> Caller:
     from tagseg.session.recorded import files_of
     from tagseg.session.train import Caller
 
     verb, words = sys.argv[1:2], sys.argv[2:]
     files = files_of(_parsed_train(words)) if verb == ["train"] else {}
-    return Caller(_progress(), _command(), files)
+    return Caller(_progress(), _command(), files, ranks)
+
+
+@contextmanager
+def _together(device: str) -> Iterator[Ranks]:
+    """The processes that share the run: those of the environment, or this one."""
+    from tagseg.ranks.group import together
+    from tagseg.ranks.launch import place_in_environment
+    from tagseg.run.engine import choose_device
+
+    place = place_in_environment()
+    chosen = choose_device(device, None if place is None else place.here)
+    with together(chosen) as ranks:
+        yield ranks
+
+
+def _words() -> list[str]:
+    """What was typed, but for the number of processes, which nothing depends on."""
+    words, kept = iter(sys.argv[1:]), []
+    for word in words:
+        if word == _PROCESSES:
+            next(words, None)
+        elif not word.startswith(f"{_PROCESSES}="):
+            kept.append(word)
+    return kept
 
 
 def _source(
@@ -1167,6 +1193,7 @@ def _train_and_tell(
     out: Path,
     options: Options,
     extras: Mapping[str, Any] = MappingProxyType({}),
+    ranks: Ranks = ALONE,
 ) -> None:
     """Train, then print what was found and where it is; ``extras`` are of :func:`tagseg.train`."""
     from tagseg.session.train import train as train_recipe
@@ -1179,7 +1206,7 @@ def _train_and_tell(
         ground_truth=truth,
         out=out,
         options=options,
-        caller=_caller(),
+        caller=_caller(ranks),
         **extras,
     )
     for warning in result.audit.warnings:
@@ -1208,7 +1235,7 @@ def _command() -> str:
     """The command as it was typed, for reports: without the folders that absolute paths lie in."""
     from tagseg.data.text import readable, without_folders
 
-    return f"tagseg {shlex.join(readable(without_folders(word)) for word in sys.argv[1:])}"
+    return f"tagseg {shlex.join(readable(without_folders(word)) for word in _words())}"
 
 
 def _print_table(scores: MaskScores) -> None:

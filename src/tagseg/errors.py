@@ -8,6 +8,7 @@
     |-- WeightsError         a weights file that is missing, broken or of another network
     |-- ConfigError          a field, flag or value that does not exist or does not fit
     |-- TrainingError        a training that cannot go on
+    |-- RankError            another process of a run that several share has ended
     |-- WorkspaceError       a run folder that is locked, damaged or of another kind
     |   `-- DamagedError     part of a run folder is not what was written
     `-- ShapeError           an array argument of the wrong shape, type or range (a ValueError too)
@@ -31,6 +32,7 @@ __all__ = [
     "DataError",
     "ImageError",
     "MaskError",
+    "RankError",
     "ShapeError",
     "TagError",
     "TagsegError",
@@ -84,6 +86,10 @@ class ConfigError(TagsegError):
 
 class TrainingError(TagsegError):
     """A training cannot go on."""
+
+
+class RankError(TagsegError):
+    """A run that several processes share has lost one of them."""
 
 
 class WorkspaceError(TagsegError):

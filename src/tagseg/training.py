@@ -21,6 +21,8 @@ from torch.utils.data import DataLoader, Dataset, default_collate
 from tagseg.data.transforms import GREY
 from tagseg.errors import ConfigError, TagsegError, TrainingError
 from tagseg.maps import IGNORE
+from tagseg.ranks.alone import ALONE, Ranks
+from tagseg.ranks.network import shared_network
 from tagseg.stopping import ignore_in_worker, put_off
 
 __all__ = [
@@ -137,6 +139,7 @@ class Loop:
         checkpoint: resumed from if it holds a state; saved to while training.
         log: called with iteration, loss and learning_rate every 20 iterations.
         ticks: told of every iteration.
+        ranks: the processes that share the training; see :mod:`tagseg.ranks.network`.
     """
 
     execution: Execution = Execution()
@@ -144,6 +147,7 @@ class Loop:
     checkpoint: Checkpoint | None = None
     log: Callable[..., None] = lambda **_: None
     ticks: Ticks | None = None
+    ranks: Ranks = ALONE
 
 
 def learning_rate_factor(schedule: Schedule, iteration: int) -> float:
@@ -180,12 +184,15 @@ def train(
 ) -> None:
     """Train ``net`` in place.
 
-    A signal that ends the program lets the iteration end, and its state be saved.
+    A signal that ends the program lets the iteration end, and its state be saved. Several processes
+    share out the samples of each batch, and end with the same weights; the first of them saves.
 
     Args:
         net: moved to the device and left there, in evaluation mode.
         loss: scalar of (net, batch); images arrive as uint8 (B, 3, H, W) under "image", and the
-            number of the iteration, from 0, under "iteration".
+            number of the iteration, from 0, under "iteration". It calls ``net``, or a method of
+            it, with tensors whose first dimension is the photos of the batch, and makes of the
+            tensors that come back what it likes.
         sample: arrays of sample i, drawn with the given generator; stacked into a batch, those of
             several sizes with grey below and beside images, and 255 below and beside other maps.
         n_samples: how many samples there are; each epoch visits all in a new order.
@@ -197,21 +204,21 @@ def train(
         TrainingError: the loss is not finite; no such state is saved.
         TagsegError: what ``sample`` raises, from worker processes too.
     """
-    execution, ticks = loop.execution, loop.ticks
+    execution, ticks, ranks = loop.execution, loop.ticks, loop.ranks
     net.to(execution.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     net.train()
     if loop.frozen_batch_norm:
         freeze_batch_norm(net)
     optimizer = _optimizer(net, groups, schedule)
     averages = _Averages(net, schedule.averaging)
-    start, total = _resume(net, optimizer, averages, loop.checkpoint)
+    start, total = _resume(net, optimizer, averages, loop)
     if ticks is not None:
         ticks.skip(start)
     saved = time.monotonic()
     devices = [execution.device] if execution.device.type == "cuda" else []
     with torch.random.fork_rng(devices), put_off() as stopped:
-        for t, batch in _batches(sample, n_samples, schedule, execution, start):
-            value = _update(net, loss, optimizer, batch, t, schedule, execution)
+        for t, batch in _batches(sample, n_samples, schedule, loop, start):
+            value = _update(net, loss, optimizer, batch, t, schedule, loop)
             if not math.isfinite(value):
                 raise TrainingError(
                     f"the loss is {value} at iteration {t + 1}",
@@ -224,13 +231,14 @@ def train(
                 rate = schedule.learning_rate * learning_rate_factor(schedule, t)
                 loop.log(iteration=t + 1, loss=mean, learning_rate=rate)
                 total = 0.0
-            due = time.monotonic() - saved > _CHECKPOINT_EVERY or stopped()
-            if loop.checkpoint is not None and due:
+            stops = ranks.any(stopped())
+            due = time.monotonic() - saved > _CHECKPOINT_EVERY or stops
+            if loop.checkpoint is not None and due and ranks.leads:
                 loop.checkpoint.save(_state(net, optimizer, averages, t + 1, total))
                 saved = time.monotonic()
             if ticks is not None:
                 ticks.advance(1)
-            if stopped():
+            if stops:
                 raise KeyboardInterrupt
     averages.put()
     net.eval()
@@ -271,8 +279,9 @@ def _update(
     batch: Batch,
     iteration: int,
     schedule: Schedule,
-    execution: Execution,
+    loop: Loop,
 ) -> float:
+    execution, ranks = loop.execution, loop.ranks
     torch.manual_seed(hash((execution.seed, iteration)) % 2**63)  # dropout
     batch = {k: v.to(execution.device, non_blocking=True) for k, v in batch.items()}
     batch["iteration"] = torch.tensor(iteration)  # on the CPU, to be read without waiting
@@ -281,9 +290,10 @@ def _update(
         group["lr"] = group["base_lr"] * factor
     low = execution.precision != torch.float32
     with torch.autocast(execution.device.type, execution.precision, enabled=low):
-        value = loss(net, batch)
+        value = loss(shared_network(net, ranks), batch)
     optimizer.zero_grad(set_to_none=True)
     value.backward()
+    ranks.sum_in_place(p.grad for p in net.parameters() if p.grad is not None)
     if schedule.clip is not None:
         nn.utils.clip_grad_norm_(net.parameters(), schedule.clip)
     optimizer.step()
@@ -312,11 +322,12 @@ def _resume(
     net: nn.Module,
     optimizer: torch.optim.Optimizer,
     averages: _Averages,
-    checkpoint: Checkpoint | None,
+    loop: Loop,
 ) -> tuple[int, float]:
     """The iteration to go on from, and the sum of the losses since the last line of the log."""
-    state = checkpoint.load() if checkpoint is not None else None
+    state = loop.ranks.first(lambda: loop.checkpoint.load() if loop.checkpoint else None)
     if state is None:
+        loop.ranks.as_in_first(net.state_dict().values())
         return 0, 0.0
     net.load_state_dict(state["net"])
     optimizer.load_state_dict(state["optimizer"])
@@ -356,43 +367,74 @@ class _Samples(Dataset[Mapping[str, np.ndarray] | TagsegError]):
 
 def _collate(samples: list[Mapping[str, np.ndarray] | TagsegError]) -> Batch | TagsegError:
     failed = next((item for item in samples if isinstance(item, TagsegError)), None)
-    return default_collate(_of_one_size(samples)) if failed is None else failed
+    if failed is not None:
+        return failed
+    return default_collate(_of_one_size(samples)) if samples else {}
 
 
 def _of_one_size(samples: Sequence[Any]) -> list[dict[str, np.ndarray]]:
     """The samples with photos and maps as large as the largest of them."""
     padded: list[dict[str, np.ndarray]] = [dict(sample) for sample in samples]
     for name, first in padded[0].items():
-        if np.ndim(first) < 2:
-            continue
-        shapes = np.array([sample[name].shape[-2:] for sample in padded])
-        if (shapes == shapes[0]).all():
-            continue
-        height, width = shapes.max(0)
-        for sample in padded:
-            of = sample[name]
-            fill = GREY if name == "image" else IGNORE
-            room = [(0, 0)] * (of.ndim - 2)
-            room += [(0, height - of.shape[-2]), (0, width - of.shape[-1])]
-            sample[name] = np.pad(of, room, constant_values=fill)
+        if np.ndim(first) >= 2:
+            for sample, array in zip(padded, _padded(name, [s[name] for s in padded]), strict=True):
+                sample[name] = array
+    return padded
+
+
+def _padded(name: str, maps: Sequence[np.ndarray]) -> Sequence[np.ndarray]:
+    """Maps (..., h, w) as large as the largest, with grey around images and 255 around others."""
+    shapes = np.array([one.shape[-2:] for one in maps])
+    if (shapes == shapes[0]).all():
+        return maps
+    height, width = shapes.max(0)
+    fill = GREY if name == "image" else IGNORE
+    padded = []
+    for one in maps:
+        room = [(0, 0)] * (one.ndim - 2)
+        room += [(0, height - one.shape[-2]), (0, width - one.shape[-1])]
+        padded.append(np.pad(one, room, constant_values=fill))
     return padded
 
 
 def _batches(
-    sample: Sample, n: int, schedule: Schedule, execution: Execution, start: int
+    sample: Sample, n: int, schedule: Schedule, loop: Loop, start: int
 ) -> Iterator[tuple[int, Batch]]:
+    """Whole batches from iteration ``start`` on, of which each process loads its part."""
+    execution, part = loop.execution, loop.ranks.part(schedule.batch_size)
+    order = _order(n, schedule, execution.seed, start)
     loader = DataLoader(
         _Samples(sample, execution.seed),
-        batch_sampler=_order(n, schedule, execution.seed, start),
+        batch_sampler=[pairs[part] for pairs in order],
         num_workers=execution.workers,
         collate_fn=_collate,
         worker_init_fn=ignore_in_worker,
         pin_memory=execution.device.type == "cuda",
     )
     for t, batch in enumerate(loader, start):
-        if isinstance(batch, TagsegError):
-            raise batch
-        yield t, batch
+        whole = _whole(loop.ranks, batch)
+        if isinstance(whole, TagsegError):
+            raise whole
+        yield t, whole
+
+
+def _whole(ranks: Ranks, own: Batch | TagsegError) -> Batch | TagsegError:
+    """The batch of which each process has loaded a part, maybe an empty one."""
+    if ranks.size == 1:
+        return own
+    given = own if isinstance(own, TagsegError) else {k: v.numpy() for k, v in own.items()}
+    parts = ranks.gathered(given)
+    failed = next((part for part in parts if isinstance(part, TagsegError)), None)
+    if failed is not None:
+        return failed
+    loaded = [part for part in parts if not isinstance(part, TagsegError) and part]
+    whole = {}
+    for name, first in loaded[0].items():
+        arrays: Sequence[np.ndarray] = [part[name] for part in loaded]
+        if first.ndim > 2:  # maps, of which those of another process may be larger
+            arrays = _padded(name, arrays)
+        whole[name] = torch.from_numpy(np.concatenate(arrays))
+    return whole
 
 
 def _order(n: int, schedule: Schedule, seed: int, start: int) -> Sequence[list[tuple[int, int]]]:

@@ -76,6 +76,17 @@ class RegionNet(nn.Module):
         features, ids = self.features_of(x, regions)
         return self.score(features), ids
 
+    def scores_of_labelled(
+        self, x: Tensor, regions: Tensor, labels: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Logits (R, n_labels) of the regions of a batch, and the label (R,) int64 of each.
+
+        ``labels`` (B, M) holds those of each photo's regions by their ids; other arguments and
+        errors are those of :meth:`forward`.
+        """
+        logits, ids = self(x, regions)
+        return logits, labels[ids[:, 0], ids[:, 1]].long()
+
     def features_of(
         self, x: Tensor, regions: Tensor | npt.NDArray[np.integer]
     ) -> tuple[Tensor, Tensor]:

@@ -34,16 +34,44 @@ _BLOCK_PER_WORKER = 32
 _MOST_THREADS = 1024
 
 
-def choose_device(name: str = "auto") -> torch.device:
-    """Device for ``auto``, ``cpu`` or ``cuda``; ConfigError if it is another or not there."""
-    present = torch.cuda.is_available()
+def choose_device(name: str = "auto", here: int | None = None) -> torch.device:
+    """The device of that name, the one place that decides on it.
+
+    Args:
+        name: as torch knows it, such as ``cpu``, ``cuda``, ``cuda:1`` or ``mps``; ``auto`` is
+            CUDA's first device, or the CPU where there is none.
+        here: number of this process among those on this machine that share the work, each of which
+            takes a device of its own; None for one alone.
+
+    Raises:
+        ConfigError: torch knows no such device, it is not there, or processes would share it.
+    """
     if name == "auto":
-        return torch.device("cuda" if present else "cpu")
-    if name not in {"cpu", "cuda"}:
-        raise ConfigError(f"device {name!r} does not exist", do="use auto, cpu or cuda")
-    if name == "cuda" and not present:
-        raise ConfigError("device cuda is not available here", do="use auto or cpu")
-    return torch.device(name)
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise ConfigError(
+            f"device {name!r} does not exist", do="use auto, cpu, cuda, cuda:1, mps or the like"
+        ) from None
+    if here is not None and device.type != "cpu":
+        if device.index is not None:
+            raise ConfigError(
+                f"several processes cannot share {name}", do=f"use --device {device.type}"
+            )
+        device = torch.device(device.type, here)
+    _check_present(device)
+    return device
+
+
+def _check_present(device: torch.device) -> None:
+    """Raise ConfigError unless the device computes."""
+    try:
+        there = float(torch.ones(1, device=device).sum()) == 1.0
+    except (RuntimeError, AssertionError, NotImplementedError):  # torch has no one way to say it
+        there = False
+    if not there:
+        raise ConfigError(f"device {device} is not available here", do="use auto or cpu")
 
 
 def choose_precision(name: str, device: torch.device) -> torch.dtype:

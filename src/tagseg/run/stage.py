@@ -21,6 +21,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path, PurePath
@@ -31,6 +32,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from tagseg.errors import DamagedError, WorkspaceError
+from tagseg.ranks.alone import ALONE, Ranks
 from tagseg.run.checkpoint import Checkpoint, Log
 from tagseg.run.files import (
     TEMPORARY,
@@ -55,7 +57,16 @@ from tagseg.run.map_store import MapStore, PhotoStore
 from tagseg.run.shard_store import SHARDS, ShardStore, into_shards
 from tagseg.tensor_files import RottenError, read_hashed, tensor_file
 
-__all__ = ["Stage", "adopt", "discard", "folder_aside", "is_finished", "record_in", "say_nothing"]
+__all__ = [
+    "Company",
+    "Stage",
+    "adopt",
+    "discard",
+    "folder_aside",
+    "is_finished",
+    "record_in",
+    "say_nothing",
+]
 
 _STARTED = "started.json"
 _CHECKPOINT = "checkpoint.pt"
@@ -64,6 +75,32 @@ _MANIFEST = "manifest.json"
 _OWN_FILES = {_STARTED, _CHECKPOINT, _MANIFEST}
 
 Announce = Callable[[str], None]
+
+
+class Company:
+    """The processes that are at a stage, and by what words they keep together.
+
+    Attributes:
+        ranks: the processes.
+        shared: whether all take part in its work; if not, the others wait until it is finished.
+        found, finished: numbers of the words.
+    """
+
+    def __init__(self, ranks: Ranks) -> None:
+        self.ranks, self.shared = ranks, False
+        self.found, self.finished = ranks.next_word(), ranks.next_word()
+        self._apart = ExitStack()
+
+    def begin(self) -> None:
+        """The process that leads begins the stage's work."""
+        if not self.shared:
+            self._apart.enter_context(self.ranks.apart())
+
+    def end(self, *, finished: bool) -> None:
+        """It has left the stage."""
+        self._apart.close()
+        if finished:
+            self.ranks.tell(self.finished, True)
 
 
 class Stage:
@@ -82,6 +119,7 @@ class Stage:
         finished_at: when it was finished, in ISO format, UTC; empty if it is not.
         checkpoint: the training state, kept until the stage is finished.
         planned: True for a stage that has a key alone; see :mod:`tagseg.run.plan`.
+        company: in a run that several processes share; see :mod:`tagseg.run.company`.
     """
 
     planned = False
@@ -91,6 +129,7 @@ class Stage:
     ) -> None:
         self.name, self.key, self.folder = record["name"], record["key"], folder
         self.announce = announce
+        self.company: Company | None = None
         self._log = Log(folder / _METRICS)
         self.checkpoint = Checkpoint(folder / _CHECKPOINT, self._log, announce)
         self._record, self._read_only = record, read_only
@@ -103,6 +142,17 @@ class Stage:
             self._take_finished()
         elif (folder / _STARTED).exists():
             self.seconds = _seconds_spent(folder)
+
+    def shared(self) -> Self:
+        """The same, with all processes of the run taking part in its work."""
+        if self.company is not None:
+            self.company.shared = True
+        return self
+
+    @property
+    def ranks(self) -> Ranks:
+        """The processes that take part in its work."""
+        return self.company.ranks if self.company is not None and self.company.shared else ALONE
 
     def path(self, name: str) -> Path:
         """Path of artefact ``name``, to be written; its parent exists while the stage runs."""
@@ -238,6 +288,8 @@ class Stage:
                 {"record": self._record, "seconds": self.seconds, "began": self._began},
             )
             self._open = True
+            if self.company is not None:
+                self.company.begin()
         return self
 
     def __exit__(
@@ -246,6 +298,7 @@ class Stage:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        worked = self._open
         try:
             self.close()
             if self._open and error is None:
@@ -255,6 +308,8 @@ class Stage:
                 raise
         finally:
             self._open = False
+            if worked and self.company is not None:
+                self.company.end(finished=not self.pending)
 
     def _require_open(self, name: str) -> None:
         if not self._open:

@@ -121,12 +121,17 @@ def fill(
     """Do the work for ``groups`` and keep its rows; ``tick`` is called after each photo."""
     for group, rows in work.rows(pair.tolist() for pair in groups):
         for index, row in zip(group, rows, strict=True):
-            for store, sink in sinks.items():
-                _put(sink, work.names[index], row[store])
+            put_row(sinks, work.names[index], row)
             tick()
         if work.costly:
             for sink in sinks.values():
                 sink.commit()
+
+
+def put_row(sinks: Mapping[str, Sink], name: str, row: Row) -> None:
+    """Keep what was made of photo ``name``, each part in its sink."""
+    for store, sink in sinks.items():
+        _put(sink, name, row[store])
 
 
 def _put(sink: Sink, name: str, kept: Kept) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 import cv2
 import numpy as np
@@ -167,8 +167,10 @@ def describe_regions(
 
 
 def _loss(net: nn.Module, batch: Batch) -> Tensor:
-    logits, ids = net(batch["image"].float() / 255, batch["regions"])
-    labels = batch["labels"][ids[:, 0], ids[:, 1]].long()
+    scores_of_labelled = cast(RegionNet, net).scores_of_labelled
+    logits, labels = scores_of_labelled(
+        batch["image"].float() / 255, batch["regions"], batch["labels"]
+    )
     # Not "mean", which is not a number where a batch shows no labelled region.
     total = functional.cross_entropy(logits.float(), labels, reduction="sum")
     return total / max(1, len(labels))

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, TypeVar
+
+import torch
 
 import tagseg
 from tagseg.data.audit import Audit, audit
@@ -20,8 +22,10 @@ from tagseg.formats.masks.ground_truth import GroundTruth
 from tagseg.nets.catalog import build_backbone
 from tagseg.nets.gap import check_seeder
 from tagseg.nets.weights import resolve
+from tagseg.ranks.alone import ALONE, Ranks
 from tagseg.recipes.catalog import find_recipe
 from tagseg.report.page import SeedScore, StageScore
+from tagseg.run.company import Followed, Led
 from tagseg.run.engine import (
     check_threads,
     choose_device,
@@ -32,7 +36,8 @@ from tagseg.run.engine import (
 from tagseg.run.files import check_names_fit
 from tagseg.run.progress import Progress
 from tagseg.run.ray_engine import RayEngine
-from tagseg.run.work import Local
+from tagseg.run.together import Together
+from tagseg.run.work import Engine, Local
 from tagseg.run.workspace import Workspace
 from tagseg.segment.predict import Segmenter
 from tagseg.session.export import export
@@ -95,10 +100,11 @@ class Options:
         backbone: name in :data:`tagseg.nets.catalog.BACKBONES`; None for a preset's, or the usual
             efficientnet_lite0.
         weights: "imagenet", "none", a path or a URL.
-        device: "auto", "cpu" or "cuda".
+        device: "auto", or a name that torch knows, such as "cpu", "cuda:1" or "mps".
         precision: "auto", "fp32" or "bf16".
         workers: processes that load photos; 0 loads them in the training process.
-        threads: for arithmetic and for refining photos; None for all cores.
+        threads: for arithmetic and for refining photos; None for all cores. Of all processes on
+            this machine together.
         allow_skipped: fraction of the photos that may be unreadable.
         engine: "local", or "ray": who does what stages make of each photo.
     """
@@ -138,11 +144,13 @@ class Caller:
         progress: where it is told how far things are; nowhere by default.
         command: what was asked, for the record; its report shows it.
         files: where its files and folders lie, by name; a run keeps them, and no report shows them.
+        ranks: the processes that share the run, all of which ask for it.
     """
 
     progress: Progress = field(default_factory=Progress)
     command: str = ""
     files: Mapping[str, str] = field(default_factory=dict)
+    ranks: Ranks = ALONE
 
 
 @dataclass(frozen=True)
@@ -163,7 +171,7 @@ class Data:
     val_key: str
     review: Review | None = None
 
-    def run(self, setup: Setup, workspace: Workspace, progress: Progress) -> Run:
+    def run(self, setup: Setup, workspace: Workspace | Followed, progress: Progress) -> Run:
         """What a recipe is given to work on these photos in ``workspace``."""
         return Run(
             photos=self.photos,
@@ -240,7 +248,7 @@ def train(
         TagsegError: the data, the configuration or the folder cannot be used; one line says why.
     """
     caller = caller if caller is not None else Caller()
-    progress = caller.progress
+    progress, ranks = caller.progress, caller.ranks
     chosen = find_recipe(recipe)
     given = config
     if preset is not None:
@@ -251,14 +259,16 @@ def train(
         raise ConfigError(f"{recipe} needs ground truth", do="give --ground-truth DIR")
     folder = Path(out) if out is not None else None
     if folder is not None:
-        Workspace.check(folder, recipe)
+        path = folder
+        ranks.first(lambda: Workspace.check(path, recipe))
     check_names_fit(photos.names, folder if folder is not None else Path(tempfile.gettempdir()))
     said = _opened(review, photos, val, chosen, progress)
     photos = photos if said is None else said.retagged(photos)
-    setup = make_setup(options, config)
+    setup = make_setup(options, config, ranks)
     _check_on_backbone(config, setup.backbone)
-    ground_truth = check_truth(ground_truth, photos, options, progress)
-    data = check_data(photos, val, chosen, config, options, progress)
+    given_truth = ground_truth
+    ground_truth = ranks.first(lambda: check_truth(given_truth, photos, options, progress))
+    data = check_data(photos, val, chosen, config, options, progress, ranks)
     data = data if said is None else _with_review(data, said, setup, progress)
     if chosen.check_truth is not None:
         chosen.check_truth(data.photos.names, ground_truth)
@@ -266,34 +276,31 @@ def train(
         full_supervision_score(full_supervision, data.val_key)
     settings = make_settings(options, setup, config, caller.command, preset)
     settings["files"] = {**origin_of(photos), **caller.files}
-    work = Workspace.open(
-        folder,
-        recipe=recipe,
-        settings=settings,
-        classes=photos.classes,
-        announce=progress.say,
-    )
+    work = _opened_together(folder, recipe, settings, photos.classes, caller)
     truth_key = key_of_truth(ground_truth)
 
-    def through() -> tuple[Outcome, Findings, Path]:
+    def through() -> tuple[Outcome, Findings, Path, Path]:
         run = data.run(setup, work, progress)
         outcome = chosen.outcome(run, config, ground_truth, truth_key)
         segmenter = export(run, outcome)  # first, so that scoring can lose nothing
         with _kept(segmenter, progress):
             findings = examine(run, outcome, ground_truth, truth_key)
-        write_wrong_tags(run, config)
-        write_about(run, chosen, config, data.audit, outcome, caller.command)
-        report = render_report(work.folder, full_supervision=full_supervision)
-        _masks_folder(work)
-        _say_what_is_taught(run)
-        if not run.worked:
-            progress.say("the run was finished before; nothing had to be done")
-        return outcome, findings, report
+
+        def told() -> tuple[Path, Path]:
+            write_wrong_tags(run, config)
+            write_about(run, chosen, config, data.audit, outcome, caller.command)
+            report = render_report(work.folder, full_supervision=full_supervision)
+            _say_what_is_taught(run)
+            if not run.worked:
+                progress.say("the run was finished before; nothing had to be done")
+            return report, _masks_folder(run.open_workspace)
+
+        return outcome, findings, *ranks.first(told)
 
     with work, closing(setup.engine):
         for line in data.audit.first_words():
             progress.say(line)
-        outcome, findings, report = work.mended(through)
+        outcome, findings, report, masks = work.mended(through)
     for line in trust_lines(outcome.trust):
         progress.say(line)
     return Result(
@@ -301,11 +308,11 @@ def train(
         tuple(findings.scores()),
         work.folder,
         report,
-        _masks_folder(work),
+        masks,
         data.audit,
         tuple(findings.seeds()),
         outcome.trust,
-        work,
+        work if isinstance(work, Workspace) else Workspace.read(work.folder),
     )
 
 
@@ -326,6 +333,37 @@ def _with_preset(
     if options.backbone is None and found.backbone is not None:
         options = replace(options, backbone=found.backbone.value)
     return values, options
+
+
+def _opened_together(
+    folder: Path | None,
+    recipe: str,
+    settings: Mapping[str, Any],
+    classes: Sequence[str],
+    caller: Caller,
+) -> Workspace | Followed:
+    """The run's folder, which the process that leads opens."""
+    kind = Workspace if caller.ranks.size == 1 else Led
+    opened: list[Workspace] = []
+
+    def by_first() -> Path:
+        opened.append(
+            kind.open(
+                folder,
+                recipe=recipe,
+                settings=settings,
+                classes=classes,
+                announce=caller.progress.say,
+            )
+        )
+        return opened[0].folder
+
+    place = caller.ranks.first(by_first)
+    if not opened:
+        return Followed(place, caller.ranks)
+    if isinstance(opened[0], Led):
+        opened[0].ranks = caller.ranks
+    return opened[0]
 
 
 def _opened(
@@ -412,28 +450,46 @@ def _say_what_is_idle(given: Any, config: WorkSettings, progress: Progress) -> N
             progress.say(f"note: {name} does nothing; it acts with {needs}")
 
 
-def make_setup(options: Options, settings: BackboneSettings | None = None) -> Setup:
+def make_setup(
+    options: Options, settings: BackboneSettings | None = None, ranks: Ranks = ALONE
+) -> Setup:
     """Device, precision, threads and weights as the options say.
+
+    Processes on one machine share out its threads, and each takes a device of its own.
 
     Raises:
         TagsegError: there is no such device, backbone or file, or the backbone is not as
             ``settings`` have it, or by default.
     """
-    device = choose_device(options.device)
-    threads = options.threads or usable_cores()
+    device = choose_device(options.device, ranks.here if ranks.size > 1 else None)
+    threads = max(1, (options.threads or usable_cores()) // ranks.on_this_machine)
     set_threads(threads)
     backbone = options.network()
     build_backbone(backbone)  # a wrong name must show before weights are looked for
     execution = Execution(
         device, choose_precision(options.precision, device), options.seed, options.workers
     )
+    if ranks.size > 1:  # one alone fetches what is not there
+        ranks.first(lambda: resolve(options.weights, backbone).digest)
     weights = resolve(options.weights, backbone)
-    engine = RayEngine(threads, device) if options.engine == "ray" else Local()
+    engine = _engine(options, threads, device, ranks)
     loaded = weights if weights.state else None
     setup = Setup(backbone, loaded, execution, threads, engine)
     # A wrong file or form must show before long work, too.
     setup.build_backbone(settings or BackboneSettings())
     return setup
+
+
+def _engine(options: Options, threads: int, device: torch.device, ranks: Ranks) -> Engine:
+    """Who does what stages make of photos."""
+    if ranks.size > 1 and options.engine != "local":
+        raise ConfigError(
+            f"several processes share the work, and engine is {options.engine}",
+            do="give --processes or torchrun, or --engine ray",
+        )
+    if ranks.size > 1:
+        return Together()
+    return RayEngine(threads, device) if options.engine == "ray" else Local()
 
 
 def _checked(photos: Dataset, val: Collection[str], options: Options, progress: Progress) -> Audit:
@@ -500,13 +556,14 @@ def check_data(
     sizes: PhotoSettings,
     options: Options,
     progress: Progress,
+    ranks: Ranks = ALONE,
 ) -> Data:
     """Look at all photos, and part them into those to train on and those to validate with.
 
     Raises:
         DataError: there are none to train on, too many are unreadable, or ``val`` does not fit.
     """
-    found = _checked(photos, val, options, progress)
+    found = ranks.first(lambda: _checked(photos, val, options, progress))
     held_out = frozenset(val).intersection(found.dataset.names)
     names = [name for name in found.dataset.names if name in held_out]
     training = found.dataset.without(held_out)

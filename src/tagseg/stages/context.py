@@ -12,6 +12,7 @@ from tagseg.errors import ConfigError, WorkspaceError
 from tagseg.nets.backbone import Backbone, FineTuning
 from tagseg.nets.catalog import backbone_kind, backbone_label, build_backbone
 from tagseg.nets.weights import LoadedWeights, resolve
+from tagseg.run.company import Followed
 from tagseg.run.plan import Plan
 from tagseg.run.progress import Progress, Task
 from tagseg.run.work import Engine, Local
@@ -155,7 +156,7 @@ class Run:
     val: WorkingPhotos | None
     val_key: str
     setup: Setup
-    workspace: Workspace | Plan
+    workspace: Workspace | Plan | Followed
     progress: Progress
     worked: list[str] = field(default_factory=list)
     review: Review | None = None
@@ -177,8 +178,8 @@ class Run:
 
     @property
     def open_workspace(self) -> Workspace:
-        """The workspace; WorkspaceError for a run that is only planned."""
-        if isinstance(self.workspace, Plan):
+        """The workspace; WorkspaceError for a run that is only planned, or followed."""
+        if not isinstance(self.workspace, Workspace):
             raise WorkspaceError("the run is only planned", do="run it")
         return self.workspace
 

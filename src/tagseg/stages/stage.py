@@ -253,7 +253,7 @@ def per_photo(
     """
     names = run.split(split).photos.names
     work = _EachPhoto(names, make, threads or run.setup.threads, network)
-    with opened(run, declared, settings, inputs, split=split) as stage:
+    with opened(run, declared, settings, inputs, split=split).shared() as stage:
         _fill(run, stage, stores, work, title or declared.name.replace("-", " "))
     return stage
 
@@ -280,7 +280,7 @@ def per_batch(
         batch: photos at once, at most.
     """
     work = _EachBatch(run.split(split).photos, make, batch)
-    with opened(run, declared, settings, inputs, split=split) as stage:
+    with opened(run, declared, settings, inputs, split=split).shared() as stage:
         _fill(run, stage, stores, work, title or declared.name.replace("-", " "))
     return stage
 
@@ -411,11 +411,11 @@ def trained(
     """
     setup = setup if setup is not None else run.setup
     decided_by = [setup.means(), *settings, *_fine_tuning(net), schedule]
-    with opened(run, declared, decided_by, inputs) as stage:
+    with opened(run, declared, decided_by, inputs).shared() as stage:
         if stage.pending:
             with run.task(f"training {title}", schedule.iterations) as ticks:
-                frozen = setup.weights is not None
-                fit(loop=Loop(setup.execution, frozen, stage.checkpoint, stage.log, ticks))
+                frozen, ranks = setup.weights is not None, stage.ranks
+                fit(loop=Loop(setup.execution, frozen, stage.checkpoint, stage.log, ticks, ranks))
             stage.save_tensors(declared.weights, net.state_dict())
     if not stage.planned:
         net.load_state_dict(stage.load_tensors(declared.weights)[0])
