@@ -151,8 +151,43 @@ def trained(name: str, ranks: Ranks = ALONE, **loop: Any) -> dict[str, Tensor]:
     return {"losses": torch.stack(values), **net.state_dict()}
 
 
+def exchanged(ranks: Ranks) -> dict[str, Any]:
+    """What a process gets from the others, by every way that there is."""
+    own = torch.arange(2.0 * ranks.rank).view(ranks.rank, 2).requires_grad_()  # 0, 1, 2 rows
+    joined = ranks.joined(own)
+    (joined.square().sum() * 0.5).backward()
+    summed = torch.full((2,), 1.0 + ranks.rank, requires_grad=True)
+    (ranks.total(summed) * summed).sum().backward()
+    flags = torch.tensor([ranks.rank == 1, True])
+    grown = [torch.full((2, 2), float(ranks.rank)), torch.full((3,), ranks.rank)]
+    ranks.sum_in_place(grown)
+    same = [torch.full((2, 2), 5.0 + ranks.rank), torch.tensor(7 + ranks.rank)]
+    ranks.as_in_first(same)
+    with ranks.apart():
+        assert ranks.is_apart
+        assert ranks.first(lambda: ranks.rank) == ranks.rank
+        try:
+            ranks.gathered(1)
+        except RuntimeError as error:
+            refused = str(error)
+    return {
+        "joined": joined.detach(),
+        "own gradient": own.grad,
+        "total gradient": summed.grad,
+        "flags": ranks.joined(flags),
+        "grown": grown,
+        "same": same,
+        "first": ranks.first(lambda: {"rank": ranks.rank}),
+        "gathered": ranks.gathered("abc"[ranks.rank]),
+        "brought": ranks.brought(ranks.rank),
+        "any": [ranks.any(ranks.rank == 1), ranks.any(False)],
+        "lengths": list(ranks.lengths(ranks.rank)),
+        "refused": refused,
+    }
+
+
 def as_rank(rank: int, size: int, port: int, out: str) -> None:
-    """Every training as one of several processes; the one that leads writes what came out."""
+    """Every training as one of several processes, each of which writes what came out."""
     os.environ |= {"RANK": str(rank), "WORLD_SIZE": str(size), "MASTER_PORT": str(port)}
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "GLOO_SOCKET_IFNAME": "lo"}
     torch.set_num_threads(1)
@@ -160,8 +195,7 @@ def as_rank(rank: int, size: int, port: int, out: str) -> None:
         found = {name: trained(name, ranks) for name in CASES}
         weights = ranks.gathered([one["losses"].tolist() for one in found.values()])
         assert all(same == weights[0] for same in weights)
-        if ranks.leads:
-            torch.save(found, out)
+        torch.save({"trained": found, "exchanged": exchanged(ranks)}, f"{out}/{rank}.pt")
 
 
 if __name__ == "__main__":

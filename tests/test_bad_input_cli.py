@@ -406,8 +406,13 @@ def allow_skipped_in_words(place):
 
 
 @case
+def no_processes(place):
+    return place.train("--processes", "0"), "processes is 0; use 1 to 64"
+
+
+@case
 def unknown_device(place):
-    line = "Invalid value for '--device': "
+    line = "device 'gpu' does not exist; use auto, cpu, cuda, cuda:1, mps or the like"
     return place.train("--device", "gpu"), line
 
 

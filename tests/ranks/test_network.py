@@ -1,29 +1,32 @@
+"""Trainings with every loss of the house: several processes learn what one does."""
+
 from __future__ import annotations
 
 import pytest
 import torch
 
-import forked
 import shared_trainings
-from tagseg.ranks.launch import free_port
-
-
-@pytest.fixture(scope="module", params=[2, 3])
-def shared(request: pytest.FixtureRequest, tmp_path_factory) -> dict:
-    """What the trainings come to with several processes; 5 photos a batch are shared unequally."""
-    out, port = tmp_path_factory.mktemp("shared") / "found.pt", free_port()
-    processes = [
-        forked.start(shared_trainings.__file__, rank, request.param, port, out)
-        for rank in range(request.param)
-    ]
-    assert [forked.ended(process, 120) for process in processes] == [0] * request.param
-    return torch.load(out)
+from paired_ranks import Board, Paired
+from tagseg.ranks.network import shared_network
 
 
 @pytest.mark.parametrize("name", shared_trainings.CASES)
 def test_several_processes_learn_what_one_does(shared, name):
-    expected, found = shared_trainings.trained(name), shared[name]
+    """Of 5 photos a batch they have 2 and 3, or 1, 2 and 2; of 1 photo some have none."""
+    expected = shared_trainings.trained(name)
     close = {"rtol": 0.03, "atol": 0.03} if name == "bf16" else {"rtol": 1e-4, "atol": 1e-4}
-    assert found.keys() == expected.keys()
-    for key, values in expected.items():
-        torch.testing.assert_close(found[key], values, **close)
+    for found in (process["trained"][name] for process in shared):
+        assert found.keys() == expected.keys()
+        for key, values in expected.items():
+            torch.testing.assert_close(found[key], values, **close)
+            assert torch.equal(found[key], shared[0]["trained"][name][key]), "the same in each"
+
+
+def test_what_a_network_draws_by_itself_is_refused():
+    class Draws(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x + torch.rand_like(x)
+
+    net = shared_network(Draws(), Paired(0, 2, Board(2)))
+    with pytest.raises(NotImplementedError, match="rand_like draws random numbers"):
+        net(torch.zeros(4, 1))

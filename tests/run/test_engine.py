@@ -95,8 +95,25 @@ def test_device(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ConfigError, match="'tpu' does not exist"):
         engine.choose_device("tpu")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(engine, "_check_present", lambda device: None)
     assert engine.choose_device() == engine.choose_device("cuda") == torch.device("cuda")
     assert engine.choose_device("cpu") == torch.device("cpu")
+    assert engine.choose_device("cuda:1") == torch.device("cuda", 1)
+    assert engine.choose_device("mps") == torch.device("mps")
+
+
+@pytest.mark.parametrize("name", ["meta", "mps", "cuda:7", "xpu"])
+def test_a_device_that_computes_nothing_is_not_there(name: str) -> None:
+    with pytest.raises(ConfigError, match=f"device {name} is not available here"):
+        engine.choose_device(name)
+
+
+def test_processes_take_a_device_each(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engine, "_check_present", lambda device: None)
+    assert engine.choose_device("cpu", 3) == torch.device("cpu")
+    assert engine.choose_device("cuda", 3) == torch.device("cuda", 3)
+    with pytest.raises(ConfigError, match="processes cannot share cuda:1; use --device cuda"):
+        engine.choose_device("cuda:1", 0)
 
 
 @pytest.mark.parametrize(

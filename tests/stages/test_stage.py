@@ -13,13 +13,16 @@ from typing import Any
 import numpy as np
 import pytest
 
+from paired_ranks import Paired, together
 from small_runs import OPTIONS
 from tagseg.data.dataset import Dataset
 from tagseg.data.masks import decode_mask, encode_mask
 from tagseg.data.working import WorkingPhotos
 from tagseg.errors import ConfigError, DataError, WorkspaceError
+from tagseg.run.company import Followed, Led
 from tagseg.run.plan import Plan
 from tagseg.run.progress import Progress
+from tagseg.run.together import Together
 from tagseg.run.work import Local
 from tagseg.run.workspace import Stage, Workspace
 from tagseg.session.train import make_setup
@@ -215,6 +218,83 @@ def test_batches_are_of_16_photos_unless_they_are_said_to_be_others(run):
     per_batch(run, TOY, STORES, make)
     assert seen == [BATCH, BATCH, COUNT - 2 * BATCH]
     assert BATCH == 16
+
+
+# Shared out among processes
+
+
+@contextmanager
+def shared_run(folder: Path, ranks: Paired) -> Iterator[Run]:
+    photos, setup = toy_photos(), SimpleNamespace(threads=1, engine=Together())
+
+    def lead() -> None:
+        led.append(Led.open(folder, recipe="toy", settings={}))
+        led[0].ranks = ranks
+
+    led: list[Led] = []
+    ranks.first(lead)
+    with led[0] if led else Followed(folder, ranks) as work:
+        yield Run(photos, "photos", photos, "val", setup, work, Progress())  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("by", ["photo", "batch"])
+@pytest.mark.parametrize("size", [2, 3])
+def test_processes_share_out_photos_and_keep_what_one_would(tmp_path, monkeypatch, by, size):
+    monkeypatch.setattr("tagseg.run.together._A_ROUND", 2)
+    made: dict[int, list[Any]] = {rank: [] for rank in range(size)}
+
+    def stage_of(run: Run, rank: int, stops: int | None = None) -> Stage:
+        def make(index: int) -> dict[str, Any]:
+            if index == stops:
+                raise KeyboardInterrupt
+            made[rank].append(index)
+            return kept_of(index)
+
+        def make_batch(images: Any, indices: list[int]) -> Iterator[dict[str, Any]]:
+            assert [int(image[0, 0, 0]) for image in images] == indices
+            assert indices in ALL_BATCHES
+            return map(make, indices)
+
+        if by == "photo":
+            return per_photo(run, TOY, STORES, make)
+        return per_batch(run, TOY, STORES, make_batch, batch=SIZE)
+
+    with toy_run(tmp_path / "run") as run, pytest.raises(KeyboardInterrupt):
+        stage_of(run, 0, stops=9)
+    before = sorted(made[0])
+    made[0].clear()
+
+    def work(ranks: Paired) -> str:
+        with shared_run(tmp_path / "run", ranks) as run:
+            stage = stage_of(run, ranks.rank)
+            assert_is_whole(run, stage)
+            return stage.maps("arrays").digest()
+
+    digests = together(size, work)
+    with toy_run(tmp_path / "alone") as run:
+        expected = stage_of(run, 0).maps("arrays").digest()
+    del made[0][-COUNT:]
+    assert digests == [expected] * size
+    whole = before if by == "photo" else before[: len(before) // SIZE * SIZE]
+    assert sorted([*whole, *(i for own in made.values() for i in own)]) == list(range(COUNT)), (
+        "each once"
+    )
+    assert all(made.values())
+
+
+def test_a_photo_that_fails_in_any_process_is_told_by_the_one_that_leads(tmp_path):
+    def make(index: int) -> dict[str, Any]:
+        if index == 3:
+            raise DataError("cannot be used", do="replace it")
+        return kept_of(index)
+
+    def work(ranks: Paired) -> None:
+        with shared_run(tmp_path / "run", ranks) as run:
+            per_photo(run, TOY, STORES, make)
+
+    for error in together(2, work):
+        assert isinstance(error, DataError)
+        assert str(error) == "a/b 3: cannot be used; replace it"
 
 
 # Photo by photo

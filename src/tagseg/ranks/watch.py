@@ -57,6 +57,9 @@ class Watch:
         connections: by the rank at the other end.
         lifeline: file that closes when the command that started the processes ends; or None.
         last: says what has to be said, and ends the process.
+
+    Attributes:
+        thread: that watches.
     """
 
     def __init__(
@@ -75,7 +78,8 @@ class Watch:
             self._selector.register(connection, selectors.EVENT_READ, rank)
         if lifeline is not None:
             self._selector.register(lifeline, selectors.EVENT_READ, _STARTER)
-        threading.Thread(target=self._watch, name="tagseg-watch", daemon=True).start()
+        self.thread = threading.Thread(target=self._watch, name="tagseg-watch", daemon=True)
+        self.thread.start()
 
     @property
     def ending(self) -> Ending | None:
