@@ -15,9 +15,11 @@ from PIL import Image as PilImage
 
 from tagseg.data.dataset import Dataset
 from tagseg.errors import MaskError
+from tagseg.evaluate import truth_audit
 from tagseg.evaluate.truth_audit import audit_truth
 from tagseg.formats.coco.regions import Covered
 from tagseg.formats.loading import load_dataset
+from tagseg.formats.masks import coco_masks
 from tagseg.formats.masks.coco_masks import draw_objects
 from tagseg.formats.masks.ground_truth import GroundTruth
 from tagseg.maps import IGNORE
@@ -167,6 +169,24 @@ def test_the_audit_draws_all_masks_and_finds_what_is_wrong(tmp_path, photos):
     coco(tmp_path, ("table", {"size": [4, 6], "counts": [3]}, 0))
     (problem,) = audit_truth(GroundTruth(tmp_path, photos.classes), photos).errors
     assert "annotations[0]: its run lengths do not fill 4 x 6 pixels" in str(problem)
+
+
+def test_what_drawn_masks_hold_is_kept(tmp_path, photos, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(truth_audit, "_WORTH_KEEPING", 0.0)
+    drawn = []
+    monkeypatch.setattr(
+        coco_masks, "draw_objects", lambda *of: drawn.append(1) or draw_objects(*of)
+    )
+
+    def counts() -> list[object]:
+        found = audit_truth(GroundTruth(tmp_path, photos.classes), photos)
+        return [found.per_class, found.masks, len(drawn)]
+
+    assert counts() == [{"person": 0, "fork": 0, "table": 1}, 1, 1]
+    assert counts() == [{"person": 0, "fork": 0, "table": 1}, 1, 1]
+    coco(tmp_path, ("table", TABLE, 0), ("fork", FORK, 0))
+    assert counts() == [{"person": 0, "fork": 1, "table": 1}, 1, 2]
 
 
 def test_crowds_alone_are_no_black_and_white_masks(tmp_path, photos):
