@@ -70,6 +70,7 @@ BEFORE = (
     "checking the masks: ",
     "read as ",
     "target: read as ",
+    "preset paper of ",
 )  # what is no part of the error
 Case = Callable[[Place], tuple[tuple[object, ...], str]]
 CASES: dict[str, Case] = {}
@@ -302,6 +303,12 @@ def a_preset_that_does_not_exist(place):
 def a_wrong_value_beside_those_of_the_paper(place):
     words = ("--preset", "paper", "--recipe", "builtin_priors", "--set", "alpha=2")
     return place.train(*words), "alpha is 2.0; use 0 to 1"
+
+
+@case
+def a_preset_on_a_network_that_cannot_have_its_form(place):
+    line = "classifier_stride is 32, and tiny has no such form; use 8 or 16, or none"
+    return place.train("--preset", "paper", "--recipe", "builtin_priors"), line
 
 
 @case

@@ -441,6 +441,21 @@ def _check_on_backbone(config: WorkSettings, backbone: str) -> None:
     check_localizer(config, backbone)
     if config.named("seeder"):
         check_seeder(config.seeder, backbone)  # type: ignore[attr-defined]
+    if config.named("classifier_stride"):
+        _check_stride(config.classifier_stride, backbone)  # type: ignore[attr-defined]
+
+
+def _check_stride(stride: int | None, backbone: str) -> None:
+    """Raise ConfigError, which names the field, if the classifier cannot have such a backbone."""
+    if stride is None:
+        return
+    try:
+        build_backbone(backbone, output_stride=stride)
+    except ConfigError as error:
+        raise ConfigError(
+            f"classifier_stride is {stride}, and {backbone} has no such form",
+            do=f"{error.do}, or none",
+        ) from None
 
 
 def _say_what_is_idle(given: Any, config: WorkSettings, progress: Progress) -> None:
