@@ -66,8 +66,14 @@ def test_the_sources_of_fields_are_the_papers_own(recipe):
     preset = find_preset(recipe, "paper")
     for config in (recipe.config, make_config(recipe.config, complete(recipe))):
         for name, value, where, _ in recipe.sources(config):
-            if name in preset.stated and value in (preset.stated[name].value, None):
+            if name in preset.stated and value == preset.stated[name].value:
                 assert where == preset.stated[name].section
+
+
+def test_what_a_schedule_fills_in_is_the_papers_and_no_other_default():
+    sources = {name: where for name, _, where, _ in RECIPES["builtin_priors"].sources()}
+    assert sources["segmenter_iterations"] == "4.2.1"
+    assert sources["classifier_stride"] == "assumed", "by default it is dilated"
 
 
 def test_numbers_that_are_taken_from_others_are_not_the_papers(recipe):

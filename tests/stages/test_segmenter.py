@@ -10,13 +10,22 @@ import torch
 
 from small_runs import NEGATIVE, QUICK, UNKNOWN
 from tagseg.data.masks import decode_mask
+from tagseg.losses.pixel import cross_entropy
 from tagseg.maps import labels_of_tags
 from tagseg.nets.deeplab import SegmentationNet
 from tagseg.recipes.builtin_priors.config import Config
+from tagseg.run.plan import Plan
 from tagseg.session.train import make_config
+from tagseg.stages import segmenter as segmenter_module
 from tagseg.stages.priors import activation_prior
-from tagseg.stages.segmenter import photo_masks, predicted, refined_by_tags, segmenter_of
-from tagseg.stages.stage import BATCH
+from tagseg.stages.segmenter import (
+    photo_masks,
+    predicted,
+    refined_by_tags,
+    segmenter_of,
+    trained_segmenter,
+)
+from tagseg.stages.stage import BATCH, Declared, label_maps
 
 CONFIG = make_config(Config, QUICK)
 
@@ -142,3 +151,14 @@ def test_masks_go_on_where_they_stopped(odd_run, segmenter, after, monkeypatch):
     assert {path: path.stat().st_mtime_ns for path in before} == before
     for index in range(len(odd_run.photos)):
         assert masks(index).shape == odd_run.photos.full_shape(index)
+
+
+@pytest.mark.parametrize(("shared", "told"), [(("cat",), None), (("cat", "tv"), ["tv"])])
+def test_classes_that_share_rows_by_another_name_are_in_the_key(odd_run, monkeypatch, shared, told):
+    """They were N(0, 0.1) before; segmenters without such classes are what they were."""
+    monkeypatch.setattr(segmenter_module, "initialise_from_classifier", lambda *given: shared)
+    plan = Plan()
+    run = replace(odd_run, workspace=plan)
+    targets = label_maps(run, Declared("targets"), lambda index: None)
+    trained_segmenter(run, CONFIG, targets, cross_entropy)
+    assert plan.records["segmenter"]["config"].get("shared_by_alias") == told

@@ -92,10 +92,11 @@ class Preset:
     def source(self, name: str, value: Any, where: str) -> str:
         """Where ``value`` of field ``name`` comes from; ``where`` is what its settings say of it.
 
-        A value of the paper, or one that is filled in by its schedule (None), has its section.
+        A value of the paper, or None where its schedule fills it in, has its section.
         """
         said = self.says(name)
-        if said.state == "stated" and value in (said.value, None):
+        filled_in = value is None and name.endswith(_BY_SCHEDULE)
+        if said.state == "stated" and (value == said.value or filled_in):
             return said.where
         return self.taken.get(name, where)
 
@@ -112,6 +113,7 @@ def beside_the_paper() -> dict[str, str]:
     return {**pyramid, **tags, **averaged, **_SHORT_SCHEDULE}
 
 
+_BY_SCHEDULE = ("_iterations", "_batch_size", "_learning_rate")
 _SHORT_SCHEDULE = dict.fromkeys(
     (
         *("classifier_epochs", "segmenter_epochs", "saliency_epochs"),
