@@ -21,9 +21,11 @@ from tagseg.data.digests import (
     file_key,
     groups_of_equal,
     small_key,
+    state_of,
 )
 from tagseg.data.images import look_at_photo
 from tagseg.data.paths import Paths
+from tagseg.data.photo_index import PhotoIndex
 from tagseg.data.pictures import read_bytes
 from tagseg.errors import DataError, ImageError, first_few
 
@@ -60,6 +62,7 @@ class Audit:
         with_more: photos that are animated or have several pages.
         duplicates: names of photos with the same content, group by group.
         digests: content digests of the files, for :meth:`Dataset.fingerprint`.
+        index: what was found of each file, for the next look.
         notes: what is done with the photos that is not plain.
         warnings: what looks odd, in plain words.
     """
@@ -81,11 +84,12 @@ class Audit:
     with_more: int
     duplicates: tuple[tuple[str, ...], ...]
     digests: Digests
+    index: PhotoIndex
     notes: tuple[str, ...]
     warnings: tuple[str, ...]
 
     def to_dict(self) -> dict[str, Any]:
-        """All but the photos and digests, for JSON."""
+        """All but the photos, digests and index, for JSON."""
         smallest, middle, largest = (list(size) for size in self.sizes)
         return {
             "photos": len(self.dataset),
@@ -171,6 +175,27 @@ class _Looks:
         self.reasons |= {place.start + i: reason for i, reason in part.reasons.items()}
         self.levels |= {place.start + i: levels for i, levels in part.levels.items()}
 
+    def recall(self, dataset: Dataset, index: PhotoIndex) -> npt.NDArray[np.bool_]:
+        """Fill in the files that are as they were before; which ones (N,)."""
+        recalled = np.zeros(len(self.keys), bool)
+        if index.max_pixels != dataset.max_pixels or not isinstance(dataset.sources, Paths):
+            return recalled
+        known, rows = index.places(np.fromiter(map(state_of, dataset.sources), np.uint64))
+        recalled[known] = self.is_file[known] = True
+        self.keys[known], self.shapes[known] = index.states[rows], index.sizes[rows]
+        self.digests[known], self.more[known] = index.digests[rows], index.pages[rows]
+        return recalled
+
+    def index(self, usable: npt.NDArray[np.intp], max_pixels: int) -> PhotoIndex:
+        """Columns of the files that can be used and need not be looked at again."""
+        plain = np.ones(len(self.keys), bool)
+        plain[list(self.levels)] = False
+        files = usable[self.is_file[usable] & plain[usable]]
+        files = files[np.argsort(self.keys[files])]
+        return PhotoIndex(
+            self.keys[files], self.shapes[files], self.digests[files], self.more[files], max_pixels
+        )
+
     def look_at(self, i: int, source: Path | npt.NDArray[np.uint8], max_pixels: int) -> None:
         """Fill in photo ``i``."""
         try:
@@ -204,6 +229,7 @@ def audit(
     workers: int = 1,
     val: Collection[str] = (),
     progress: Callable[[int, int], None] | None = None,
+    known: PhotoIndex | None = None,
 ) -> Audit:
     """Decode every photo once, and report what can be used and what looks odd.
 
@@ -213,12 +239,13 @@ def audit(
         workers: threads.
         val: names of the validation photos, whose content should not be in the rest.
         progress: called with (done, total) after each photo.
+        known: what a look before has found; files that are as they were are not decoded again.
 
     Raises DataError if more photos than allowed, or all, cannot be used.
     """
     if not len(dataset):
         raise DataError("the dataset has no photos", do="check the folder and the list")
-    looks = _look_at_all(dataset, workers, progress)
+    looks = _look_at_all(dataset, workers, progress, known)
     skipped = [(dataset.names[i], reason) for i, reason in sorted(looks.reasons.items())]
     _check_skipped(skipped, len(dataset), allow_skipped)
     usable = np.delete(np.arange(len(dataset)), list(looks.reasons))
@@ -248,28 +275,46 @@ def audit(
         with_more=with_more,
         duplicates=tuple(tuple(good.names[i] for i in group) for group in equal),
         digests=Digests(looks.keys[files], looks.digests[files]),
+        index=looks.index(usable, dataset.max_pixels),
         notes=tuple(_notes(good, held_out, depth, with_more)),
         warnings=tuple(_warnings(good, held_out, depth, shapes, equal)),
     )
 
 
 def _look_at_all(
-    dataset: Dataset, workers: int, progress: Callable[[int, int], None] | None
+    dataset: Dataset,
+    workers: int,
+    progress: Callable[[int, int], None] | None,
+    known: PhotoIndex | None,
 ) -> _Looks:
-    total = len(dataset)
+    total, done = len(dataset), 0
     looks = _Looks(total)
-    places = [slice(i, min(i + _BLOCK, total)) for i in range(0, total, _BLOCK)]
+    recalled = np.zeros(total, bool) if known is None else looks.recall(dataset, known)
+    left = total - int(recalled.sum())
+    places = list(_blocks(~recalled))
     # Decoders release the interpreter lock, but for a third of the time that a photo takes it is
     # held; so threads keep two or three cores busy. They need no start, and share arrays.
-    many = total >= _MANY_PHOTOS and workers >= _MANY_WORKERS and isinstance(dataset.sources, Paths)
+    many = left >= _MANY_PHOTOS and workers >= _MANY_WORKERS and isinstance(dataset.sources, Paths)
     run = Parallel(workers, backend="loky" if many else "threading", return_as="generator")
     blocks = (delayed(_look_at)(dataset.sources[place], dataset.max_pixels) for place in places)
+    if progress is not None:
+        for done in range(1, total - left + 1):
+            progress(done, total)
     for place, part in zip(places, run(blocks), strict=True):
         looks[place] = part
-        for done in range(place.start, place.stop):
+        for _ in range(place.start, place.stop):
+            done += 1
             if progress is not None:
-                progress(done + 1, total)
+                progress(done, total)
     return looks
+
+
+def _blocks(wanted: npt.NDArray[np.bool_]) -> Iterator[slice]:
+    """Neighbours that are wanted (N,), up to 16 in each block."""
+    edges = np.flatnonzero(np.diff(wanted.astype(np.int8), prepend=0, append=0))
+    for first, behind in edges.reshape(-1, 2).tolist():
+        for start in range(first, behind, _BLOCK):
+            yield slice(start, min(start + _BLOCK, behind))
 
 
 def _look_at(sources: Sequence[Path | npt.NDArray[np.uint8]], max_pixels: int) -> _Looks:

@@ -21,6 +21,7 @@ __all__ = [
     "file_key",
     "groups_of_equal",
     "small_key",
+    "state_of",
 ]
 
 FileKey = tuple[str, int, int]
@@ -66,6 +67,14 @@ def small_key(key: FileKey) -> int:
     """A file's state in 64 bits. Two of a million states are the same once in 37 million times."""
     text = "\0".join(map(str, key)).encode(errors="surrogateescape")
     return int.from_bytes(blake2b(text, digest_size=8).digest(), "big")
+
+
+def state_of(path: Path) -> int:
+    """A file's state in 64 bits; 0 if it is not there."""
+    try:
+        return small_key(file_key(path))
+    except OSError:
+        return 0
 
 
 def digest_of_bytes(data: bytes) -> str:

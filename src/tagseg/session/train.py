@@ -14,6 +14,7 @@ import torch
 import tagseg
 from tagseg.data.audit import Audit, audit
 from tagseg.data.dataset import Dataset
+from tagseg.data.photo_index import INDEX, PhotoIndex, read_index
 from tagseg.data.working import WorkingPhotos
 from tagseg.errors import ConfigError, DamagedError, DataError
 from tagseg.evaluate.trust import ClassTrust, trust_lines
@@ -41,6 +42,7 @@ from tagseg.run.work import Engine, Local
 from tagseg.run.workspace import Workspace
 from tagseg.segment.predict import Segmenter
 from tagseg.session.export import export
+from tagseg.session.index import keep_index
 from tagseg.session.recorded import origin_of
 from tagseg.session.report import full_supervision_score, render_report, write_about
 from tagseg.session.reviewing import OpenReview, ReviewSource, open_review
@@ -268,7 +270,8 @@ def train(
     _check_on_backbone(config, setup.backbone)
     given_truth = ground_truth
     ground_truth = ranks.first(lambda: check_truth(given_truth, photos, options, progress))
-    data = check_data(photos, val, chosen, config, options, progress, ranks)
+    known = None if folder is None else read_index(folder / INDEX)
+    data = check_data(photos, val, chosen, config, options, progress, ranks, known)
     data = data if said is None else _with_review(data, said, setup, progress)
     if chosen.check_truth is not None:
         chosen.check_truth(data.photos.names, ground_truth)
@@ -298,6 +301,7 @@ def train(
         return outcome, findings, *ranks.first(told)
 
     with work, closing(setup.engine):
+        ranks.first(lambda: keep_index(work.folder, data.audit))
         for line in data.audit.first_words():
             progress.say(line)
         outcome, findings, report, masks = work.mended(through)
@@ -507,7 +511,13 @@ def _engine(options: Options, threads: int, device: torch.device, ranks: Ranks) 
     return RayEngine(threads, device) if options.engine == "ray" else Local()
 
 
-def _checked(photos: Dataset, val: Collection[str], options: Options, progress: Progress) -> Audit:
+def _checked(
+    photos: Dataset,
+    val: Collection[str],
+    options: Options,
+    progress: Progress,
+    known: PhotoIndex | None,
+) -> Audit:
     """The audit of the photos, which must leave some to train on."""
     unknown = sorted(set(val) - set(photos.names))
     if unknown:
@@ -517,13 +527,20 @@ def _checked(photos: Dataset, val: Collection[str], options: Options, progress: 
         )
     if len(set(val)) == len(photos):
         raise DataError("all photos are for validation", do="leave some to train on")
-    return look_at_photos(photos, val, options, progress)
+    return look_at_photos(photos, val, options, progress, known)
 
 
 def look_at_photos(
-    photos: Dataset, val: Collection[str], options: Options, progress: Progress
+    photos: Dataset,
+    val: Collection[str],
+    options: Options,
+    progress: Progress,
+    known: PhotoIndex | None = None,
 ) -> Audit:
-    """The audit of all photos; DataError if too many cannot be used."""
+    """The audit of all photos; DataError if too many cannot be used.
+
+    ``known`` is what a look before has found.
+    """
     with progress.task("checking the photos", len(photos)) as ticks:
         return audit(
             photos,
@@ -531,6 +548,7 @@ def look_at_photos(
             workers=options.threads or usable_cores(),
             val=frozenset(val),
             progress=lambda done, total: ticks.advance(1),
+            known=known,
         )
 
 
@@ -572,13 +590,14 @@ def check_data(
     options: Options,
     progress: Progress,
     ranks: Ranks = ALONE,
+    known: PhotoIndex | None = None,
 ) -> Data:
     """Look at all photos, and part them into those to train on and those to validate with.
 
     Raises:
         DataError: there are none to train on, too many are unreadable, or ``val`` does not fit.
     """
-    found = ranks.first(lambda: _checked(photos, val, options, progress))
+    found = ranks.first(lambda: _checked(photos, val, options, progress, known))
     held_out = frozenset(val).intersection(found.dataset.names)
     names = [name for name in found.dataset.names if name in held_out]
     training = found.dataset.without(held_out)
