@@ -192,6 +192,9 @@ def test_checkpoints_are_saved_when_due_only(tmp_path: Path, monkeypatch: Any) -
         def save(self, state: dict[str, Any]) -> None:
             saved.append(state["iteration"])
 
+        def wait(self) -> None:
+            saved.append("written")
+
     class Slow(Ticks):
         def advance(self, n: int = 1) -> None:
             clock[0] += 4.0  # seconds an iteration; due after more than 15
@@ -204,7 +207,7 @@ def test_checkpoints_are_saved_when_due_only(tmp_path: Path, monkeypatch: Any) -
         Schedule(12, 2, 0.1),
         loop=Loop(checkpoint=Keeps(), ticks=Slow()),
     )
-    assert saved == [5, 9]
+    assert saved == [5, 9, "written"]
 
 
 def test_the_result_depends_on_the_seed_and_on_nothing_outside() -> None:
@@ -489,6 +492,25 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_is_never_saved(
     assert state["iteration"] == 22
     assert torch.isfinite(state["net"]["w"]).all()
     assert [line["iteration"] for line in log.read()] == [20]
+
+
+def test_losses_stay_on_the_device_until_their_sum_is_asked_for() -> None:
+    losses = training._Losses(2.0, at_once=False)
+    for t, value in enumerate([1.0, math.inf, math.nan]):
+        losses.add(t, torch.tensor(value, requires_grad=True))  # nothing is looked at
+    with pytest.raises(TrainingError, match="the loss is inf at iteration 2;"):
+        losses.total()
+    losses = training._Losses(2.0, at_once=False)
+    losses.add(0, torch.tensor(0.5))
+    assert losses.total() == 2.5
+    losses.add(1, torch.tensor(0.25))
+    assert losses.total() == losses.total() == 2.75
+
+
+def test_on_a_cpu_a_loss_that_is_not_finite_shows_at_once() -> None:
+    losses = training._Losses(0.0, at_once=True)
+    with pytest.raises(TrainingError, match="the loss is nan at iteration 7;"):
+        losses.add(6, torch.tensor(math.nan))
 
 
 @pytest.mark.parametrize("workers", [0, 1])

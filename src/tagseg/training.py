@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
@@ -51,7 +52,10 @@ class Checkpoint(Protocol):
         """The last state that was saved, or None."""
 
     def save(self, state: dict[str, Any]) -> None:
-        """Keep ``state`` in place of the last one."""
+        """Keep ``state`` in place of the last one; it may be written later."""
+
+    def wait(self) -> None:
+        """Until the last state is written."""
 
 
 class Ticks(Protocol):
@@ -201,7 +205,8 @@ def train(
         loop: where to compute, what is told, and where the state is kept.
 
     Raises:
-        TrainingError: the loss is not finite; no such state is saved.
+        TrainingError: the loss is not finite, which shows at once on a CPU and elsewhere every 20
+            iterations or before a state is saved; no such state is saved.
         TagsegError: what ``sample`` raises, from worker processes too.
     """
     execution, ticks, ranks = loop.execution, loop.ticks, loop.ranks
@@ -212,29 +217,25 @@ def train(
     optimizer = _optimizer(net, groups, schedule)
     averages = _Averages(net, schedule.averaging)
     start, total = _resume(net, optimizer, averages, loop)
+    at_once = execution.device.type == "cpu"
+    losses = _Losses(total, at_once=at_once)
     if ticks is not None:
         ticks.skip(start)
     saved = time.monotonic()
     devices = [execution.device] if execution.device.type == "cuda" else []
-    with torch.random.fork_rng(devices), put_off() as stopped:
+    with torch.random.fork_rng(devices), put_off() as stopped, _written(loop.checkpoint):
         for t, batch in _batches(sample, n_samples, schedule, loop, start):
-            value = _update(net, loss, optimizer, batch, t, schedule, loop)
-            if not math.isfinite(value):
-                raise TrainingError(
-                    f"the loss is {value} at iteration {t + 1}",
-                    do="lower the learning rate or use --precision fp32",
-                )
+            losses.add(t, _update(net, loss, optimizer, batch, t, schedule, loop))
             averages.add(t)
-            total += value
             if (t + 1) % _LOG_EVERY == 0 or t + 1 == schedule.iterations:
-                mean = total / ((t % _LOG_EVERY) + 1)
+                mean = losses.total() / ((t % _LOG_EVERY) + 1)
                 rate = schedule.learning_rate * learning_rate_factor(schedule, t)
                 loop.log(iteration=t + 1, loss=mean, learning_rate=rate)
-                total = 0.0
+                losses = _Losses(0.0, at_once=at_once)
             stops = ranks.any(stopped())
             due = time.monotonic() - saved > _CHECKPOINT_EVERY or stops
             if loop.checkpoint is not None and due and ranks.leads:
-                loop.checkpoint.save(_state(net, optimizer, averages, t + 1, total))
+                loop.checkpoint.save(_state(net, optimizer, averages, t + 1, losses.total()))
                 saved = time.monotonic()
             if ticks is not None:
                 ticks.advance(1)
@@ -242,6 +243,47 @@ def train(
                 raise KeyboardInterrupt
     averages.put()
     net.eval()
+
+
+class _Losses:
+    """The losses since the last line of the log.
+
+    To read one makes the program wait for all that the device was given, so that they stay there
+    until their sum is asked for, unless they are to be read ``at_once``.
+    """
+
+    def __init__(self, before: float, *, at_once: bool) -> None:
+        self._sum, self._at_once = before, at_once
+        self._unread: list[tuple[int, Tensor]] = []
+
+    def add(self, iteration: int, value: Tensor) -> None:
+        """Take in the loss of an iteration (0-based)."""
+        self._unread.append((iteration, value.detach()))
+        if self._at_once:
+            self.total()
+
+    def total(self) -> float:
+        """Their sum; TrainingError if one of them is not finite."""
+        unread, self._unread = self._unread, []
+        values = torch.stack([value for _, value in unread]).tolist() if unread else []
+        for (iteration, _), value in zip(unread, values, strict=True):
+            if not math.isfinite(value):
+                raise TrainingError(
+                    f"the loss is {value} at iteration {iteration + 1}",
+                    do="lower the learning rate or use --precision fp32",
+                )
+            self._sum += value
+        return self._sum
+
+
+@contextmanager
+def _written(checkpoint: Checkpoint | None) -> Iterator[None]:
+    """Waits for the last state, however the block ends."""
+    try:
+        yield
+    finally:
+        if checkpoint is not None:
+            checkpoint.wait()
 
 
 class _Averages:
@@ -280,7 +322,7 @@ def _update(
     iteration: int,
     schedule: Schedule,
     loop: Loop,
-) -> float:
+) -> Tensor:
     execution, ranks = loop.execution, loop.ranks
     torch.manual_seed(hash((execution.seed, iteration)) % 2**63)  # dropout
     batch = {k: v.to(execution.device, non_blocking=True) for k, v in batch.items()}
@@ -297,7 +339,7 @@ def _update(
     if schedule.clip is not None:
         nn.utils.clip_grad_norm_(net.parameters(), schedule.clip)
     optimizer.step()
-    return float(value.detach())
+    return value
 
 
 def _optimizer(

@@ -302,6 +302,9 @@ class Memory:
         if state["iteration"] == self.at:
             self.state = copy.deepcopy(state)
 
+    def wait(self) -> None:
+        pass
+
 
 @pytest.mark.parametrize("train_backbone", [True, False])
 def test_a_killed_and_resumed_run_draws_the_same_sizes(
@@ -421,6 +424,9 @@ class TestTeaching:
 
             def save(self, new: dict[str, Any]) -> None:
                 state.update(copy.deepcopy(new))
+
+            def wait(self) -> None:
+                pass
 
         def whole(teaching: Teaching, loop: Loop) -> list[Tensor]:
             net = classifier()

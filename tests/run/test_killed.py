@@ -53,6 +53,7 @@ def train(classifier: Stage, here: Here) -> int:
         classifier.log(iteration=iteration, loss=float(state["weight"].sum()))
         if iteration % 2 == 0:
             classifier.checkpoint.save(state)
+            classifier.checkpoint.wait()  # the kill that follows is behind it
         here(f"classifier:{iteration}")
     classifier.save_tensors("weights", {"weight": state["weight"]}, {"a": "1", "b": "2", "c": "3"})
     return ITERATIONS - first

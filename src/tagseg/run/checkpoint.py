@@ -6,6 +6,7 @@ import hashlib
 import io
 import json
 from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -52,29 +53,47 @@ class Log:
 
 
 class Checkpoint:
-    """A training state that is replaced as a whole; a damaged one is announced and ignored."""
+    """A training state that is replaced as a whole; a damaged one is announced and ignored.
+
+    The state is packed at once and written by a thread, while the training goes on.
+    """
 
     def __init__(self, path: Path, log: Log, announce: Callable[[str], None]) -> None:
         self.path = path
         self._log, self._announce = log, announce
+        self._writing: Future[None] | None = None
 
     def save(self, state: dict[str, Any]) -> None:
         """Keep ``state``: tensors, numbers, strings, and lists and dictionaries of them.
 
-        An integer ``state["iteration"]`` says up to where the log belongs to it.
+        An integer ``state["iteration"]`` says up to where the log belongs to it. Raises what
+        writing the state before came upon.
         """
         content = io.BytesIO()
         torch.save(state, content)
-        # torch does not notice flipped bits in a file's tensors; the hash in front does.
-        with atomic_write(self.path) as file:
-            file.write(_digest(content.getbuffer()))
-            file.write(content.getbuffer())
+        self.wait()
+        thread = ThreadPoolExecutor(1, "checkpoint")
+        self._writing = thread.submit(self._write, content.getbuffer())
+        thread.shutdown(wait=False)  # it ends with this state
+
+    def wait(self) -> None:
+        """Until what was saved is on disk; raises WorkspaceError if it cannot be written."""
+        writing, self._writing = self._writing, None
+        if writing is not None:
+            writing.result()
 
     def load(self) -> dict[str, Any] | None:
         """The state saved last, on the CPU, or None; cuts the log back to its iteration."""
+        self.wait()
         state = self._read() if self.path.exists() else None
         self._log.cut(None if state is None else state.get("iteration"))
         return state
+
+    def _write(self, content: memoryview) -> None:
+        # torch does not notice flipped bits in a file's tensors; the hash in front does.
+        with atomic_write(self.path) as file:
+            file.write(_digest(content))
+            file.write(content)
 
     def _read(self) -> dict[str, Any] | None:
         with one_line_errors(self.path):

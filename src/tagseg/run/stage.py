@@ -257,7 +257,8 @@ class Stage:
         return damaged
 
     def close(self) -> None:
-        """Close all map stores; a later read opens them again."""
+        """Close all map stores; a later read opens them again. A checkpoint is written first."""
+        self.checkpoint.wait()
         stores, self._stores = self._stores, {}
         for store in stores.values():
             store.close()
@@ -379,6 +380,7 @@ class Stage:
         # Only now: until the manifest stands, a kill must find the checkpoint to go on from.
         if self._read_only:
             return
+        self.checkpoint.wait()  # or it would come back
         with one_line_errors(self.folder):
             for name in (_CHECKPOINT, _STARTED):
                 (self.folder / name).unlink(missing_ok=True)
