@@ -182,7 +182,7 @@ def test_val_photos_are_never_trained_on(photos, go):
 
 def test_a_preset_lies_under_what_is_given_and_is_recorded(scenes, tmp_path):
     given = {**fields_of("builtin_priors", QUICK), "mask_regions": "none"}
-    given["segmenter_regions"] = "none"
+    given |= {"segmenter_regions": "none", "classifier_stride": 16}
     screen = io.StringIO()
     caller = Caller(Progress(Console(file=screen, width=200)))
     out = tmp_path / "run"
@@ -191,7 +191,9 @@ def test_a_preset_lies_under_what_is_given_and_is_recorded(scenes, tmp_path):
     )
     first = screen.getvalue().splitlines()[0]
     assert first.startswith("preset paper of builtin_priors: ")
-    assert "set otherwise: classifier_batch_size, classifier_iterations, mask_regions" in first
+    assert (
+        "set otherwise: classifier_batch_size, classifier_iterations, classifier_stride, " in first
+    )
     about = json.loads((out / "run.json").read_text())
     assert (about["settings"]["preset"], about["settings"]["backbone"]) == ("paper", "tiny")
     config = {name: (value, where) for name, value, where in about["config"]}
