@@ -73,6 +73,11 @@ class Runs:
             for rank in range(size)
         ]
 
+    def is_open(self, name: str, since: float) -> bool:
+        """Whether the processes have found one another and have opened the run's folder."""
+        word = self.folder / name / ".lock-owner.json"
+        return word.exists() and word.stat().st_mtime >= since
+
     def finish(self, name: str, size: int, every: float = 15.0) -> float:
         """Seconds that the run takes to its end."""
         begun = time.monotonic()
@@ -137,8 +142,11 @@ def kills(runs: Runs, sizes: list[int], times: int, seed: int) -> dict[str, Any]
     for number in range(times):
         size = sizes[number % len(sizes)]
         rank = (number // len(sizes)) % size
+        started = time.time()
         processes = runs.start("killed", size, 0.5)
-        time.sleep(draw.uniform(4.0, 25.0))
+        while not runs.is_open("killed", started) and processes[0].poll() is None:
+            time.sleep(0.1)
+        time.sleep(draw.uniform(0.0, 15.0))
         if any(process.poll() is not None for process in processes):
             print(f"kill {number + 1}: the run had ended", flush=True)
             for process in processes:

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import signal
+
 import pytest
 
 from tagseg.errors import ConfigError
@@ -60,3 +62,27 @@ def test_processes_in_a_process(told):
     told("0", "2")
     with pytest.raises(ConfigError, match="that torchrun has started"):
         launch(2, ["--version"])
+
+
+def test_who_is_killed_before_they_meet_is_told(told, capfd, monkeypatch, tmp_path):
+    """The others, which wait for it, are ended a while later."""
+    program = tmp_path / "python"
+    program.write_text('#!/bin/sh\n[ "$RANK" = 1 ] && kill -9 $$\nexec sleep 60\n')
+    program.chmod(0o755)
+    monkeypatch.setattr("sys.executable", str(program))
+    monkeypatch.setattr("tagseg.ranks.launch._PATIENCE", 0.2)
+    assert launch(3, []) == 2
+    line = "tagseg: error: process 1 of 3 was ended by signal 9; give the same command again\n"
+    assert capfd.readouterr().err == line
+
+
+def test_a_signal_goes_to_all(told, monkeypatch, tmp_path):
+    program = tmp_path / "python"
+    trap = f"trap 'touch {tmp_path}/$RANK; exit 143' TERM"
+    program.write_text(f"#!/bin/sh\n{trap}\nkill -TERM $PPID\nwhile :; do sleep 0.05; done\n")
+    program.chmod(0o755)
+    monkeypatch.setattr("sys.executable", str(program))
+    assert launch(2, []) == 128 + signal.SIGTERM
+    assert (tmp_path / "0").exists()
+    assert (tmp_path / "1").exists()
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL

@@ -17,6 +17,7 @@ from PIL import Image as PilImage
 from rich.console import Console
 
 import tagseg
+from paired_ranks import Board, Paired
 from small_runs import (
     N_TRAIN,
     OPTIONS,
@@ -41,13 +42,25 @@ from tagseg.errors import (
 from tagseg.evaluate.trust import ClassTrust
 from tagseg.formats.loading import load_dataset
 from tagseg.formats.masks.ground_truth import GroundTruth
+from tagseg.ranks.alone import ALONE
 from tagseg.recipes.catalog import find_recipe
 from tagseg.run.progress import Progress
+from tagseg.run.together import Together
+from tagseg.run.work import Local
 from tagseg.run.workspace import Workspace
 from tagseg.session.export import load_segmenter
 from tagseg.session.recorded import recorded_command
 from tagseg.session.report import render_report
-from tagseg.session.train import Caller, Data, _with_preset, check_data, check_truth, train
+from tagseg.session.train import (
+    Caller,
+    Data,
+    Options,
+    _engine,
+    _with_preset,
+    check_data,
+    check_truth,
+    train,
+)
 from tagseg.stages.settings import PhotoSettings
 
 
@@ -653,3 +666,11 @@ def test_a_run_knows_where_its_photos_were_and_no_key_does(tmp_path):
         assert recorded_command(work, run, None, lambda words: {}).photos == home.resolve()
         keys.append([stage.key for stage in work.summary()])
     assert keys[0] == keys[1]
+
+
+def test_processes_share_the_work_or_a_cluster_does():
+    cpu, two = torch.device("cpu"), Paired(0, 2, Board(2))
+    assert isinstance(_engine(Options(), 1, cpu, two), Together)
+    assert isinstance(_engine(Options(), 1, cpu, ALONE), Local)
+    with pytest.raises(ConfigError, match="several processes share the work, and engine is ray"):
+        _engine(Options(engine="ray"), 1, cpu, two)

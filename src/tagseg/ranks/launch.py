@@ -129,14 +129,14 @@ def free_port() -> int:
 
 def _waited(processes: Sequence[subprocess.Popen[bytes]], signals: list[int]) -> int:
     """Wait for the end of all; the status of the first that failed, or 0."""
-    failed: int | None = None
+    failed: int | None = None  # the process that has failed first
     until, forwarded = float("inf"), 0
-    while any(process.poll() is None for process in processes):
+    while None in [process.poll() for process in processes]:
         for number in signals[forwarded:]:
             _send(processes, number)
             until = min(until, time.monotonic() + _PATIENCE)
         forwarded = len(signals)
-        ended = [p.returncode for p in processes if p.returncode]
+        ended = [rank for rank, process in enumerate(processes) if process.returncode]
         if failed is None and ended:
             failed = ended[0]
             until = min(until, time.monotonic() + _PATIENCE)
@@ -146,8 +146,12 @@ def _waited(processes: Sequence[subprocess.Popen[bytes]], signals: list[int]) ->
     statuses = [process.returncode for process in processes]
     if signals:
         return 128 + signals[0]
-    if all(status < 0 for status in statuses):  # nobody was left to say it
-        print(f"tagseg: error: all processes were ended by signal {-statuses[0]}", file=sys.stderr)
+    if failed is not None and all(status < 0 for status in statuses):  # nobody could say it
+        print(
+            f"tagseg: error: process {failed} of {len(statuses)} was ended by signal "
+            f"{-statuses[failed]}; give the same command again",
+            file=sys.stderr,
+        )
     return max((2 if status < 0 else status for status in statuses), default=0)
 
 
