@@ -223,6 +223,17 @@ def test_animations_are_counted(tmp_path):
     assert found.to_dict()["photos_with_more_pictures"] == 2
 
 
+def test_the_record_does_not_grow_with_the_photos() -> None:
+    images = [np.full((8, 8, 3), i % 250, np.uint8) for i in range(5000)]
+    some = Dataset.from_arrays(images, np.ones((5000, 1), bool), ["a"])
+    told = audit(some).to_dict()
+    assert len(told["duplicates"]) == 250
+    assert {len(group) for group in told["duplicates"]} == {20}
+    pairs = [np.full((8, 8, 3), (i // 2 % 250, i // 500, 0), np.uint8) for i in range(2400)]
+    many = audit(Dataset.from_arrays(pairs, np.ones((2400, 1), bool), ["a"])).to_dict()
+    assert (len(many["duplicates"]), many["duplicates_in_all"]) == (1000, 1200)
+
+
 def test_many_duplicates_are_summed_up():
     images = [np.full((40, 40, 3), i // 2, np.uint8) for i in range(60)]
     tags = [["cat"] if i != 50 else ["dog"] for i in range(60)]

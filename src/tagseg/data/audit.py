@@ -37,6 +37,7 @@ _COMMON_SHARE = 0.8
 _BLOCK = 16  # photos that a worker looks at in one go
 _MANY_PHOTOS, _MANY_WORKERS = 1000, 3  # from which on processes are worth their start
 _MOST_GROUPS = 10  # of equal photos that are told one by one
+_MOST_NAMED, _MOST_OF_A_KIND = 1000, 100  # in a run's record, which does not grow with the photos
 
 Size = tuple[int, int]
 
@@ -89,13 +90,13 @@ class Audit:
     warnings: tuple[str, ...]
 
     def to_dict(self) -> dict[str, Any]:
-        """All but the photos, digests and index, for JSON."""
+        """All but the photos, digests and index, for JSON: of many names the first."""
         smallest, middle, largest = (list(size) for size in self.sizes)
         return {
             "photos": len(self.dataset),
             "validation_photos": self.val,
             "classes": list(self.dataset.classes),
-            "skipped": [{"name": name, "reason": reason} for name, reason in self.skipped],
+            **_named("skipped", [{"name": name, "reason": why} for name, why in self.skipped]),
             "photos_per_class": self.per_class,
             "training_photos_per_class": self.train_per_class,
             "validation_photos_per_class": self.val_per_class,
@@ -108,7 +109,7 @@ class Audit:
             "photos_of_16_bits": 0 if self.depth is None else self.depth.photos,
             "white": self.dataset.white,
             "photos_with_more_pictures": self.with_more,
-            "duplicates": [list(group) for group in self.duplicates],
+            **_named("duplicates", [list(group[:_MOST_OF_A_KIND]) for group in self.duplicates]),
             "notes": [*self.dataset.notes, *self.notes],
             "warnings": list(self.warnings),
         }
@@ -154,6 +155,12 @@ class Audit:
             lines.append(f"train: {train} photos: {_listed(self.train_per_class)}")
             lines.append(f"val: {self.val} photos: {_listed(self.val_per_class)}")
         return lines
+
+
+def _named(what: str, entries: list[Any]) -> dict[str, Any]:
+    """The first entries, and how many there are if there are more."""
+    more = {f"{what}_in_all": len(entries)} if len(entries) > _MOST_NAMED else {}
+    return {what: entries[:_MOST_NAMED], **more}
 
 
 class _Looks:
