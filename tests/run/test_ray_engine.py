@@ -103,7 +103,7 @@ class FakeRay(types.ModuleType):
         self.tasks += 1
         if self.lose:
             self.lose -= 1
-            raise self.exceptions.RayError("the worker died")
+            raise self.exceptions.RayError("the worker died. Check\nits log.")
         return pickle.loads(pickle.dumps(function(*args)))
 
 

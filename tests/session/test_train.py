@@ -7,6 +7,7 @@ import json
 import os
 import re
 import shutil
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -59,6 +60,7 @@ from tagseg.session.train import (
     _with_preset,
     check_data,
     check_truth,
+    make_setup,
     train,
 )
 from tagseg.stages.settings import PhotoSettings
@@ -257,6 +259,7 @@ def test_loading_workers_change_nothing(scenes):
         ({"allow_skipped": -0.1}, "allow_skipped is -0.1; use a fraction, 0 to 1"),
         ({"allow_skipped": float("nan")}, "allow_skipped is nan; use a fraction, 0 to 1"),
         ({"allow_skipped": 2}, "allow_skipped is 2; use a fraction, 0 to 1"),
+        ({"engine": "spark"}, "engine 'spark' does not exist; use local or ray"),
     ],
 )
 def test_options_that_do_not_fit(changed, line):
@@ -674,3 +677,26 @@ def test_processes_share_the_work_or_a_cluster_does():
     assert isinstance(_engine(Options(), 1, cpu, ALONE), Local)
     with pytest.raises(ConfigError, match="several processes share the work, and engine is ray"):
         _engine(Options(engine="ray"), 1, cpu, two)
+
+
+def test_the_engine_is_chosen_before_long_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert make_setup(options()).engine == Local()
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(ConfigError, match=r"--engine ray needs Ray; pip install 'tagseg\[ray\]'"):
+        make_setup(options(engine="ray"))
+
+
+def test_a_run_keeps_an_index_and_looks_at_no_photo_again(
+    scenes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("pyarrow", reason="pyarrow is not installed")
+    paths = [tmp_path / f"{i}.png" for i in range(len(scenes[0]))]
+    for i, path in enumerate(paths):
+        PilImage.fromarray(scenes[0].image(i)).save(path)
+    dataset = replace(scenes[0], sources=paths)
+    first = quick(dataset, out=tmp_path / "run")
+    assert (tmp_path / "run" / "index.arrow").exists()
+    monkeypatch.setattr("tagseg.data.audit._Looks.look_at", None)
+    again = quick(dataset, out=tmp_path / "run")
+    assert again.audit.to_dict() == first.audit.to_dict()
+    assert again.masks == first.masks

@@ -236,7 +236,7 @@ class RayEngine:
         except (lost.ObjectStoreFullError, lost.OutOfDiskError) as error:
             raise WorkspaceError(one_line(error, 200), do="free some space on the hosts") from error
         except lost.RayError as error:
-            return one_line(error, 100)
+            return one_line(error).partition(". ")[0][:100]
         if isinstance(found, _Refused):
             found.raise_it()
         return found
