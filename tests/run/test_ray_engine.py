@@ -260,17 +260,21 @@ def test_another_version_of_tagseg_is_refused(
 def test_bad_clusters_are_told_in_one_line(
     ray: FakeRay, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, heard: list[str]
 ) -> None:
-    monkeypatch.setenv("RAY_ADDRESS", "host:1")
+    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")
+    with pytest.raises(ConfigError, match=r"can be used at 127.0.0.1:1: .*; check RAY_ADDRESS"):
+        RayEngine(5, CPU)
+    assert ray.started == 0
+    monkeypatch.setenv("RAY_ADDRESS", "auto")
     with pytest.raises(ConfigError, match="no node of the Ray cluster has 5 CPUs"):
         RayEngine(5, CPU)
     assert ray.ended == 1
-    assert ray.how["address"] == "host:1"
+    assert ray.how["address"] == "auto"
 
     def fail(**how: Any) -> None:
         raise ConnectionError("nobody\nthere")
 
     monkeypatch.setattr(ray, "init", fail)
-    with pytest.raises(ConfigError, match="can be used at host:1: nobody there; check RAY_ADDRESS"):
+    with pytest.raises(ConfigError, match="can be used at auto: nobody there; check RAY_ADDRESS"):
         RayEngine(1, CPU)
 
 

@@ -158,6 +158,7 @@ class RayEngine:
             return
         given = os.environ.get(ADDRESS)
         try:
+            _knock(given or "")
             self._ray.init(
                 address=given or "local",
                 log_to_driver=False,
@@ -263,6 +264,14 @@ def _imported() -> ModuleType:
     except ImportError as error:
         raise ConfigError("--engine ray needs Ray", do="pip install 'tagseg[ray]'") from error
     return ray
+
+
+def _knock(address: str) -> None:
+    """OSError if nobody listens at ``host:port``; Ray would take minutes to say so."""
+    host, colon, port = address.removeprefix("ray://").rpartition(":")
+    if colon and port.isdigit():
+        with socket.create_connection((host.strip("[]"), int(port)), timeout=_WAIT):
+            pass
 
 
 def _shards(todo: Groups, workers: int) -> Iterator[Groups]:
