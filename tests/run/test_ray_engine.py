@@ -290,6 +290,12 @@ def test_networks_take_a_gpu_where_that_is_the_device(
     assert engine._workers(network=False) == 4
 
 
+def test_one_of_several_gpus_is_refused(ray: FakeRay) -> None:
+    RayEngine(1, torch.device("cuda:0"))
+    with pytest.raises(ConfigError, match="gives each worker a GPU, not cuda:1; use cuda"):
+        RayEngine(1, torch.device("cuda:1"))
+
+
 def test_it_is_said_when_nobody_is_left(
     ray: FakeRay, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, heard: list[str]
 ) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -10,6 +11,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import cloudpickle
 import numpy as np
 import pytest
 
@@ -34,6 +36,7 @@ from tagseg.stages.stage import (
     Declared,
     Drawn,
     LabelMaps,
+    Once,
     PhotoMaps,
     Plain,
     found,
@@ -635,3 +638,29 @@ def test_saliency_is_kept_in_255_levels(run):
     for index, saliency in enumerate(maps):
         assert read(index).dtype == np.float32
         np.testing.assert_allclose(read(index), saliency.clip(0, 1), atol=0.5 / 255 + 1e-6)
+
+
+MADE: list[int] = []
+
+
+def made() -> int:
+    MADE.append(1)
+    return len(MADE)
+
+
+def test_what_is_made_once_is_made_anew_in_another_process() -> None:
+    once = Once(made)
+    assert MADE == []
+    assert [once(), once()] == [1, 1]
+    copy = pickle.loads(pickle.dumps(once))
+    assert [copy(), copy(), once()] == [2, 2, 1]
+
+
+def test_labels_that_are_copied_are_decoded_anew(tmp_path: Path) -> None:
+    with toy_run(tmp_path) as run:
+        labels = label_maps(run, Declared("toy"), lambda index: np.full((3, 4), index, np.uint8))
+    assert (labels(1) == 1).all()
+    copy = cloudpickle.loads(cloudpickle.dumps(labels))
+    assert copy._decoded == {}
+    assert (copy(1) == 1).all()
+    assert copy.stage.key == labels.stage.key

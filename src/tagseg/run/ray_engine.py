@@ -60,15 +60,14 @@ class _Job:
 
     Attributes:
         stage: to whose folder shards go.
+        threads: of each worker.
         tagseg: version of whoever gives the work.
-        device: name of it.
     """
 
     stage: Stage
     stores: Sequence[str]
     work: PhotoWork
     threads: int
-    device: str
     tagseg: str
 
 
@@ -100,13 +99,15 @@ class RayEngine:
         device: of networks; a worker that has one takes a GPU if it is not the CPU.
 
     Raises:
-        ConfigError: Ray is not installed, or the cluster cannot be reached or has no node with as
-            many CPUs.
+        ConfigError: Ray is not installed, the cluster cannot be reached or has no node with as many
+            CPUs, or the device is one of several: each worker has a GPU of its own, its first.
     """
 
     def __init__(self, threads: int, device: torch.device) -> None:
         self._ray, self._threads, self._device = _imported(), threads, device
         self._started = False
+        if device.index:
+            raise ConfigError(f"--engine ray gives each worker a GPU, not {device}", do="use cuda")
         if os.environ.get(ADDRESS):
             self._connect()  # what cannot be reached must show before long work
 
@@ -119,7 +120,7 @@ class RayEngine:
         Raises:
             TagsegError: as the work does; or no worker is left, or a shard ends all its workers.
         """
-        job = _Job(stage, stores, work, self._threads, self._device.type, version("tagseg"))
+        job = _Job(stage, stores, work, self._threads, version("tagseg"))
         packed = self._packed(job)
         if packed is None:
             Local().fill(stage, stores, work, progress)
