@@ -115,6 +115,10 @@ def assert_same_results(run: Path, alone: Path) -> None:
     differ = [name for name in masks[1] if masks[0][name] != masks[1][name]]
     assert masks[0].keys() == masks[1].keys()
     assert len(differ) <= 2, "a pixel may fall the other way"
+    scores = [work.finished("findings").load_json("scores") for work in (ours, expected)]
+    for row, alone_row in zip(*scores, strict=True):
+        assert row["photos"] == alone_row["photos"]
+        assert row["miou"] == pytest.approx(alone_row["miou"], abs=1e-3)
     told = [json.loads((folder / "run.json").read_text()) for folder in (run, alone)]
     assert told[0]["command"].replace(run.name, "") == told[1]["command"].replace(run.name, "")
 

@@ -138,14 +138,35 @@ def examine(run: Run, outcome: Outcome, truth: GroundTruth | None, truth_key: st
     }
     if not all(prediction.by_class for prediction in outcome.predictions):
         limits["foreground"] = f"by class, and IoU over {_GOOD_IOU}"
-    with run.stage("findings", limits, [*dict.fromkeys(inputs), truth_key, run.val_key]) as stage:
+    made_from: list[str | Stage] = [*dict.fromkeys(inputs), truth_key, run.val_key]
+    with run.stage("findings", limits, made_from).shared() as stage:
         if stage.pending:
-            _fill(run, outcome, truth, stage)
-            indices = _chosen(run, maps[0].split) if maps else []
-            stage.save_json("seeds", score_seeds(run, maps, truth, indices))
-            shown = _chosen(run, "train")
-            write_averages(stage, average_locations(run, outcome.locations, truth, shown))
+            _count_together(run, outcome, truth, stage)
+        if stage.pending and stage.ranks.leads:
+            with stage.ranks.apart():
+                _fill(run, outcome, truth, stage)
+                indices = _chosen(run, maps[0].split) if maps else []
+                stage.save_json("seeds", score_seeds(run, maps, truth, indices))
+                shown = _chosen(run, "train")
+                write_averages(stage, average_locations(run, outcome.locations, truth, shown))
     return Findings(stage)
+
+
+def _count_together(run: Run, outcome: Outcome, truth: GroundTruth | None, stage: Stage) -> None:
+    """Count the pixels of photos that processes share out; one alone counts while it scores."""
+    ranks = stage.ranks
+    for prediction in outcome.predictions if ranks.size > 1 and truth is not None else ():
+        if not prediction.by_class:
+            continue
+        photos, counted = _photos(run, prediction.split), dict[str, ConfusionMatrix]()
+        own = _chosen(run, prediction.split)[ranks.rank :: ranks.size]
+        labels = LabelsByName(prediction, photos, own)
+        if truth is not None and any(map(truth.has, labels)):
+            evaluate_masks(labels, truth, photos.classes, names=list(labels), measured=counted)
+        kept = _Kept(stage, prediction)
+        for part in ranks.brought(counted):
+            for name, counts in part.items():
+                kept[name] = counts
 
 
 class _Scored(NamedTuple):
