@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 
@@ -250,74 +250,127 @@ def train(
         TagsegError: the data, the configuration or the folder cannot be used; one line says why.
     """
     caller = caller if caller is not None else Caller()
-    progress, ranks = caller.progress, caller.ranks
-    chosen = find_recipe(recipe)
-    given = config
+    chosen, folder = find_recipe(recipe), Path(out) if out is not None else None
+    config, options = _configured(chosen, config, preset, options, caller.progress)
+    ready = _ready(
+        chosen, config, options, photos, val, ground_truth, folder, review=review, caller=caller
+    )
+    if full_supervision is not None:
+        full_supervision_score(full_supervision, ready.data.val_key)
+    settings = make_settings(options, ready.setup, config, caller.command, preset)
+    settings["files"] = {**origin_of(photos), **caller.files}
+    work = _opened_together(folder, recipe, settings, photos.classes, caller)
+    with work, closing(ready.setup.engine):
+        found = _worked_through(work, ready, full_supervision, caller)
+    return Result(
+        found.outcome.segmenter,
+        tuple(found.findings.scores()),
+        work.folder,
+        found.report,
+        found.masks,
+        ready.data.audit,
+        tuple(found.findings.seeds()),
+        found.outcome.trust,
+        work if isinstance(work, Workspace) else Workspace.read(work.folder),
+    )
+
+
+def _configured(
+    recipe: Recipe, given: Any, preset: str | None, options: Options, progress: Progress
+) -> tuple[WorkSettings, Options]:
+    """The Config and the options, of which a preset may lie under those that are given."""
+    values = given
     if preset is not None:
-        config, options = _with_preset(chosen, preset, config, options, progress)
-    config = make_config(chosen.config, config)
+        values, options = _with_preset(recipe, preset, given, options, progress)
+    config = make_config(recipe.config, values)
     _say_what_is_idle(given, config, progress)
-    if chosen.needs_truth and ground_truth is None:
-        raise ConfigError(f"{recipe} needs ground truth", do="give --ground-truth DIR")
-    folder = Path(out) if out is not None else None
+    return config, options
+
+
+class _Ready(NamedTuple):
+    """All that a recipe works with, checked, before anything is written."""
+
+    recipe: Recipe
+    config: WorkSettings
+    setup: Setup
+    data: Data
+    truth: GroundTruth | None
+
+
+def _ready(
+    recipe: Recipe,
+    config: WorkSettings,
+    options: Options,
+    photos: Dataset,
+    val: Collection[str],
+    ground_truth: GroundTruth | None,
+    folder: Path | None,
+    *,
+    review: ReviewSource | Path | str | None,
+    caller: Caller,
+) -> _Ready:
+    """Check what is given: whatever is wrong with it shows here, before long work."""
+    progress, ranks = caller.progress, caller.ranks
+    if recipe.needs_truth and ground_truth is None:
+        raise ConfigError(f"{recipe.name} needs ground truth", do="give --ground-truth DIR")
     if folder is not None:
-        path = folder
-        ranks.first(lambda: Workspace.check(path, recipe))
+        ranks.first(lambda: Workspace.check(folder, recipe.name))
     check_names_fit(photos.names, folder if folder is not None else Path(tempfile.gettempdir()))
-    said = _opened(review, photos, val, chosen, progress)
+    said = _opened(review, photos, val, recipe, progress)
     photos = photos if said is None else said.retagged(photos)
     setup = make_setup(options, config, ranks)
     _check_on_backbone(config, setup.backbone)
-    given_truth = ground_truth
-    ground_truth = ranks.first(lambda: check_truth(given_truth, photos, options, progress))
+    truth = ranks.first(lambda: check_truth(ground_truth, photos, options, progress))
     known = None if folder is None else read_index(folder / INDEX)
-    data = check_data(photos, val, chosen, config, options, progress, ranks, known)
+    data = check_data(photos, val, recipe, config, options, progress, ranks, known)
     data = data if said is None else _with_review(data, said, setup, progress)
-    if chosen.check_truth is not None:
-        chosen.check_truth(data.photos.names, ground_truth)
-    if full_supervision is not None:
-        full_supervision_score(full_supervision, data.val_key)
-    settings = make_settings(options, setup, config, caller.command, preset)
-    settings["files"] = {**origin_of(photos), **caller.files}
-    work = _opened_together(folder, recipe, settings, photos.classes, caller)
-    truth_key = key_of_truth(ground_truth)
+    if recipe.check_truth is not None:
+        recipe.check_truth(data.photos.names, truth)
+    return _Ready(recipe, config, setup, data, truth)
 
-    def through() -> tuple[Outcome, Findings, Path, Path]:
+
+class _Found(NamedTuple):
+    """What came of a recipe, and where it is."""
+
+    outcome: Outcome
+    findings: Findings
+    report: Path
+    masks: Path
+
+
+def _worked_through(
+    work: Workspace | Followed, ready: _Ready, full_supervision: Path | None, caller: Caller
+) -> _Found:
+    """The recipe from data to report, in a run's folder that is open."""
+    recipe, config, setup, data, truth = ready
+    progress, ranks = caller.progress, caller.ranks
+    truth_key = key_of_truth(truth)
+
+    def through() -> _Found:
         run = data.run(setup, work, progress)
-        outcome = chosen.outcome(run, config, ground_truth, truth_key)
+        outcome = recipe.outcome(run, config, truth, truth_key)
         segmenter = export(run, outcome)  # first, so that scoring can lose nothing
         with _kept(segmenter, progress):
-            findings = examine(run, outcome, ground_truth, truth_key)
+            findings = examine(run, outcome, truth, truth_key)
 
         def told() -> tuple[Path, Path]:
             write_wrong_tags(run, config)
-            write_about(run, chosen, config, data.audit, outcome, caller.command)
+            write_about(run, recipe, config, data.audit, outcome, caller.command)
             report = render_report(work.folder, full_supervision=full_supervision)
             _say_what_is_taught(run)
             if not run.worked:
                 progress.say("the run was finished before; nothing had to be done")
             return report, _masks_folder(run.open_workspace)
 
-        return outcome, findings, *ranks.first(told)
+        return _Found(outcome, findings, *ranks.first(told))
 
-    with work, closing(setup.engine):
-        ranks.first(lambda: keep_index(work.folder, data.audit))
-        for line in data.audit.first_words():
-            progress.say(line)
-        outcome, findings, report, masks = work.mended(through)
-    for line in trust_lines(outcome.trust):
+    ranks.first(lambda: keep_index(work.folder, data.audit))
+    for line in data.audit.first_words():
         progress.say(line)
-    return Result(
-        outcome.segmenter,
-        tuple(findings.scores()),
-        work.folder,
-        report,
-        masks,
-        data.audit,
-        tuple(findings.seeds()),
-        outcome.trust,
-        work if isinstance(work, Workspace) else Workspace.read(work.folder),
-    )
+    found = work.mended(through)
+    for line in trust_lines(found.outcome.trust):
+        progress.say(line)
+    return found
 
 
 def _with_preset(
