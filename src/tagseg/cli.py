@@ -336,7 +336,7 @@ def train(
     ] = None,
     review_weight: Annotated[
         int | None,
-        typer.Option(help="Times that a photo with an accepted mask is drawn. [default: 3]"),
+        typer.Option(help="Times that a photo with an accepted mask is drawn. [default: 1]"),
     ] = None,
     saliency: Annotated[
         Path | None,

@@ -79,6 +79,7 @@ TAUGHT: dict[str, set[str]] = {  # labels that a review changes, where they are 
     "builtin_priors, none": set(),  # which learns from tags alone
 }
 CORRECTED, WRONG = 5, 2  # photos; one that is smaller than the grid's stride, one of usual size
+THRICE = ReviewSettings(3)
 RIGHT = (0, 3, 6, UNKNOWN)  # one larger than at work; one of which no tags are known
 
 
@@ -176,7 +177,7 @@ def reviewed(request, photos, go, tmp_path_factory) -> Reviewed:
     watched = Watched()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(session, "write_about", watched)
-        after = go(recipe, config, out=out, review=review)
+        after = go(recipe, config, out=out, review=ReviewSource(review, THRICE))
     return Reviewed(
         request.param,
         recipe,
@@ -228,7 +229,7 @@ def test_it_is_another_segmenter_where_there_is_one(reviewed):
 
 def test_the_same_review_again_changes_nothing(reviewed, go):
     before = finished_stages(reviewed.after.folder)
-    review = ReviewSource(reviewed.review)
+    review = ReviewSource(reviewed.review, THRICE)
     again = go(reviewed.recipe, reviewed.config, out=reviewed.after.folder, review=review)
     assert changed_stages(before, reviewed.after.folder) == set()
     assert again.scores == reviewed.after.scores

@@ -201,7 +201,7 @@ def _told_review(told: dict[str, Any] | None, stages: Collection[str]) -> str:
             f"The {acts.accepted} accepted masks are final masks as they are: scores of final "
             "masks on training photos are of a person's work in part."
         )
-        if any(name.endswith(REVIEWED) for name in stages):
+        if weight > 1 and any(name.endswith(REVIEWED) for name in stages):
             words.append(f"The segmenter drew their photos {weight} times as often as unsure ones.")
     return " ".join(words)
 

@@ -22,8 +22,8 @@ class ReviewSettings(Settings):
     """How much a mask that a person accepted counts."""
 
     review_weight: int = number(
-        3,
-        "assumed",
+        1,
+        "compared on MSRC v2: docs/review-training.md",
         "times that a photo is drawn in training if a person accepted its mask",
         at_least=1,
         at_most=100,

@@ -28,6 +28,7 @@ CHECKED: Mapping[str, Any] = {
     "mask_crf": True,
     "mask_regions": "crisp",
     "refiner": "crf",
+    "segmenter_regions": "crisp",
     "field_of_view": "large",
     "candidates": True,
 }
