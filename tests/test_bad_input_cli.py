@@ -1043,7 +1043,7 @@ def tables_of_an_unknown_paper(place):
 
 @case
 def tables_that_the_paper_has_not(place):
-    line = "builtin_priors has no table '9'; choose of 3, 4, 5, 6, 7, fig9, fig10, checkmask"
+    line = "builtin_priors has no table '9'; choose of 3, 4, 5, 6, 7, 8, fig9, fig10, checkmask"
     return tables_of(place, "--only", "4,9"), line
 
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -161,6 +162,16 @@ def test_the_digest_follows_file_and_form(tmp_path: Path) -> None:
         return OnnxSaliency(written(tmp_path / "net.onnx", form=form)).digest
 
     assert digest(PLAIN) == digest(PLAIN) != digest(PLAIN | {"scale": "maximum"})
+
+
+def test_another_process_opens_the_same_file_for_itself(tmp_path: Path) -> None:
+    file = written(tmp_path / "net.onnx", form=PLAIN)
+    net = OnnxSaliency(file)
+    sent = pickle.dumps(net)
+    assert np.array_equal(pickle.loads(sent).map(photo()), net.map(photo()))
+    written(tmp_path / "net.onnx", form={**PLAIN, "output": "clip"})
+    with pytest.raises(WeightsError, match="is not what it was when the run began"):
+        pickle.loads(sent)
 
 
 def test_a_run_says_that_it_is_not_from_tags_alone(tmp_path: Path, go: Any) -> None:

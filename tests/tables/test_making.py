@@ -86,7 +86,7 @@ def test_what_is_written(tabulated, photos):
     assert read["seeds"] == [0]
     assert read["backbone"] == "tiny"
     text = (tabulated.run / "tables/builtin_priors.md").read_text()
-    assert text.count("\n## ") == 7
+    assert text.count("\n## ") == 8
     assert "- photos: 24 train, 8 val\n" in text
     assert "- seeds: 0\n" in text
 

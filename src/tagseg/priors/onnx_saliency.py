@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -105,6 +105,7 @@ class OnnxSaliency:
 
     def __init__(self, path: Path, *, threads: int = 1) -> None:
         content = onnx_content(path)
+        self._path, self._threads = path, threads
         self.name = path.stem
         self._session = onnx_session(content, path, threads)
         form = _form(path)
@@ -120,6 +121,10 @@ class OnnxSaliency:
         self.form = replace(form, side=form.side or side)
         noted = json.dumps([str(v) for v in vars(self.form).values()]).encode()
         self.digest = hashlib.sha256(content + noted).hexdigest()
+
+    def __reduce__(self) -> tuple[Callable[..., OnnxSaliency], tuple[Path, int, str]]:
+        """Another process opens the file for itself."""
+        return _opened_again, (self._path, self._threads, self.digest)
 
     def map(self, image: Image) -> SaliencyMap:
         """The saliency map of a photo uint8 (H, W, 3), float32 (H, W) in [0, 1].
@@ -149,6 +154,15 @@ class OnnxSaliency:
             self.form.std, np.float32
         )
         return np.ascontiguousarray(normal.transpose(2, 0, 1)[None], np.float32)
+
+
+def _opened_again(path: Path, threads: int, digest: str) -> OnnxSaliency:
+    found = OnnxSaliency(path, threads=threads)
+    if found.digest != digest:
+        raise WeightsError(
+            "is not what it was when the run began", where=path, do="run the same command again"
+        )
+    return found
 
 
 def _only_input(session: Any, path: Path) -> tuple[str, int | None]:

@@ -407,7 +407,8 @@ FIELDS: list[tuple[dict[str, Any], set[str]]] = [
     # No photo is left out in the first round, whose network stays.
     ({"between": "nothing"}, AFTER_ONE - PHOTOS_2),
     ({"foreground_limits": (0.0, 1.0)}, PHOTOS_1 | TWO),
-    ({"filter_first": False}, PHOTOS_1),
+    # Neither here, so that the network stays; of which photos take part, nothing is kept.
+    ({"filter_first": False}, set()),
     ({"refiner": "none"}, {"predictions-1", "predictions-2", *END}),
     ({"grabcut_iterations": 7}, {"enhanced-masks", *AFTER_MASKS}),
     ({"coarse_fraction": 0.4}, {"coarse-masks", "findings"}),
