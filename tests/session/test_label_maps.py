@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sqlite3
+
 import numpy as np
 import pytest
 
@@ -86,6 +88,20 @@ def test_masks_of_objects_tell_no_classes(made, photos):
         [photos.sources[i] for i in only_cats],
     )
     assert not tell_classes(work, objects)
+
+
+def test_a_damaged_store_is_left_out_with_a_word(tmp_path, caplog):
+    made = make_run(tmp_path)
+    photos = opened(made).photos
+    store = next(made.run.glob("stages/*-again/labels.sqlite"))
+    with sqlite3.connect(store) as connection:
+        connection.execute("UPDATE maps SET content = zeroblob(length(content))")
+    connection.close()
+    found = find_label_maps(Workspace.read(made.run), photos)
+    assert "again/labels" not in {maps.id for maps in found}
+    (said,) = [record.getMessage() for record in caplog.records]
+    assert "labels.sqlite is damaged" in said
+    assert said.endswith("its masks are not offered; training again makes them anew")
 
 
 def test_a_run_without_masks_is_told(tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePath
@@ -11,7 +12,7 @@ import numpy.typing as npt
 
 from tagseg.data.dataset import Dataset
 from tagseg.data.masks import decode_mask, read_mask
-from tagseg.errors import TagsegError
+from tagseg.errors import DamagedError, TagsegError, printable
 from tagseg.maps import IGNORE, Labels
 from tagseg.run.manifest import read_manifest
 from tagseg.run.map_store import PhotoStore
@@ -25,6 +26,7 @@ __all__ = ["FINAL", "LabelMapsOfRun", "find_label_maps", "stored_regions", "tell
 FINAL = "masks"
 """The stage, and the folder in it, of a run's final masks."""
 
+_LOGGER = logging.getLogger(__name__)
 _PLAIN_STORES = ("labels", FINAL)  # whose names say nothing
 _LOOKED_AT = 24  # photos by which maps are known for what they are
 _BYTES = "bytes"  # of a store's row that holds a file
@@ -185,7 +187,11 @@ def _values(read: ReadMaps, photos: Dataset) -> dict[str, tuple[Bools, Bools]]:
     for index in looked_at:
         try:
             maps = read(photos.names[index])
-        except TagsegError:
+        except DamagedError as error:
+            lost = "its masks are not offered; training again makes them anew"
+            _LOGGER.warning(printable(f"{error.where} {error.what}; {lost}"))
+            return {}
+        except TagsegError:  # other bytes than a mask's
             return {}
         for part, labels in maps.items():
             there = np.bincount(labels.ravel(), minlength=256) > 0
