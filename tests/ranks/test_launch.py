@@ -79,7 +79,10 @@ def test_who_is_killed_before_they_meet_is_told(told, capfd, monkeypatch, tmp_pa
 def test_a_signal_goes_to_all(told, monkeypatch, tmp_path):
     program = tmp_path / "python"
     trap = f"trap 'touch {tmp_path}/$RANK; exit 143' TERM"
-    program.write_text(f"#!/bin/sh\n{trap}\nkill -TERM $PPID\nwhile :; do sleep 0.05; done\n")
+    ready = f"touch {tmp_path}/ready$RANK"  # for a signal that comes before is the end
+    both = f"until [ -e {tmp_path}/ready0 -a -e {tmp_path}/ready1 ]; do sleep 0.02; done"
+    send = "kill -TERM $PPID\nwhile :; do sleep 0.05; done"
+    program.write_text("\n".join(["#!/bin/sh", trap, ready, both, send, ""]))
     program.chmod(0o755)
     monkeypatch.setattr("sys.executable", str(program))
     assert launch(2, []) == 128 + signal.SIGTERM
