@@ -380,7 +380,6 @@ class Stage:
         # Only now: until the manifest stands, a kill must find the checkpoint to go on from.
         if self._read_only:
             return
-        self.checkpoint.wait()  # or it would come back
         with one_line_errors(self.folder):
             for name in (_CHECKPOINT, _STARTED):
                 (self.folder / name).unlink(missing_ok=True)

@@ -10,18 +10,17 @@ import numpy as np
 from tagseg.data.audit import Audit
 from tagseg.data.digests import state_of
 from tagseg.data.paths import Paths
-from tagseg.data.photo_index import INDEX, read_index, write_index
+from tagseg.data.photo_index import INDEX, PhotoIndex, write_index
 from tagseg.run.files import atomic_write
 
 __all__ = ["keep_index"]
 
 
-def keep_index(folder: Path, audit: Audit) -> None:
-    """Write what was found of the photos, unless that stands there; nothing without pyarrow."""
+def keep_index(folder: Path, audit: Audit, before: PhotoIndex | None) -> None:
+    """Write what was found of the photos, unless the index ``before`` says it; needs pyarrow."""
     dataset, index, path = audit.dataset, audit.index, folder / INDEX
     if find_spec("pyarrow") is None or not isinstance(dataset.sources, Paths):
         return
-    before = read_index(path)
     if before is not None and before.check() == index.check():
         return
     states = np.fromiter(map(state_of, dataset.sources), np.uint64, len(dataset))

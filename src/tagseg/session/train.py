@@ -295,6 +295,8 @@ class _Ready(NamedTuple):
     setup: Setup
     data: Data
     truth: GroundTruth | None
+    known: PhotoIndex | None
+    """What an earlier look at the photos had found."""
 
 
 def _ready(
@@ -326,7 +328,7 @@ def _ready(
     data = data if said is None else _with_review(data, said, setup, progress)
     if recipe.check_truth is not None:
         recipe.check_truth(data.photos.names, truth)
-    return _Ready(recipe, config, setup, data, truth)
+    return _Ready(recipe, config, setup, data, truth, known)
 
 
 class _Found(NamedTuple):
@@ -342,7 +344,7 @@ def _worked_through(
     work: Workspace | Followed, ready: _Ready, full_supervision: Path | None, caller: Caller
 ) -> _Found:
     """The recipe from data to report, in a run's folder that is open."""
-    recipe, config, setup, data, truth = ready
+    recipe, config, setup, data, truth, known = ready
     progress, ranks = caller.progress, caller.ranks
     truth_key = key_of_truth(truth)
 
@@ -364,7 +366,7 @@ def _worked_through(
 
         return _Found(outcome, findings, *ranks.first(told))
 
-    ranks.first(lambda: keep_index(work.folder, data.audit))
+    ranks.first(lambda: keep_index(work.folder, data.audit, known))
     for line in data.audit.first_words():
         progress.say(line)
     found = work.mended(through)

@@ -13,15 +13,34 @@ from typing import Any, Literal, NamedTuple
 
 from tagseg.stages.settings import (
     CamSettings,
+    CrispSettings,
     PyramidSettings,
     Settings,
     TagLossSettings,
     WorkSettings,
 )
 
-__all__ = ["PRESETS", "PaperValue", "Preset", "Said", "beside_the_paper"]
+__all__ = [
+    "BOX_FILES",
+    "BOX_TRAINING",
+    "HIGHER_ORDER",
+    "PRESETS",
+    "SALIENCY_FILES",
+    "PaperValue",
+    "Preset",
+    "Said",
+    "beside_the_paper",
+]
 
 PRESETS = ("paper",)
+
+SALIENCY_FILES = ("saliency_maps", "saliency_model", "saliency_forest", "student")
+"""Fields by which saliency is given as files."""
+BOX_FILES = ("boxes", "box_photos", "boxes_left_out")
+BOX_TRAINING = ("saliency_backbone", "saliency_weights", "saliency_iterations")
+"""Fields of saliency that is learned from boxes: what is given, and the training."""
+HIGHER_ORDER = ("segmenter_regions", *(item.name for item in fields(CrispSettings)))
+"""Fields of the higher-order terms of a segmenter's CRF."""
 
 
 class PaperValue(NamedTuple):

@@ -162,8 +162,8 @@ class Looks(Generic[C]):
                 *notes,
                 f"least trusted first: {self._method.trusted_by}, as tagseg review orders photos; "
                 "it needs no ground truth",
-                "photos that are looked at are drawn as often as others in training "
-                f"(--review-weight {ReviewSettings().review_weight})",
+                "photos that are looked at, and those of no class, count in training by "
+                f"--review-weight {ReviewSettings().review_weight}",
             ),
         )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from preset_texts import check_against_text, fields_of_text
 from tagseg.recipes.builtin_priors.preset import PRESET
 
 # (section, what it says, the field that says it)
@@ -23,10 +24,7 @@ PAPER = [
 
 
 def test_numbers_are_those_of_the_text():
-    for section, words, name, value in PAPER:
-        stated = PRESET.stated[name]
-        assert stated.value == value, words
-        assert section in stated.section, words
+    check_against_text(PRESET, PAPER)
 
 
 def test_no_number_stands_in_the_preset_alone():
@@ -36,7 +34,7 @@ def test_no_number_stands_in_the_preset_alone():
     numbers = {name for name, said in PRESET.stated.items() if is_number(said.value)}
     plain = {"prior_saturate": 0, "crisp_area_weight": 0, "layer_decay": 1}  # no further term
     assert {name: PRESET.stated[name].value for name in plain} == plain
-    assert numbers == {name for _, _, name, _ in PAPER} | plain.keys()
+    assert numbers == fields_of_text(PAPER) | plain.keys()
 
 
 def test_the_network_is_vgg_16():

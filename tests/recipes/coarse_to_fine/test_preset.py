@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from preset_texts import check_against_text, fields_of_text
 from tagseg.recipes.coarse_to_fine.foreground import RECIPE as FOREGROUND
 from tagseg.recipes.coarse_to_fine.preset import FOREGROUND_PRESET, PRESET
 from tagseg.recipes.coarse_to_fine.recipe import RECIPE
@@ -48,10 +49,8 @@ OF_FOREGROUND = [("III-E", "we choose the Feature Pyramid Network", "network", "
     ids=["classes", "foreground"],
 )
 def test_it_states_what_the_text_states(preset, paper):
-    for section, words, name, value in paper:
-        assert preset.stated[name].value == value, words
-        assert section in preset.stated[name].section, words
-    assert preset.stated.keys() == {name for _, _, name, _ in paper}
+    check_against_text(preset, paper)
+    assert preset.stated.keys() == fields_of_text(paper)
     assert preset.backbone is None, "the text names no network below DeepLab"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from preset_texts import check_against_text, fields_of_text
 from tagseg.recipes.dcsm.classifier import two_phase_schedules
 from tagseg.recipes.dcsm.config import Config
 from tagseg.recipes.dcsm.preset import PRESET
@@ -41,10 +42,8 @@ PAPER = [
 
 
 def test_it_states_what_the_text_states():
-    for section, words, name, value in PAPER:
-        assert PRESET.stated[name].value == value, words
-        assert section in PRESET.stated[name].section, words
-    assert PRESET.stated.keys() == {name for _, _, name, _ in PAPER}
+    check_against_text(PRESET, PAPER)
+    assert PRESET.stated.keys() == fields_of_text(PAPER)
 
 
 def test_the_network_is_vgg_16():

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 
+from preset_texts import check_against_text, fields_of_text
 from small_runs import OPTIONS
 from tagseg.nets.aspp import AsppNet
 from tagseg.nets.catalog import build_backbone
@@ -42,10 +43,7 @@ PHOTOS = 10_582  # of trainaug, 6.1
 
 
 def test_numbers_are_those_of_the_text():
-    for section, words, name, value in PAPER:
-        stated = PRESET.stated[name]
-        assert stated.value == value, words
-        assert section in stated.section, words
+    check_against_text(PRESET, PAPER)
 
 
 def test_no_number_stands_in_the_preset_alone():
@@ -55,7 +53,7 @@ def test_no_number_stands_in_the_preset_alone():
 
     numbers = {name for name, said in PRESET.stated.items() if is_number(said.value)}
     assert PRESET.stated["layer_decay"].value == 1, "no further factor"
-    assert numbers == {name for _, _, name, _ in PAPER} | {"layer_decay"}
+    assert numbers == fields_of_text(PAPER) | {"layer_decay"}
 
 
 def test_the_networks():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from preset_texts import check_against_text, fields_of_text
 from tagseg.recipes.mcof.preset import PRESET
 
 # (section, what it says, the field that says it)
@@ -17,10 +18,8 @@ PAPER = [
 
 
 def test_it_states_what_the_text_states():
-    for section, words, name, value in PAPER:
-        assert PRESET.stated[name].value == value, words
-        assert section in PRESET.stated[name].section, words
-    assert PRESET.stated.keys() == {name for _, _, name, _ in PAPER}
+    check_against_text(PRESET, PAPER)
+    assert PRESET.stated.keys() == fields_of_text(PAPER)
 
 
 def test_the_network_is_that_of_the_ablations():

@@ -4,7 +4,14 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from tagseg.stages.preset import PaperValue, Preset
+from tagseg.stages.preset import (
+    BOX_FILES,
+    BOX_TRAINING,
+    HIGHER_ORDER,
+    SALIENCY_FILES,
+    PaperValue,
+    Preset,
+)
 
 __all__ = ["FOREGROUND_PRESET", "PRESET"]
 
@@ -57,21 +64,10 @@ FOREGROUND_PRESET = Preset(
     beside={
         "grabcut_start_side": _FIXED,
         "grabcut_start_iterations": _FIXED,
-        "saliency_maps": _OTHER_SOURCE,
-        "saliency_model": _OTHER_SOURCE,
-        "saliency_forest": _OTHER_SOURCE,
+        **dict.fromkeys(SALIENCY_FILES, _OTHER_SOURCE),
         "student": "a file that is given",
-        "boxes": _BOXES,
-        "box_photos": _BOXES,
-        "boxes_left_out": _BOXES,
-        "saliency_backbone": _BOXES,
-        "saliency_weights": _BOXES,
-        "saliency_iterations": _BOXES,
-        "segmenter_regions": _HIGHER_ORDER,
-        "crisp_weight": _HIGHER_ORDER,
-        "crisp_gamma_max": _HIGHER_ORDER,
-        "crisp_area_weight": _HIGHER_ORDER,
-        "crisp_threshold": _HIGHER_ORDER,
+        **dict.fromkeys((*BOX_FILES, *BOX_TRAINING), _BOXES),
+        **dict.fromkeys(HIGHER_ORDER, _HIGHER_ORDER),
     },
     taken={
         "schedule": "assumed",

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from tagseg.stages.preset import PaperValue, Preset
-from tagseg.stages.settings import KERNELS, CrispSettings, SegmenterSettings
+from tagseg.stages.preset import HIGHER_ORDER, PaperValue, Preset
+from tagseg.stages.settings import KERNELS, SegmenterSettings
 
 __all__ = ["PRESET"]
 
 _SEGMENTER = "of a segmenter that is trained on the masks"
-_OF_SEGMENTER = (
-    *(*SegmenterSettings.own(), *KERNELS, "segmenter_unary", "segmenter_regions"),
-    *CrispSettings.__dataclass_fields__,
-)
+_OF_SEGMENTER = (*SegmenterSettings.own(), *KERNELS, "segmenter_unary", *HIGHER_ORDER)
 
 PRESET = Preset(
     backbone=PaperValue("vgg16", "3.2, 4.2"),

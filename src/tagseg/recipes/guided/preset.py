@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
-from tagseg.stages.preset import PaperValue, Preset
+from tagseg.stages.preset import (
+    BOX_FILES,
+    HIGHER_ORDER,
+    SALIENCY_FILES,
+    PaperValue,
+    Preset,
+)
 
 __all__ = ["PRESET"]
 
@@ -59,20 +65,12 @@ PRESET = Preset(
         "segmenter_unary": "6.1: the standard DeepLab procedure",
         "saliency_weights": "F: as [7], which has several",
     },
-    gives_way={"saliency": ("saliency_maps", "saliency_model", "saliency_forest", "student")},
+    gives_way={"saliency": SALIENCY_FILES},
     beside={
-        "boxes": _A_FILE,
-        "box_photos": _A_FILE,
+        **dict.fromkeys(BOX_FILES, _A_FILE),
         "boxes_left_out": f"{_A_FILE}: 6.1 leaves out Pascal's categories",
-        "saliency_maps": _OTHER_SOURCE,
-        "saliency_model": _OTHER_SOURCE,
-        "saliency_forest": _OTHER_SOURCE,
-        "student": _OTHER_SOURCE,
-        "segmenter_regions": _HIGHER_ORDER,
-        "crisp_weight": _HIGHER_ORDER,
-        "crisp_gamma_max": _HIGHER_ORDER,
-        "crisp_area_weight": _HIGHER_ORDER,
-        "crisp_threshold": _HIGHER_ORDER,
+        **dict.fromkeys(SALIENCY_FILES, _OTHER_SOURCE),
+        **dict.fromkeys(HIGHER_ORDER, _HIGHER_ORDER),
         "masks_by_tags": "final masks of training photos are not shown",
     },
 )

@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
-from tagseg.stages.preset import PaperValue, Preset
+from tagseg.stages.preset import (
+    BOX_FILES,
+    BOX_TRAINING,
+    HIGHER_ORDER,
+    SALIENCY_FILES,
+    PaperValue,
+    Preset,
+)
 
 __all__ = ["PRESET"]
 
@@ -74,21 +81,9 @@ PRESET = Preset(
         "converged": "Algorithm 1: while iteration is effective",
     },
     beside={
-        "saliency_maps": _FILE,
-        "saliency_model": _FILE,
-        "saliency_forest": _FILE,
-        "student": _FILE,
-        "boxes": _BOXES,
-        "box_photos": _BOXES,
-        "boxes_left_out": _BOXES,
-        "saliency_backbone": _BOXES,
-        "saliency_weights": _BOXES,
-        "saliency_iterations": _BOXES,
-        "segmenter_regions": _HIGHER_ORDER,
-        "crisp_weight": _HIGHER_ORDER,
-        "crisp_gamma_max": _HIGHER_ORDER,
-        "crisp_area_weight": _HIGHER_ORDER,
-        "crisp_threshold": _HIGHER_ORDER,
+        **dict.fromkeys(SALIENCY_FILES, _FILE),
+        **dict.fromkeys((*BOX_FILES, *BOX_TRAINING), _BOXES),
+        **dict.fromkeys(HIGHER_ORDER, _HIGHER_ORDER),
     },
     taken={
         "schedule": "assumed",
