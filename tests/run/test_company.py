@@ -101,6 +101,6 @@ def test_what_is_damaged_is_removed_and_said(tmp_path: Path) -> None:
     (folder / "stages" / "01-one" / "value.json").write_text("8\n")
     leads, follows = in_each(folder, read, 2)
     assert isinstance(leads, DamagedError)
-    assert "it was removed; give the same command again" in str(leads)
+    assert "it was set aside; give the same command again" in str(leads)
     assert isinstance(follows, DamagedError)
     assert not (folder / "stages" / "01-one").exists()

@@ -14,6 +14,7 @@ from tagseg.run.files import (
     check_folder,
     check_names_fit,
     read_json,
+    sync_folder,
     write_json,
 )
 
@@ -39,6 +40,16 @@ def test_the_content_is_on_disk_before_the_name(
         file.write(b"x")
     assert seen == [False]
     assert (tmp_path / "a").exists()
+
+
+def test_names_reach_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    synced: list[bool] = []
+    here = tmp_path.stat()
+    monkeypatch.setattr(
+        os, "fsync", lambda file: synced.append(os.path.samestat(os.fstat(file), here))
+    )
+    sync_folder(tmp_path)
+    assert synced == [True]
 
 
 def test_a_full_disk_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -26,7 +26,7 @@ def heard() -> list[str]:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    return tmp_path / "01-cam"
+    return tmp_path / "stages/01-cam"
 
 
 def open_stage(folder: Path, heard: list[str], *, read_only: bool = False) -> Stage:
@@ -74,6 +74,26 @@ def test_the_manifest_says_what_there_is(folder: Path, heard: list[str]) -> None
     assert {path.name for path in folder.iterdir()} == {*names, "manifest.json"}
 
 
+def test_names_are_on_the_disk_before_what_counts_on_them(
+    folder: Path, heard: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Artefacts before the manifest, the manifest before the checkpoint goes."""
+    seen: list[tuple[str, bool, bool]] = []
+
+    def note(place: Path) -> None:
+        seen.append((place.name, (folder / "manifest.json").exists(), checkpoint.exists()))
+
+    checkpoint = folder / "checkpoint.pt"
+    monkeypatch.setattr("tagseg.run.stage.sync_folder", note)
+    with open_stage(folder, heard) as stage:
+        fill(stage)
+        stage.checkpoint.save({"iteration": 1})
+    before = [name for name, finished, _ in seen if not finished]
+    assert sorted(before) == ["01-cam", "masks", "sub"]
+    assert seen[3:] == [("01-cam", True, True)]
+    assert not checkpoint.exists()
+
+
 def test_an_exception_leaves_the_stage_unfinished_and_its_work(
     folder: Path, heard: list[str]
 ) -> None:
@@ -114,7 +134,11 @@ def test_a_missing_or_shorter_artefact_makes_it_pending(
         damaged.write_bytes(damaged.read_bytes()[:-1])
     with open_stage(folder, heard) as again:
         assert again.pending
-        assert heard == [f"stage cam runs again: damaged or missing: {name}"]
+        kept = folder.parents[1] / "damaged/01-cam-1"
+        assert heard == [
+            f"stage cam runs again: damaged or missing: {name}; what was there is kept in {kept}"
+        ]
+        assert (kept / "manifest.json").exists()
         assert [path.name for path in folder.iterdir()] == ["started.json"]
         fill(again)
     assert not open_stage(folder, heard).pending
@@ -206,7 +230,7 @@ def test_a_store_of_shards_reads_as_any(folder: Path, heard: list[str]) -> None:
     assert again.verify() == []
     (shards / "000000001.sqlite").write_bytes(b"not what was written")
     assert open_stage(folder, heard).pending, "its size has changed"
-    assert heard == ["stage cam runs again: damaged or missing: scores.shards"]
+    assert heard[0].startswith("stage cam runs again: damaged or missing: scores.shards; what was")
 
 
 def test_another_process_reads_what_is_finished(folder: Path, heard: list[str]) -> None:

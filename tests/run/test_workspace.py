@@ -3,6 +3,8 @@ from __future__ import annotations
 import gc
 import json
 import os
+import shutil
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -123,7 +125,11 @@ def test_a_kill_while_changing_over_does_no_harm(run: Run) -> None:
     (run.folder / "stages/03-cam").rename(run.folder / "stages/.tmp-03-cam")
     (run.folder / "stages/04-segmenter/manifest.json").write_text("{")
     assert run() == ["cam", "segmenter"]
-    assert run.heard == ["stage segmenter runs again: its manifest is damaged"]
+    assert run.heard == [
+        "stage segmenter runs again: its manifest is damaged; what was there is kept in "
+        f"{run.folder / 'damaged/04-segmenter-1'}"
+    ]
+    assert (run.folder / "damaged/04-segmenter-1/manifest.json").read_text() == "{"
     assert stages(run) == FOLDERS
 
 
@@ -205,7 +211,7 @@ def test_a_run_killed_in_its_first_moment_is_a_new_run(run: Run) -> None:
     ("content", "message"),
     [
         ({"format": 99, "recipe": "toy"}, "another version of tagseg"),
-        ([1], "is damaged, and there are no stages; delete it"),
+        ([1], "is damaged, and there are no stages; give another folder"),
         ({"format": 1, "recipe": "mcof", "stages": []}, "is damaged, and there are no stages"),
         (
             {"format": 1, "recipe": "mcof", "settings": {}, "classes": [], "stages": []},
@@ -488,7 +494,62 @@ def test_only_the_damaged_stage_runs_again(tmp_path: Path) -> None:
         file.write_bytes(flipped(file.read_bytes(), 33))
         assert run() == whole
         assert run.ran == [stage]
-        assert f"stage {stage} runs again: damaged or missing: {Path(name).parts[1]}" in run.heard
+        what = f"stage {stage} runs again: damaged or missing: {Path(name).parts[1]}; "
+        assert any(line.startswith(what) for line in run.heard)
+
+
+def test_the_last_damaged_stages_are_kept(tmp_path: Path) -> None:
+    run = Reading(tmp_path / "run")
+    whole, kept = run(), run.folder / "damaged"
+    file = run.folder / "stages/01-net/found.json"
+    for place in range(0, 50, 10):
+        damaged = flipped(file.read_bytes(), place)
+        file.write_bytes(damaged)
+        assert run() == whole
+        newest = kept / f"01-net-{place // 10 + 1}"
+        assert (newest / "found.json").read_bytes() == damaged
+        assert any(str(newest) in line for line in run.heard)
+    assert sorted(path.name for path in kept.iterdir()) == ["01-net-3", "01-net-4", "01-net-5"]
+    assert run() == whole
+    assert run.ran == []
+
+
+def test_a_damaged_store_of_a_stage_that_is_not_finished_is_kept(tmp_path: Path) -> None:
+    """Rows of before the damage are made again, and what is there can be looked at."""
+    heard: list[str] = []
+    run = tmp_path / "run"
+    with Workspace.open(run, recipe="toy", settings={}) as work:
+        stage = work.stage("cam", config={}, inputs=[])
+        with suppress(RuntimeError), stage:
+            stage.maps("scores").put("a", scores=np.random.default_rng(0).random(50))
+            raise RuntimeError
+    file = run / "stages/01-cam/scores.sqlite"
+    content = file.read_bytes()
+    damaged = flipped(content, 8 * (content.rindex(b"scores") + 60))
+    file.write_bytes(damaged)
+    with Workspace.open(run, recipe="toy", settings={}, announce=heard.append) as work:
+        assert work.mend()
+        assert not file.exists()
+    kept = run / "damaged/01-cam-scores.sqlite-1"
+    assert kept.read_bytes() == damaged
+    assert str(kept) in heard[-1]
+
+
+def test_what_is_left_before_the_first_stage_is_no_dead_end(run: Run) -> None:
+    """A run killed early whose workspace.json is then damaged, or lost: it is made anew."""
+    run.folder.mkdir()
+    for damaged in ("{", None):
+        for name in (".lock", "index.arrow"):
+            (run.folder / name).touch()
+        (run.folder / "stages/.tmp-01-a").mkdir(parents=True)
+        if damaged is not None:
+            (run.folder / "workspace.json").write_text(damaged)
+        assert run() == ALL
+        shutil.rmtree(run.folder)
+        run.folder.mkdir()
+    (run.folder / "stages/mine").mkdir(parents=True)
+    with pytest.raises(WorkspaceError, match="neither empty nor a run"):
+        run()
 
 
 def test_damage_that_keeps_size_and_time_is_found_in_rows(tmp_path: Path) -> None:

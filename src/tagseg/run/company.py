@@ -44,13 +44,13 @@ class Led(Workspace):
         return stage
 
     def mended(self, work: Callable[[], Result]) -> Result:
-        """What ``work`` gives; what is damaged is removed, and all begin anew with the command."""
+        """What ``work`` gives; damaged parts are set aside, and all begin anew with the command."""
         try:
             return work()
         except DamagedError as error:
             self.mend()
             raise DamagedError(
-                f"{error.what}; it was removed",
+                f"{error.what}; it was set aside",
                 where=error.where,
                 do="give the same command again, which makes it anew",
             ) from error

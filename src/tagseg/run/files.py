@@ -24,6 +24,7 @@ __all__ = [
     "damaged",
     "one_line_errors",
     "read_json",
+    "sync_folder",
     "to_checked_json",
     "to_json",
     "write_checked_json",
@@ -137,6 +138,21 @@ def atomic_write(path: Path, *, shared: bool = False) -> Iterator[IO[bytes]]:
         except BaseException:
             temporary.unlink(missing_ok=True)
             raise
+
+
+def sync_folder(folder: Path) -> None:
+    """Let the names in ``folder`` reach the disk; raises OSError.
+
+    For files of :func:`atomic_write` whose order counts: each is whole, but a power cut may keep
+    the name of one and lose that of another which was written before.
+    """
+    if os.name == "nt":  # folders cannot be opened there
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _short(name: str) -> str:

@@ -10,7 +10,7 @@
 A folder with a manifest is finished, without one it is partial work that the same command resumes.
 What a finished stage holds is compared with what was written when it is first read: rows of
 stores by checks of their own, other files by the manifest's hashes. A difference is a DamagedError,
-upon which :meth:`Workspace.mended` removes the stage and lets it run again.
+upon which :meth:`Workspace.mended` sets the stage aside and lets it run again.
 Files of a finished stage are never written to, only replaced or removed: so stages of several runs
 may share them by hard links (:func:`adopt`).
 """
@@ -34,12 +34,14 @@ from torch import Tensor
 from tagseg.errors import DamagedError, WorkspaceError
 from tagseg.ranks.alone import ALONE, Ranks
 from tagseg.run.checkpoint import Checkpoint, Log
+from tagseg.run.damage import set_aside
 from tagseg.run.files import (
     TEMPORARY,
     atomic_write,
     damaged,
     one_line_errors,
     read_json,
+    sync_folder,
     write_checked_json,
     write_json,
 )
@@ -65,6 +67,7 @@ __all__ = [
     "folder_aside",
     "is_finished",
     "record_in",
+    "run_of",
     "say_nothing",
 ]
 
@@ -346,8 +349,8 @@ class Stage:
         what = f"damaged or missing: {', '.join(damaged)}"
         if self._read_only:
             raise WorkspaceError(what, where=self.folder, do="run the training command again")
-        self.announce(f"stage {self.name} runs again: {what}")
-        discard(self.folder)
+        kept = set_aside(self.folder, run_of(self.folder))
+        self.announce(f"stage {self.name} runs again: {what}; what was there is kept in {kept}")
         self._artefacts, self._compared = {}, set()
         self.pending, self.seconds, self.finished_at = True, 0.0, ""
 
@@ -360,6 +363,8 @@ class Stage:
                 for path in sorted(self.folder.iterdir())
                 if path.name not in _OWN_FILES
             }
+            for folder in (self.folder, *filter(Path.is_dir, self.folder.rglob("*"))):
+                sync_folder(folder)
         self.seconds += max(0.0, time.time() - self._began)
         self.finished_at = datetime.now(UTC).isoformat(timespec="seconds")
         self._artefacts = artefacts
@@ -373,6 +378,8 @@ class Stage:
                 "tagseg": version("tagseg"),
             },
         )
+        with one_line_errors(self.folder):
+            sync_folder(self.folder)
         self.pending = False
         self._tidy()
 
@@ -406,6 +413,11 @@ def record_in(folder: Path) -> Record | None:
         if (folder / name).exists():
             return read_record(folder / name)
     return None
+
+
+def run_of(folder: Path) -> Path:
+    """The run that a stage's folder belongs to."""
+    return folder.parent.parent
 
 
 def folder_aside(stages: Path, name: str) -> Path:

@@ -21,6 +21,7 @@ from types import TracebackType
 from typing import Any, NamedTuple, Self, TypeVar
 
 from tagseg.errors import DamagedError, WorkspaceError
+from tagseg.run.damage import DAMAGED, set_aside
 from tagseg.run.files import (
     TEMPORARY,
     atomic_write,
@@ -40,6 +41,7 @@ from tagseg.run.stage import (
     folder_aside,
     is_finished,
     record_in,
+    run_of,
     say_nothing,
 )
 
@@ -48,6 +50,7 @@ __all__ = ["Stage", "StageSummary", "Workspace", "atomic_write", "until_whole"]
 _LOGGER = logging.getLogger(__name__)
 _ABOUT = "workspace.json"
 _RESULT = "run.json"  # written by a finished run
+_INDEX = "index.arrow"  # written by the look at the photos, before the first stage
 _STAGES = "stages"
 _STAGE_NAME = re.compile(r"[a-z0-9][a-z0-9_-]*")
 _MOST_MENDINGS = 10  # on a disk that rots faster than this nothing can be done
@@ -235,13 +238,13 @@ class Workspace:
     def mended(self, work: Callable[[], Result]) -> Result:
         """What ``work`` gives, done again as often as it comes upon something damaged.
 
-        What is damaged is found by reading all that the stages hold, and is removed, so that its
-        stage runs again and no other.
+        What is damaged is found by reading all that the stages hold, and is set aside, so that
+        its stage runs again and no other.
         """
         return until_whole(work, self.mend, self._announce)
 
     def mend(self) -> bool:
-        """Remove damaged stages, and damaged stores of others; whether there were any.
+        """Set damaged stages aside, and damaged stores of others; whether there were any.
 
         All that the stages hold is read for it, and stages must be asked for anew.
         """
@@ -249,7 +252,8 @@ class Workspace:
         for folder in _stage_folders(self._stages_folder):
             record = record_in(folder)
             if record is None:
-                discard(folder)
+                kept = set_aside(folder, self.folder)
+                self._announce(f"{folder}: nobody can tell what it is; it is kept in {kept}")
                 found = True
             elif is_finished(folder):
                 stage = Stage(folder, record, self._announce)
@@ -318,11 +322,12 @@ class Workspace:
                 self._announce(f"stage {name} {again}: {changes(old, record)}")
             else:
                 what = "its manifest is damaged" if is_finished(found) else "it has no manifest"
-                self._announce(f"stage {name} runs again: {what}")
-            if is_finished(found) and old is not None:
+                kept = set_aside(found, self.folder)
+                self._announce(f"stage {name} runs again: {what}; what was there is kept in {kept}")
+            if old is not None and is_finished(found):
                 discard(aside)
                 found.rename(aside)
-            else:
+            elif old is not None:
                 discard(found)
             found = None
         if found is None and before is not None and before["key"] == key:
@@ -368,7 +373,7 @@ class Workspace:
 
 
 def until_whole(work: Callable[[], Result], mend: Callable[[], bool], announce: Announce) -> Result:
-    """What ``work`` gives, done again as often as it comes upon something that ``mend`` removes."""
+    """What ``work`` gives, done again as often as it comes upon something that ``mend`` mends."""
     for _ in range(_MOST_MENDINGS):
         try:
             return work()
@@ -394,16 +399,17 @@ def _stage_folders(stages: Path) -> list[Path]:
 
 
 def _mend_partial(folder: Path, announce: Announce) -> bool:
-    """Remove the damaged stores of a stage that is not finished; whether there were any."""
+    """Set the damaged stores of a stage that is not finished aside; whether there were any."""
     found = False
     for path in (*folder.glob("*.sqlite"), *folder.glob(f"*{SHARDS}/*.sqlite")):
         try:
             with MapStore(path) as store:
                 store.digest()
         except DamagedError:
-            announce(f"{path}: is removed and made again")
-            for part in path.parent.glob(f"{path.name}*"):  # its journal too
-                part.unlink()
+            kept = set_aside(path, run_of(folder), f"{folder.name}-{path.name}")
+            announce(f"{path}: is damaged and made again; what was there is kept in {kept}")
+            for journal in path.parent.glob(f"{path.name}-*"):
+                journal.unlink()
             found = True
     return found
 
@@ -448,6 +454,8 @@ def _of_another(folder: Path, recipe: str, wanted: str) -> WorkspaceError:
     )
 
 
+_OF_A_RUN = LOCK_FILES | {_ABOUT, TEMPORARY + _ABOUT, _INDEX, TEMPORARY + _INDEX, DAMAGED}
+
 # What stands for a workspace.json that cannot be read: the keys of stages tell which still hold.
 _LOST: Mapping[str, Any] = {"stages": []}
 
@@ -471,8 +479,7 @@ def _read_about(folder: Path) -> Mapping[str, Any] | None:
     if _ABOUT not in content:
         if is_run:
             return _LOST
-        # What a kill in the first moment of a run leaves is no one else's folder.
-        if content <= LOCK_FILES | {TEMPORARY + _ABOUT}:
+        if _is_left_by_a_kill(folder, content):
             return None
         raise WorkspaceError(
             f"is neither empty nor a run (no {_ABOUT})", where=folder, do="give another folder"
@@ -489,11 +496,17 @@ def _read_about(folder: Path) -> Mapping[str, Any] | None:
         )
     if _is_about(about):
         return about
-    if is_run:
+    if is_run or (LOCK_FILES & content and _is_left_by_a_kill(folder, content)):
         return _LOST
     raise WorkspaceError(
-        "is damaged, and there are no stages", where=folder / _ABOUT, do="delete it and start anew"
+        "is damaged, and there are no stages", where=folder / _ABOUT, do="give another folder"
     )
+
+
+def _is_left_by_a_kill(folder: Path, content: set[str]) -> bool:
+    """Whether a folder holds what a run has before its first stage, and nothing of others."""
+    stages = set() if any((folder / _STAGES).glob("[!.]*")) else {_STAGES}
+    return content <= _OF_A_RUN | stages
 
 
 def _is_about(value: Any) -> bool:

@@ -149,7 +149,7 @@ class Context(Generic[C]):
         """A run of its own for ``row`` and its Config, in ``tables/VARIANT``.
 
         Stages that the run or another variant has finished from the same are taken over. What is
-        found to be damaged is removed, and the error goes on to :meth:`Study.made`.
+        found to be damaged is set aside, and the error goes on to :meth:`Study.made`.
         """
         config = replace(self.config, **row.changes)
         rooms = self.folder / TABLES_FOLDER
@@ -254,7 +254,7 @@ class Study:
     lacks: Callable[[Dataset, Collection[str]], str] = lambda photos, val: ""
 
     def made(self, context: Context[Any]) -> Table:
-        """The table; begun again after something damaged was removed."""
+        """The table; begun again after something damaged was set aside."""
         return until_whole(lambda: self.make(context), lambda: True, context.progress.say)
 
 
