@@ -98,6 +98,7 @@ class LayoutName(StrEnum):
     object_discovery_100 = "object_discovery_100"
     youtube_objects = "youtube_objects"
     split_folders = "split_folders"
+    webdataset = "webdataset"
     inner_folders = "inner_folders"
     coco = "coco"
 

@@ -14,6 +14,10 @@ from tagseg.data.no_folder import near_folder, no_folder
             "photos.zip",
             "this is an archive, not a folder of photos; unpack it, and give the folder",
         ),
+        (
+            "a.tar",
+            "this is an archive, not a folder of photos; give the folder that it lies in, wh",
+        ),
         ("VOC.tar.gz", "this is an archive, not a folder of photos; unpack it"),
         ("tags.csv", "this is a file, not a folder of photos; give the folder of the photos, and"),
         (
@@ -31,7 +35,7 @@ from tagseg.data.no_folder import near_folder, no_folder
 )
 def test_what_was_given(tmp_path, given, line):
     (tmp_path / "Photos").mkdir()
-    for name in ("photos.zip", "VOC.tar.gz", "tags.csv", "coco.json", "a.JPG", "README"):
+    for name in ("photos.zip", "a.tar", "VOC.tar.gz", "tags.csv", "coco.json", "a.JPG", "README"):
         (tmp_path / name).write_text("")
     path = tmp_path / given
     assert str(no_folder(path)).startswith(f"{path}: {line.format(here=tmp_path)}")

@@ -18,6 +18,7 @@ from tagseg.formats.export.catalog import FORMATS
 from tagseg.formats.loading import load_dataset
 from tagseg.session.export_folder import EXPORT_MARKER
 from tagseg.session.export_masks import ExportWishes, export_masks
+from tars import jpeg, write_tar
 
 SHAPE = (24, 32)
 
@@ -161,13 +162,26 @@ def test_photos_that_a_tool_may_not_open(data):
     assert done.lines()[-1] == "note: Pascal VOC may not open photos that end in .tif"
 
 
+def test_photos_in_tars_are_copied_and_cannot_be_linked(tmp_path):
+    photo = jpeg(90, (8, 6))
+    write_tar(tmp_path / "photos" / "0.tar", {"a.jpg": photo})
+    write(tmp_path / "masks", "a", np.ones((6, 8), np.uint8))
+    (tmp_path / "classes.txt").write_text("cat\n")
+    places = tmp_path / "masks", tmp_path / "out"
+    done = export_masks(*places, ExportWishes("voc"), photos=tmp_path / "photos")
+    assert done.photos == 1
+    assert (tmp_path / "out" / "JPEGImages" / "a.jpg").read_bytes() == photo
+    with pytest.raises(ConfigError, match="photos in tars cannot be linked; give --photos-by copy"):
+        export_masks(*places, ExportWishes("voc", "link"), photos=tmp_path / "photos")
+
+
 def test_places_and_failures(data, monkeypatch):
     wishes = ExportWishes("png")
     with pytest.raises(DataError, match="lies in the folder of the photos"):
         export_masks(data / "masks", data / "photos" / "o", wishes, photos=data / "photos")
     with pytest.raises(DataError, match="lies in the folder of the masks"):
         export_masks(data / "masks", data / "masks" / "o", wishes)
-    monkeypatch.setattr("shutil.copyfile", lambda *_: (_ for _ in ()).throw(OSError(28, "full")))
+    monkeypatch.setattr("shutil.copyfileobj", lambda *_: (_ for _ in ()).throw(OSError(28, "full")))
     with pytest.raises(WorkspaceError, match="cannot be used: full; free some space"):
         run(data, "voc")
     assert sorted(p.name for p in data.iterdir()) == ["masks", "photos"]

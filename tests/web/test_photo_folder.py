@@ -8,6 +8,8 @@ import pytest
 
 from tagseg.errors import DataError, TagError
 from tagseg.web.photo_folder import open_folder
+from tagseg.web.thumbnails import Thumbnails
+from tars import jpeg, write_tar
 from web_pages import write_photos
 
 
@@ -16,6 +18,14 @@ def test_photos_are_named_by_their_path(tmp_path):
     assert list(folder.names) == ["a", "b", "trip/a"]
     assert list(folder.written) == ["a.png", "b.jpg", "trip/a.jpg"]
     assert folder.file(2) == (tmp_path / "trip" / "a.jpg").resolve()
+
+
+def test_photos_in_tars_are_named_by_their_keys(tmp_path):
+    write_tar(tmp_path / "sub" / "0.tar", {"trip/a.jpg": jpeg(1)})
+    folder = open_folder(tmp_path)
+    assert list(folder.written) == ["sub/trip/a.jpg"]
+    assert folder.file(0) == (tmp_path / "sub" / "0.tar").resolve() / "trip" / "a.jpg"
+    assert Thumbnails(tmp_path / "cache").of(folder.file(0), "small").startswith(b"\xff\xd8")
 
 
 def test_folders_are_no_tags_and_no_doubt(tmp_path):

@@ -26,6 +26,7 @@ from tagseg.data.pictures import MAX_PIXELS, read_bytes
 from tagseg.data.text import readable
 from tagseg.errors import DataError, ShapeError, TagError
 from tagseg.maps import MAX_CLASSES, Image, check_image
+from tagseg.tar_members import is_there
 
 __all__ = [
     "Dataset",
@@ -212,7 +213,7 @@ def tag_matrix(tags: Sequence[Collection[str]], classes: Sequence[str]) -> npt.N
 def _digest(source: Path | Image, digests: KnownDigests) -> str:
     if isinstance(source, np.ndarray):
         return digest_of_array(source)
-    if not source.is_file():
+    if not is_there(source):
         return "missing"
     return digests.get(file_key(source)) or digest_of_bytes(read_bytes(source))
 

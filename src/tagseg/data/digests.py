@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tagseg.maps import Image
+from tagseg.tar_members import file_state
 
 __all__ = [
     "DIGEST_SIZE",
@@ -58,9 +59,8 @@ class Digests:
 
 
 def file_key(path: Path) -> FileKey:
-    """What tells whether a file has changed: path, size and time of change."""
-    state = path.stat()
-    return str(path.absolute()), state.st_size, state.st_mtime_ns
+    """What tells whether a file, or a member of a tar, has changed: path, size, time of change."""
+    return str(path.absolute()), *file_state(path)
 
 
 def small_key(key: FileKey) -> int:

@@ -15,6 +15,7 @@ from tagseg.data.picture_formats import (
     SPARE_SUFFIXES,
     unread_suffix,
 )
+from tagseg.data.tar_pictures import compressed_tars, is_tar, masks_in, pictures_in
 from tagseg.data.text import readable
 from tagseg.errors import DataError
 
@@ -66,13 +67,16 @@ class Listing(NamedTuple):
 def list_pictures(folder: Path, *, outputs: bool = False) -> Listing:
     """All pictures under ``folder`` but hidden ones, the system's, and what tagseg wrote.
 
+    Where there are none but tars, the pictures in these (:mod:`tagseg.data.tar_pictures`).
+
     Args:
         outputs: take what tagseg wrote, too. ``folder`` itself is always taken.
 
-    Links are followed. Raises DataError if there is no such folder.
+    Links are followed. Raises DataError if there is no such folder, and for tars of no use.
     """
     root = _existing(Path(folder))
     files: dict[str, Path] = {}
+    tars: list[Path] = []
     left_out: Counter[str] = Counter()
     for place, below, names in _each_folder(root):
         inside = "" if place == root else place.relative_to(root).as_posix() + "/"
@@ -82,11 +86,15 @@ def list_pictures(folder: Path, *, outputs: bool = False) -> Listing:
             continue
         pictures = [name for name in names if is_picture(name)]
         visible = [name for name in pictures if not name.startswith(".")]
+        tars += [place / name for name in sorted(names) if is_tar(name)]
         files |= {readable(inside + name): place / name for name in visible}
         hidden = [name for name in below if _is_hidden(name)]
         left_out[_HIDDEN] += len(pictures) - len(visible)
         left_out[_HIDDEN] += sum(_count(place / name) for name in hidden)
         below[:] = sorted(set(below).difference(hidden))
+    if tars and not files:
+        files, inside_tars = pictures_in(tars, root)
+        left_out.update(inside_tars)
     return Listing(dict(sorted(files.items())), {why: n for why, n in left_out.items() if n})
 
 
@@ -118,11 +126,15 @@ def find_photos(folder: Path, *, outputs: bool = False) -> dict[str, Path]:
 
 
 def find_masks(folder: Path) -> dict[str, Path]:
-    """All mask files under ``folder`` but hidden ones, named as :func:`find_photos` does."""
+    """All mask files under ``folder`` but hidden ones, named as :func:`find_photos` does.
+
+    Where there are none but tars, the masks in these (:mod:`tagseg.data.tar_pictures`).
+    """
     root = _existing(Path(folder))
-    files = (place / name for place, names in visible_folders(root) for name in names)
+    files = [place / name for place, names in visible_folders(root) for name in names]
     masks = (path for path in files if path.suffix.lower() in _MASK_SUFFIXES)
-    return named({readable(path.relative_to(root).as_posix()): path for path in masks})
+    found = {readable(path.relative_to(root).as_posix()): path for path in masks}
+    return named(found or masks_in((path for path in files if is_tar(path.name)), root))
 
 
 def without_suffix(name: str) -> str:
@@ -156,6 +168,9 @@ def notes_on_unread(folder: Path) -> tuple[str, ...]:
 
 def advice_without_photos(folder: Path) -> str:
     """What to do about a folder in which :func:`find_photos` finds none."""
+    tars = [name for _, names in visible_folders(folder) for name in compressed_tars(names)]
+    if tars:
+        return f"decompress {tars[0]} and the like (photos are compressed already): tars are read"
     return "; ".join(notes_on_unread(folder)) or "check the path"
 
 

@@ -32,7 +32,9 @@ def no_folder(path: Path) -> DataError:
 
 def _of_file(path: Path) -> DataError:
     suffix = path.suffix.lower()
-    if suffix in _ARCHIVES:
+    if suffix == ".tar":
+        what, advice = "this is an archive", "give the folder that it lies in, where tars are read"
+    elif suffix in _ARCHIVES:
         what, advice = "this is an archive", "unpack it, and give the folder"
     elif suffix in _TAG_FILES:
         what, advice = "this is a file", "give the folder of the photos, and this file with --tags"

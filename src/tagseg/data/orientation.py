@@ -11,6 +11,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image as PilImage
 
+from tagseg.tar_members import open_file
+
 __all__ = ["Geometry", "read_geometries", "turned"]
 
 _ORIENTATION_TAG = 0x0112
@@ -52,7 +54,7 @@ def _geometry(source: Path | npt.NDArray) -> Geometry | None:
     if isinstance(source, np.ndarray):
         return Geometry((source.shape[0], source.shape[1]))
     try:
-        with PilImage.open(source) as picture:
+        with open_file(source) as file, PilImage.open(file) as picture:
             width, height = picture.size
             orientation = picture.getexif().get(_ORIENTATION_TAG, 1)
             is_turned = picture.format == "TIFF"  # Pillow turns it itself, and swaps the size

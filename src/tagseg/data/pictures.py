@@ -13,6 +13,7 @@ from PIL import ImageFile
 from tagseg.data.jpeg import check_coded, check_markers
 from tagseg.data.picture_formats import READ, PictureFormat, format_of
 from tagseg.errors import ImageError
+from tagseg.tar_members import member_at
 
 __all__ = [
     "MAX_PIXELS",
@@ -29,18 +30,27 @@ _NO_SUCH_PIXELS = "unknown pixel mode"  # Pillow's words for a TIFF file's kind 
 
 
 def read_bytes(path: Path) -> bytes:
-    """The file's bytes; ImageError if it is missing, empty, not a file or not readable."""
+    """The bytes of a file, or of a member of a tar, which is a path below it.
+
+    Raises ImageError if it is missing, not a file or not readable.
+    """
+    try:
+        member = member_at(path)
+        if member is None:
+            _check_is_file(path)
+        return path.read_bytes() if member is None else member.read()
+    except OSError as problem:
+        reason = problem.strerror or "reading failed"
+        raise ImageError(f"cannot be read: {reason}", where=path, do="check the file") from None
+
+
+def _check_is_file(path: Path) -> None:
     if path.is_dir():
         raise ImageError("this is a folder, not a picture", where=path, do="remove or rename it")
     if not path.exists():
         raise ImageError("the file does not exist", where=path, do="check the name")
     if not path.is_file():
         raise ImageError("this is not a file", where=path, do="remove it")
-    try:
-        return path.read_bytes()
-    except OSError as problem:
-        reason = problem.strerror or "reading failed"
-        raise ImageError(f"cannot be read: {reason}", where=path, do="check the file") from None
 
 
 def decode_picture(data: bytes, where: Path | None, max_pixels: int) -> ImageFile.ImageFile:

@@ -25,6 +25,7 @@ from tagseg.formats.folders.synsets import (
     rows_of_synset_folders,
 )
 from tagseg.formats.folders.understood import understood
+from tagseg.formats.folders.webdataset import WEBDATASET
 from tagseg.formats.folders.youtube_objects import FrameChoice
 from tagseg.formats.lists.class_lists import (
     ClassList,
@@ -33,6 +34,7 @@ from tagseg.formats.lists.class_lists import (
     read_class_list,
 )
 from tagseg.formats.lists.photo_lists import PhotoList
+from tagseg.formats.tags.samples import read_sample_tags
 from tagseg.formats.tags.tag_cells import separator_from
 from tagseg.formats.tags.tag_rows import (
     TagFile,
@@ -420,6 +422,8 @@ def _read_tags(
     if source.layout == "voc":
         names = place.photos if listed is None else listed.names
         return read_annotations(place.folder / "Annotations", names, place.photos, classes)
+    if source.layout == WEBDATASET:
+        return read_sample_tags(place.photos, classes, source.separator)
     if source.layout == "imagenet":
         every = TagRow("", tuple(source.synsets.values()), str(source.where))
         check_tags([every], classes or every.tags)
@@ -470,7 +474,7 @@ def _check_some_tag(said: TagFile, classes: Sequence[str], source: TagSource) ->
 
 def _check_missing(rows: dict[str, TagRow], place: Place, allowed: float) -> str:
     """What to say of tagged photos that are not here; DataError if they are more than allowed."""
-    missing = [name for name in rows if not place.file_of(name, rows[name]).exists()]
+    missing = [name for name in rows if not place.has(name, rows[name])]
     if not missing:
         return ""
     told = f"{len(missing)} of {len(rows)} tagged photos are not here"

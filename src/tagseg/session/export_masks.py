@@ -35,6 +35,7 @@ from tagseg.session.export_sources import (
     labels_of,
     pair_with_photos,
 )
+from tagseg.tar_members import file_state, member_at, open_file
 
 __all__ = ["ExportWishes", "Exported", "export_masks"]
 
@@ -156,9 +157,15 @@ def _export(form: Format, wishes: ExportWishes, out: Path, masks: Masks, pairs: 
     files = [path for path in pairs.photos.values() if path is not None]
     if photos_by != "name" and not files:
         raise ConfigError(f"--photos-by {photos_by} needs photos", do="give --photos DIR")
+    _check_no_links_into_tars(photos_by, files)
     with one_line_errors(masks.home):
-        size = sum(path.stat().st_size for path in files)
+        size = sum(file_state(path)[0] for path in files)
     return Export(out, out, masks.classes, photos_by, shapes or "masks", per or "region", size)
+
+
+def _check_no_links_into_tars(photos_by: PhotosBy | None, photos: list[Path]) -> None:
+    if photos_by == "link" and photos and member_at(photos[0]) is not None:
+        raise ConfigError("photos in tars cannot be linked", do="give --photos-by copy")
 
 
 def _chosen(form: Format, flag: str, wish: Any, possible: tuple[Any, ...]) -> Any:
@@ -217,7 +224,8 @@ class _Work:
         """The photo itself, if the user wants it there."""
         with one_line_errors(source):
             if self._export.photos == "copy":
-                shutil.copyfile(source, self._place(path))
+                with open_file(source) as photo, self._place(path).open("wb") as copy:
+                    shutil.copyfileobj(photo, copy)
             elif self._export.photos == "link":
                 self._place(path).symlink_to(source.resolve())
 

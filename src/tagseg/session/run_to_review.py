@@ -28,6 +28,7 @@ from tagseg.session.label_maps import (
 from tagseg.session.photo_trust import Measure, measure_of
 from tagseg.session.recorded import ParseTrain, RecordedCommand, recorded_command
 from tagseg.session.reviewing import FOREGROUND
+from tagseg.tar_members import is_there
 
 __all__ = ["MOST_MAPS", "RunToReview", "open_run", "regions_of"]
 
@@ -132,7 +133,7 @@ def _with_masks(
 
 
 def _is_gone(source: object) -> bool:
-    return isinstance(source, Path) and not source.is_file()
+    return isinstance(source, Path) and not is_there(source)
 
 
 def _of_classes(photos: Dataset, classes: tuple[str, ...], run: Path) -> Dataset:

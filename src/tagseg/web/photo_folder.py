@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,11 +9,11 @@ from pathlib import Path
 
 from tagseg.data.finding import without_suffix
 from tagseg.data.paths import Paths
-from tagseg.data.text import readable
 from tagseg.errors import DataError, TagError, first_few
 from tagseg.formats.folders.exclusion import NOTHING, parse_patterns
 from tagseg.formats.folders.layouts import Place, find_photos_and_tags
 from tagseg.formats.tags.voc import is_voc
+from tagseg.tar_members import real_path
 
 __all__ = ["JOURNAL", "TAGS", "PhotoFolder", "open_folder", "within"]
 
@@ -67,7 +66,7 @@ def within(home: Path, path: Path, name: str) -> Path:
     Raises DataError if it is gone, or lies elsewhere.
     """
     try:
-        real = path.resolve(strict=True)
+        real = real_path(path)
     except (OSError, RuntimeError):
         raise DataError("the file is gone", where=name) from None
     if not real.is_relative_to(home.resolve()):
@@ -97,7 +96,7 @@ def open_folder(folder: Path, exclude: Sequence[str] = ()) -> PhotoFolder:
     fit: dict[str, str] = {}
     odd: list[str] = []
     for name, path in place.photos.items():
-        written = _written(path, root)
+        written = name + path.suffix
         good = _UNWRITABLE.search(written) is None and without_suffix(written) == name
         if good and place.name_of(written) == name:
             fit[name] = written
@@ -115,8 +114,3 @@ def open_folder(folder: Path, exclude: Sequence[str] = ()) -> PhotoFolder:
         )
     paths = Paths(place.photos[name] for name in fit)
     return PhotoFolder(folder, root, tuple(fit), tuple(fit.values()), paths, place, tuple(notes))
-
-
-def _written(path: Path, root: Path) -> str:
-    inner = os.fspath(path)[len(os.fspath(root)) :].lstrip(os.sep)
-    return readable(inner.replace(os.sep, "/") if os.sep != "/" else inner)

@@ -21,6 +21,7 @@ from tagseg.data.images import decode_photo
 from tagseg.data.pictures import MAX_PIXELS, load_picture, open_picture, read_bytes
 from tagseg.data.working import working_image
 from tagseg.errors import ImageError
+from tagseg.tar_members import file_state
 
 __all__ = ["SIDES", "Thumbnails", "small_jpeg"]
 
@@ -70,10 +71,10 @@ class Thumbnails:
     def _place(self, file: Path, size: str) -> Path:
         """Where the picture of a file is, as long as that does not change."""
         try:
-            about = os.stat(file)
+            size_of_file, changed = file_state(file)
         except OSError as problem:
             raise ImageError(f"cannot be read: {problem.strerror}", where=file) from None
-        what = f"{_VERSION} {size} {about.st_size} {about.st_mtime_ns} ".encode()
+        what = f"{_VERSION} {size} {size_of_file} {changed} ".encode()
         name = blake2b(what + os.fsencode(file), digest_size=16).hexdigest()
         return self._folder / name[:2] / f"{name[2:]}.jpg"
 

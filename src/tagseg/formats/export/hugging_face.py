@@ -18,6 +18,7 @@ from tagseg.formats.export.masked_photos import (
     used_labels,
 )
 from tagseg.formats.export.png import palette_png, write_classes
+from tagseg.tar_members import read_file
 
 __all__ = ["HUGGING_FACE"]
 
@@ -47,7 +48,7 @@ def _image(photo: MaskedPhoto, export: Export) -> dict[str, Any]:
     assert photo.source is not None
     if export.photos == "link":
         return {"bytes": None, "path": str(photo.source.absolute())}
-    return {"bytes": photo.source.read_bytes(), "path": photo.file}
+    return {"bytes": read_file(photo.source), "path": photo.file}
 
 
 def _whole(entries: Iterator[Any], export: Export) -> None:

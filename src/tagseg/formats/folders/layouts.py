@@ -35,6 +35,12 @@ from tagseg.formats.folders.object_discovery import (
 from tagseg.formats.folders.photo_files import PhotoFiles, choose_photos, refuse_output
 from tagseg.formats.folders.photo_tree import CONTAINERS, Tree, is_split, read_tree
 from tagseg.formats.folders.synsets import folder_of_synsets, read_synsets
+from tagseg.formats.folders.webdataset import (
+    WEBDATASET,
+    has_sample_tags,
+    list_samples,
+    splits_of_tars,
+)
 from tagseg.formats.folders.youtube_objects import (
     AS_PUBLISHED,
     FrameChoice,
@@ -44,6 +50,7 @@ from tagseg.formats.folders.youtube_objects import (
 from tagseg.formats.tags.tag_rows import TagFile, TagRow
 from tagseg.formats.tags.tag_sources import find_tag_files
 from tagseg.formats.tags.voc import is_voc
+from tagseg.tar_members import member_at
 
 __all__ = ["Layout", "Place", "TagSource", "find_photos_and_tags"]
 
@@ -60,6 +67,7 @@ Layout = Literal[
     "split_folders",
     "inner_folders",
     "coco",
+    "webdataset",
 ]
 _TAG_FILES: dict[Layout, str] = {"csv": "tags.csv", "jsonl": "metadata.jsonl"}
 _CLASS_FOLDERS = ("folders", "split_folders", "inner_folders")
@@ -109,6 +117,7 @@ def find_photos_and_tags(
     coco = _coco(place, tags, layout) if not has_tags or layout == "coco" else None
     if coco is not None:
         return replace(place, by_file=coco.splits), _source_of_coco(coco)
+    place = replace(place, by_file=splits_of_tars(place.photos))
     source = _tag_source(place, tags, layout, search=search)
     if source.file is None and place.doubt is not None:
         raise place.doubt
@@ -156,7 +165,7 @@ def _check_fit(tags: Path | None, layout: Layout, synsets: Path | None) -> None:
         raise ConfigError(f"synsets and the layout '{layout}' exclude each other", do="drop one")
     if synsets is not None and tags is not None:
         raise ConfigError("synsets and tags exclude each other", do="drop one")
-    if tags is not None and layout in (*_CLASS_FOLDERS, *_OBJECT_DISCOVERY, _YOUTUBE):
+    if tags is not None and layout in (*_CLASS_FOLDERS, *_OBJECT_DISCOVERY, _YOUTUBE, WEBDATASET):
         raise ConfigError(f"tags and the layout '{layout}' exclude each other", do="drop one")
 
 
@@ -286,6 +295,11 @@ class Place:
         """The photo's file; for one that is missing, where it was looked for."""
         return self.photos.get(name) or self.photo_folder / row.image
 
+    def has(self, name: str, row: TagRow) -> bool:
+        """Whether the photo's file, or its member of a tar, is there."""
+        path = self.file_of(name, row)
+        return path.exists() or member_at(path) is not None
+
     def splits(self) -> dict[str, tuple[str, ...]]:
         """The photos' names by their split, where files or folders tell it."""
         if self.by_file:
@@ -312,6 +326,8 @@ def _pictures(
 ) -> _Pictures:
     if layout == _YOUTUBE:
         return _Pictures(*find_frames(folder, frames))
+    if layout == WEBDATASET:
+        return _Pictures(folder, list_samples(folder))
     if layout == "imagenet":
         home = folder_of_synsets(folder, synsets)
         return _Pictures(home, _listed_in(home / wnid for wnid in synsets))
@@ -396,6 +412,8 @@ def _guess(place: Place, *, search: bool) -> TagSource:
         )
         if files:
             return TagSource("csv", files[0], files[0], files=files, notes=notes)
+    if has_sample_tags(place.photos):
+        return TagSource(WEBDATASET, None, place.folder, notes=notes)
     if place.tree.doubt:
         raise DataError(place.tree.doubt, where=place.photo_folder, do=_WAYS)
     if any(name is not None for name in place.tree.classes.values()):

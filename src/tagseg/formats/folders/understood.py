@@ -14,6 +14,7 @@ _FROM = {
     "inner_folders": "the last folder is the class",
     "voc": "tags from Annotations",
     "youtube_objects": "the class is that of the video",
+    "webdataset": "tags from the samples in tars",
     "imagenet": "classes from the list of synsets",
 }
 

@@ -18,7 +18,7 @@ from tagseg.formats.tags.marks import with_marks
 from tagseg.formats.tags.tag_cells import names_in, read_cells
 from tagseg.formats.tags.tag_rows import Hints, TagFile, TagRow, listed, name_numbers, some_rows
 
-__all__ = ["parse_json", "read_json_tags", "read_jsonl_tags"]
+__all__ = ["keys_of_tags", "parse_json", "read_json_tags", "read_jsonl_tags", "tags_of_entries"]
 
 Entry = tuple[str, Mapping[str, Any]]
 """Where an object stands, and the object."""
@@ -34,7 +34,7 @@ def read_jsonl_tags(path: Path, hints: Hints) -> TagFile:
             entries.append((where, json.loads(line)))
         except (ValueError, RecursionError):
             raise TagError("not JSON", where=where, do="write one object per line") from None
-    return _from_entries(some_entries(entries, path), path, hints)
+    return tags_of_entries(some_entries(entries, path), path, hints)
 
 
 def read_json_tags(path: Path, hints: Hints) -> TagFile:
@@ -55,7 +55,7 @@ def read_json_tags(path: Path, hints: Hints) -> TagFile:
     for matches, read in _EXPORTS:
         if matches(whole):
             return read(whole, path, hints)
-    return _from_entries(some_entries(_entries(whole, path), path), path, hints)
+    return tags_of_entries(some_entries(_entries(whole, path), path), path, hints)
 
 
 def parse_json(text: str, path: Path) -> Any:
@@ -132,7 +132,8 @@ def some_entries(entries: Sequence[tuple[str, Any]], path: Path) -> list[Entry]:
 # --- objects of a photo and its tags ------------------------------------------------------------
 
 
-def _from_entries(entries: Sequence[Entry], path: Path, hints: Hints) -> TagFile:
+def tags_of_entries(entries: Sequence[Entry], path: Path, hints: Hints) -> TagFile:
+    """The rows of objects with a photo and its tags; which keys hold them is told over all."""
     image_key, tag_keys = _keys(entries, path, hints)
     images = [_image(entry, image_key, where) for where, entry in entries]
     values = [next((e[k] for k in tag_keys if k in e), None) for _, e in entries]
@@ -174,6 +175,15 @@ def _keys(entries: Sequence[Entry], path: Path, hints: Hints) -> tuple[str | Non
             do='write "tags": ["cat"]',
         )
     return image, _best(tags, entries, path)
+
+
+def keys_of_tags(entries: Sequence[Entry], path: Path) -> tuple[str, ...]:
+    """The key that holds the tags of objects, or several of which each has one; () for none.
+
+    Raises TagError where two may hold them.
+    """
+    keys = _tag_keys(dict.fromkeys(key for _, entry in entries for key in entry))
+    return _best(keys, entries, path) if keys else ()
 
 
 def _best(keys: Sequence[str], entries: Sequence[Entry], path: Path) -> tuple[str, ...]:
