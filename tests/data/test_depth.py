@@ -18,7 +18,7 @@ from PIL import Image as PilImage
 from tagseg.data.audit import audit
 from tagseg.data.dataset import Dataset
 from tagseg.data.depth import BITS, WHITE, Depth, Levels, notes_on_new, scaled
-from tagseg.data.images import decode_photo, decode_with_levels, look_at_photo
+from tagseg.data.images import decode_photo, decode_reduced, look_at_photo
 from tagseg.errors import DataError, ImageError
 
 RNG = np.random.default_rng(6)
@@ -166,8 +166,8 @@ class TestFiles:
 
     def test_with_levels(self, tmp_path):
         (tmp_path / "a.png").write_bytes(grey_file(values(8), "PNG"))
-        image, levels = decode_with_levels(tmp_path / "a.png", white=255)
-        assert image.max() == levels.greatest == 255
+        photo = decode_reduced(tmp_path / "a.png", 1, white=255)
+        assert photo.image.max() == photo.levels.greatest == 255
 
     @pytest.mark.parametrize(
         ("array", "message"),

@@ -13,8 +13,9 @@ from PIL import Image as PilImage
 from PIL import ImageFile
 
 from tagseg.data.finding import find_masks, find_photos, without_suffix
-from tagseg.data.images import decode_photo
+from tagseg.data.images import decode_photo, decode_reduced, look_at_photo, may_be_reduced
 from tagseg.data.masks import decode_mask
+from tagseg.data.working import working_image
 from tagseg.errors import DataError, ImageError
 
 RNG = np.random.default_rng(0)
@@ -320,3 +321,104 @@ class TestFind:
     def test_only_photo_suffixes_are_suffixes(self):
         assert without_suffix("cat/a.v2.JPG") == "cat/a.v2"
         assert without_suffix("a.v2") == "a.v2"
+
+
+def large(width: int, height: int, **options: object) -> bytes:
+    """A JPEG of smooth content."""
+    picture = COARSE.resize((width, height), PilImage.Resampling.BICUBIC)
+    return encode(picture, "JPEG", quality=95, **options)
+
+
+class TestReducedScale:
+    @pytest.mark.parametrize(
+        ("side", "shape"),
+        [
+            (101, (121, 203)),
+            (51, (121, 203)),
+            (50, (60, 102)),
+            (26, (60, 102)),
+            (25, (30, 51)),
+            (12, (15, 25)),
+        ],
+    )
+    def test_twice_as_many_pixels_where_sides_are_rounded(self, side, shape):
+        photo = decode_reduced(large(203, 121), side)
+        assert photo.image.shape == (*shape, 3)
+        assert photo.shape == (121, 203)
+
+    @pytest.mark.parametrize(
+        ("side", "shape"), [(101, (128, 200)), (100, (64, 100)), (50, (32, 50)), (25, (16, 25))]
+    )
+    def test_the_least_scale_that_leaves_enough_pixels(self, side, shape):
+        assert decode_reduced(large(200, 128), side).image.shape == (*shape, 3)
+
+    @pytest.mark.parametrize("options", [{}, {"progressive": True}, {"subsampling": 0}])
+    @pytest.mark.parametrize(
+        ("width", "height", "moved"), [(400, 304, 0), (411, 305, 0.25), (404, 300, 0.25)]
+    )
+    def test_pixels_are_nearly_those_of_the_whole_photo(self, width, height, moved, options):
+        """Edges move by a quarter of a pixel at most where sides are no multiples of 8."""
+        data = large(width, height, **options)
+        whole = decode_photo(data)
+        for side in (50, 75, 150):
+            photo = decode_reduced(data, side)
+            expected = working_image(whole, side).astype(int)
+            found = working_image(photo.image, side, photo.shape)
+            assert found.shape == expected.shape
+            step = np.abs(np.diff(expected, axis=1)).mean()
+            assert np.abs(found - expected).mean() < 0.6 + moved * step
+
+    def test_who_needs_it_whole_has_it_to_the_bit(self):
+        data = large(100, 80)
+        for side in (None, 51, 1000):
+            assert np.array_equal(decode_reduced(data, side).image, decode_photo(data))
+
+    @pytest.mark.parametrize("orientation", range(1, 9))
+    def test_display_orientation(self, orientation):
+        exif = PilImage.Exif()
+        exif[0x0112] = orientation
+        photo = decode_reduced(large(205, 120, exif=exif), 25)
+        whole = decode_photo(large(205, 120, exif=exif))
+        assert photo.shape == whole.shape[:2]
+        assert max(photo.image.shape) < 60
+        expected = working_image(whole, 25).astype(int)
+        found = working_image(photo.image, 25, photo.shape)
+        assert found.shape == expected.shape
+        assert np.abs(found - expected).mean() < 3
+
+    @pytest.mark.parametrize("mode", ["L", "CMYK"])
+    def test_other_modes(self, mode):
+        picture = COARSE.resize((160, 120)).convert(mode)
+        data = encode(picture, "JPEG", quality=95)
+        photo = decode_reduced(data, 20)
+        assert photo.image.shape == (15, 20, 3)
+        assert np.abs(photo.image - working_image(decode_photo(data), 20).astype(int)).mean() < 2
+
+    def test_other_formats_come_whole(self):
+        assert np.array_equal(decode_reduced(encode(rgb(), "PNG"), 2).image, RGB)
+
+    def test_damage_is_found_at_any_scale(self):
+        data = large(400, 300)
+        half = len(data) // 2
+        for broken in (data[:half], data[:half] + bytes(512) + data[half + 512 :]):
+            for side in (50, 100, 200, None):
+                with pytest.raises(ImageError, match="cut short or damaged"):
+                    decode_reduced(broken, side)
+
+    def test_a_photo_of_a_few_pixels(self):
+        for width, height in ((1, 1), (9, 1), (1, 40)):
+            photo = decode_reduced(encode(PilImage.new("RGB", (width, height)), "JPEG"), 1)
+            assert photo.shape == (height, width)
+            assert min(photo.image.shape) >= 1
+
+    def test_a_look_tells_the_whole_size(self):
+        exif = PilImage.Exif()
+        exif[0x0112] = 6
+        assert look_at_photo(large(203, 121))[:2] == (121, 203)
+        assert look_at_photo(large(203, 121, exif=exif))[:2] == (203, 121)
+
+    def test_it_is_told_by_name_and_size(self):
+        assert may_be_reduced(Path("a.JPG"), (100, 40), 50)
+        assert not may_be_reduced(Path("a.jpg"), (99, 40), 50)
+        assert not may_be_reduced(Path("a.png"), (100, 40), 50)
+        assert not may_be_reduced(RGB, (100, 40), 50)

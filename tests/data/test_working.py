@@ -4,6 +4,7 @@ import pickle
 from collections import Counter
 from dataclasses import replace
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import cv2
@@ -264,3 +265,56 @@ def test_another_process_decodes_for_itself() -> None:
     assert not copy._kept
     np.testing.assert_array_equal(copy.image(1), some.image(1))
     assert copy.side == 40
+
+
+# JPEGs at reduced scale
+
+
+def files(folder: Path, shapes: dict[str, tuple[int, int]], side: int) -> WorkingPhotos:
+    """Photos in files, whose sizes are known."""
+    paths = [folder / name for name in shapes]
+    for path, (height, width) in zip(paths, shapes.values(), strict=True):
+        smooth = cv2.resize(photo(6, 8), (width, height), interpolation=cv2.INTER_CUBIC)
+        cv2.imwrite(str(path), smooth)
+    n = len(paths)
+    names = tuple(path.name for path in paths)
+    sizes = np.array(list(shapes.values()), np.int32)
+    known = np.ones(n, bool)
+    return WorkingPhotos(Dataset(("a",), names, known[:, None], known, paths, sizes=sizes), side)
+
+
+def test_large_jpegs_are_reduced_and_others_stay_to_the_bit(tmp_path: Path) -> None:
+    shapes = {"a.jpg": (120, 160), "b.jpg": (60, 79), "c.png": (120, 160), "d.JPG": (80, 64)}
+    some = files(tmp_path, shapes, side=40)
+    unknown = some.retold(replace(some.dataset, sizes=None))
+    unknown._kept = {}
+    for index, name in enumerate(shapes):
+        small = some.image(index)
+        whole = working_image(some.dataset.image(index), 40)
+        reduced = name in ("a.jpg", "d.JPG")
+        assert small.shape == whole.shape == (*some.shapes()[index], 3)
+        assert np.array_equal(small, whole) is not reduced
+        assert np.abs(small.astype(int) - whole).mean() < 3  # of 85 between two photos
+        assert some.full_shape(index) == shapes[name]
+        np.testing.assert_array_equal(unknown.image(index), whole)
+
+
+@pytest.mark.parametrize(
+    ("name", "shape", "reduces"),
+    [("a.jpg", (80, 60), True), ("a.jpg", (79, 60), False), ("a.png", (80, 60), False)],
+)
+def test_it_is_known_beforehand_whether_photos_are_reduced(
+    tmp_path: Path, name: str, shape: tuple[int, int], reduces: bool
+) -> None:
+    some = files(tmp_path, {"small.jpg": (30, 20), name: shape}, side=40)
+    assert some.reduces is reduces
+    assert not some.retold(replace(some.dataset, sizes=None)).reduces
+    assert not photos([(90, 60)], side=40).reduces
+
+
+def test_a_large_jpeg_that_has_changed_since_is_told(tmp_path: Path) -> None:
+    some = files(tmp_path, {"a.jpg": (120, 160), "b.jpg": (120, 160)}, side=40)
+    assert some.stacked([0]).shape == (1, 30, 40, 3)
+    files(tmp_path, {"b.jpg": (160, 120)}, side=40)
+    with pytest.raises(DataError, match=r"b\.jpg: has another size than when it was looked at"):
+        some.stacked([0, 1])

@@ -158,7 +158,7 @@ def test_bad_places_are_found_before_anything_is_decoded(
     segmenter, photos, tmp_path, monkeypatch, out, error, line
 ):
     monkeypatch.setattr(
-        "tagseg.session.predict.decode_with_levels", lambda path, white: pytest.fail("decoded")
+        "tagseg.session.predict.decode_reduced", lambda path, side, white: pytest.fail("decoded")
     )
     for path in photos.rglob("*.png"):
         path.rename(path.with_suffix(".bmp"))

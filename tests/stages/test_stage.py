@@ -6,6 +6,7 @@ import pickle
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from copy import copy
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -472,6 +473,16 @@ def test_what_stands_in_a_record(run):
         "photo_side": 8,
     }
     assert "photo_side" not in record_of(run, TOY, items, split=None)["config"]
+
+
+def test_photos_at_reduced_scale_stand_in_a_record(run):
+    """Not in those of photos that are decoded whole, whose keys are as before."""
+    reduced = copy(run.photos)
+    reduced.__dict__["reduces"] = True
+    large = replace(run, photos=reduced)
+    assert record_of(large, TOY)["config"]["decoding"] == "reduced"
+    assert key_of(large, TOY) != key_of(run, TOY)
+    assert key_of(large, TOY, split=None) == key_of(run, TOY, split=None)
 
 
 def test_a_network_at_work_brings_its_means(run):

@@ -19,7 +19,7 @@ from tagseg.data.digests import (
     digest_of_bytes,
     file_key,
 )
-from tagseg.data.images import decode_photo
+from tagseg.data.images import decode_photo, decode_reduced
 from tagseg.data.legends import Legend
 from tagseg.data.paths import Paths
 from tagseg.data.pictures import MAX_PIXELS, read_bytes
@@ -138,6 +138,18 @@ class Dataset:
         if isinstance(source, Path):
             return decode_photo(source, max_pixels=self.max_pixels, white=self.white)
         return source
+
+    def reduced_image(self, index: int, side: int) -> tuple[Image, tuple[int, int]]:
+        """Photo ``index`` for work at ``side`` pixels, and its own height and width.
+
+        It may be smaller than it is, see :func:`tagseg.data.images.decode_reduced`. Errors are
+        those of :meth:`image`.
+        """
+        source = self.sources[index]
+        if isinstance(source, Path):
+            found = decode_reduced(source, side, max_pixels=self.max_pixels, white=self.white)
+            return found.image, found.shape
+        return source, (source.shape[0], source.shape[1])
 
     def marks(self) -> tuple[tuple[str, npt.NDArray[np.bool_] | None], ...]:
         """What is said of photos and classes beside the tags, by name: ``unsure``, ``absent``."""

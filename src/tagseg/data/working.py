@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import cached_property
 from typing import Any
 
 import cv2
@@ -10,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tagseg.data.dataset import Dataset
+from tagseg.data.images import may_be_reduced
 from tagseg.errors import DataError
 from tagseg.maps import Image, Labels, Probs
 
@@ -63,13 +65,34 @@ class WorkingPhotos:
         """Photo ``index`` at working size, (h, w, 3); do not write into it."""
         if index in self._kept:
             return self._kept[index]
-        full = self.dataset.image(index)
-        self._full_shapes[index] = (full.shape[0], full.shape[1])
-        image = working_image(full, self.side)
+        image, self._full_shapes[index] = self._made(index)
         if image.nbytes <= self._room:
             self._kept[index] = image
             self._room -= image.nbytes
         return image
+
+    def _made(self, index: int) -> tuple[Image, tuple[int, int]]:
+        """Photo ``index`` at working size, and its height and width on disk."""
+        if not self._reduces(index):
+            full = self.dataset.image(index)
+            return working_image(full, self.side), (full.shape[0], full.shape[1])
+        decoded, shape = self.dataset.reduced_image(index, self.side)
+        return working_image(decoded, self.side, shape), shape
+
+    def _reduces(self, index: int) -> bool:
+        """Whether the photo is decoded to less than it is, for which its size must be known."""
+        if self.dataset.sizes is None:
+            return False
+        height, width = self.dataset.sizes[index].tolist()
+        return may_be_reduced(self.dataset.sources[index], (height, width), self.side)
+
+    @cached_property
+    def reduces(self) -> bool:
+        """Whether any photo is decoded to less than it is, which changes its pixels a little."""
+        if self.dataset.sizes is None:
+            return False
+        large = np.flatnonzero(self.dataset.sizes.max(1, initial=0) >= 2 * self.side)
+        return any(self._reduces(index) for index in large.tolist())
 
     def full_shape(self, index: int) -> tuple[int, int]:
         """Height and width of photo ``index`` on disk."""
@@ -135,13 +158,18 @@ class WorkingPhotos:
             yield group, np.stack(images)
 
 
-def working_image(image: Image, side: int) -> Image:
-    """``image`` (H, W, 3) with its longer side at most ``side``."""
-    height, width = image.shape[:2]
+def working_image(image: Image, side: int, shape: tuple[int, int] | None = None) -> Image:
+    """``image`` (H, W, 3) with its longer side at most ``side``.
+
+    ``shape`` is the photo's own height and width where ``image`` is a reduced one.
+    """
+    height, width = shape if shape is not None else image.shape[:2]
     factor = side / max(height, width)
     if factor >= 1.0:
         return image
     size = (max(1, round(width * factor)), max(1, round(height * factor)))
+    if size == (image.shape[1], image.shape[0]):
+        return image
     return cv2.resize(image, size, interpolation=cv2.INTER_AREA)  # type: ignore[return-value]
 
 

@@ -21,7 +21,7 @@ from tagseg.data.finding import (
     list_pictures,
     notes_on_unread,
 )
-from tagseg.data.images import decode_with_levels
+from tagseg.data.images import decode_reduced
 from tagseg.data.masks import encode_mask
 from tagseg.data.no_folder import near_folder
 from tagseg.data.picture_formats import unread_suffix
@@ -93,25 +93,26 @@ def predict_folder(
     if odd:
         progress.say(f"names that are not UTF-8: {len(odd)}, such as {odd[0]} (%XX for a byte)")
     of_16_bits: list[tuple[str, Levels]] = []
+    needed = segmenter.side if overlays is None else None
     network = Lock()  # one photo at a time in the network, which uses all cores by itself
 
     def segment(item: tuple[str, Path]) -> tuple[str, str]:
         name, path = item
         try:
-            image, levels = decode_with_levels(path, white=segmenter.white)
+            photo = decode_reduced(path, needed, white=segmenter.white)
         except ImageError as error:
             return name, str(error)
-        if levels is not None:
-            of_16_bits.append((name, levels))
-        small = working_image(image, segmenter.side)
+        if photo.levels is not None:
+            of_16_bits.append((name, photo.levels))
+        small = working_image(photo.image, segmenter.side, photo.shape)
         with network:
             probs = segmenter.forward(small[None])[0]
         if refine and segmenter.refiner is not None:
             probs = segmenter.refiner.refine(small, probs)
-        labels = argmax_at(probs, (image.shape[0], image.shape[1]))
+        labels = argmax_at(probs, photo.shape)
         _write(out / f"{name}.png", encode_mask(labels))
         if overlays is not None:
-            _write(overlays / f"{name}.jpg", _jpeg(overlay(image, labels)))
+            _write(overlays / f"{name}.jpg", _jpeg(overlay(photo.image, labels)))
         return name, ""
 
     with progress.task("segmenting", len(photos)) as ticks:

@@ -56,6 +56,7 @@ __all__ = [
 
 BATCH = 16  # photos a forward pass
 _MOST_LABELS_AT_ONCE = 1 << 28  # bytes of decoded labels kept in memory
+_REDUCED = "reduced"  # of photos that differ a little from those that are decoded whole
 _LEVELS = 255  # of stored saliency maps
 
 M = TypeVar("M")
@@ -126,6 +127,8 @@ def opened(
         return run.stage(declared.name, config, keys)
     of_split = run.split(split)
     config["photo_side"] = of_split.photos.side
+    if of_split.photos.reduces:
+        config["decoding"] = _REDUCED
     prefix = "" if declared.val_alone else of_split.prefix
     return run.stage(f"{prefix}{declared.name}", config, [of_split.key, *keys])
 
