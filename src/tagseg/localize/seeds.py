@@ -120,7 +120,8 @@ class GradientSeeder:
     """Class saliency by back-propagation, smoothed, as seeds (Oh et al. 2017, 4.2).
 
     It takes the largest absolute gradient over the channels of each layer (RGB, at the photo
-    itself), the mean over layers, a Gaussian, and divides each class by its own maximum.
+    itself), the mean over layers, a Gaussian, and divides each class by its own maximum. Of several
+    blocks it is the mean of blocks that are means of their layers (Shimoda & Yanai 2016, 4.4).
 
     Args:
         net: The tag classifier, in evaluation mode: one of tagseg or, with ``layers``, any network
@@ -202,10 +203,11 @@ class GradientSeeder:
         record = self._saliency.forward(as_input(image, self._device))
         found = record.saliency(np.flatnonzero(tags).tolist())
         total = torch.zeros(int(tags.sum()), height, width)
-        for name, stride, first in self._layers:
+        weights = self._layers.weights or (1.0,) * len(self._layers.names)
+        for (name, stride, first), weight in zip(self._layers, weights, strict=True):
             raw = found[name][0]
             maps = at_photo_size(raw, (height, width), stride=stride, first=first).cpu()
-            total += maps / _peaks(maps)
+            total += maps / _peaks(maps) * weight
         smooth = _blurred(total.numpy(), self._sigma * max(height, width) / _REFERENCE_SIDE)
         peaks = smooth.max((1, 2), keepdims=True)
         scores[tags] = smooth / np.where(peaks > 0, peaks, 1)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -11,21 +12,43 @@ from torch import Tensor
 
 from tagseg.data.transforms import factor_to, resize_batch, resized_shape
 from tagseg.localize.cam import normalised_maps
+from tagseg.localize.seeds import feature_layers
 from tagseg.maps import Image, ScoreMap, Tags
+from tagseg.nets.backbone import Backbone
 from tagseg.stages.context import Run, Split
 from tagseg.stages.stage import (
     Declared,
     Images,
     Input,
+    Plain,
     ScoreMaps,
     network_input,
     per_batch,
     per_photo,
 )
 
-__all__ = ["Seeder", "grid_score_maps", "photo_score_maps"]
+__all__ = [
+    "LayerWeights",
+    "Seeder",
+    "grid_score_maps",
+    "layer_weights",
+    "photo_score_maps",
+]
 
 Seeder = Callable[[Image, Tags | None], ScoreMap]
+
+
+@dataclass(frozen=True)
+class LayerWeights(Plain):
+    """What decides on maps where blocks have different numbers of layers (Shimoda & Yanai 4.4)."""
+
+    layer_weights: tuple[float, ...]
+
+
+def layer_weights(backbone: Backbone, blocks: Sequence[int]) -> list[LayerWeights]:
+    """The weights of the layers of ``blocks`` in a mean of blocks; none if they are equal."""
+    weights = feature_layers(backbone, blocks).weights
+    return [LayerWeights(weights)] if weights else []
 
 
 def photo_score_maps(

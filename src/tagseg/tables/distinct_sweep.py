@@ -29,7 +29,7 @@ from tagseg.localize.seeds import (
 )
 from tagseg.maps import Labels, Tags
 from tagseg.nets.fully_convolutional import FullyConvolutionalClassifier
-from tagseg.recipes.dcsm.classifier import layer_weights, seeder_settings
+from tagseg.recipes.dcsm.classifier import weights_of_layers, seeder_settings
 from tagseg.recipes.dcsm.config import Config
 from tagseg.run.workspace import Stage
 from tagseg.session.scoring import key_of_truth
@@ -82,7 +82,7 @@ def sweep(
         for row in rows:
             config = replace(context.config, **row.changes)
             made_from = {**asdict(seeder_settings(run, config)), "crf": asdict(config.crf())}
-            for weights in layer_weights(classifier, config):
+            for weights in weights_of_layers(classifier, config):
                 made_from |= asdict(weights)
             stage = run.stage(f"row-{row.variant.replace('.', '_')}", made_from, inputs)
             stages[row.variant] = open_stages.enter_context(stage)

@@ -17,18 +17,17 @@ from tagseg.nets.tiny import Tiny
 from tagseg.nets.vgg import Vgg16
 from tagseg.recipes.dcsm import classifier as saliency_stages
 from tagseg.recipes.dcsm.classifier import (
-    LayerWeights,
     fully_convolutional_classifier,
-    layer_weights,
     seeder_settings,
     square_side,
+    weights_of_layers,
 )
 from tagseg.recipes.dcsm.config import Config
 from tagseg.run.progress import Progress
 from tagseg.run.workspace import Workspace
 from tagseg.session.train import make_config, make_setup
 from tagseg.stages.context import Run, Setup, Split
-from tagseg.stages.score_maps import photo_score_maps
+from tagseg.stages.score_maps import LayerWeights, photo_score_maps
 from tagseg.stages.stage import Declared, ScoreMaps
 from tagseg.training import Execution
 
@@ -131,10 +130,10 @@ def test_maps_depend_on_the_layers_of_blocks_where_these_differ():
     blocks = {(3, 4, 5): None, (2, 3): (1 / 2,) * 2 + (1 / 3,) * 3}
     net = FullyConvolutionalClassifier(Vgg16(32), 2, hidden=4)
     for chosen, weights in blocks.items():
-        found = layer_weights(net, config_of(blocks=chosen))
+        found = weights_of_layers(net, config_of(blocks=chosen))
         assert found == ([] if weights is None else [LayerWeights(weights)])
-    assert not layer_weights(net, config_of(blocks=(2, 3), variant="code"))
-    assert not layer_weights(FullyConvolutionalClassifier(Tiny(), 2, hidden=4), config_of())
+    assert not weights_of_layers(net, config_of(blocks=(2, 3), variant="code"))
+    assert not weights_of_layers(FullyConvolutionalClassifier(Tiny(), 2, hidden=4), config_of())
 
 
 def test_score_maps_are_kept_and_read_as_they_were_made(run_of):

@@ -9,23 +9,22 @@ import torch
 
 from tagseg.data.transforms import Augmentation
 from tagseg.localize.classifier import train_tag_classifier
-from tagseg.localize.seeds import feature_layers
 from tagseg.nets.fully_convolutional import FullyConvolutionalClassifier, initialise_from_imagenet
 from tagseg.recipes.dcsm.config import ClassifierFormSettings, Config, TwoPhaseSettings
 from tagseg.stages.context import Plain, Run, Setup
 from tagseg.stages.distinct_segmenter import SeederSettings
 from tagseg.stages.schedules import short_schedule, uses_paper_schedule
+from tagseg.stages.score_maps import LayerWeights, layer_weights
 from tagseg.stages.shapes import some_shapes
 from tagseg.stages.stage import Declared, Input, Trained, trained
 from tagseg.stages.tag_teaching import taught_tags
 from tagseg.training import Schedule
 
 __all__ = [
-    "LayerWeights",
     "fully_convolutional_classifier",
-    "layer_weights",
     "seeder_settings",
     "two_phase_schedules",
+    "weights_of_layers",
 ]
 
 _UPPER = Declared("classifier-upper", weights="classifier")
@@ -147,17 +146,9 @@ def _network(run: Run, settings: TwoPhaseSettings) -> FullyConvolutionalClassifi
     return net
 
 
-@dataclass(frozen=True)
-class LayerWeights(Plain):
-    """What decides on maps where blocks have different numbers of layers (4.4)."""
-
-    layer_weights: tuple[float, ...]
-
-
-def layer_weights(net: FullyConvolutionalClassifier, config: Config) -> list[LayerWeights]:
+def weights_of_layers(net: FullyConvolutionalClassifier, config: Config) -> list[LayerWeights]:
     """The weights of the layers in Eq. 5, if they differ and the variant heeds them."""
-    weights = feature_layers(net.backbone, config.blocks).weights
-    return [LayerWeights(weights)] if weights and config.variant == "paper" else []
+    return layer_weights(net.backbone, config.blocks) if config.variant == "paper" else []
 
 
 def seeder_settings(run: Run, config: Config) -> SeederSettings:

@@ -9,7 +9,7 @@ import numpy as np
 from tagseg.maps import Labels, Probs, ScoreMap
 from tagseg.recipes.dcsm.classifier import (
     fully_convolutional_classifier,
-    layer_weights,
+    weights_of_layers,
     seeder_settings,
 )
 from tagseg.recipes.dcsm.config import Config
@@ -53,7 +53,7 @@ class DistinctMaps:
             self._run,
             _MAPS,
             lambda image, tags: self._seeder(image, tags).score_map,
-            settings=[self._settings, *layer_weights(self.classifier.model, self._config)],
+            settings=[self._settings, *weights_of_layers(self.classifier.model, self._config)],
             inputs=[self.classifier],
             split=split,
         )
