@@ -94,7 +94,7 @@ STAGES_OF_FIELDS: dict[str, dict[str, str]] = {
         "layer_decay output_stride scale_field_of_view schedule segmenter_backbone_factor segmenter_batch_size segmenter_crop segmenter_epochs segmenter_iterations segmenter_learning_rate segmenter_width trained_blocks": "segmenter",
     },
     "gradient_baseline": {
-        "classifier_backbone_factor classifier_batch_size classifier_epochs classifier_hidden_layers classifier_iterations classifier_learning_rate classifier_size classifier_stride classifier_width": "classifier",
+        "classifier_backbone_factor classifier_batch_size classifier_epochs classifier_form classifier_hidden_layers classifier_iterations classifier_learning_rate classifier_size classifier_stride classifier_width": "classifier",
         "photo_side": "classifier gradient-seeds masks predictions seeds segmenter",
         "layer_decay output_stride schedule trained_blocks": "classifier segmenter",
         "blocks method seed_bilateral seed_contrast seed_crf seed_filter seed_sigma seed_smoothness": "gradient-seeds",
@@ -107,7 +107,7 @@ STAGES_OF_FIELDS: dict[str, dict[str, str]] = {
     },
     "guided": {
         "saliency": "activation-prior guide-labels saliency",
-        "classifier_hidden_layers classifier_size classifier_stride": "classifier",
+        "classifier_form classifier_hidden_layers classifier_size classifier_stride": "classifier",
         "crf_seed min_component min_seed saliency_threshold seed_threshold share_bilateral share_sigma share_smoothness without_rise": "guide-labels",
         "photo_side": "guide-labels location-maps masks predictions saliency seeder segmenter",
         "crf_filter crf_iterations crf_reference_side": "guide-labels masks predictions",

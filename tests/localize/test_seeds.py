@@ -393,6 +393,40 @@ def test_gradient_seeds_are_those_of_oh_et_al(method, blocks, sigma, moved) -> N
     np.testing.assert_allclose(found, expected, atol=2e-4)
 
 
+@pytest.mark.parametrize("pools", [False, True])
+@pytest.mark.parametrize("shape", [(40, 30), (9, 24), (16, 16)])
+def test_a_network_of_one_size_sees_the_photo_squeezed(pools, shape) -> None:
+    """Oh et al., Table 6: gradients at the 16 x 16 input, brought to the photo's size."""
+    torch.manual_seed(4)
+    net = FullyConvolutionalClassifier(Small(pools), 3, hidden=6, side=16).eval()
+    nn.init.normal_(net.score.weight)
+    image, tags = photo(*shape), tags_of(1, 0, 1)
+    found = GradientSeeder(net, "plain", sigma=0)(image, tags)
+    seen = cv2.resize(image, (16, 16), interpolation=area_or_linear(shape[1]))
+    x = torch.from_numpy(seen.transpose(2, 0, 1).copy())[None].double() / 255
+    x.requires_grad_()
+    scores = copy.deepcopy(net).double()(x)[0]
+    for c in np.flatnonzero(tags):
+        (gradient,) = torch.autograd.grad(scores[c], x, retain_graph=True)
+        strongest = gradient[0].abs().amax(0).numpy()
+        expected = np.array(
+            [
+                [
+                    at(strongest, (y + 0.5) * 16 / shape[0] - 0.5, (x + 0.5) * 16 / shape[1] - 0.5)
+                    for x in range(shape[1])
+                ]
+                for y in range(shape[0])
+            ]
+        )
+        np.testing.assert_allclose(found[c], expected / expected.max(), atol=2e-4)
+    assert not found[1].any()
+
+
+def area_or_linear(width: int) -> int:
+    """How photos are resized to 16 pixels."""
+    return cv2.INTER_AREA if width > 16 else cv2.INTER_LINEAR
+
+
 def test_the_gaussian_scales_with_the_photo() -> None:
     """The same photo twice as large, with a network that sees no difference: the same seeds."""
     net, tags = Classifier(), tags_of(1, 0, 0, 0)

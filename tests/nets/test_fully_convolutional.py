@@ -131,9 +131,64 @@ def test_scores_start_small_and_say_no() -> None:
     assert (score.bias == -2).all()
 
 
+# VGG-16 as a classifier of photos of one size
+
+
+@pytest.mark.parametrize(("side", "stride", "shape"), [(40, 8, (40, 40)), (33, 8, (33, 33))])
+def test_one_position_sees_the_whole_photo(side: int, stride: int, shape: tuple[int, int]) -> None:
+    """Oh et al., Table 6: fc6 is not padded and as large as its input, in float64."""
+    torch.manual_seed(0)
+    net = FullyConvolutionalClassifier(Sampled(), 4, hidden=5, side=side).double().eval()
+    nn.init.normal_(net.score.weight)
+    assert net.fc6.padding == (0, 0)
+    x = torch.rand(1, 3, *shape, dtype=torch.float64)
+    with torch.inference_mode():
+        units = net.backbone(x).flatten()
+        for layer in (net.fc6, net.fc7):
+            units = (layer.weight.flatten(1) @ units + layer.bias).relu()  # type: ignore[operator]
+        expected = net.score.weight.flatten(1) @ units + net.score.bias  # type: ignore[operator]
+        assert net.class_maps(x).shape == (1, 4, 1, 1)
+        torch.testing.assert_close(net(x)[0], expected)
+
+
+def test_photos_of_other_sizes_are_squeezed() -> None:
+    torch.manual_seed(0)
+    net = FullyConvolutionalClassifier(Sampled(), 4, hidden=5, side=24).eval()
+    nn.init.normal_(net.score.weight)
+    colours = torch.rand(2, 3, 1, 1)
+    with torch.inference_mode():
+        expected = net(colours.expand(2, 3, 24, 24))
+        for shape in ((96, 24), (7, 30), (24, 24)):
+            torch.testing.assert_close(net(colours.expand(2, 3, *shape)), expected)
+
+
+def test_vgg_has_the_form_of_table_6() -> None:
+    with torch.device("meta"):
+        net = FullyConvolutionalClassifier(Vgg16(32), 20, side=224)
+        features = net.backbone(torch.empty(1, 3, 224, 224))
+        assert features.shape == (1, 512, 7, 7)
+        assert net.fc6(features).shape == (1, 4096, 1, 1)
+    assert net.fc6.kernel_size == (7, 7)
+    assert net.fc7.weight.shape == (4096, 4096, 1, 1)
+    assert net.score.weight.shape == (20, 4096, 1, 1)
+
+
+def test_imagenets_classifier_at_one_position() -> None:
+    torch.manual_seed(0)
+    net, state = FullyConvolutionalClassifier(Sampled(), 2, hidden=5, side=56), imagenet_like()
+    assert initialise_from_imagenet(net, state) is True
+    x = torch.rand(1, 3, 56, 56)
+    with torch.inference_mode():
+        features = net.backbone(x)
+        units = state["classifier.0.weight"] @ features.flatten() + state["classifier.0.bias"]
+        torch.testing.assert_close(net.fc6(features).flatten(), units)
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
+        ({"side": 0}, "an input of 0 pixels"),
+        ({"side": 56, "kernel": 7}, "a kernel of 7; give a side of at least 1 alone"),
         ({"n_classes": 0}, "0 classes"),
         ({"hidden": 0}, "fc6 and fc7 of 0 channels"),
         ({"kernel": 4}, "kernel of 4; use an odd kernel"),

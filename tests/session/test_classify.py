@@ -34,6 +34,24 @@ def test_its_scores_are_those_of_the_run(run, photos):
     assert len(np.unique(expected.round(6))) > 1
 
 
+def test_a_classifier_of_one_size_is_built_again(photos, tmp_path):
+    """That of Oh et al., Table 6, by recipe gradient_baseline."""
+    config = quick("gradient_baseline") | {
+        "classifier_form": "fully_connected",
+        "classifier_size": 48,
+        "method": "plain",
+        "seed_crf": False,
+        "refiner": "none",
+    }
+    train(photos.dataset, "gradient_baseline", config, out=tmp_path / "run", options=OPTIONS)
+    classifier = load_classifier(tmp_path / "run", device="cpu")
+    assert classifier.net.side == 48
+    seen = WorkingPhotos(photos.dataset, classifier.most)
+    expected = tag_scores(classifier.net, seen, execution=Execution())
+    found = [classifier.probabilities(photos.dataset.image(index)) for index in range(3)]
+    np.testing.assert_allclose(found, expected[:3], atol=1e-5)
+
+
 def test_small_photos_are_seen_larger_where_the_classifier_was(run, photos):
     import dataclasses
 

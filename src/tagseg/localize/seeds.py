@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from tagseg.data.transforms import letterbox, resize_batch
+from tagseg.data.working import resized
 from tagseg.errors import ConfigError
 from tagseg.localize.backprop import ClassSaliency, Method, Record
 from tagseg.localize.dcsm import (
@@ -33,6 +34,7 @@ from tagseg.localize.photos import as_image, as_input
 from tagseg.localize.tape import NoReLUError
 from tagseg.maps import Image, ScoreMap
 from tagseg.nets.backbone import Backbone
+from tagseg.nets.fully_convolutional import FullyConvolutionalClassifier
 
 __all__ = [
     "DistinctSeeder",
@@ -123,6 +125,9 @@ class GradientSeeder:
     itself), the mean over layers, a Gaussian, and divides each class by its own maximum. Of several
     blocks it is the mean of blocks that are means of their layers (Shimoda & Yanai 2016, 4.4).
 
+    A :class:`FullyConvolutionalClassifier` with a ``side`` is shown the photo squeezed to it, and
+    the maps are brought back to the photo's size.
+
     Args:
         net: The tag classifier, in evaluation mode: one of tagseg or, with ``layers``, any network
             that takes RGB in [0, 1] and gives class scores.
@@ -181,6 +186,7 @@ class GradientSeeder:
         )
         self._device = next(net.parameters()).device
         self._sigma = sigma
+        self._side = net.side if isinstance(net, FullyConvolutionalClassifier) else None
 
     def __call__(self, image: npt.NDArray[Any], tags: npt.ArrayLike) -> ScoreMap:
         """Score maps of the classes in a photo.
@@ -200,13 +206,20 @@ class GradientSeeder:
         scores = np.zeros((len(tags), height, width), np.float32)
         if not tags.any():
             return scores
-        record = self._saliency.forward(as_input(image, self._device))
+        seen = image if self._side is None else resized(image, (self._side, self._side))
+        record = self._saliency.forward(as_input(seen, self._device))
         found = record.saliency(np.flatnonzero(tags).tolist())
         total = torch.zeros(int(tags.sum()), height, width)
         weights = self._layers.weights or (1.0,) * len(self._layers.names)
         for (name, stride, first), weight in zip(self._layers, weights, strict=True):
             raw = found[name][0]
-            maps = at_photo_size(raw, (height, width), stride=stride, first=first).cpu()
+            maps = at_photo_size(
+                raw,
+                (height, width),
+                stride=stride,
+                first=first,
+                input_shape=(seen.shape[0], seen.shape[1]),
+            ).cpu()
             total += maps / _peaks(maps) * weight
         smooth = _blurred(total.numpy(), self._sigma * max(height, width) / _REFERENCE_SIDE)
         peaks = smooth.max((1, 2), keepdims=True)

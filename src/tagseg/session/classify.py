@@ -17,6 +17,7 @@ from tagseg.data.working import working_image
 from tagseg.errors import DamagedError, WorkspaceError
 from tagseg.maps import Image
 from tagseg.nets.catalog import build_backbone
+from tagseg.nets.fully_convolutional import FullyConvolutionalClassifier
 from tagseg.nets.gap import GapClassifier
 from tagseg.nets.top_pool import TopPoolClassifier
 from tagseg.recipes.union.classifier import least_side
@@ -68,7 +69,8 @@ def load_classifier(run: Path, *, device: str = "auto") -> RunClassifier:
     """The tag classifier of the run in a folder.
 
     Known are those of ``union`` and of the recipes with class activation maps of a network with
-    global average pooling (``builtin_priors``, ``cam_baseline``, ``gradient_baseline``).
+    global average pooling (``builtin_priors``, ``cam_baseline``, ``gradient_baseline``, in either
+    form).
 
     Raises:
         WorkspaceError: there is no run, or none with such a classifier that is trained.
@@ -114,6 +116,8 @@ def _top_pool(config: Mapping[str, Any], backbone: str, classes: int) -> _Made:
 
 
 def _gap(config: Mapping[str, Any], backbone: str, classes: int) -> _Made:
+    if "fully_connected_side" in config:
+        return _fully_connected(config, backbone, classes)
     net = GapClassifier(
         build_backbone(
             backbone, output_stride=int(config["output_stride"]), dilated=config.get("dilated")
@@ -121,6 +125,18 @@ def _gap(config: Mapping[str, Any], backbone: str, classes: int) -> _Made:
         classes,
         hidden=config["classifier_width"],
         hidden_layers=config["classifier_hidden_layers"],
+    )
+    return _Made(net, 1)
+
+
+def _fully_connected(config: Mapping[str, Any], backbone: str, classes: int) -> _Made:
+    net = FullyConvolutionalClassifier(
+        build_backbone(
+            backbone, output_stride=int(config["output_stride"]), dilated=config["dilated"]
+        ),
+        classes,
+        hidden=config["classifier_width"],
+        side=config["fully_connected_side"],
     )
     return _Made(net, 1)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -18,27 +18,31 @@ from tagseg.localize.cam import ClassMapper, class_activation_maps
 from tagseg.localize.classifier import tag_scores, train_tag_classifier
 from tagseg.localize.layer_cam import LayerCam
 from tagseg.nets.backbone import FeatureBlock
+from tagseg.nets.fully_convolutional import FullyConvolutionalClassifier
 from tagseg.nets.gap import GapClassifier
 from tagseg.nets.top_pool import TopPoolClassifier
 from tagseg.stages.context import Plain, Run, Split
 from tagseg.stages.schedules import classifier_schedule
 from tagseg.stages.score_maps import grid_score_maps
-from tagseg.stages.settings import CamSettings, GapSettings
+from tagseg.stages.settings import CamSettings, GapSettings, TagLossSettings
 from tagseg.stages.shapes import Seen, some_shapes
 from tagseg.stages.stage import Declared, ScoreMaps, Trained, trained
-from tagseg.stages.tag_teaching import taught_tags
+from tagseg.stages.tag_teaching import TaughtTags, taught_tags
 from tagseg.training import Schedule
 
 __all__ = [
     "ACTIVATIONS",
     "LAYER_CAM",
     "ClassMaps",
+    "classifier_on_tags",
     "classifier_scores",
     "location_maps",
     "tag_classifier",
 ]
 
 _CLASSIFIER = Declared("classifier", weights="classifier")
+
+Net = TypeVar("Net", GapClassifier, FullyConvolutionalClassifier)
 
 
 @dataclass(frozen=True)
@@ -103,8 +107,23 @@ def tag_classifier(
         hidden=form.classifier_width,
         hidden_layers=form.classifier_hidden_layers,
     )
-    how, taught = _classifier_input(photos, settings), taught_tags(run, settings)
-    fit = partial(train_tag_classifier, net, photos, how, schedule, teaching=taught.teaching)
+    return classifier_on_tags(
+        run, settings, net, _classifier_input(photos, settings), schedule, form=form
+    )
+
+
+def classifier_on_tags(
+    run: Run,
+    settings: TagLossSettings,
+    net: Net,
+    how: Augmentation,
+    schedule: Schedule,
+    *,
+    form: Plain,
+) -> Trained[Net]:
+    """``net``, trained on the photos' tags; ``form`` says what it is, for the stage's key."""
+    taught: TaughtTags = taught_tags(run, settings)
+    fit = partial(train_tag_classifier, net, run.photos, how, schedule, teaching=taught.teaching)
     classifier = trained(
         run,
         _CLASSIFIER,

@@ -29,7 +29,7 @@ from tagseg.localize.seeds import (
 )
 from tagseg.maps import Labels, Tags
 from tagseg.nets.fully_convolutional import FullyConvolutionalClassifier
-from tagseg.recipes.dcsm.classifier import weights_of_layers, seeder_settings
+from tagseg.recipes.dcsm.classifier import seeder_settings, weights_of_layers
 from tagseg.recipes.dcsm.config import Config
 from tagseg.run.workspace import Stage
 from tagseg.session.scoring import key_of_truth

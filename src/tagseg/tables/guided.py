@@ -12,8 +12,8 @@ import numpy.typing as npt
 from tagseg.evaluate.scores import average_precision
 from tagseg.fuse.seed_labels import cam_labels
 from tagseg.maps import Labels
-from tagseg.recipes.gradient_baseline import Config as GradientConfig
-from tagseg.recipes.gradient_baseline import gradient_classifier, seed_maps
+from tagseg.recipes.gradient_baseline.config import Config as GradientConfig
+from tagseg.recipes.gradient_baseline.recipe import seed_maps
 from tagseg.recipes.guided.config import Config
 from tagseg.recipes.guided.guides import Seeding, guide_labels, oracle_labels
 from tagseg.recipes.guided.recipe import segmenter_from
@@ -22,6 +22,7 @@ from tagseg.session.scoring import key_of_truth, score_prediction
 from tagseg.session.seed_scoring import find_seed_maps, score_seeds, truth_at_work
 from tagseg.stages.classifier import classifier_scores
 from tagseg.stages.context import Run
+from tagseg.stages.guide_classifier import guide_classifier
 from tagseg.stages.large_fov import large_fov_segmenter
 from tagseg.stages.outcome import Prediction, Seeds
 from tagseg.stages.segmenter import predicted
@@ -291,7 +292,7 @@ def _gradient_scores(context: Context[Config], method: str, label: str) -> dict[
     with context.variant(row) as (run, config):
         own = {name: value for name, value in vars(config).items() if GradientConfig.named(name)}
         gradients = GradientConfig(**{**own, "method": method})
-        classifier = gradient_classifier(run, gradients)
+        classifier = guide_classifier(run, gradients)
         maps_of = partial(seed_maps, run, gradients, classifier)
         seeds = Seeds("gradients", label, gradients.seed_threshold, maps_of)
         maps = find_seed_maps(run, (seeds,), context.truth)

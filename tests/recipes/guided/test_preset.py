@@ -10,7 +10,6 @@ from preset_texts import check_against_text, fields_of_text
 from small_runs import OPTIONS
 from tagseg.nets.aspp import AsppNet
 from tagseg.nets.catalog import build_backbone
-from tagseg.recipes.gradient_baseline import Config as GradientConfig
 from tagseg.recipes.guided.config import Config
 from tagseg.recipes.guided.preset import PRESET
 from tagseg.session.train import make_config, make_setup
@@ -22,10 +21,8 @@ from tagseg.stages.shapes import view_scale
 PAPER = [
     ("6.1", "The test time foreground threshold tau is set to 0.2", "seed_threshold", 0.2),
     ("Table 6", "input (3, 321, 321)", "seeder_side", 321),
-    ("Table 6", "fc6 (1024, 3, 3)", "classifier_width", 1024),
     ("Table 6", "VGG-16: input (3, 224, 224)", "classifier_size", 224),
     ("Table 6", "VGG-16: pool1 to pool5", "classifier_stride", 2**5),
-    ("Table 6", "VGG-16: fc6, fc7", "classifier_hidden_layers", 2),
     ("B.2", "base learning rate 0.001", "classifier_learning_rate", 0.001),
     ("F", "base learning rate 0.001", "segmenter_learning_rate", 0.001),
     ("F", "minibatch size 15", "segmenter_batch_size", 15),
@@ -82,13 +79,6 @@ def test_schedules_are_those_of_the_text(setup, schedule_of, iterations, batch, 
     assert (schedule.momentum, schedule.weight_decay, schedule.gamma) == (0.9, 5e-4, 0.1)
     steps = [round(part * iterations) for part in schedule.steps]
     assert steps == list(range(every, iterations, every))
-
-
-def test_gradient_seeders_have_a_classifier_of_their_own(setup):
-    """F: "All classifiers discussed in the paper", those of 4.2 too."""
-    config = GradientConfig(schedule="paper")
-    schedule = guide_classifier_schedule(config, setup, PHOTOS)
-    assert (schedule.iterations, schedule.batch_size) == (30_000, 40)
 
 
 def test_saliency_follows_deeplab_v2_and_its_rates_do_not_follow_the_boxed_photos(setup):

@@ -9,8 +9,8 @@ import numpy as np
 from tagseg.maps import Labels, Probs, ScoreMap
 from tagseg.recipes.dcsm.classifier import (
     fully_convolutional_classifier,
-    weights_of_layers,
     seeder_settings,
+    weights_of_layers,
 )
 from tagseg.recipes.dcsm.config import Config
 from tagseg.stages.context import Run, Split

@@ -8,12 +8,12 @@ from typing import Literal
 from tagseg.nets.gap import SeederName
 from tagseg.refine.component_crf import ComponentCrf
 from tagseg.refine.dense_crf import CrfParameters
+from tagseg.stages.guide_classifier import GuideClassifierSettings
 from tagseg.stages.seeder import SeedingSettings
 from tagseg.stages.settings import (
     BILATERAL,
     SMOOTHNESS,
     DeepLabSettings,
-    GapSettings,
     MaskSettings,
     PyramidSettings,
     SaliencySettings,
@@ -79,7 +79,7 @@ class Config(
     SeedSettings,
     SalientSettings,
     SeedingSettings,
-    GapSettings,
+    GuideClassifierSettings,
     SaliencySettings,
 ):
     """Numbers of Oh et al.; ``guide`` and ``seeder`` select the rows of their Tables 1 and 2."""

@@ -24,7 +24,6 @@ from tagseg.fuse.guide_labels import (
 from tagseg.fuse.seed_labels import cam_labels
 from tagseg.localize.component_scores import score_changes
 from tagseg.maps import BACKGROUND, Labels
-from tagseg.nets.gap import GapClassifier
 from tagseg.priors.saliency.salient_regions import salient_mask
 from tagseg.recipes.guided.config import (
     ComponentSettings,
@@ -36,16 +35,15 @@ from tagseg.recipes.guided.config import (
 )
 from tagseg.refine.box_masks import OBJECT
 from tagseg.run.workspace import Stage
-from tagseg.stages.classifier import tag_classifier
 from tagseg.stages.context import Run
 from tagseg.stages.crf import Smoothing
+from tagseg.stages.guide_classifier import GuideClassifier, guide_classifier
 from tagseg.stages.outcome import Prediction, Seeds, TagScores, View
 from tagseg.stages.predictions import classifier_outcome, show_map
 from tagseg.stages.saliency import PhotoSaliency
-from tagseg.stages.schedules import guide_classifier_schedule
 from tagseg.stages.seeder import SeederMaps
 from tagseg.stages.settings import CrfSettings
-from tagseg.stages.stage import Declared, Drawn, Input, LabelMaps, Plain, Trained, label_maps
+from tagseg.stages.stage import Declared, Drawn, Input, LabelMaps, Plain, label_maps
 
 __all__ = ["Guides", "Saliency", "Seeding", "guide_labels", "oracle_labels"]
 
@@ -153,8 +151,7 @@ def _per_component(run: Run, config: Config) -> Guides:
     """G1: each component gets the tag whose score it raises in a classifier (6.1, F)."""
     photos, setup = run.photos, run.setup
     saliency = Saliency(run, config)
-    schedule = guide_classifier_schedule(config, setup, len(photos))
-    classifier = tag_classifier(run, config, schedule=schedule)
+    classifier = guide_classifier(run, config)
     net = classifier.model.to(setup.execution.device)
     fill, rise = net.backbone.preprocessing.mean_colour, _Rise(config.without_rise)
 
@@ -209,7 +206,7 @@ class _Evidence:
     guide: Guide
     seeding: Seeding | None = None
     saliency: Saliency | None = None
-    classifier: Trained[GapClassifier] | None = None
+    classifier: GuideClassifier | None = None
     curves: list[Stage] = field(default_factory=list)
 
     def guides(self, make: Make, settings: Iterable[object]) -> Guides:
