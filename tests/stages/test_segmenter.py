@@ -17,7 +17,7 @@ from tagseg.recipes.builtin_priors.config import Config
 from tagseg.run.plan import Plan
 from tagseg.session.train import make_config
 from tagseg.stages import segmenter as segmenter_module
-from tagseg.stages.priors import activation_prior
+from tagseg.stages.priors import activation_prior, photo_regions
 from tagseg.stages.segmenter import (
     photo_masks,
     predicted,
@@ -102,6 +102,24 @@ def test_predictions_of_a_round(odd_run, segmenter, after):
         np.testing.assert_array_equal(first.refined(index), second.refined(index))
         kept = second.raw.stage.maps("raw").get_bytes(val.names[index])
         np.testing.assert_array_equal(decode_mask(kept), second.raw(index))
+
+
+def test_regions_that_were_found_before_are_not_found_again(odd_run, segmenter, after):
+    """The same labels under the same key, in less time."""
+    config = replace(CONFIG, segmenter_regions="crisp")
+    by_regions = segmenter_of(odd_run, config, segmenter.net)
+    alone = predicted(odd_run, by_regions, after)
+    before = photo_regions(odd_run, config, split="val")
+
+    def asked(image):
+        raise AssertionError("regions are found again")
+
+    by_regions.refiner.regions_of = asked
+    shared = predicted(odd_run, by_regions, after, number=1, regions_of=before)
+    for index in range(len(odd_run.split("val").photos)):
+        np.testing.assert_array_equal(shared.refined(index), alone.refined(index))
+    key_of = alone.raw.stage.key
+    assert predicted(odd_run, by_regions, after, regions_of=before).raw.stage.key == key_of
 
 
 def test_predictions_without_a_refiner(odd_run, segmenter, after):

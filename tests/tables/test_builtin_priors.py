@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from small_runs import N_TRAIN, OPTIONS, QUICK, UNKNOWN
+from small_runs import N_TRAIN, OPTIONS, QUICK, UNKNOWN, finished_stages
 from tagseg.data.dataset import Dataset
 from tagseg.data.masks import decode_mask
 from tagseg.data.working import labels_at
@@ -93,6 +93,15 @@ def test_table_4_is_what_a_run_with_foreground_masks_finds(go, tables):
 def test_table_6_is_what_runs_find(go, tables, row, config):
     other = go("builtin_priors", config)
     assert list(tables["6"].rows[row][2:]) == found(other, "segmenter", "segmenter + CRF")
+
+
+def test_rows_of_higher_order_share_the_regions_of_validation_photos(tabulated):
+    rooms = tabulated.run / "tables"
+    higher = [row.variant for row in TABLE_6 if "Higher Order" in row.label]
+    kept = [Workspace.read(rooms / name).finished("val-regions") for name in higher]
+    assert len(higher) == 4
+    assert len({stage.key for stage in kept}) == 1
+    assert "val-regions" not in finished_stages(rooms / "tags")
 
 
 def test_table_5_is_of_masks_made_as_for_training(photos, tmp_path):

@@ -27,7 +27,7 @@ from tagseg.segment.fit import Objective, fit_segmenter
 from tagseg.segment.predict import Known, Segmenter
 from tagseg.stages.context import Run
 from tagseg.stages.crf import Regions
-from tagseg.stages.priors import photo_regions
+from tagseg.stages.priors import PhotoRegions, photo_regions
 from tagseg.stages.pyramid_segmenter import pyramid_segmenter
 from tagseg.stages.refiners import Refinement, find_refiner, refiner_from
 from tagseg.stages.review import foreground_of
@@ -176,19 +176,29 @@ class Predicted(NamedTuple):
 
 
 def predicted(
-    run: Run, segmenter: Segmenter, after: Input, *, number: int | None = None
+    run: Run,
+    segmenter: Segmenter,
+    after: Input,
+    *,
+    number: int | None = None,
+    regions_of: PhotoRegions | None = None,
 ) -> Predicted:
     """Labels of the validation photos, without their tags.
 
     Args:
         after: what the segmenter is from.
         number: of the round, for a recipe that predicts in each.
+        regions_of: the regions that the refiner would find, found before; with them nothing but
+            time changes, so that no key does.
     """
     photos = run.split("val").photos
 
-    def refine(item: tuple[str, Image, Probs]) -> dict[str, bytes]:
-        _, image, probs = item
-        after_all = probs if segmenter.refiner is None else segmenter.refiner.refine(image, probs)
+    def refine(item: tuple[str, int, Image, Probs]) -> dict[str, bytes]:
+        _, index, image, probs = item
+        after_all = probs
+        if segmenter.refiner is not None:
+            regions = regions_of(index) if regions_of is not None else None
+            after_all = segmenter.refiner.refine(image, probs, Known(regions=regions))
         return {
             "raw": encode_mask(probs.argmax(0).astype(np.uint8)),
             "smooth": encode_mask(after_all.argmax(0).astype(np.uint8)),
@@ -196,7 +206,7 @@ def predicted(
 
     def make(images: Images, indices: list[int]) -> Iterator[dict[str, bytes]]:
         names = [photos.names[index] for index in indices]
-        work = zip(names, images, segmenter.forward(images), strict=True)
+        work = zip(names, indices, images, segmenter.forward(images), strict=True)
         return map_photos(refine, work, workers=run.setup.threads)
 
     stage = per_batch(

@@ -13,6 +13,7 @@ from tagseg.recipes.builtin_priors.recipe import segmenter_from
 from tagseg.session.photo_trust import agreement
 from tagseg.stages.context import Run
 from tagseg.stages.outcome import Prediction
+from tagseg.stages.priors import photo_regions
 from tagseg.stages.reviewed import reviewed_labels
 from tagseg.stages.rounds import working_masks
 from tagseg.stages.segmenter import predicted
@@ -76,7 +77,10 @@ def table_of_looks(context: Context[Config]) -> Table:
 def segmentation(run: Run, config: Config) -> dict[str, Prediction]:
     """The validation photos as the segmenter of this Config has them, and after its CRF."""
     segmenter = segmenter_from(run, config, _masks(run, config))
-    of_val = predicted(run, segmenter.model, segmenter)
+    # One stage of all rows: each would find the same regions again.
+    by_regions = config.acting().get("segmenter_regions") == "crisp"
+    regions_of = photo_regions(run, config, split="val") if by_regions else None
+    of_val = predicted(run, segmenter.model, segmenter, regions_of=regions_of)
     found = {"raw": of_val.raw, "smooth": of_val.best}
     return {name: Prediction.of(name, name, "val", of) for name, of in found.items()}
 
