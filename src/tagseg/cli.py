@@ -7,25 +7,53 @@ import shlex
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from enum import StrEnum
+from dataclasses import replace
 from pathlib import Path
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from tagseg.errors import ConfigError, RankError, TagsegError, printable
+from tagseg.flags import (
+    ClassList,
+    Colours,
+    ComputingFlags,
+    DataFlags,
+    DeviceFlag,
+    EvidenceFlags,
+    Exclude,
+    ExportTo,
+    ForestFlags,
+    FullSupervision,
+    Host,
+    LearningFlags,
+    MachineFlags,
+    MaskFlags,
+    MaskMarks,
+    MasksBy,
+    MasksByFlag,
+    OpensBrowser,
+    Port,
+    Precision,
+    PrecisionFlag,
+    RecipeName,
+    Seed,
+    SettingWords,
+    Skipped,
+    StudentSize,
+    Threads,
+    grouped,
+)
 from tagseg.ranks.alone import ALONE, Ranks
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
     from tagseg.data.scenes import SceneKind
     from tagseg.evaluate.masks import MaskScores
-    from tagseg.formats.loading import Reading
-    from tagseg.formats.masks.ground_truth import GroundTruth, MaskRules
+    from tagseg.formats.masks.ground_truth import GroundTruth
     from tagseg.run.progress import Progress
-    from tagseg.session.inputs import Loaded, Source, Target
+    from tagseg.session.inputs import Loaded
     from tagseg.session.reviewing import ReviewSource
     from tagseg.session.train import Caller, Options
     from tagseg.stages.preset import Preset, Said
@@ -40,120 +68,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-
-
-class EngineName(StrEnum):
-    """Who works on photos."""
-
-    local = "local"
-    ray = "ray"
-
-
-class Precision(StrEnum):
-    """Arithmetic of convolutions."""
-
-    auto = "auto"
-    fp32 = "fp32"
-    bf16 = "bf16"
-
-
-class PresetName(StrEnum):
-    """Whose numbers lie under those that are set."""
-
-    paper = "paper"
-
-
-class StudentSize(StrEnum):
-    """How large a student is."""
-
-    small = "small"
-    published = "published"
-
-
-class UntaggedPhotos(StrEnum):
-    """What a photo without tags means."""
-
-    negative = "negative"
-    unknown = "unknown"
-
-
-class TagsAre(StrEnum):
-    """How far tags are believed."""
-
-    complete = "complete"
-    incomplete = "incomplete"
-    noisy = "noisy"
-
-
-class LayoutName(StrEnum):
-    """How photos and tags lie on disk."""
-
-    auto = "auto"
-    csv = "csv"
-    jsonl = "jsonl"
-    folders = "folders"
-    voc = "voc"
-    imagenet = "imagenet"
-    object_discovery = "object_discovery"
-    object_discovery_100 = "object_discovery_100"
-    youtube_objects = "youtube_objects"
-    split_folders = "split_folders"
-    webdataset = "webdataset"
-    inner_folders = "inner_folders"
-    coco = "coco"
-
-
-class MasksBy(StrEnum):
-    """What counts in palette files of masks."""
-
-    auto = "auto"
-    number = "number"
-    colour = "colour"
-
-
-class ExportTo(StrEnum):
-    """What a run or its masks are written as."""
-
-    coco = "coco"
-    yolo = "yolo"
-    label_studio = "label-studio"
-    cvat = "cvat"
-    labelme = "labelme"
-    voc = "voc"
-    png = "png"
-    hf = "hf"
-    onnx = "onnx"
-    torch = "torch"
-
-
-class PhotosBy(StrEnum):
-    """What becomes of the photos of an export."""
-
-    copy = "copy"
-    link = "link"
-    name = "name"
-
-
-class Shapes(StrEnum):
-    """What regions of masks are written as."""
-
-    masks = "masks"
-    polygons = "polygons"
-
-
-class Per(StrEnum):
-    """What one annotation is."""
-
-    region = "region"
-    class_ = "class"
-
-
-class MasksAs(StrEnum):
-    """What the masks of photos that EXIF turns lie on."""
-
-    auto = "auto"
-    stored = "stored"
-    displayed = "displayed"
 
 
 _STOPPED = 130  # exit status, by the shell's custom: 128 and the number of the signal, SIGINT
@@ -175,197 +89,17 @@ _SALIENCY_FIELDS = {"boxes", "saliency", "saliency_maps"}
 # Typer carries its own click or uses the installed one; both derive BadParameter from UsageError.
 _USAGE_ERROR: Any = typer.BadParameter.__mro__[1]
 
-Photos = Annotated[Path, typer.Argument(help="Folder of photos, in any of the known layouts.")]
-Tags = Annotated[
-    Path | None,
-    typer.Option(help="Tag file (CSV, JSON, XML) or annotations. [default: what the folder holds]"),
-]
-TagSeparator = Annotated[
-    str | None,
-    typer.Option(
-        help="What stands between tags in a cell: ';', ',', 'space'. [default: by content]"
-    ),
-]
-ClassList = Annotated[Path | None, typer.Option(help="Class names, one a line, in label order.")]
-Untagged = Annotated[
-    UntaggedPhotos | None, typer.Option(help="What photos without tags are; needed if any exist.")
-]
-BelievedTags = Annotated[
-    TagsAre | None,
-    typer.Option(
-        "--tags-are",
-        help="incomplete: what is not tagged may be there; noisy: tags may be wrong either way. "
-        "[default: complete]",
-    ),
-]
-Layout = Annotated[LayoutName, typer.Option(help="Layout of the folder.")]
-Synsets = Annotated[
-    Path | None,
-    typer.Option(help="Synset and class, one pair a line, for ImageNet's folders of synsets."),
-]
-Exclude = Annotated[
-    list[str] | None,
-    typer.Option(
-        help="Pictures that are no photos, such as '*_mask.png' or a folder's name; '!...' keeps "
-        "what looks like masks. May be repeated."
-    ),
-]
-FramesPerClass = Annotated[
-    int | None,
-    typer.Option(
-        help="Of YouTube-Objects: training frames of a class, spread evenly; 0 for all. "
-        "[default: 2200, Saleh et al. 4.1]",
-        min=0,
-    ),
-]
-TargetPhotos = Annotated[
-    Path | None,
-    typer.Option("--target", help="Folder of another data set, to score; never trained on."),
-]
-TargetTags = Annotated[
-    Path | None, typer.Option(help="Tag file of --target. [default: what it holds, or none]")
-]
-TargetLayout = Annotated[LayoutName, typer.Option(help="Layout of --target.")]
-TargetTruth = Annotated[
-    Path | None, typer.Option(help="Ground truth of --target's photos: masks, or COCO's instances.")
-]
-TrainList = Annotated[
-    str | None,
-    typer.Option(
-        "--train", help="List of training photos. [default: all but --val, or the folder train]"
-    ),
-]
-ValList = Annotated[
-    str | None,
-    typer.Option("--val", help="List of photos to score, never trained on; of --target, if given."),
-]
-Truth = Annotated[
-    Path | None,
-    typer.Option(help="Folder of ground-truth masks, or COCO's instances; for evaluation only."),
-]
-Backbone = Annotated[
-    str | None,
-    typer.Option(
-        help="efficientnet_lite0 to 2, mobilenet_v2, vgg16, resnet50, resnet101 or tiny. "
-        "[default: efficientnet_lite0, or a preset's]"
-    ),
-]
-Colours = Annotated[
-    Path | None,
-    typer.Option(
-        help="Colours of the classes in masks: CVAT's labelmap.txt, or lines name,r,g,b. "
-        "[default: such a list beside the masks, else VOC's]"
-    ),
-]
-MasksByFlag = Annotated[
-    MasksBy,
-    typer.Option("--masks-by", help="What counts in palette masks, if both could be meant."),
-]
-MasksAsFlag = Annotated[
-    MasksAs,
-    typer.Option("--masks-as", help="What masks of photos that EXIF turns are drawn on."),
-]
-Weights = Annotated[str, typer.Option(help="imagenet, none, a path or a URL.")]
-DeviceFlag = Annotated[
-    str, typer.Option("--device", help="Where to compute: auto, cpu, cuda, cuda:1, mps and others.")
-]
-EngineFlag = Annotated[
-    EngineName,
-    typer.Option("--engine", help="Who works on photos: this process, or a Ray cluster."),
-]
-PrecisionFlag = Annotated[Precision, typer.Option("--precision", help="Arithmetic.")]
-Seed = Annotated[int, typer.Option(help="Of all random draws.")]
-Workers = Annotated[int, typer.Option(help="Processes that load photos; 0: none beside the main.")]
-Threads = Annotated[int | None, typer.Option(help="Threads. [default: all cores]")]
-Skipped = Annotated[
-    float, typer.Option(help="Fraction of the photos that may be missing or unreadable.")
-]
-Host = Annotated[
-    str, typer.Option(help="Address to listen on; any but this machine's own lets others in.")
-]
-Port = Annotated[
-    int | None, typer.Option(help="Port. [default: 8765, or one that is free]", min=0, max=65535)
-]
-OpensBrowser = Annotated[
-    bool, typer.Option("--browser/--no-browser", help="Open the page in a browser.")
-]
-Settings = Annotated[
-    list[str] | None, typer.Option("--set", help="field=value of the recipe; may be repeated.")
-]
-
 
 @app.command()
+@grouped
 def train(
-    photos: Photos,
+    *,
     out: Annotated[Path, typer.Option(help="Folder of the run.")],
-    tags: Tags = None,
-    tag_separator: TagSeparator = None,
-    recipe: Annotated[str, typer.Option(help="See tagseg recipes.")] = "union",
-    classes: ClassList = None,
-    untagged: Untagged = None,
-    tags_are: BelievedTags = None,
-    layout: Layout = LayoutName.auto,
-    synsets: Synsets = None,
-    exclude: Exclude = None,
-    frames_per_class: FramesPerClass = None,
-    train_list: TrainList = None,
-    val: ValList = None,
-    ground_truth: Truth = None,
-    target: TargetPhotos = None,
-    target_tags: TargetTags = None,
-    target_layout: TargetLayout = LayoutName.auto,
-    target_ground_truth: TargetTruth = None,
-    colours: Colours = None,
-    masks_by: MasksByFlag = MasksBy.auto,
-    masks_as: MasksAsFlag = MasksAs.auto,
-    fast: Annotated[
-        bool,
-        typer.Option(
-            "--fast", help="Fewer iterations and ways, one round: a first look; docs/union.md."
-        ),
-    ] = False,
-    preset: Annotated[
-        PresetName | None,
-        typer.Option(help="paper: the paper's numbers and backbone; docs/presets.md."),
-    ] = None,
-    full_supervision: Annotated[
-        Path | None, typer.Option(help="Run of full_supervision, to state the percentage of it.")
-    ] = None,
-    review: Annotated[
-        Path | None,
-        typer.Option(help="review.jsonl of tagseg review: masks and tags by a person."),
-    ] = None,
-    review_weight: Annotated[
-        int | None,
-        typer.Option(help="Times that a photo with an accepted mask is drawn. [default: 1]"),
-    ] = None,
-    saliency: Annotated[
-        Path | None,
-        typer.Option(help="Folder of saliency maps made elsewhere (union, guided, mcof)."),
-    ] = None,
-    saliency_model: Annotated[
-        Path | None,
-        typer.Option(help="Saliency network, an .onnx file or u2netp and others of rembg."),
-    ] = None,
-    boxes: Annotated[
-        Path | None,
-        typer.Option(help="Boxes to learn saliency from: .txt, .json, .csv (union, guided, mcof)."),
-    ] = None,
-    box_photos: Annotated[
-        Path | None, typer.Option(help="Folder of the boxes' photos. [default: beside them]")
-    ] = None,
-    coarse_masks: Annotated[
-        Path | None,
-        typer.Option(help="Folder of coarse masks to begin with, hard or soft (coarse_to_fine)."),
-    ] = None,
-    backbone: Backbone = None,
-    weights: Weights = "imagenet",
-    device: DeviceFlag = "auto",
-    precision: PrecisionFlag = Precision.auto,
-    seed: Seed = 0,
-    workers: Workers = 0,
-    threads: Threads = None,
-    engine: EngineFlag = EngineName.local,
+    recipe: RecipeName = "union",
+    data: DataFlags,
+    learning: LearningFlags,
+    evidence: EvidenceFlags,
+    computing: ComputingFlags,
     processes: Annotated[
         int | None,
         typer.Option(
@@ -373,7 +107,7 @@ def train(
         ),
     ] = None,
     allow_skipped: Skipped = 0.01,
-    settings: Settings = None,
+    settings: SettingWords = None,
 ) -> None:
     """Train a segmenter from tagged photos; the same command again continues."""
     if processes is not None:
@@ -381,55 +115,26 @@ def train(
 
         raise typer.Exit(launch(processes, _words()))
     from tagseg.recipes.catalog import find_recipe
-    from tagseg.session.settings import find_preset, parse_settings
-    from tagseg.session.train import Options
+    from tagseg.session.settings import parse_settings
 
-    with _together(device) as ranks:
+    with _together(computing.device) as ranks:
         chosen = find_recipe(recipe)
         values = parse_settings(chosen.config, settings or [])
-        values |= _belief(chosen, tags_are)
-        values |= _files(chosen, saliency, saliency_model, boxes, box_photos, coarse_masks)
-        quick = _fast(chosen, values) if fast else {}
-        if preset is not None:
-            find_preset(chosen, preset.value)
-        how = (device, precision.value, seed, workers, threads, allow_skipped, engine.value)
-        options = Options(backbone, weights, *how)
-        source = _source(photos, tags, classes, untagged, layout, synsets, train_list, val)
-        reading = _reading(exclude, tag_separator, allow_skipped, frames_per_class)
-        source = source._replace(masks=ground_truth, how=reading)
-        missing = reading.allow_missing
-        other = _target(target, target_tags, target_layout, target_ground_truth, missing)
-        loaded, truth = _load(source, other, _rules(colours, masks_by, masks_as))
+        values |= {**learning.belief(chosen), **evidence.values(chosen)}
+        quick = learning.quick(chosen, values)
+        options = computing.options(allow_skipped, learning.named_preset(chosen))
+        loaded, truth = data.load(allow_skipped, _note)
         if quick:
             _note(f"fast: {', '.join(f'{name}={_plain(value)}' for name, value in quick.items())}")
-        values = {**quick, **values}
-        reviewed = _review(review, review_weight)
-        extras: dict[str, Any] = {"full_supervision": full_supervision, "review": reviewed}
-        extras["preset"] = None if preset is None else preset.value
-        _train_and_tell(loaded, recipe, values, truth, out, options, extras, ranks)
+        caller = replace(_caller(ranks), full_supervision=learning.full_supervision)
+        values, review = {**quick, **values}, learning.reviewed()
+        _train_and_tell(recipe, values, out, options, caller, loaded, truth, review)
 
 
 @app.command()
+@grouped
 def check(
-    photos: Photos,
-    tags: Tags = None,
-    tag_separator: TagSeparator = None,
-    classes: ClassList = None,
-    untagged: Untagged = None,
-    layout: Layout = LayoutName.auto,
-    synsets: Synsets = None,
-    exclude: Exclude = None,
-    frames_per_class: FramesPerClass = None,
-    train_list: TrainList = None,
-    val: ValList = None,
-    ground_truth: Truth = None,
-    target: TargetPhotos = None,
-    target_tags: TargetTags = None,
-    target_layout: TargetLayout = LayoutName.auto,
-    target_ground_truth: TargetTruth = None,
-    colours: Colours = None,
-    masks_by: MasksByFlag = MasksBy.auto,
-    masks_as: MasksAsFlag = MasksAs.auto,
+    data: DataFlags,
     allow_skipped: Skipped = 0.01,
     threads: Threads = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
@@ -439,13 +144,9 @@ def check(
     from tagseg.session.train import Options, look_at_masks, look_at_photos
 
     options = Options(threads=threads, allow_skipped=allow_skipped)
-    source = _source(photos, tags, classes, untagged, layout, synsets, train_list, val)
-    how = _reading(exclude, tag_separator, allow_skipped, frames_per_class)
-    source = source._replace(masks=ground_truth, how=how)
-    other = _target(target, target_tags, target_layout, target_ground_truth, how.allow_missing)
-    loaded, truth = _load(source, other, _rules(colours, masks_by, masks_as))
+    loaded, truth = data.load(allow_skipped, _note)
     dataset, held_out = loaded.photos, loaded.val
-    check_names_fit(dataset.names, photos)
+    check_names_fit(dataset.names, data.photos)
     found = look_at_photos(dataset, held_out, options, _progress())
     masks = None
     if truth is not None:
@@ -561,57 +262,35 @@ def predict(
 
 
 @app.command()
+@grouped
 def export(
     source: Annotated[
         Path, typer.Argument(metavar="RUN|MASKS", help="Folder of a finished run, or of masks.")
     ],
     to: Annotated[ExportTo, typer.Option(help="Format of the masks, or of the segmenter.")],
     out: Annotated[Path, typer.Option(help="Folder of the export; of onnx and torch, the file.")],
-    photos: Annotated[Path | None, typer.Option(help="Folder of the masks' photos.")] = None,
-    classes: Annotated[
-        Path | None,
-        typer.Option(help="Class names of a folder of masks. [default: the list that lies there]"),
-    ] = None,
-    photos_by: Annotated[
-        PhotosBy | None, typer.Option(help="Copy photos, link or only name them: docs/export.md.")
-    ] = None,
-    shapes: Annotated[
-        Shapes | None, typer.Option(help="Write regions as masks or polygons. [default: by format]")
-    ] = None,
-    per: Annotated[
-        Per | None,
-        typer.Option(help="One annotation a connected region or a class. [default: by format]"),
-    ] = None,
+    masks: MaskFlags,
     int8: Annotated[bool, typer.Option("--int8", help="A quantised network (onnx).")] = False,
     threads: Threads = None,
 ) -> None:
     """Write masks for another tool, or the segmenter for another program."""
-    given = {
-        "--photos": photos,
-        "--classes": classes,
-        "--photos-by": photos_by,
-        "--shapes": shapes,
-        "--per": per,
-    }
     if to in (ExportTo.onnx, ExportTo.torch):
-        _say(_export_model(source, to, out, int8, [k for k, v in given.items() if v is not None]))
+        _say(_export_model(source, to, out, int8, masks.given()))
         return
     from tagseg.run.engine import set_threads, usable_cores
-    from tagseg.session.export_masks import ExportWishes, export_masks
+    from tagseg.session.export_masks import export_masks
     from tagseg.session.train import Options
 
     if int8:
         raise ConfigError(f"--int8 does nothing with --to {to.value}", do="leave it out")
     cores = Options(threads=threads).threads or usable_cores()
     set_threads(1)  # photos are mapped over the cores
-    chosen: Any = [wish and wish.value for wish in (photos_by, shapes, per)]
-    wishes = ExportWishes(to.value, *chosen)
     done = export_masks(
         source,
         out,
-        wishes,
-        photos=photos,
-        classes=classes,
+        masks.wishes(to),
+        photos=masks.photos,
+        classes=masks.classes,
         threads=cores,
         progress=_progress(),
     )
@@ -662,7 +341,7 @@ def evaluate(
     if out is not None:
         check_file(out)
     known = read_class_list(classes)
-    rules = _rules(colours, masks_by, MasksAs.auto)
+    rules = MaskMarks(colours, masks_by).rules()
     truth = GroundTruth(ground_truth, known.names, legend=known.legend(), rules=rules)
     listed = None
     if names is not None:
@@ -694,9 +373,7 @@ def evaluate(
 @app.command()
 def report(
     run: Annotated[Path, typer.Argument(help="Folder of a finished run.")],
-    full_supervision: Annotated[
-        Path | None, typer.Option(help="Run of full_supervision, to state the percentage of it.")
-    ] = None,
+    full_supervision: FullSupervision = None,
 ) -> None:
     """Write the report of a finished run again and print its path."""
     from tagseg.session.report import render_report
@@ -705,28 +382,11 @@ def report(
 
 
 @app.command()
+@grouped
 def tables(
     paper: Annotated[str, typer.Argument(help="The paper, by its recipe's name.")],
-    photos: Photos,
     run: Annotated[Path, typer.Option(help="Folder of a finished run of that recipe.")],
-    tags: Tags = None,
-    tag_separator: TagSeparator = None,
-    classes: ClassList = None,
-    untagged: Untagged = None,
-    layout: Layout = LayoutName.auto,
-    synsets: Synsets = None,
-    exclude: Exclude = None,
-    frames_per_class: FramesPerClass = None,
-    train_list: TrainList = None,
-    val: ValList = None,
-    ground_truth: Truth = None,
-    target: TargetPhotos = None,
-    target_tags: TargetTags = None,
-    target_layout: TargetLayout = LayoutName.auto,
-    target_ground_truth: TargetTruth = None,
-    colours: Colours = None,
-    masks_by: MasksByFlag = MasksBy.auto,
-    masks_as: MasksAsFlag = MasksAs.auto,
+    data: DataFlags,
     only: Annotated[
         str | None, typer.Option(help="Some tables, such as 4,6. [default: all of the paper]")
     ] = None,
@@ -736,12 +396,8 @@ def tables(
     """Rerun a paper's ablations on the photos of a run, beside the paper's own figures."""
     from tagseg.tables.making import make_tables
 
-    source = _source(photos, tags, classes, untagged, layout, synsets, train_list, val)
-    how = _reading(exclude, tag_separator, 1.0, frames_per_class)
-    source = source._replace(masks=ground_truth, how=how)
-    other = _target(target, target_tags, target_layout, target_ground_truth, how.allow_missing)
     # How many may be missing was said when the run was made, and is asked when they are checked.
-    loaded, truth = _load(source, other, _rules(colours, masks_by, masks_as))
+    loaded, truth = data.load(1.0, _note)
     made = make_tables(
         paper,
         loaded.photos,
@@ -798,24 +454,12 @@ def _paper_line(recipe: Recipe, preset: Preset) -> str:
 
 
 @app.command()
+@grouped
 def train_saliency(
     photos: Annotated[Path, typer.Argument(help="Folder of photos.")],
     masks: Annotated[Path, typer.Argument(help="Folder of masks of their salient objects.")],
     out: Annotated[Path, typer.Option(help="File of the forest, .safetensors.")],
-    trees: Annotated[int, typer.Option(help="Trees of the forest.")] = 200,
-    max_leaves: Annotated[
-        int | None,
-        typer.Option(help="Most leaves of a tree, for a small file. [default: no limit]"),
-    ] = None,
-    max_photos: Annotated[
-        int | None, typer.Option(help="Most photos to use, drawn. [default: all with a mask]")
-    ] = None,
-    void: Annotated[
-        int | None, typer.Option(help="Mask value of unknown pixels; 255 in VOC's masks.")
-    ] = None,
-    salient_from: Annotated[
-        int, typer.Option(help="Least mask value that is salient; 128 for soft grey masks.")
-    ] = 1,
+    forest: ForestFlags,
     seed: Seed = 0,
     threads: Threads = None,
 ) -> None:
@@ -830,8 +474,8 @@ def train_saliency(
         photos,
         masks,
         out,
-        SaliencyTraining(trees, max_leaves, max_photos, seed=seed),
-        meaning=MaskMeaning(void, salient_from),
+        SaliencyTraining(forest.trees, forest.max_leaves, forest.max_photos, seed=seed),
+        meaning=MaskMeaning(forest.void, forest.salient_from),
         threads=cores,
         progress=_progress(),
     )
@@ -840,9 +484,11 @@ def train_saliency(
 
 
 @app.command()
+@grouped
 def train_student(
     videos: Annotated[Path, typer.Argument(help="Video file, or folder of videos or of frames.")],
     out: Annotated[Path, typer.Option(help="File of the student, .safetensors.")],
+    *,
     size: Annotated[
         StudentSize, typer.Option(help="The published network wants a GPU.")
     ] = StudentSize.small,
@@ -857,17 +503,13 @@ def train_student(
         int | None, typer.Option(help="Updates of 32 crops. [default: by the size]")
     ] = None,
     max_frames: Annotated[int, typer.Option(help="Most frames to train on.")] = 10_000,
-    device: DeviceFlag = "auto",
-    precision: PrecisionFlag = Precision.auto,
-    seed: Seed = 0,
-    threads: Threads = None,
+    machine: MachineFlags,
 ) -> None:
     """Train a student, which finds objects in photos, from unlabelled video."""
     from tagseg.run.engine import set_threads, usable_cores
-    from tagseg.session.train import Options
     from tagseg.session.train_student import StudentTraining, train_student
 
-    options = Options(device=device, precision=precision.value, seed=seed, threads=threads)
+    options = machine.options()
     set_threads(options.threads or usable_cores())
     done = train_student(
         videos,
@@ -891,9 +533,9 @@ def demo(
     val_photos: Annotated[
         int | None, typer.Option("--val", help="Scenes to score: 300; of union, 100.")
     ] = None,
-    recipe: Annotated[str, typer.Option(help="See tagseg recipes.")] = "union",
+    recipe: RecipeName = "union",
     seed: Seed = 0,
-    settings: Settings = None,
+    settings: SettingWords = None,
 ) -> None:
     """Generate scenes and learn to segment them from their tags alone."""
     from tagseg.data.scenes import SINGLE
@@ -928,7 +570,7 @@ def demo(
         loaded, source.folder / "SegmentationClass", scenes / "SegmentationClass"
     )
     run = out / recipe
-    _train_and_tell(loaded, recipe, values, truth, run, options)
+    _train_and_tell(recipe, values, run, options, _caller(), loaded, truth)
     if usual and wants.note:
         _say(f"note: {wants.note}")
     follow = ["tagseg", "predict", run, scenes / "JPEGImages", "--out", out / "masks"]
@@ -1046,157 +688,17 @@ def _words() -> list[str]:
     return kept
 
 
-def _source(
-    folder: Path,
-    tags: Path | None,
-    classes: Path | None,
-    untagged: UntaggedPhotos | None,
-    layout: LayoutName,
-    synsets: Path | None,
-    train_list: str | None,
-    val: str | None,
-) -> Source:
-    from tagseg.session.inputs import Source
-
-    meaning: Any = untagged.value if untagged is not None else None
-    kind: Any = layout.value
-    return Source(folder, tags, classes, meaning, kind, synsets, train_list, val)
-
-
-def _reading(
-    exclude: list[str] | None,
-    tag_separator: str | None,
-    allow_missing: float,
-    frames_per_class: int | None,
-) -> Reading:
-    from tagseg.formats.loading import Reading
-
-    kept = tuple(exclude or ())
-    return Reading(kept, tag_separator, allow_missing, frames_per_class=frames_per_class)
-
-
-def _target(
-    folder: Path | None,
-    tags: Path | None,
-    layout: LayoutName,
-    ground_truth: Path | None,
-    allow_missing: float,
-) -> Target | None:
-    from tagseg.session.inputs import Target
-
-    if folder is not None:
-        return Target(folder, tags, layout.value, ground_truth, allow_missing)
-    given = {
-        "tags": tags is not None,
-        "layout": layout is not LayoutName.auto,
-        "ground-truth": ground_truth is not None,
-    }
-    for flag, is_given in given.items():
-        if is_given:
-            raise ConfigError(f"--target-{flag} is given without --target", do="give --target DIR")
-    return None
-
-
-def _load(
-    source: Source, target: Target | None, rules: MaskRules
-) -> tuple[Loaded, GroundTruth | None]:
-    """Photos and the ground truth that was given with them; it is said how they are understood."""
-    from tagseg.session.inputs import ground_truth_of, load_photos
-
-    loaded = load_photos(source, target, say=_note)
-    of_target = target.masks if target is not None else None
-    return loaded, ground_truth_of(loaded, source.masks, of_target, rules)
-
-
-def _rules(colours: Path | None, masks_by: MasksBy, masks_as: MasksAs) -> MaskRules:
-    from tagseg.formats.masks.ground_truth import MaskRules
-
-    lie_on: Any = None if masks_as is MasksAs.auto else masks_as.value
-    by: Any = masks_by.value
-    return MaskRules(colours, by, lie_on)
-
-
-def _files(
-    recipe: Recipe,
-    saliency: Path | None,
-    saliency_model: Path | None,
-    boxes: Path | None,
-    box_photos: Path | None,
-    coarse_masks: Path | None,
-) -> dict[str, str]:
-    """Fields of a Config that name files, from flags of their own; absolute, to be found again."""
-    given = {
-        "saliency": ("--saliency", "saliency_maps", saliency),
-        "saliency_model": ("--saliency-model", "saliency_model", saliency_model),
-        "boxes": ("--boxes", "boxes", boxes),
-        "box_photos": ("--box-photos", "box_photos", box_photos),
-        "coarse_masks": ("--coarse-masks", "saliency_maps", coarse_masks),
-    }
-    values = {}
-    for name, (flag, field, path) in given.items():
-        if path is not None:
-            _check_taken(recipe, "boxes" if name == "box_photos" else name, flag)
-            known = name == "saliency_model" and not path.exists()  # one of rembg's, by name
-            values[field] = str(path if known else path.absolute())
-    if saliency is not None and coarse_masks is not None:
-        raise ConfigError("--coarse-masks and --saliency mean the same", do="leave one of them out")
-    return values
-
-
-def _belief(recipe: Recipe, tags_are: TagsAre | None) -> dict[str, str]:
-    """The field for how far tags are believed, of a recipe that learns from tags."""
-    if tags_are is None:
-        return {}
-    if not recipe.config.named("tags_are"):
-        raise ConfigError(
-            f"--tags-are says nothing to recipe {recipe.name}, which does not learn from tags",
-            do="leave it out",
-        )
-    return {"tags_are": tags_are.value}
-
-
-def _fast(recipe: Recipe, given: dict[str, Any]) -> dict[str, Any]:
-    """The values of --fast for fields that are not given."""
-    from tagseg.session.settings import laid_under
-
-    if not recipe.fast:
-        raise ConfigError(f"recipe {recipe.name} has no fast form", do="leave --fast out")
-    return laid_under(recipe.config, recipe.fast, given)
-
-
-def _check_taken(recipe: Recipe, what: str, flag: str) -> None:
-    """Raise ConfigError, which names the recipes that take such files, if this one does not."""
-    from tagseg.recipes.catalog import RECIPES
-
-    if what not in recipe.takes:
-        *others, last = (other.name for other in RECIPES.values() if what in other.takes)
-        known = f"{', '.join(others)} or {last}" if others else last
-        raise ConfigError(f"recipe {recipe.name} takes no {flag}", do=f"use {known}")
-
-
-def _review(file: Path | None, weight: int | None) -> ReviewSource | None:
-    """A person's review, and how much its masks count."""
-    from tagseg.session.reviewing import ReviewSource
-    from tagseg.stages.review import ReviewSettings
-
-    if file is None:
-        if weight is not None:
-            raise ConfigError("--review-weight counts masks of a review", do="give --review FILE")
-        return None
-    return ReviewSource(file) if weight is None else ReviewSource(file, ReviewSettings(weight))
-
-
 def _train_and_tell(
-    loaded: Loaded,
     recipe: str,
     values: dict[str, Any],
-    truth: GroundTruth | None,
     out: Path,
     options: Options,
-    extras: Mapping[str, Any] = MappingProxyType({}),
-    ranks: Ranks = ALONE,
+    caller: Caller,
+    loaded: Loaded,
+    truth: GroundTruth | None,
+    review: ReviewSource | None = None,
 ) -> None:
-    """Train, then print what was found and where it is; ``extras`` are of :func:`tagseg.train`."""
+    """Train, then print what was found and where it is."""
     from tagseg.session.train import train as train_recipe
 
     result = train_recipe(
@@ -1207,8 +709,8 @@ def _train_and_tell(
         ground_truth=truth,
         out=out,
         options=options,
-        caller=_caller(ranks),
-        **extras,
+        review=review,
+        caller=caller,
     )
     for warning in result.audit.warnings:
         _say(f"note: {warning}")

@@ -109,6 +109,7 @@ class Options:
             this machine together.
         allow_skipped: fraction of the photos that may be unreadable.
         engine: "local", or "ray": who does what stages make of each photo.
+        preset: "paper" for the values of the recipe's paper where no others are given.
     """
 
     backbone: str | None = None
@@ -120,6 +121,7 @@ class Options:
     threads: int | None = None
     allow_skipped: float = 0.01
     engine: str = "local"
+    preset: str | None = None
 
     def network(self) -> str:
         """The backbone's name: as chosen, or the usual one."""
@@ -147,12 +149,15 @@ class Caller:
         command: what was asked, for the record; its report shows it.
         files: where its files and folders lie, by name; a run keeps them, and no report shows them.
         ranks: the processes that share the run, all of which ask for it.
+        full_supervision: folder of a finished ``full_supervision`` run on the same photos, of which
+            the report is to state the percentage.
     """
 
     progress: Progress = field(default_factory=Progress)
     command: str = ""
     files: Mapping[str, str] = field(default_factory=dict)
     ranks: Ranks = ALONE
+    full_supervision: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -223,9 +228,7 @@ def train(
     ground_truth: GroundTruth | None = None,
     out: Path | str | None = None,
     options: Options = Options(),
-    full_supervision: Path | None = None,
     review: ReviewSource | Path | str | None = None,
-    preset: str | None = None,
     caller: Caller | None = None,
 ) -> Result:
     """Train a segmenter from photos and tags, make the photos' masks and the report.
@@ -239,29 +242,27 @@ def train(
         val: names of the photos that are predicted and scored, never trained on.
         ground_truth: for scoring; ``full_supervision`` alone trains on it.
         out: folder of the run; None for a temporary one.
-        full_supervision: folder of a finished ``full_supervision`` run on the same photos, to
-            state the percentage of it.
         review: file of ``tagseg review``: accepted masks are taught and are the photos' final
             masks, rejected ones teach nothing, changed tags are the data set's.
-        preset: "paper" for the values of the recipe's paper where ``config`` gives none.
-        caller: where progress is told, and the command for the record.
+        options: how to compute, and whether by a preset.
+        caller: where progress is told, the command for the record, a run to be compared with.
 
     Raises:
         TagsegError: the data, the configuration or the folder cannot be used; one line says why.
     """
     caller = caller if caller is not None else Caller()
     chosen, folder = find_recipe(recipe), Path(out) if out is not None else None
-    config, options = _configured(chosen, config, preset, options, caller.progress)
+    config, options = _configured(chosen, config, options, caller.progress)
     ready = _ready(
         chosen, config, options, photos, val, ground_truth, folder, review=review, caller=caller
     )
-    if full_supervision is not None:
-        full_supervision_score(full_supervision, ready.data.val_key)
-    settings = make_settings(options, ready.setup, config, caller.command, preset)
+    if caller.full_supervision is not None:
+        full_supervision_score(caller.full_supervision, ready.data.val_key)
+    settings = make_settings(options, ready.setup, config, caller.command)
     settings["files"] = {**origin_of(photos), **caller.files}
     work = _opened_together(folder, recipe, settings, photos.classes, caller)
     with work, closing(ready.setup.engine):
-        found = _worked_through(work, ready, full_supervision, caller)
+        found = _worked_through(work, ready, caller)
     return Result(
         found.outcome.segmenter,
         tuple(found.findings.scores()),
@@ -276,12 +277,12 @@ def train(
 
 
 def _configured(
-    recipe: Recipe, given: Any, preset: str | None, options: Options, progress: Progress
+    recipe: Recipe, given: Any, options: Options, progress: Progress
 ) -> tuple[WorkSettings, Options]:
-    """The Config and the options, of which a preset may lie under those that are given."""
+    """The Config and the options, where a preset may lie under those that are given."""
     values = given
-    if preset is not None:
-        values, options = _with_preset(recipe, preset, given, options, progress)
+    if options.preset is not None:
+        values, options = _with_preset(recipe, options.preset, given, options, progress)
     config = make_config(recipe.config, values)
     _say_what_is_idle(given, config, progress)
     return config, options
@@ -340,9 +341,7 @@ class _Found(NamedTuple):
     masks: Path
 
 
-def _worked_through(
-    work: Workspace | Followed, ready: _Ready, full_supervision: Path | None, caller: Caller
-) -> _Found:
+def _worked_through(work: Workspace | Followed, ready: _Ready, caller: Caller) -> _Found:
     """The recipe from data to report, in a run's folder that is open."""
     recipe, config, setup, data, truth, known = ready
     progress, ranks = caller.progress, caller.ranks
@@ -358,7 +357,7 @@ def _worked_through(
         def told() -> tuple[Path, Path]:
             write_wrong_tags(run, config)
             write_about(run, recipe, config, data.audit, outcome, caller.command)
-            report = render_report(work.folder, full_supervision=full_supervision)
+            report = render_report(work.folder, full_supervision=caller.full_supervision)
             _say_what_is_taught(run)
             if not run.worked:
                 progress.say("the run was finished before; nothing had to be done")
@@ -672,13 +671,13 @@ def check_data(
     )
 
 
-def make_settings(
-    options: Options, setup: Setup, config: Settings, command: str, preset: str | None = None
-) -> dict[str, Any]:
+def make_settings(options: Options, setup: Setup, config: Settings, command: str) -> dict[str, Any]:
     """What a run's folder keeps of how it was asked for."""
-    options = replace(options, backbone=setup.backbone)
+    preset, options = options.preset, replace(options, backbone=setup.backbone)
+    kept = {item.name: getattr(options, item.name) for item in fields(options)}
+    del kept["preset"]  # its values are among those of the config
     return {
-        "options": {item.name: getattr(options, item.name) for item in fields(options)},
+        "options": kept,
         **({} if preset is None else {"preset": preset}),
         "setup": setup.settings(),
         "config": {name: value for name, value, _, _ in where_from(config)},
