@@ -242,9 +242,12 @@ class TargetFlags:
         """It, if there is one; ConfigError if something is said of none."""
         from tagseg.session.inputs import Target
 
-        of_it: Any = (self.target_tags, self.target_layout.value, self.target_ground_truth)
+        kind: Any = self.target_layout.value
         if self.target is not None:
-            return Target(self.target, *of_it, allow_missing)
+            return Target(
+                self.target, self.target_tags, kind, self.target_ground_truth, allow_missing
+            )
+        of_it = (self.target_tags, kind, self.target_ground_truth)
         for flag, value, usual in zip(_OF_TARGET, of_it, (None, "auto", None), strict=True):
             if value != usual:
                 raise ConfigError(f"{flag} is given without --target", do="give --target DIR")
@@ -337,13 +340,14 @@ class DataFlags:
         """
         from tagseg.session.inputs import ground_truth_of, load_photos
 
-        source, target = self._source(allow_missing), self.target.opened(allow_missing)
+        source, target = self.source(allow_missing), self.target.opened(allow_missing)
         rules = self.masks.rules()
         loaded = load_photos(source, target, say=say)
         of_target = target.masks if target is not None else None
         return loaded, ground_truth_of(loaded, source.masks, of_target, rules)
 
-    def _source(self, allow_missing: float) -> Source:
+    def source(self, allow_missing: float) -> Source:
+        """The photos to learn from, as :func:`tagseg.session.inputs.load_photos` reads them."""
         from tagseg.formats.loading import Reading
         from tagseg.session.inputs import Source
 

@@ -5,7 +5,9 @@ Runs are planned only: stages have keys and no work (:mod:`tagseg.run.plan`).
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import fields
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
@@ -16,13 +18,14 @@ from small_runs import OPTIONS, Photos
 from stages_of_fields import STAGES_OF_FIELDS
 from tagseg.data.working import WorkingPhotos
 from tagseg.errors import ConfigError
+from tagseg.nets.backbone import Backbone
 from tagseg.recipes.catalog import RECIPES
 from tagseg.run.manifest import Record
 from tagseg.run.plan import Plan
 from tagseg.run.progress import Progress
 from tagseg.session.train import make_config, make_setup
-from tagseg.stages.context import Run
-from tagseg.stages.settings import TagLossSettings
+from tagseg.stages.context import Run, Setup
+from tagseg.stages.settings import BackboneSettings, TagLossSettings
 
 SIDE = 64
 QUICK = {"photo_side": SIDE, "segmenter_width": 8, "classifier_width": 8, "regionnet_width": 8}
@@ -161,16 +164,18 @@ class Planner:
     def __init__(self, photos: Photos, files: dict[str, str]) -> None:
         self.photos, self.files = photos, files
         self.setup = make_setup(OPTIONS)
+        self.working = cache(self._working)
 
     def records(self, recipe: str, config: dict[str, Any]) -> dict[str, Record]:
         """What every stage of a run would be made from."""
         given = {name: self.files.get(str(value), value) for name, value in config.items()}
         settings = make_config(RECIPES[recipe].config, given)
-        dataset, plan = self.photos.dataset, Plan()
+        photos, val = self.working(settings.photo_side)
+        plan = Plan()
         run = Run(
-            photos=WorkingPhotos(dataset.select(self.photos.train), settings.photo_side),
+            photos=photos,
             photos_key="photos",
-            val=WorkingPhotos(dataset.select(self.photos.val), settings.photo_side),
+            val=val,
             val_key="val",
             setup=self.setup,
             workspace=plan,
@@ -178,6 +183,29 @@ class Planner:
         )
         RECIPES[recipe].outcome(run, settings, self.photos.truth(), "truth")
         return plan.records
+
+    def _working(self, side: int) -> tuple[WorkingPhotos, WorkingPhotos]:
+        parts = (
+            self.photos.dataset.select(names) for names in (self.photos.train, self.photos.val)
+        )
+        photos, val = (WorkingPhotos(part, side) for part in parts)
+        return photos, val
+
+
+@pytest.fixture(scope="module", autouse=True)
+def backbones_built_once() -> Iterator[None]:
+    """A plan asks a backbone for its form alone, and most fields do not touch that."""
+    real, built = Setup.build_backbone, dict[Any, Backbone]()
+
+    def once(setup: Setup, settings: BackboneSettings, **geometry: Any) -> Backbone:
+        form = (setup.means(), settings.only(BackboneSettings), *sorted(geometry.items()))
+        if form not in built:
+            built[form] = real(setup, settings, **geometry)
+        return built[form]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Setup, "build_backbone", once)
+        yield
 
 
 @pytest.fixture(scope="module")

@@ -201,9 +201,8 @@ def test_a_preset_lies_under_what_is_given_and_is_recorded(scenes, tmp_path):
     screen = io.StringIO()
     caller = Caller(Progress(Console(file=screen, width=200)))
     out = tmp_path / "run"
-    train(
-        scenes[0], "builtin_priors", given, options=OPTIONS, out=out, preset="paper", caller=caller
-    )
+    by_paper = replace(OPTIONS, preset="paper")
+    train(scenes[0], "builtin_priors", given, options=by_paper, out=out, caller=caller)
     first = screen.getvalue().splitlines()[0]
     assert first.startswith("preset paper of builtin_priors: ")
     assert (
@@ -237,8 +236,9 @@ def test_the_backbone_of_a_preset_gives_way_to_one_that_is_chosen(scenes):
 )
 def test_presets_that_cannot_be(scenes, tmp_path, recipe, config, preset, line):
     given = find_recipe(recipe).config() if config == "whole" else config
+    options = replace(OPTIONS, preset=preset)
     with pytest.raises(ConfigError) as caught:
-        train(scenes[0], recipe, given, options=OPTIONS, out=tmp_path / "run", preset=preset)
+        train(scenes[0], recipe, given, options=options, out=tmp_path / "run")
     assert str(caught.value).startswith(line)
     assert not (tmp_path / "run").exists()
 
@@ -396,7 +396,7 @@ def test_full_supervision_may_leave_validation_photos_unlabelled(scenes):
 
 def test_percentage_of_full_supervision(photos, go, tmp_path):
     upper = go("full_supervision", out=tmp_path / "upper")
-    run = go("cam_baseline", out=tmp_path / "run", full_supervision=upper.folder)
+    run = go("cam_baseline", out=tmp_path / "run", caller=Caller(full_supervision=upper.folder))
     full = [s.miou for s in upper.scores if s.split == "val"][-1]
     text = re.sub(r"\s+", " ", run.report.read_text())
     assert f"reaches {100 * full:.1f} % mIoU on val" in text
@@ -407,7 +407,7 @@ def test_percentage_of_full_supervision(photos, go, tmp_path):
     assert "Full supervision" not in go("cam_baseline", **fewer).report.read_text()
     before = finished_stages(tmp_path / "run")
     with pytest.raises(ConfigError, match="upper: was scored on other validation photos; give a"):
-        go("cam_baseline", **fewer, full_supervision=upper.folder)
+        go("cam_baseline", **fewer, caller=Caller(full_supervision=upper.folder))
     assert finished_stages(tmp_path / "run") == before
 
 
@@ -419,8 +419,9 @@ def test_a_wrong_reference_is_told_before_training(go, tmp_path):
         (lower, "is a run of cam_baseline; give one of full_supervision"),
         (unscored, "has no scores on val; train it with --val"),
     ):
+        caller = Caller(full_supervision=folder)
         with pytest.raises(TagsegError) as caught:
-            go("builtin_priors", full_supervision=folder, out=tmp_path / "run")
+            go("builtin_priors", caller=caller, out=tmp_path / "run")
         assert str(caught.value).startswith(f"{folder}: {line}")
         assert not (tmp_path / "run").exists()
 

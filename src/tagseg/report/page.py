@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from itertools import pairwise
 from typing import Any, Literal, NamedTuple
 
@@ -332,7 +333,9 @@ def render(report: RunReport) -> str:
     )
 
 
+@cache
 def _environment() -> Environment:
+    """With the page's templates, which are compiled once in a process."""
     environment = Environment(
         loader=PackageLoader("tagseg.report", ""),
         autoescape=True,

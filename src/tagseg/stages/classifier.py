@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, TypeVar
 
@@ -190,14 +190,13 @@ def location_maps(
 
     return grid_score_maps(
         run,
-        kind.declared,
+        replace(kind.declared, title=kind.title),
         score,
         settings=[settings, Seen(side)],
         inputs=[classifier],
         split=split,
         stride=kind.stride(net),
         side=side,
-        title=kind.title,
     )
 
 

@@ -33,7 +33,7 @@ BLOCKS = ("block4", "block5")
 """The blocks whose activations P_f is made from."""
 
 _ACTIVATIONS = Declared("activation-prior")
-_REGIONS = Declared("regions")
+_REGIONS = Declared("regions", title="crisp regions")
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,6 @@ def activation_prior(
         make,
         settings=[setup.means(), Stride(stride)],
         split=split,
-        title="activation prior",
     )
 
     def read(index: int) -> SaliencyMap:
@@ -113,7 +112,6 @@ def photo_regions(run: Run, settings: CrispForm, *, split: Split = "train") -> P
         lambda index: {"regions": {"regions": find(photos.image(index))}},
         settings=[settings.only(CrispForm), Drawn(find.seed), find.settings],
         split=split,
-        title="crisp regions",
     )
     return PhotoRegions(
         stage, lambda index: stage.maps("regions").get(photos.names[index])["regions"]

@@ -50,7 +50,7 @@ from tagseg.training import Schedule
 
 __all__ = ["PhotoSaliency", "saliency_schedule"]
 
-_SALIENCY = Declared("saliency")
+_SALIENCY = Declared("saliency", title="saliency maps")
 _BOX_MASKS = Declared("box-masks")
 _NET = Declared("saliency-net", weights="saliency")
 
@@ -188,13 +188,12 @@ class PhotoSaliency:
 
         stage = per_batch(
             self.run,
-            self._stage,
+            replace(self._stage, title="coarse masks by the student"),
             ["levels"],
             make,
             settings=[_Source(self.source)],
             inputs=[student.digest],
             split=split,
-            title="coarse masks by the student",
         )
         return saliency_maps(self.run, stage, split, "levels")
 
@@ -219,7 +218,6 @@ class PhotoSaliency:
             settings=[_Source(self.source)],
             inputs=[trained_on_boxes],
             split=split,
-            title="saliency maps",
         )
         return saliency_maps(self.run, stage, split, "levels")
 

@@ -104,7 +104,6 @@ def grid_score_maps(
     split: Split = "train",
     stride: int | None = None,
     side: int | None = None,
-    title: str = "",
 ) -> ScoreMaps:
     """Score maps of the photos' known tags, kept on their own grid, of present classes only.
 
@@ -114,7 +113,6 @@ def grid_score_maps(
         score: of photos (B, 3, H, W) in [0, 1] with tags (B, C): maps (B, C, h', w').
         stride: pixels a position of the grid; None spreads it from edge to edge.
         side: longer side at which photos are shown to ``score``; None for the working size.
-        title: of the progress bar; the stage's name if it is empty.
     """
     photos = run.split(split).photos
 
@@ -134,7 +132,6 @@ def grid_score_maps(
         settings=settings,
         inputs=inputs,
         split=split,
-        title=title,
     )
 
     def read(index: int) -> ScoreMap:

@@ -60,8 +60,8 @@ __all__ = [
 Teaches = Literal["classes", "foreground", "nothing"]
 
 _SEGMENTER = Declared("segmenter", weights="segmenter")
-_PREDICTIONS = Declared("predictions", val_alone=True)
-_MASKS = Declared("masks")
+_PREDICTIONS = Declared("predictions", val_alone=True, title="segmenting the validation photos")
+_MASKS = Declared("masks", title="masks of the training photos")
 
 
 def trained_segmenter(
@@ -217,7 +217,6 @@ def predicted(
         settings=[Refinement(segmenter.decided_by)],
         inputs=[after],
         split="val",
-        title="segmenting the validation photos",
     )
     refined = LabelMaps(stage, "smooth", photos.names) if segmenter.refiner is not None else None
     name = (segmenter.refinement or {}).get("refiner", "crf")
@@ -278,7 +277,6 @@ def photo_masks(
         make,
         settings=[Refinement(segmenter.decided_by), of_masks, *allowed_by],
         inputs=inputs,
-        title="masks of the training photos",
     )
     return PhotoMaps(
         stage,

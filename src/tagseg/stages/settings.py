@@ -55,6 +55,7 @@ __all__ = [
     "ViewSettings",
     "WorkSettings",
     "check_blocks",
+    "check_range",
     "number",
     "where_from",
 ]
@@ -73,7 +74,6 @@ def number(
     at_most: Bound = None,
     below: Bound = None,
     among: tuple[Any, ...] = (),
-    rising: bool = False,
     only_with: Mapping[str, tuple[Any, ...]] = MappingProxyType({}),
 ) -> Any:
     """A field of a settings class.
@@ -84,12 +84,10 @@ def number(
         above, at_least, at_most, below: bounds of the value; for a tuple, of each of its values,
             or a bound for each.
         among: all values that there are, None aside.
-        rising: whether it is a range, whose first value is not above the second.
         only_with: values of other fields of the class without which this one does nothing.
     """
     bounds = {"above": above, "at_least": at_least, "at_most": at_most, "below": below}
     about: dict[str, Any] = {"where": where, "meaning": meaning, "bounds": bounds, "among": among}
-    about["rising"] = rising
     return field(default=default, metadata={**about, "only_with": only_with})
 
 
@@ -187,8 +185,6 @@ def _check_value(name: str, value: Any, hint: Any, metadata: Any) -> None:
                 ", or none" if type(None) in get_args(hint) else ""
             )
             raise ConfigError(f"{name} is {_shown(value)}", do=advice)
-    if metadata["rising"] and value[0] > value[1]:
-        raise ConfigError(f"{name} is {value}", do="give two factors, the smaller first")
 
 
 def _at(bound: Bound, position: int) -> float | None:
@@ -231,6 +227,12 @@ def _either(choices: tuple[Any, ...]) -> str:
 
 def _shown(value: Any) -> Any:
     return ",".join(f"{part:g}" for part in value) if isinstance(value, tuple) else value
+
+
+def check_range(name: str, value: tuple[float, float]) -> None:
+    """Raise ConfigError for a range of factors whose ends are exchanged."""
+    if value[0] > value[1]:
+        raise ConfigError(f"{name} is {value}", do="give two factors, the smaller first")
 
 
 def check_blocks(blocks: tuple[int, ...]) -> None:
@@ -750,7 +752,6 @@ class PyramidTraining(Settings):
         "assumed",
         "range of a random factor on the size of training crops",
         above=0,
-        rising=True,
         only_with=_PYRAMID,
     )
     pyramid_around: float = number(
@@ -791,6 +792,10 @@ class PyramidTraining(Settings):
         below=1,
         only_with=_PYRAMID,
     )
+
+    def check(self) -> None:
+        """The range of sizes is one."""
+        check_range("pyramid_scale", self.pyramid_scale)
 
 
 @dataclass(frozen=True)

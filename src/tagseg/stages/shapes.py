@@ -46,8 +46,11 @@ class NetworkForm(Plain):
 
 
 def some_shapes(photos: WorkingPhotos) -> list[tuple[int, int]]:
-    """Working sizes of up to 200 photos, evenly spread."""
-    return [photos.image(i).shape[:2] for i in evenly(len(photos), _SHAPES)]
+    """Working sizes (h, w) of up to 200 photos, evenly spread; unknown ones are decoded for it."""
+    chosen = evenly(len(photos), _SHAPES)
+    if photos.dataset.sizes is None:
+        return [photos.image(index).shape[:2] for index in chosen]
+    return [(height, width) for height, width in photos.shapes()[chosen].tolist()]
 
 
 def evenly(count: int, most: int) -> list[int]:

@@ -83,6 +83,7 @@ class Declared:
         name: unique in a run, with "val-" before it for validation photos.
         val_alone: for a stage of validation photos alone, whose name says so.
         weights: name of the file that a training keeps.
+        title: of the progress bar over photos; the name if it is empty.
         version: raised when equal settings begin to give another result; runs that were made with
             the version before say so, and do the stage again.
     """
@@ -91,10 +92,12 @@ class Declared:
     version: int = 1
     val_alone: bool = False
     weights: str = "weights"
+    title: str = ""
 
     def round(self, number: int) -> Declared:
         """The same in a round of a recipe that repeats it."""
-        return replace(self, name=f"{self.name}-{number}")
+        title = f"{self.title}, round {number}" if self.title else ""
+        return replace(self, name=f"{self.name}-{number}", title=title)
 
     def prefixed(self, prefix: str) -> Declared:
         """The same beside others of its kind in a run."""
@@ -241,7 +244,6 @@ def per_photo(
     settings: Iterable[object] = (),
     inputs: Iterable[Input] = (),
     split: Split = "train",
-    title: str = "",
     threads: int | None = None,
     network: bool = False,
 ) -> Stage:
@@ -250,14 +252,13 @@ def per_photo(
     Args:
         stores: names of the stores that ``make`` fills, by name.
         settings, inputs, split: as in :func:`opened`.
-        title: of the progress bar; the stage's name if it is empty.
         threads: photos at once; None for the run's.
         network: whether ``make`` asks a network.
     """
     names = run.split(split).photos.names
     work = _EachPhoto(names, make, threads or run.setup.threads, network)
     with opened(run, declared, settings, inputs, split=split).shared() as stage:
-        _fill(run, stage, stores, work, title or declared.name.replace("-", " "))
+        _fill(run, stage, stores, work, declared.title or declared.name.replace("-", " "))
     return stage
 
 
@@ -270,7 +271,6 @@ def per_batch(
     settings: Iterable[object] = (),
     inputs: Iterable[Input] = (),
     split: Split = "train",
-    title: str = "",
     batch: int = BATCH,
 ) -> Stage:
     """A stage in which ``make`` finds what is kept of the photos of a batch, all of one size.
@@ -284,7 +284,7 @@ def per_batch(
     """
     work = _EachBatch(run.split(split).photos, make, batch)
     with opened(run, declared, settings, inputs, split=split).shared() as stage:
-        _fill(run, stage, stores, work, title or declared.name.replace("-", " "))
+        _fill(run, stage, stores, work, declared.title or declared.name.replace("-", " "))
     return stage
 
 

@@ -45,9 +45,9 @@ from tagseg.stages.stage import (
 
 __all__ = ["Doubts", "allowed_tags", "sure_labels", "tag_doubts"]
 
-_FEATURES = Declared("tag-features")
+_FEATURES = Declared("tag-features", title="features of the photos")
 _DOUBTS = Declared("tag-doubts")
-_MISSING = Declared("likely-missing")
+_MISSING = Declared("likely-missing", title="where missing tags would be")
 _SURE = "sure-"
 
 _POSITIONS = 20  # of the grid along the longer side
@@ -218,7 +218,6 @@ def _features(run: Run) -> Stage:
         ["features"],
         make,
         settings=[run.setup.means(), Seen(side)],
-        title="features of the photos",
     )
 
 
@@ -292,7 +291,6 @@ def _missing_maps(run: Run, doubts: Doubts, least: float) -> tuple[SaliencyMaps,
         make,
         settings=[run.setup.means(), Seen(side), _Least(least)],
         inputs=[doubts],
-        title="where missing tags would be",
     )
     return saliency_maps(run, stage, "train", "missing"), saliency_maps(
         run, stage, "train", "stronger"

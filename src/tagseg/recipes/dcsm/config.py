@@ -18,6 +18,7 @@ from tagseg.stages.settings import (
     SegmenterSettings,
     Settings,
     check_blocks,
+    check_range,
     number,
 )
 
@@ -39,7 +40,6 @@ class ClassifierFormSettings(Settings):
         "3.2",
         "range of the factor on the size of training batches",
         above=0,
-        rising=True,
     )
     classifier_flip: bool = number(True, "3.2: false", "mirror every second training photo")
     classifier_jitter: float = number(
@@ -55,6 +55,10 @@ class ClassifierFormSettings(Settings):
         "of the classifier; none: 32 for vgg16, else as output_stride",
         among=(8, 16, 32),
     )
+
+    def check(self) -> None:
+        """The range of sizes is one."""
+        check_range("batch_scale", self.batch_scale)
 
 
 @dataclass(frozen=True)

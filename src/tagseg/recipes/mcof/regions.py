@@ -64,7 +64,7 @@ __all__ = ["MinedRegions", "RegionMiner", "initial_seeds", "region_schedule", "s
 _SUPERPIXELS = Declared("superpixels")
 _SEEDS = Declared("seeds")
 _REGIONNET = Declared("regionnet", weights="regionnet")
-_REGIONS = Declared("object-regions")
+_REGIONS = Declared("object-regions", title="regions")
 _SUPPLEMENT = Declared("supplement")
 
 _REGION_BATCH = 4  # photos a batch, of many regions each
@@ -151,7 +151,6 @@ class RegionMiner:
             make,
             settings=[Seen(side)],
             inputs=[net, self.superpixels],
-            title=f"regions of round {number}",
             batch=max(1, min(_MOST_PHOTOS, _MOST_PIXELS // side**2)),
         )
         return MinedRegions(LabelMaps(stage, "labels", photos.names), net)

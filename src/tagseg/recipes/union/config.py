@@ -13,6 +13,7 @@ from tagseg.stages.settings import (
     SaliencySettings,
     Settings,
     TagLossSettings,
+    check_range,
     number,
 )
 
@@ -35,7 +36,6 @@ class ClassifierSettings(BackboneSettings, TagLossSettings):
         "assumed",
         "range of a random factor on the size of crops",
         above=0,
-        rising=True,
     )
     classifier_hidden: float = number(
         0.5,
@@ -61,6 +61,10 @@ class ClassifierSettings(BackboneSettings, TagLossSettings):
     classifier_backbone_factor: float = number(
         0.2, "assumed", "on that, for pre-trained layers", at_least=0
     )
+
+    def check(self) -> None:
+        """The range of sizes is one."""
+        check_range("classifier_scale", self.classifier_scale)
 
 
 @dataclass(frozen=True)

@@ -39,7 +39,7 @@ from tagseg.stages.tag_doubts import allowed_tags
 __all__ = ["Evidence", "Way", "first_labels", "later_labels", "object_sources", "voters", "ways_of"]
 
 _LABELS = Declared("union-labels")
-_ANSWERS = Declared("union-answers")
+_ANSWERS = Declared("union-answers", title="what the segmenter says of its photos")
 
 _LEAST = 1e-3  # of a probability; certainty would leave the CRF nothing to say
 _JOININGS: tuple[Joining, ...] = ("mean", "product")
@@ -245,7 +245,6 @@ def _answers(
         make,
         settings=[Refinement(segmenter.model.decided_by), _Least(least), *allowed_by],
         inputs=[segmenter],
-        title="what the segmenter says of its photos",
     )
     return (
         LabelMaps(stage, "answers", photos.names),
