@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from statistics import median
 
+import pytest
+
 import tagseg
 
 PACKAGE = Path(tagseg.__file__).parent
@@ -42,6 +44,34 @@ def test_lengths_and_arguments() -> None:
     assert median(lines_of(node) for _, node in found) <= 10
     assert [place for place, node in found if lines_of(node) > 60] == []
     assert [place for place, node in found if arguments_of(node) > 9] == []
+
+
+# Files of recipes/ and stages/ in which the steps that a recipe's run names are carried out, with
+# the defaults of its fields. How stages are declared, settings, and what is only shown are not.
+READ = {
+    "mcof": [
+        *("recipes/mcof/recipe", "recipes/mcof/regions", "stages/seeder", "stages/saliency"),
+        *("stages/large_fov", "stages/rounds"),
+    ],
+    "guided": [
+        *("recipes/guided/recipe", "recipes/guided/guides", "stages/seeder", "stages/saliency"),
+        "stages/large_fov",
+    ],
+}
+
+
+@pytest.mark.parametrize("recipe", READ)
+def test_how_much_there_is_to_read_of_a_method(recipe: str) -> None:
+    texts = {name: (PACKAGE / f"{name}.py").read_text("utf-8") for name in READ[recipe]}
+    imported = {f"tagseg.{name.replace('/', '.')}" for name in READ[recipe][1:]}
+    own = [text for name, text in texts.items() if name.startswith("recipes/")]
+    assert {m for m in imported if any(f"from {m} import" in text for text in own)} == imported
+    assert sum(len(text.splitlines()) for text in texts.values()) <= 1000
+
+
+def test_recipes_are_short() -> None:
+    for path in PACKAGE.glob("recipes/*/recipe.py"):
+        assert len(path.read_text("utf-8").splitlines()) <= 150, path
 
 
 def test_what_is_counted() -> None:

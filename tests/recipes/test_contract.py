@@ -315,8 +315,9 @@ def test_the_same_call_again_changes_nothing(run, go, monkeypatch):
     for module in ("crf", "distinct_segmenter"):
         monkeypatch.setattr(f"tagseg.stages.{module}.refine", must_not)
     monkeypatch.setattr("tagseg.priors.crisp.regions", must_not)
-    for work in ("object_mask", "minimum_barrier_saliency", "fit_on_grid"):
-        monkeypatch.setattr(f"tagseg.stages.saliency.{work}", must_not)
+    monkeypatch.setattr("tagseg.stages.saliency.minimum_barrier_saliency", must_not)
+    for work in ("object_mask", "fit_on_grid"):
+        monkeypatch.setattr(f"tagseg.stages.box_saliency.{work}", must_not)
     for work in ("score_changes", "seed_guide", "random_guide"):
         monkeypatch.setattr(f"tagseg.recipes.guided.guides.{work}", must_not)
     for work in ("superpixels", "fit_regions", "predict_regions", "object_probability"):

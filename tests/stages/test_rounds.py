@@ -11,7 +11,6 @@ import pytest
 
 from guided_runs import FEW, MINING, few_photos, open_run
 from small_runs import changed_stages, finished_stages
-from tagseg.data.masks import decode_mask
 from tagseg.errors import WorkspaceError
 from tagseg.iterate import agreement
 from tagseg.maps import labels_of_tags
@@ -22,7 +21,7 @@ from tagseg.session.train import make_config
 from tagseg.stages import rounds as module
 from tagseg.stages.context import Run
 from tagseg.stages.large_fov import large_fov_segmenter
-from tagseg.stages.rounds import agreement_of, network_masks, round_predictions, working_masks
+from tagseg.stages.rounds import agreement_of, network_masks, working_masks
 from tagseg.stages.segmenter import segmenter_of
 from tagseg.stages.stage import BATCH, Declared, Plain, Trained, label_maps
 
@@ -195,35 +194,6 @@ def test_agreement_is_read_back(trained, monkeypatch):
     assert agreement_of(run, 8, masks, masks) == 1.0
     monkeypatch.setattr(module, "agreement", None)
     assert agreement_of(run, 8, masks, masks) == 1.0
-
-
-@pytest.mark.parametrize(
-    ("refiner", "title"), [("crf", "Net + CRF, round 3"), ("none", "Net, round 3")]
-)
-def test_what_a_rounds_network_makes_of_photos_unseen(trained, photos, tmp_path, refiner, title):
-    """Without their tags; as the network of the last round will be scored."""
-    net, folder = trained[1].model.net, tmp_path / "run"
-    with open_run(few_photos(photos), folder, val=photos.val[:2], recipe="mcof") as own:
-        segmenter = segmenter_of(own, config_of(refiner=refiner), net)
-        with own.stage("net", {}, []) as stage:
-            pass
-        after = Trained(segmenter, stage)
-        (found,) = round_predictions(own, after, 3, "Net")
-        assert (found.id, found.title, found.split, found.number) == ("segmenter", title, "val", 3)
-        assert found.stage.name == "predictions-3"
-        val = own.split("val").photos
-        for index in range(len(val)):
-            image = val.image(index)
-            probs = segmenter.forward(image[None])[0]
-            if segmenter.refiner is not None:
-                probs = segmenter.refiner.refine(image, probs)
-            assert (found.labels(index) == probs.argmax(0)).mean() > 0.97
-            raw = own.workspace.finished("predictions-3").maps("raw")
-            assert decode_mask(raw.get_bytes(val.names[index])).shape == image.shape[:2]
-        (other,) = round_predictions(own, after, 3, "Net", by_class=False)
-        assert (found.by_class, other.by_class) == (True, False)
-        assert round_predictions(replace(own, val=None), after, 3, "Net") == []
-    assert set(finished_stages(folder)) == {"net", "predictions-3"}
 
 
 @pytest.mark.parametrize("kind", [coarse_to_fine.Config, mcof.Config])

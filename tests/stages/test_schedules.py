@@ -14,8 +14,8 @@ from tagseg.recipes.guided.config import Config as GuidedConfig
 from tagseg.recipes.mcof.config import Config as MiningConfig
 from tagseg.recipes.mcof.regions import region_schedule
 from tagseg.stages import schedules
+from tagseg.stages.box_saliency import saliency_schedule
 from tagseg.stages.context import Setup
-from tagseg.stages.saliency import saliency_schedule
 from tagseg.stages.schedules import (
     aspp_schedule,
     classifier_schedule,

@@ -19,7 +19,14 @@ from tagseg.stages.segmenter import photo_masks, predicted
 from tagseg.stages.settings import CamSettings, WorkSettings
 from tagseg.stages.stage import Input, SaliencyMaps, ScoreMaps, Trained
 
-__all__ = ["cam_seeds", "classifier_outcome", "final_predictions", "show_map", "show_maps"]
+__all__ = [
+    "cam_seeds",
+    "classifier_outcome",
+    "final_predictions",
+    "round_predictions",
+    "show_map",
+    "show_maps",
+]
 
 
 def final_predictions(
@@ -48,6 +55,25 @@ def final_predictions(
         of_both = f"{title}{suffix}"
         final.append(Prediction.of("refined", of_both, "val", refined, by_class=by_class))
     return final
+
+
+def round_predictions(
+    run: Run, segmenter: Trained[Segmenter], number: int, title: str, by_class: bool = True
+) -> list[Prediction]:
+    """What the network of round ``number`` makes of the validation photos, if there are any."""
+    if run.val is None:
+        return []
+    of_round = predicted(run, segmenter.model, segmenter, number=number)
+    return [
+        Prediction.of(
+            "segmenter",
+            f"{title}{of_round.suffix}, round {number}",
+            "val",
+            of_round.best,
+            by_class=by_class,
+            number=number,
+        )
+    ]
 
 
 def _title_of_masks(run: Run, settings: WorkSettings) -> str:

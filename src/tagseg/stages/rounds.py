@@ -1,4 +1,4 @@
-"""Rounds of training as stages of a run: their masks, what changed, and what the report shows."""
+"""Rounds of training as stages of a run: their masks, and what changed."""
 
 from __future__ import annotations
 
@@ -7,27 +7,21 @@ from collections.abc import Callable, Iterable, Iterator
 import numpy as np
 
 from tagseg.data.masks import encode_mask
-from tagseg.iterate import StopRule, agreement
+from tagseg.iterate import agreement
 from tagseg.maps import Image, Labels, Probs
 from tagseg.run.engine import map_photos
 from tagseg.segment.predict import Segmenter
 from tagseg.stages.context import Run
-from tagseg.stages.outcome import Prediction
 from tagseg.stages.refiners import Refinement
-from tagseg.stages.segmenter import predicted, refined_by_tags
-from tagseg.stages.settings import MaskSettings, RoundSettings
+from tagseg.stages.segmenter import refined_by_tags
+from tagseg.stages.settings import MaskSettings
 from tagseg.stages.stage import Declared, Images, LabelMaps, Trained, found, per_batch
 from tagseg.stages.tag_doubts import allowed_tags
 
-__all__ = ["agreement_of", "network_masks", "round_predictions", "stop_rule", "working_masks"]
+__all__ = ["agreement_of", "network_masks", "working_masks"]
 
 _MASKS = Declared("masks")
 _AGREEMENT = Declared("agreement")
-
-
-def stop_rule(settings: RoundSettings) -> StopRule:
-    """When the rounds end."""
-    return StopRule(settings.rounds, settings.converged)
 
 
 def working_masks(
@@ -85,22 +79,3 @@ def agreement_of(run: Run, number: int, before: LabelMaps, after: LabelMaps) -> 
 
     declared = _AGREEMENT.round(number)
     return float(found(run, declared, compute, planned=0.0, inputs=[before, after]).value)
-
-
-def round_predictions(
-    run: Run, segmenter: Trained[Segmenter], number: int, title: str, by_class: bool = True
-) -> list[Prediction]:
-    """What the network of round ``number`` makes of the validation photos, if there are any."""
-    if run.val is None:
-        return []
-    of_round = predicted(run, segmenter.model, segmenter, number=number)
-    return [
-        Prediction.of(
-            "segmenter",
-            f"{title}{of_round.suffix}, round {number}",
-            "val",
-            of_round.best,
-            by_class=by_class,
-            number=number,
-        )
-    ]

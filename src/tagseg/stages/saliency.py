@@ -7,72 +7,34 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-import torch
-
 from tagseg.data.masks import encode_mask
 from tagseg.data.saliency_maps import SaliencyFolder
-from tagseg.data.transforms import Augmentation
-from tagseg.data.working import WorkingPhotos
-from tagseg.formats.boxes import BoxSet, read_boxes
-from tagseg.formats.lists.name_lookup import NameLookup
-from tagseg.formats.lists.photo_lists import read_list
-from tagseg.maps import Image, Labels, SaliencyMap
-from tagseg.nets.aspp import AsppNet
+from tagseg.maps import Image, SaliencyMap
 from tagseg.nets.student import StudentNet
 from tagseg.priors.onnx_saliency import OnnxSaliency, find_model
 from tagseg.priors.saliency.drfi import DrfiSettings, drfi_saliency, shipped_forest
 from tagseg.priors.saliency.forest import RegionForest
 from tagseg.priors.saliency.minimum_barrier import MinimumBarrierSettings, minimum_barrier_saliency
 from tagseg.priors.student import load_student, shipped_student, student_saliencies
-from tagseg.refine.box_masks import OBJECT, object_mask
 from tagseg.run.workspace import Stage
-from tagseg.segment.fit import fit_on_grid
-from tagseg.stages.context import Run, Setup, Split
-from tagseg.stages.large_fov import grid_crop, grid_cross_entropy, loss_stride
+from tagseg.stages.box_saliency import BoxSaliency
+from tagseg.stages.context import Run, Split
 from tagseg.stages.priors import activation_prior
-from tagseg.stages.schedules import MANY_PHOTOS, short_schedule
 from tagseg.stages.settings import SaliencySettings
-from tagseg.stages.shapes import NetworkForm, some_shapes, view_scale
 from tagseg.stages.stage import (
     Declared,
     Images,
     Plain,
     SaliencyMaps,
-    Trained,
     label_maps,
     levels,
-    network_input,
     per_batch,
     saliency_maps,
-    trained,
 )
-from tagseg.training import Schedule
 
-__all__ = ["PhotoSaliency", "saliency_schedule"]
+__all__ = ["PhotoSaliency"]
 
 _SALIENCY = Declared("saliency", title="saliency maps")
-_BOX_MASKS = Declared("box-masks")
-_NET = Declared("saliency-net", weights="saliency")
-
-
-def saliency_schedule(settings: SaliencySettings, setup: Setup, n_photos: int) -> Schedule:
-    """Chen et al. 2017, 4.1 (batches of 10, rate 2.5e-4, poly over 20,000), or short."""
-    paper = settings.schedule == "paper"
-    if paper or (settings.schedule == "auto" and n_photos >= MANY_PHOTOS):
-        return Schedule(
-            settings.saliency_iterations or 20_000,
-            10,
-            2.5e-4,
-            multipliers={"score": 10.0, "score_bias": 20.0},
-        )
-    return short_schedule(
-        settings.saliency_iterations,
-        None,
-        None,
-        settings.saliency_epochs,
-        settings.backbone_rate(settings.segmenter_backbone_factor),
-        n_photos,
-    )
 
 
 class PhotoSaliency:
@@ -91,26 +53,13 @@ class PhotoSaliency:
         self.run, self.config, self.source = run, config, config.saliency_source()
         self._stage = _SALIENCY.prefixed(prefix)
         self.curves: list[Stage] = []
-        self.boxes: BoxSet | None = None
+        self.learned: BoxSaliency | None = None
         self.folder: SaliencyFolder | None = None
         self.forest: RegionForest | None = None
         self.student: StudentNet | None = None
         self.network: OnnxSaliency | None = None
-        self.setup = run.setup
         if self.source == "boxes" and config.boxes is not None:
-            photos = Path(config.box_photos) if config.box_photos is not None else None
-            everything = read_boxes(Path(config.boxes), photos)
-            if config.boxes_left_out is not None:
-                boxed = NameLookup(photo.name for photo in everything.photos)
-                left_out = read_list(Path(config.boxes_left_out), boxed).names
-                everything = everything.without_photos(left_out)
-            self.boxes = everything.without_classes(run.photos.classes)
-            if not self.boxes.classes and config.boxes_left_out is None:
-                run.progress.say(
-                    f"note: {config.boxes} names no classes; leave pictures of the classes to be "
-                    "learned out with --set boxes_left_out=FILE"
-                )
-            self.setup = run.setup.on(config.saliency_backbone, config.saliency_weights)
+            self.learned = BoxSaliency(run, config, Path(config.boxes))
         if self.source == "folder" and config.saliency_maps is not None:
             self.folder = SaliencyFolder(Path(config.saliency_maps))
             self.folder.check(run.photos.names)
@@ -125,8 +74,8 @@ class PhotoSaliency:
 
     def maps(self, split: Split = "train") -> SaliencyMaps:
         """Maps (h, w) in [0, 1] of a split's photos at working size."""
-        if self.boxes is not None:
-            return self._learned(self.boxes, split)
+        if self.learned is not None:
+            return self._by_boxes(self.learned, split)
         if self.folder is not None:
             return self._from_folder(self.folder, split)
         if self.source == "activations":
@@ -197,62 +146,20 @@ class PhotoSaliency:
         )
         return saliency_maps(self.run, stage, split, "levels")
 
-    def _learned(self, boxes: BoxSet, split: Split) -> SaliencyMaps:
-        trained_on_boxes = self._trained(boxes)
-        if trained_on_boxes.stage not in self.curves:
-            self.curves.append(trained_on_boxes.stage)
-        net, execution = trained_on_boxes.model, self.run.setup.execution
-
-        def make(images: Images, indices: list[int]) -> Iterator[dict[str, bytes]]:
-            net.to(execution.device).eval()
-            with network_input(execution, images) as x:
-                probs = torch.softmax(net(x).float(), 1)[:, OBJECT]
-            for found in levels(probs.cpu().numpy()):
-                yield {"levels": encode_mask(found)}
-
+    def _by_boxes(self, learned: BoxSaliency, split: Split) -> SaliencyMaps:
+        network = learned.trained()
+        if network.stage not in self.curves:
+            self.curves.append(network.stage)
         stage = per_batch(
             self.run,
             self._stage,
             ["levels"],
-            make,
+            partial(learned.answers, network.model),
             settings=[_Source(self.source)],
-            inputs=[trained_on_boxes],
+            inputs=[network],
             split=split,
         )
         return saliency_maps(self.run, stage, split, "levels")
-
-    def _trained(self, boxes: BoxSet) -> Trained[AsppNet]:
-        """DeepLab-v2 on masks that GrabCut makes of the boxes (6.1 and F)."""
-        run, config, setup = self.run, self.config, self.setup
-        photos = WorkingPhotos(boxes.dataset(), run.photos.side)
-        key = f"boxes {boxes.digest} {photos.dataset.fingerprint()}"
-        mine = replace(run, photos=photos, photos_key=key)
-
-        def mask(index: int) -> Labels:
-            image = photos.image(index)
-            return object_mask(image, boxes.photos[index].boxes_at(image.shape[:2]))
-
-        masks = label_maps(mine, _BOX_MASKS, mask)
-        shapes = some_shapes(photos)
-        schedule = saliency_schedule(config, setup, len(photos))
-        crop = grid_crop(shapes, config.segmenter_crop)
-        how = Augmentation(crop, scale=(0.5, 1.5))
-        torch.manual_seed(setup.execution.seed)
-        net = AsppNet(setup.build_backbone(config), 2, view_scale=view_scale(config, shapes))
-        grid = min(loss_stride(crop), net.backbone.output_stride)
-        return trained(
-            mine,
-            _NET,
-            net,
-            partial(
-                fit_on_grid, net, photos, masks, grid_cross_entropy, how, schedule, loss_stride=grid
-            ),
-            schedule,
-            settings=[NetworkForm.of(net, config), how],
-            inputs=[masks],
-            setup=setup,
-            title="the saliency network",
-        )
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from types import MappingProxyType
 from typing import Any, ClassVar, Literal, Self, TypeVar, get_args, get_origin, get_type_hints
 
 from tagseg.errors import ConfigError
+from tagseg.iterate import StopRule
 
 __all__ = [
     "BILATERAL",
@@ -904,6 +905,10 @@ class RoundSettings(Settings):
         above=0,
         at_most=1,
     )
+
+    def stop_rule(self) -> StopRule:
+        """When the rounds end."""
+        return StopRule(self.rounds, self.converged)
 
     def fraction_of(self, number: int) -> float:
         """Fraction of the schedule that round ``number`` trains for."""

@@ -25,7 +25,6 @@ from tagseg.refine.box_masks import boxed
 from tagseg.refine.grabcut import GrabCutSettings, enhanced_mask
 from tagseg.session.train import make_config
 from tagseg.stages.context import Run
-from tagseg.stages.rounds import stop_rule
 from tagseg.stages.saliency import PhotoSaliency
 
 
@@ -42,7 +41,7 @@ def test_the_papers_numbers():
     assert (config.initial, config.between, config.start) == ("enhanced", "grabcut", "warm")
     assert config.foreground_limits == (0.01, 0.8)
     assert (config.resize, config.segmenter_crop) == (321, 256)
-    assert stop_rule(config) == StopRule(5, 2.0)
+    assert config.stop_rule() == StopRule(5, 2.0)
     assert coarse_to_fine.Config().masks_by_tags is False
     assert config.grabcut() == GrabCutSettings()
     assert config.filter_first is True
@@ -70,7 +69,7 @@ def test_numbers_as_given():
         iterations=5, side=300, start_iterations=3, start_side=90
     )
     assert config.foreground_limits == (0.02, 0.5)
-    assert stop_rule(config) == StopRule(1, 0.9)
+    assert config.stop_rule() == StopRule(1, 0.9)
     assert config.fraction_of(2) == 1.0
     assert config.saliency_source() == "folder"
 

@@ -13,7 +13,7 @@ from tagseg.nets.catalog import build_backbone
 from tagseg.recipes.guided.config import Config
 from tagseg.recipes.guided.preset import PRESET
 from tagseg.session.train import make_config, make_setup
-from tagseg.stages.saliency import saliency_schedule
+from tagseg.stages.box_saliency import saliency_schedule
 from tagseg.stages.schedules import gap_schedule, guide_classifier_schedule, large_fov_schedule
 from tagseg.stages.shapes import view_scale
 

@@ -211,8 +211,8 @@ def test_a_rerun_gives_what_a_fresh_run_gives(runs, few, files, tmp_path):
 
 CUT = {  # what is called for each photo or iteration of a stage
     "g1": {
-        "box-masks": "tagseg.stages.saliency.object_mask",
-        "saliency-net": "tagseg.stages.saliency.grid_cross_entropy",
+        "box-masks": "tagseg.stages.box_saliency.object_mask",
+        "saliency-net": "tagseg.stages.box_saliency.grid_cross_entropy",
         "saliency": "tagseg.stages.saliency.levels",
         "guide-labels": "tagseg.recipes.guided.guides.score_changes",
     },

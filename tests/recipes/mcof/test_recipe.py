@@ -41,7 +41,6 @@ from tagseg.session.report import render_report
 from tagseg.session.train import Result, make_config, train
 from tagseg.stages import large_fov
 from tagseg.stages.large_fov import grid_cross_entropy
-from tagseg.stages.rounds import stop_rule
 
 Few = Callable[..., Result]
 
@@ -74,7 +73,7 @@ def test_the_papers_numbers():
     assert (config.saliency_source(), config.supplement, config.mining) == ("drfi", True, True)
     assert config.rounds == 5
     assert (config.crf_bilateral, config.crf_smoothness) == ((4.0, 121.0, 5.0), (3.0, 3.0))
-    assert stop_rule(config) == StopRule(5, 0.97)
+    assert config.stop_rule() == StopRule(5, 0.97)
     assert config.superpixel_settings() == SuperpixelSettings(100.0, 0.8, 100)
     assert [config.fraction_of(number) for number in (1, 2, 5)] == [1.0, 0.5, 0.5]
 
@@ -96,7 +95,7 @@ def test_numbers_as_given():
         },
     )
     assert config.superpixel_settings() == SuperpixelSettings(50.0, 0.0, 1)
-    assert stop_rule(config) == StopRule(1, 2.0)
+    assert config.stop_rule() == StopRule(1, 2.0)
     assert config.fraction_of(2) == 1.0
 
 

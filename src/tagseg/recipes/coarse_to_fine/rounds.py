@@ -30,9 +30,9 @@ from tagseg.segment.predict import Segmenter
 from tagseg.stages.context import Run
 from tagseg.stages.large_fov import grid_cross_entropy, loss_stride
 from tagseg.stages.outcome import Outcome, Prediction, Progression, RoundPredictions
-from tagseg.stages.predictions import final_predictions, show_map
+from tagseg.stages.predictions import final_predictions, round_predictions, show_map
 from tagseg.stages.reviewed import drawn_photos, reviewed_labels
-from tagseg.stages.rounds import agreement_of, network_masks, round_predictions, stop_rule
+from tagseg.stages.rounds import agreement_of, network_masks
 from tagseg.stages.schedules import aspp_schedule, shortened
 from tagseg.stages.segmenter import segmenter_of
 from tagseg.stages.shapes import NetworkForm, some_shapes, view_scale
@@ -81,7 +81,7 @@ def recursion(run: Run, config: RecursionConfig, target: Target, masks: LabelMap
         return agreement_of(run, number, before.masks, after.masks)
 
     rounds, curves = [], []
-    for entry in iterate(round_of, agreed, stop_rule(config)):
+    for entry in iterate(round_of, agreed, config.stop_rule()):
         last, number = entry.result, entry.number
         rounds.append(RoundPredictions(number, entry.agreement, shown(run, number, target, last)))
         curves.append(last.segmenter.stage)

@@ -19,10 +19,10 @@ from tagseg.segment.predict import Segmenter
 from tagseg.stages.context import Run
 from tagseg.stages.large_fov import large_fov_segmenter
 from tagseg.stages.outcome import Outcome, Prediction, Progression, RoundPredictions
-from tagseg.stages.predictions import final_predictions, show_map
+from tagseg.stages.predictions import final_predictions, round_predictions, show_map
 from tagseg.stages.pyramid_segmenter import pyramid_segmenter
 from tagseg.stages.recipe import Recipe
-from tagseg.stages.rounds import agreement_of, round_predictions, stop_rule, working_masks
+from tagseg.stages.rounds import agreement_of, working_masks
 from tagseg.stages.saliency import PhotoSaliency
 from tagseg.stages.seeder import SeederMaps
 from tagseg.stages.stage import Declared, LabelMaps, Trained
@@ -83,7 +83,7 @@ def run(run: Run, config: Config) -> Outcome:
 
     curves = [seeding.seeder.stage, *(saliency.curves if saliency is not None else ())]
     rounds = []
-    for entry in iterate(round_of, agreed, stop_rule(config)):
+    for entry in iterate(round_of, agreed, config.stop_rule()):
         mined, number = entry.result, entry.number
         rounds.append(RoundPredictions(number, entry.agreement, shown(run, number, mined)))
         curves += mined.trainings()
