@@ -1,10 +1,13 @@
-"""Signals that end the program, and what is safe by then."""
+"""Signals that end the program, and what is safe by then.
+
+Run as a script (ERRORS, then words of the command line), this is a command in a session of its own.
+"""
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import signal
-import subprocess
 import sys
 import threading
 import time
@@ -12,7 +15,10 @@ import time
 import pytest
 
 from tagseg import stopping
-from tagseg.data.scenes import write_scenes
+
+if __name__ != "__main__":
+    import forked
+    from tagseg.data.scenes import write_scenes
 
 SIGNALS = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
 
@@ -109,23 +115,31 @@ def test_a_training_that_is_stopped_says_that_it_can_go_on(tmp_path, number, req
     words = ("--backbone", "tiny", "--weights", "none", "--recipe", "cam_baseline", "--workers", 1)
     words = (*words, "--untagged", "negative", "--set", "classifier_iterations=100000")
     words = (*words, "--set", "classifier_batch_size=2", "--threads", 1)
-    run = subprocess.Popen(
-        [sys.executable, "-m", "tagseg", "train", tmp_path / "scenes", "--out", tmp_path / "run"]
-        + [*map(str, words)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        start_new_session=True,
-    )
-    request.addfinalizer(lambda: run.poll() is None and os.killpg(run.pid, signal.SIGKILL))
+    errors, out = tmp_path / "errors.txt", tmp_path / "run"
+    run = forked.start(__file__, errors, "train", tmp_path / "scenes", "--out", out, *words)
+    request.addfinalizer(lambda: run.is_alive() and os.killpg(run.pid, signal.SIGKILL))
     stage = tmp_path / "run/stages/01-classifier"
     while not (stage / "metrics.jsonl").exists():
-        assert run.poll() is None
+        assert run.is_alive()
         time.sleep(0.05)
     began, sent = time.monotonic(), time.time()
     os.killpg(run.pid, number)
-    _, err = run.communicate(timeout=60)
+    assert forked.ended(run, 60) == 128 + number
     assert time.monotonic() - began < 10
-    assert err.decode().splitlines()[-1] == "stopped; the same command continues"
-    assert b"Traceback" not in err
-    assert run.returncode == 128 + number
+    err = errors.read_text()
+    assert err.splitlines()[-1] == "stopped; the same command continues"
+    assert "Traceback" not in err
     assert (stage / "checkpoint.pt").stat().st_mtime >= sent - 0.1
+
+
+if __name__ == "__main__":
+    for heard in SIGNALS:  # whatever the process that this is a copy of does
+        signal.signal(heard, signal.SIG_DFL)
+    multiprocessing.set_start_method("fork", force=True)  # as in a process of its own
+    os.setsid()
+    sys.stderr = open(sys.argv[1], "w", buffering=1)  # noqa: SIM115
+    os.dup2(sys.stderr.fileno(), 2)
+    sys.argv = ["tagseg", *sys.argv[2:]]
+    import tagseg.cli
+
+    tagseg.cli.main()

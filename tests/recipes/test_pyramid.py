@@ -10,6 +10,7 @@ import pytest
 
 from small_runs import (
     DISTINCT,
+    WEIGHED,
     contents,
     cut_short,
     finished_stages,
@@ -36,6 +37,7 @@ QUICKER: dict[str, dict[str, Any]] = {
     "dcsm": {**DISTINCT, "classifier_iterations": 6, "upper_iterations": 5},
     "guided": {"saliency": "barrier"},
     "mcof": {"saliency": "barrier", "rounds": 1, "regionnet_iterations": 2},
+    "union": {name: value for name, value in WEIGHED.items() if not name.startswith("pyramid")},
 }
 
 
