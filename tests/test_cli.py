@@ -350,7 +350,7 @@ def asked(monkeypatch) -> list[tuple[str, dict[str, object]]]:
     """Recipe and values of each training that a command asks for; none begins."""
     given: list[tuple[str, dict[str, object]]] = []
     monkeypatch.setattr(
-        cli, "_train_and_tell", lambda data, recipe, values, *rest: given.append((recipe, values))
+        cli, "_train_and_tell", lambda recipe, values, *rest: given.append((recipe, values))
     )
     return given
 

@@ -213,7 +213,7 @@ CUT = {  # what is called for each photo or iteration of a stage
     "g1": {
         "box-masks": "tagseg.stages.box_saliency.object_mask",
         "saliency-net": "tagseg.stages.box_saliency.grid_cross_entropy",
-        "saliency": "tagseg.stages.saliency.levels",
+        "saliency": "tagseg.stages.box_saliency.levels",
         "guide-labels": "tagseg.recipes.guided.guides.score_changes",
     },
     "g2": {
