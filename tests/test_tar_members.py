@@ -13,6 +13,7 @@ import pytest
 
 from tagseg.errors import DataError
 from tagseg.tar_members import (
+    Tars,
     file_state,
     is_there,
     member_at,
@@ -21,6 +22,7 @@ from tagseg.tar_members import (
     read_file,
     real_path,
 )
+from tagseg.tar_members import write_tar as write
 from tars import write_tar
 
 CONTENT = {"a.jpg": b"one", "sub/b.jpg": b"", "sub/" + "long" * 60 + ".jpg": b"x" * 700}
@@ -158,6 +160,22 @@ def test_a_tar_that_is_shortened_after_it_was_read(tmp_path):
     tar.write_bytes(tar.read_bytes()[:700])
     with pytest.raises(OSError, match="a is cut short"):
         member.read()
+
+
+def test_several_tars_are_searched_as_one_and_written_alike(tmp_path):
+    for name, members in (("a.tar", ["x", "y"]), ("b.tar", ["y", "sub/z"])):
+        with (tmp_path / name).open("wb") as file:
+            write(file, [(member, (name + member).encode()) for member in members])
+    tars = Tars([tmp_path / "a.tar", tmp_path / "b.tar"])
+    assert len(tars) == 4
+    assert tars.find("y").read() == b"a.tary"
+    assert tars.find("sub/z").read() == b"b.tarsub/z"
+    assert tars.find("z") is None
+    assert Tars([]).find("x") is None
+    first = (tmp_path / "a.tar").read_bytes()
+    with (tmp_path / "c.tar").open("wb") as file:
+        write(file, iter([("x", b"a.tarx"), ("y", b"a.tary")]))
+    assert (tmp_path / "c.tar").read_bytes() == first
 
 
 def test_paths_may_be_relative(tmp_path, monkeypatch):

@@ -32,6 +32,8 @@ from tagseg.flags import (
     MaskMarks,
     MasksBy,
     MasksByFlag,
+    MasksInFlag,
+    MasksInName,
     OpensBrowser,
     Port,
     Precision,
@@ -234,6 +236,7 @@ def predict(
     crf: Annotated[
         bool, typer.Option(help="Smooth with the dense CRF, if the run has one.")
     ] = True,
+    masks_in: MasksInFlag = MasksInName.auto,
     device: DeviceFlag = "auto",
     precision: PrecisionFlag = Precision.auto,
     threads: Threads = None,
@@ -253,12 +256,14 @@ def predict(
         out,
         overlays=overlays,
         refine=crf,
+        masks_in=masks_in.value,
         threads=cores,
         progress=_progress(),
     )
     for _, reason in done.skipped:
         _say(f"skipped: {reason}", err=True)
-    _say(f"{len(done.written)} masks in {out}, {len(done.skipped)} photos skipped")
+    tars = f", {done.tars} tars" if done.tars else ""
+    _say(f"{len(done.written)} masks in {out}{tars}, {len(done.skipped)} photos skipped")
 
 
 @app.command()
@@ -699,6 +704,7 @@ def _train_and_tell(
     review: ReviewSource | None = None,
 ) -> None:
     """Train, then print what was found and where it is."""
+    from tagseg.run.mask_files import tars_in
     from tagseg.session.train import train as train_recipe
 
     result = train_recipe(
@@ -730,7 +736,8 @@ def _train_and_tell(
         )
     if not result.scores:
         _say("quality was not measured: no ground truth was given")
-    _say(f"masks:  {result.masks}")
+    tars = len(tars_in(result.masks))
+    _say(f"masks:  {result.masks}{f', {tars} tars' if tars else ''}")
     _say(f"report: {result.report}")
 
 

@@ -45,6 +45,8 @@ __all__ = [
     "MaskMarks",
     "MasksBy",
     "MasksByFlag",
+    "MasksInFlag",
+    "MasksInName",
     "OpensBrowser",
     "Port",
     "Precision",
@@ -57,6 +59,14 @@ __all__ = [
     "Threads",
     "grouped",
 ]
+
+
+class MasksInName(StrEnum):
+    """How final masks are kept."""
+
+    auto = "auto"
+    files = "files"
+    shards = "shards"
 
 
 class EngineName(StrEnum):
@@ -194,6 +204,13 @@ MasksByFlag = Annotated[
 ]
 DeviceFlag = Annotated[
     str, typer.Option("--device", help="Where to compute: auto, cpu, cuda, cuda:1, mps and others.")
+]
+MasksInFlag = Annotated[
+    MasksInName,
+    typer.Option(
+        "--masks-in",
+        help="Final masks: a PNG a photo, or tars of 4,096; auto: tars past 100,000 photos.",
+    ),
 ]
 PrecisionFlag = Annotated[Precision, typer.Option("--precision", help="Arithmetic.")]
 Seed = Annotated[int, typer.Option(help="Of all random draws.")]
@@ -532,6 +549,7 @@ class ComputingFlags:
         EngineName,
         typer.Option("--engine", help="Who works on photos: this process, or a Ray cluster."),
     ] = EngineName.local
+    masks_in: MasksInFlag = MasksInName.auto
 
     def options(self, allow_skipped: float, preset: str | None) -> Options:
         """The same, as :func:`tagseg.train` has it."""
@@ -548,6 +566,7 @@ class ComputingFlags:
             allow_skipped,
             self.engine.value,
             preset,
+            self.masks_in.value,
         )
 
 

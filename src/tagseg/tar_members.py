@@ -12,11 +12,11 @@ import os
 import tarfile
 from array import array
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path, PurePosixPath
-from typing import BinaryIO, NamedTuple
+from typing import IO, BinaryIO, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -28,6 +28,7 @@ __all__ = [
     "SUFFIX",
     "Member",
     "Members",
+    "Tars",
     "file_state",
     "is_there",
     "member_at",
@@ -35,6 +36,7 @@ __all__ = [
     "open_file",
     "read_file",
     "real_path",
+    "write_tar",
 ]
 
 SUFFIX = ".tar"
@@ -199,6 +201,42 @@ def real_path(path: Path) -> Path:
     if member is None:
         return path.resolve(strict=True)
     return Path(member.tar).resolve(strict=True) / member.name
+
+
+class Tars:
+    """Several tars as one: where a member of them is, by a hash of its name, 12 bytes a member."""
+
+    def __init__(self, paths: Sequence[Path]) -> None:
+        """Errors are those of :func:`members_of`."""
+        self._tars = [members_of(path) for path in paths]
+        keys = [tar.keys for tar in self._tars]
+        where = np.repeat(np.arange(len(keys), dtype=np.uint32), [len(own) for own in keys])
+        every = np.concatenate(keys) if keys else np.empty(0, np.uint64)
+        order = np.argsort(every, kind="stable")
+        self._keys, self._where = every[order], where[order]
+
+    def __len__(self) -> int:
+        return len(self._keys)
+
+    def find(self, name: str) -> Member | None:
+        """The member of this name in the first tar that has one, None if none has."""
+        key = np.uint64(_hash(os.fsencode(name)))
+        place = int(np.searchsorted(self._keys, key))
+        while place < len(self._keys) and self._keys[place] == key:
+            found = self._tars[int(self._where[place])].find(name)
+            if found is not None:
+                return found
+            place += 1
+        return None
+
+
+def write_tar(file: IO[bytes], members: Iterable[tuple[str, bytes]]) -> None:
+    """Write a tar into an open file; of equal members equal bytes, whoever writes it and when."""
+    with tarfile.open(fileobj=file, mode="w", format=tarfile.PAX_FORMAT) as tar:
+        for name, content in members:
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            tar.addfile(info, io.BytesIO(content))
 
 
 class _Columns:

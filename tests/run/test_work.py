@@ -7,9 +7,20 @@ import numpy as np
 import pytest
 
 from tagseg.run.manifest import make_record
+from tagseg.run.mask_files import MaskFiles
 from tagseg.run.progress import Progress
 from tagseg.run.stage import Stage
-from tagseg.run.work import Local, PhotoWork, Row, fill, pending, photos_in, sink_of
+from tagseg.run.work import (
+    Local,
+    PhotoWork,
+    Row,
+    fill,
+    folder_of_pngs,
+    pending,
+    photos_in,
+    sink_of,
+)
+from tagseg.tar_members import read_file
 
 RECORD = make_record("toy", {}, [])
 NAMES = ["a", "b/c", "d", "e", "f"]
@@ -20,8 +31,9 @@ class Toy(PhotoWork):
 
     network, costly = True, True
 
-    def __init__(self, fails_at: int | None = None) -> None:
+    def __init__(self, fails_at: int | None = None, files: str = "files/") -> None:
         self.names: Sequence[str] = NAMES
+        self.files = files
         self.fails_at, self.asked = fails_at, list[range]()
 
     def bounds(self):
@@ -35,7 +47,7 @@ class Toy(PhotoWork):
     def row(self, index: int) -> Row:
         if index == self.fails_at:
             raise RuntimeError
-        return {"numbers": {"number": np.array(index)}, "files/": b"%d" % index}
+        return {"numbers": {"number": np.array(index)}, self.files: b"%d" % index}
 
 
 STORES = ["numbers", "files/"]
@@ -50,6 +62,23 @@ def local(stage: Stage, work: Toy, stores: Sequence[str] = STORES) -> int:
 
 def open_stage(folder: Path) -> Stage:
     return Stage(folder, RECORD, print)
+
+
+def test_files_are_kept_in_tars_and_work_that_was_begun_so_goes_on_so(tmp_path: Path) -> None:
+    tars = folder_of_pngs("files", tars=True)
+    with pytest.raises(RuntimeError), open_stage(tmp_path / "toy") as stage:
+        local(stage, Toy(4, tars), ["numbers", tars])
+    assert (tmp_path / "toy" / "files" / "b" / "c.png").is_file()  # no tar is whole yet
+    with open_stage(tmp_path / "toy") as stage:
+        again = Toy(files=tars)
+        assert local(stage, again, ["numbers", tars]) == 5
+        assert again.asked == [range(4, 5)]
+        assert not list((tmp_path / "toy" / "files").rglob("*.png"))
+        files = MaskFiles(stage.path("files"))
+        assert [read_file(files.path(name)) for name in NAMES] == [b"%d" % i for i in range(5)]
+        other = Toy()
+        assert local(stage, other) == 5  # asked for as files
+        assert other.asked == []
 
 
 def test_rows_are_kept_and_nothing_is_done_twice(tmp_path: Path) -> None:

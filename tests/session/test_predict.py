@@ -12,15 +12,17 @@ import torch
 from PIL import Image as PilImage
 
 from small_runs import contents
-from tagseg.data.finding import OUTPUT_MARKER
+from tagseg.data.finding import OUTPUT_MARKER, find_masks
 from tagseg.data.masks import read_mask
-from tagseg.errors import DataError, WorkspaceError
+from tagseg.errors import ConfigError, DataError, WorkspaceError
 from tagseg.maps import Image, Probs
 from tagseg.nets.catalog import build_backbone
 from tagseg.nets.deeplab import SegmentationNet
 from tagseg.segment.predict import NOTHING, Known, Segmenter
 from tagseg.session.predict import predict_folder
+from tagseg.tar_members import read_file
 from tagseg.training import Execution
+from tars import jpeg, write_tar
 
 
 class AllOfB:
@@ -61,6 +63,31 @@ def test_each_photo_gets_its_mask(segmenter, photos, tmp_path, threads):
         with PilImage.open(photos / f"{name}.png") as picture:
             expected = segmenter.predict(np.asarray(picture), refine=False)
         assert np.array_equal(read_mask(tmp_path / "m" / f"{name}.png"), expected)
+
+
+def test_masks_in_tars_are_those_of_files(segmenter, photos, tmp_path):
+    predict_folder(segmenter, photos, tmp_path / "files", refine=False)
+    (photos / "broken.png").write_bytes(b"")
+    done = predict_folder(segmenter, photos, tmp_path / "m", refine=False, masks_in="shards")
+    assert (len(done.written), len(done.skipped), done.tars) == (3, 1, 1)
+    assert sorted(contents(tmp_path / "m")) == [OUTPUT_MARKER, "masks-000000.tar"]
+    in_tars, files = find_masks(tmp_path / "m"), find_masks(tmp_path / "files")
+    assert in_tars.keys() == files.keys()
+    for name, file in files.items():
+        assert read_file(in_tars[name]) == file.read_bytes()
+    again = predict_folder(segmenter, photos, tmp_path / "m", refine=False)
+    assert again.tars == 0  # or else the old tars would lie beside new files
+    assert len(find_masks(tmp_path / "m")) == 3
+
+
+def test_tars_of_others_and_the_folder_of_photos_in_tars_are_safe(segmenter, photos, tmp_path):
+    write_tar(tmp_path / "m" / "masks-000000.tar", {"a.jpg": jpeg(1)})
+    with pytest.raises(DataError, match="m: holds tars that no predict wrote; change --out"):
+        predict_folder(segmenter, photos, tmp_path / "m")
+    with pytest.raises(DataError, match="holds photos, for which the results would be taken"):
+        predict_folder(segmenter, tmp_path / "m", tmp_path / "m")
+    with pytest.raises(ConfigError, match="masks_in 'zip' does not exist"):
+        predict_folder(segmenter, photos, tmp_path / "n", masks_in="zip")
 
 
 def test_refinement_and_overlays(segmenter, photos, tmp_path):

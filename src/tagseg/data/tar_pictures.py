@@ -33,6 +33,7 @@ _MASK = re.compile(
     r"(?:.*[._-])?(?:mask|masks|seg|segmentation|label|labels|labelmap|gt|annotation)",
     re.IGNORECASE,
 )
+_OURS = "masks-"  # tars that tagseg has written, in which names are whole
 _MASK_SUFFIXES = frozenset((".png", ".tif", ".tiff", ".bmp", ".gif"))
 
 
@@ -112,7 +113,7 @@ def masks_in(tars: Iterable[Path], root: Path) -> dict[str, Path]:
             if suffix.lower() not in _MASK_SUFFIXES:
                 continue
             key, ending = key_and_ending(stem)
-            if _MASK.fullmatch(ending):
+            if _MASK.fullmatch(ending) and not tar.name.startswith(_OURS):
                 _add(beside, readable(f"{inside}{key}{suffix}"), tar / name)
             elif not beside:
                 _add(plain, readable(inside + name), tar / name)

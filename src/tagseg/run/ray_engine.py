@@ -38,6 +38,7 @@ from tagseg.run.work import (
     Sink,
     fill,
     is_folder,
+    pack,
     pending,
     photos_in,
     sink_of,
@@ -127,17 +128,20 @@ class RayEngine:
             return
         folders = [stage.shards(store) for store in stores if not is_folder(store)]
         drop_parts(folders)
-        files = [sink_of(stage, store) for store in stores if is_folder(store)]
+        files = [sink_of(stage, store, work.names) for store in stores if is_folder(store)]
         todo = pending(work, [*map(ShardStore, folders), *files])
         progress.skip(len(work.names) - photos_in(todo))
         if not len(todo):
+            pack(files, every=True)
             return
         self._connect()
         shards = list(_shards(todo, self._workers(work.network)))
         for done in self._worked(self._ray.put(packed), shards, work, stage.announce):
             for path, digest in done.digests.items():
                 note_written(Path(path), digest)
+            pack(files)
             progress.advance(done.photos)
+        pack(files, every=True)
 
     def close(self) -> None:
         """Leave the cluster, and end it if it was started for this engine."""

@@ -8,7 +8,17 @@ from dataclasses import dataclass
 from tagseg.errors import TagsegError
 from tagseg.run.progress import Task
 from tagseg.run.stage import Stage
-from tagseg.run.work import Groups, Local, PhotoWork, Row, pending, photos_in, put_row, sink_of
+from tagseg.run.work import (
+    Groups,
+    Local,
+    PhotoWork,
+    Row,
+    pack,
+    pending,
+    photos_in,
+    put_row,
+    sink_of,
+)
 
 __all__ = ["Together"]
 
@@ -30,7 +40,7 @@ class Together:
         if ranks.size == 1:
             Local().fill(stage, stores, work, progress)
             return
-        sinks = {store: sink_of(stage, store) for store in stores} if ranks.leads else {}
+        sinks = {s: sink_of(stage, s, work.names) for s in stores} if ranks.leads else {}
         todo = ranks.first(lambda: pending(work, list(sinks.values())))
         progress.skip(len(work.names) - photos_in(todo))
         for block in _blocks(todo, ranks.size * (1 if work.costly else _A_ROUND)):
@@ -46,6 +56,7 @@ class Together:
                 raise made
             for sink in sinks.values():
                 sink.commit()
+        pack(sinks.values(), every=True)
 
     def close(self) -> None:
         """Nothing is held."""

@@ -17,10 +17,26 @@ import numpy as np
 import numpy.typing as npt
 
 from tagseg.run.files import atomic_write, one_line_errors
+from tagseg.run.mask_files import MaskShards, tars_in
 from tagseg.run.progress import Task
 from tagseg.run.stage import Stage
 
-__all__ = ["Engine", "Groups", "Kept", "Local", "PhotoWork", "Row", "Sink", "fill", "pending"]
+__all__ = [
+    "Engine",
+    "Groups",
+    "Kept",
+    "Local",
+    "PhotoWork",
+    "Row",
+    "Sink",
+    "fill",
+    "folder_of_pngs",
+    "pack",
+    "pending",
+    "sink_of",
+]
+
+_TARS = "/*.tar"  # a store's name ends so
 
 Kept = bytes | Mapping[str, npt.NDArray[Any]]  # of one photo, in one store
 Row = Mapping[str, Kept]  # of one photo, by store
@@ -80,23 +96,44 @@ class Local:
 
     def fill(self, stage: Stage, stores: Sequence[str], work: PhotoWork, progress: Task) -> None:
         """Fill the stores of the stage."""
-        sinks = {store: sink_of(stage, store) for store in stores}
+        sinks = {store: sink_of(stage, store, work.names) for store in stores}
         todo = pending(work, list(sinks.values()))
         progress.skip(len(work.names) - photos_in(todo))
         fill(work, todo, sinks, progress.advance)
+        pack(sinks.values(), every=True)
 
     def close(self) -> None:
         """Nothing is held."""
 
 
-def sink_of(stage: Stage, store: str) -> Sink:
-    """The store of that name; a folder of PNG files if it ends in a slash."""
-    return _Pngs(stage.path(store.rstrip("/"))) if is_folder(store) else stage.maps(store)
+def folder_of_pngs(name: str, *, tars: bool) -> str:
+    """What a store is called that is a folder of PNG files, or of tars of them."""
+    return name + (_TARS if tars else "/")
+
+
+def sink_of(stage: Stage, store: str, names: Sequence[str] = ()) -> Sink:
+    """The store of that name, which may be a folder (:func:`folder_of_pngs`).
+
+    A folder in which there are tars is gone on with so. ``names`` are those of all photos; without
+    them files are written, which another process packs.
+    """
+    if not is_folder(store):
+        return stage.maps(store)
+    folder = stage.path(store.partition("/")[0])
+    tars = store.endswith(_TARS) or bool(tars_in(folder))
+    return MaskShards(folder, names) if tars and names else _Pngs(folder)
 
 
 def is_folder(store: str) -> bool:
-    """Whether a store of this name is a folder of PNG files."""
-    return store.endswith("/")
+    """Whether a store of this name is a folder of PNG files, or of tars of them."""
+    return "/" in store
+
+
+def pack(sinks: Iterable[Sink], *, every: bool = False) -> None:
+    """Pack what is to be in tars, as :meth:`MaskShards.pack` does."""
+    for sink in sinks:
+        if isinstance(sink, MaskShards):
+            sink.pack(every=every)
 
 
 def pending(work: PhotoWork, sinks: Sequence[Sink]) -> Groups:

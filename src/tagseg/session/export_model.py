@@ -17,6 +17,7 @@ from tagseg.maps import Image
 from tagseg.nets.onnx_files import onnx_session
 from tagseg.report.page import GalleryItem
 from tagseg.run.files import atomic_write, check_file
+from tagseg.run.mask_files import MaskFiles
 from tagseg.run.workspace import Workspace
 from tagseg.segment.exported import (
     check_extra,
@@ -147,8 +148,8 @@ def _as_seen(item: GalleryItem, run: Path, segmenter: Segmenter) -> Image:
 
     That follows from the photo's own size, which is its mask's.
     """
-    masks = [folder / f"{item.name}.png" for folder in run.glob("stages/*-masks/masks")]
-    known = [read_mask(path).shape for path in masks if path.is_file()]
+    folders = map(MaskFiles, run.glob("stages/*-masks/masks"))
+    known = [read_mask(f.path(item.name)).shape for f in folders if item.name in f]
     height, width = known[0] if known else (_LONGEST, _LONGEST)
     zoom = segmenter.sight.zoom if isinstance(segmenter, WindowedSegmenter) else 1.0
     longest = min(_LONGEST, zoom * min(segmenter.side, max(height, width)))

@@ -16,6 +16,7 @@ from tagseg.errors import DamagedError, TagsegError, printable
 from tagseg.maps import IGNORE, Labels
 from tagseg.run.manifest import read_manifest
 from tagseg.run.map_store import PhotoStore
+from tagseg.run.mask_files import MaskFiles
 from tagseg.run.shard_store import SHARDS
 from tagseg.run.stage import record_in
 from tagseg.run.workspace import Stage, Workspace
@@ -145,7 +146,8 @@ def _once(found: Sequence[_Candidate]) -> list[LabelMapsOfRun]:
 
 
 def _reader_of_files(folder: Path) -> Callable[[str], Labels]:
-    return lambda name: read_mask(folder / f"{name}.png")
+    files = MaskFiles(folder)
+    return lambda name: read_mask(files.path(name))
 
 
 def _reader_of_store(store: PhotoStore) -> ReadMaps:

@@ -25,6 +25,7 @@ from tagseg.data.images import decode_reduced
 from tagseg.data.masks import encode_mask
 from tagseg.data.no_folder import near_folder
 from tagseg.data.picture_formats import unread_suffix
+from tagseg.data.tar_pictures import tars_of
 from tagseg.data.text import readable
 from tagseg.data.working import argmax_at, working_image
 from tagseg.errors import DataError, ImageError
@@ -39,6 +40,7 @@ from tagseg.run.files import (
     one_line_errors,
     write_json,
 )
+from tagseg.run.mask_files import MaskShards, are_sharded, check_masks_in, tars_in
 from tagseg.run.progress import Progress
 from tagseg.segment.predict import Segmenter
 
@@ -47,10 +49,17 @@ __all__ = ["Predicted", "predict_folder"]
 
 @dataclass(frozen=True)
 class Predicted:
-    """What :func:`predict_folder` did: names with a mask, and (name, reason) of the others."""
+    """What :func:`predict_folder` did.
+
+    Attributes:
+        written: names with a mask.
+        skipped: (name, reason) of the others.
+        tars: how many tars the masks are in; 0 where each is a file.
+    """
 
     written: tuple[str, ...]
     skipped: tuple[tuple[str, str], ...]
+    tars: int = 0
 
 
 def predict_folder(
@@ -60,6 +69,7 @@ def predict_folder(
     *,
     overlays: Path | None = None,
     refine: bool = True,
+    masks_in: str = "auto",
     threads: int = 1,
     progress: Progress | None = None,
 ) -> Predicted:
@@ -69,12 +79,16 @@ def predict_folder(
         source: a folder of photos, or one photo.
         out: folder of the masks, ``<photo name>.png``; masks of before are replaced.
         overlays: folder of photos with their mask over them, ``<photo name>.jpg``.
+        masks_in: "files", "shards" (tars of some thousand masks), or "auto": shards past 100,000
+            photos.
 
     Raises:
+        ConfigError: ``masks_in`` is another word.
         DataError: there are no photos, or a result would replace a photo.
         WorkspaceError: a result cannot be written.
     """
     progress = progress if progress is not None else Progress()
+    check_masks_in(masks_in)
     found = _photos_of(source)
     photos = found.photos
     for note in (*found.notes, *(() if source.is_file() else notes_on_unread(source))):
@@ -87,8 +101,10 @@ def predict_folder(
     for folder, suffix in places.items():
         _keep_photos_safe(photos, folder, suffix)
         _check_place(photos, folder, suffix)
+    _remove_tars(out)
     for folder, suffix in places.items():
         _mark(folder, {f"{name}{suffix}" for name in photos})
+    shards = MaskShards(out, tuple(photos)) if are_sharded(masks_in, len(photos)) else None
     odd = [name for name, path in photos.items() if is_odd(path, source)]
     if odd:
         progress.say(f"names that are not UTF-8: {len(odd)}, such as {odd[0]} (%XX for a byte)")
@@ -110,18 +126,28 @@ def predict_folder(
         if refine and segmenter.refiner is not None:
             probs = segmenter.refiner.refine(small, probs)
         labels = argmax_at(probs, photo.shape)
-        _write(out / f"{name}.png", encode_mask(labels))
+        if shards is None:
+            _write(out / f"{name}.png", encode_mask(labels))
+        else:
+            shards.put_bytes(name, encode_mask(labels))
         if overlays is not None:
             _write(overlays / f"{name}.jpg", _jpeg(overlay(photo.image, labels)))
         return name, ""
 
+    done: list[tuple[str, str]] = []
     with progress.task("segmenting", len(photos)) as ticks:
-        done = tuple(map_photos(segment, photos.items(), workers=threads, progress=ticks))
+        for each in map_photos(segment, photos.items(), workers=threads, progress=ticks):
+            done.append(each)
+            if shards is not None:
+                shards.commit()
+    if shards is not None:
+        shards.pack(every=True)
     for note in notes_on_new(sorted(of_16_bits), segmenter.white):
         progress.say(f"note: {note}")
     return Predicted(
         written=tuple(name for name, reason in done if not reason),
         skipped=tuple((name, reason) for name, reason in done if reason),
+        tars=len(tars_in(out)),
     )
 
 
@@ -162,6 +188,7 @@ def _check_place(photos: dict[str, Path], out: Path, suffix: str) -> None:
             do=f"give a folder, such as {out.with_suffix('')}; files there are NAME{suffix}",
         )
     homes = {path.parent.resolve() for path in photos.values()}
+    homes |= {Path(tar).parent.resolve() for tar in tars_of(photos.values())}
     if out.resolve() in homes:
         raise DataError(
             "holds photos, for which the results would be taken the next time",
@@ -188,6 +215,16 @@ def _mark(folder: Path, results: Set[str]) -> None:
     _make_folder(folder)
     if list_pictures(folder, outputs=True).files.keys() <= results:
         write_json(folder / OUTPUT_MARKER, {"by": "tagseg predict", "version": tagseg.__version__})
+
+
+def _remove_tars(out: Path) -> None:
+    """Remove the tars of an earlier predict; DataError where they may be somebody else's."""
+    tars = tars_in(out)
+    if tars and not (out / OUTPUT_MARKER).is_file():
+        raise DataError("holds tars that no predict wrote", where=out, do="change --out")
+    for tar in tars:
+        with one_line_errors(tar):
+            tar.unlink()
 
 
 def _make_folder(path: Path) -> None:

@@ -16,6 +16,7 @@ from tagseg.errors import DataError, TagsegError, first_few
 from tagseg.formats.review import Standing, read_review, standing_acts
 from tagseg.maps import Image
 from tagseg.priors.superpixels import SuperpixelSettings, superpixel_levels
+from tagseg.run.mask_files import MaskFiles
 from tagseg.run.workspace import Workspace
 from tagseg.session.inputs import load_photos
 from tagseg.session.label_maps import (
@@ -113,9 +114,9 @@ def _with_masks(
     photos: Dataset, val: tuple[str, ...], work: Workspace
 ) -> tuple[Dataset, list[str]]:
     """The training photos that the run has masks of, with tags of the run's classes."""
-    folder = work.finished(FINAL).path(FINAL)
+    masks = MaskFiles(work.finished(FINAL).path(FINAL))
     training = _of_classes(photos.without(val), tuple(work.classes), work.folder)
-    there = [name for name in training.names if (folder / f"{name}.png").is_file()]
+    there = [name for name in training.names if name in masks]
     if not there:
         raise DataError(
             f"the run has a mask of none of these photos ({first_few(training.names)})",

@@ -35,6 +35,7 @@ from tagseg.run.engine import (
     usable_cores,
 )
 from tagseg.run.files import check_names_fit
+from tagseg.run.mask_files import check_masks_in
 from tagseg.run.progress import Progress
 from tagseg.run.ray_engine import RayEngine
 from tagseg.run.together import Together
@@ -110,6 +111,7 @@ class Options:
         allow_skipped: fraction of the photos that may be unreadable.
         engine: "local", or "ray": who does what stages make of each photo.
         preset: "paper" for the values of the recipe's paper where no others are given.
+        masks_in: "files", "shards" (tars), or "auto": shards past 100,000 photos.
     """
 
     backbone: str | None = None
@@ -122,6 +124,7 @@ class Options:
     allow_skipped: float = 0.01
     engine: str = "local"
     preset: str | None = None
+    masks_in: str = "auto"
 
     def network(self) -> str:
         """The backbone's name: as chosen, or the usual one."""
@@ -138,6 +141,7 @@ class Options:
             raise ConfigError(f"allow_skipped is {self.allow_skipped}", do="use a fraction, 0 to 1")
         if self.engine not in _ENGINES:
             raise ConfigError(f"engine {self.engine!r} does not exist", do="use local or ray")
+        check_masks_in(self.masks_in)
 
 
 @dataclass(frozen=True)
@@ -547,7 +551,7 @@ def make_setup(
     weights = resolve(options.weights, backbone)
     engine = _engine(options, threads, device, ranks)
     loaded = weights if weights.state else None
-    setup = Setup(backbone, loaded, execution, threads, engine)
+    setup = Setup(backbone, loaded, execution, threads, engine, options.masks_in)
     # A wrong file or form must show before long work, too.
     setup.build_backbone(settings or BackboneSettings())
     return setup

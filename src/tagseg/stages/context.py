@@ -54,6 +54,7 @@ class Setup:
         weights: pre-trained weights, or None for random ones.
         threads: photos that are refined at once.
         engine: who does what stages make of photos; no part of what it comes to.
+        masks_in: whether final masks are files, or in tars (:mod:`tagseg.run.mask_files`).
     """
 
     backbone: str
@@ -61,6 +62,7 @@ class Setup:
     execution: Execution
     threads: int = 1
     engine: Engine = field(default_factory=Local)
+    masks_in: str = "auto"
 
     def means(self) -> Means:
         """What decides on every network."""

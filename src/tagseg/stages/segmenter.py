@@ -23,6 +23,8 @@ from tagseg.nets.deeplab import (
     initialise_from_classifier,
 )
 from tagseg.run.engine import map_photos
+from tagseg.run.mask_files import MaskFiles, are_sharded
+from tagseg.run.work import folder_of_pngs
 from tagseg.segment.fit import Objective, fit_segmenter
 from tagseg.segment.predict import Known, Segmenter
 from tagseg.stages.context import Run
@@ -40,6 +42,7 @@ from tagseg.stages.stage import (
     Images,
     Input,
     LabelMaps,
+    Once,
     PhotoMaps,
     Plain,
     Trained,
@@ -47,6 +50,7 @@ from tagseg.stages.stage import (
     trained,
 )
 from tagseg.stages.tag_doubts import allowed_tags
+from tagseg.tar_members import read_file
 
 __all__ = [
     "Predicted",
@@ -62,6 +66,7 @@ Teaches = Literal["classes", "foreground", "nothing"]
 _SEGMENTER = Declared("segmenter", weights="segmenter")
 _PREDICTIONS = Declared("predictions", val_alone=True, title="segmenting the validation photos")
 _MASKS = Declared("masks", title="masks of the training photos")
+_FILES = "masks"  # the folder of them
 
 
 def trained_segmenter(
@@ -242,6 +247,7 @@ def photo_masks(
     """
     photos = run.photos
     inputs, regions_of, of_masks = [after], None, settings.of_masks()
+    store = folder_of_pngs(_FILES, tars=are_sharded(run.setup.masks_in, len(photos)))
     allowed, allowed_by = allowed_tags(run, settings) if of_masks.masks_by_tags else (None, [])
     accepted = run.review.accepted if run.review is not None else {}
     if run.review is not None and accepted:
@@ -254,13 +260,13 @@ def photo_masks(
         _, index, image, probs = item
         if index in accepted:
             mask = accepted[index]()
-            return {"masks/": encode_mask(mask if by_class else foreground_of(mask))}
+            return {store: encode_mask(mask if by_class else foreground_of(mask))}
         regions = regions_of(index) if regions_of is not None else None
         labels, probs = refined_by_tags(
             run, of_masks, segmenter, index, image, probs, regions, allowed=allowed
         )
         best = argmax_at(probs, photos.full_shape(index))
-        return {"masks/": encode_mask(labels.astype(np.uint8)[best])}
+        return {store: encode_mask(labels.astype(np.uint8)[best])}
 
     def make(images: Images, indices: list[int]) -> Iterator[dict[str, bytes]]:
         found: Iterable[Probs] = (
@@ -273,15 +279,13 @@ def photo_masks(
     stage = per_batch(
         run,
         _MASKS,
-        ["masks/"],
+        [store],
         make,
         settings=[Refinement(segmenter.decided_by), of_masks, *allowed_by],
         inputs=inputs,
     )
-    return PhotoMaps(
-        stage,
-        lambda index: decode_mask(stage.read_path(f"masks/{photos.names[index]}.png").read_bytes()),
-    )
+    files = Once(lambda: MaskFiles(stage.read_path(_FILES)))
+    return PhotoMaps(stage, lambda index: decode_mask(read_file(files().path(photos.names[index]))))
 
 
 def refined_by_tags(
