@@ -6,13 +6,15 @@
 It is fitted to scenes of several objects, and tried on photos with one object each and on spots:
 small ones on a large object that stands out and belongs to no class. Fitted to these too it was
 worse on scenes and no better on spots. For each set the recipe's own steps are run up to the
-candidates; features and true IoU are kept under --out, so that another judge can be fitted without.
+candidates, all but the classifier for the photos that are judged alone; features and true IoU are
+kept under --out, so that another judge can be fitted without.
 """
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import cv2
@@ -24,9 +26,10 @@ from tagseg.data.dataset import Dataset
 from tagseg.data.scenes import OBJECTS, SCENES, SINGLE, draw_scene, scene_dataset
 from tagseg.evaluate.judge import FEATURES, Judge
 from tagseg.maps import Image, Labels, label_of_tag
+from tagseg.recipes.union.class_evidence import class_evidence
 from tagseg.recipes.union.classifier import MAPS, hiding_classifier, seen_side
 from tagseg.recipes.union.config import Config
-from tagseg.recipes.union.court import Court
+from tagseg.recipes.union.court import Court, judged_places
 from tagseg.recipes.union.labels import Evidence, object_sources, ways_of
 from tagseg.recipes.union.recipe import RECIPE
 from tagseg.run.progress import Progress
@@ -89,40 +92,44 @@ SETS: dict[str, Callable[[], Scenes]] = {
 }
 
 
-def rows_of(name: str, out: Path, threads: int | None) -> Rows:
+def rows_of(name: str, out: Path, config: Config, options: Options) -> Rows:
     """Features (N, F), true IoU (N,) and class of every candidate for some photos of a set."""
     kept = out / f"{name}.npz"
     if not kept.exists():
-        features, quality, groups = _heard(name, out / name, threads)
+        features, quality, groups = _heard(name, out / name, config, options)
         np.savez(kept, features=features, quality=quality, groups=np.array(groups))
     with np.load(kept) as content:
         return content["features"], content["quality"], content["groups"].tolist()
 
 
-def _heard(name: str, folder: Path, threads: int | None) -> Rows:
+def _heard(name: str, folder: Path, config: Config, options: Options) -> Rows:
     photos, truth = SETS[name]()
-    config, options = Config(), Options(threads=threads)
-    setup = make_setup(options, config)
-    data = check_data(photos, (), RECIPE, config, options, Progress())
-    work = Workspace.open(folder, recipe="union", settings={}, classes=photos.classes)
+    with _opened(photos, folder, config, options) as run:
+        classifier, side = hiding_classifier(run, config), seen_side(run, config)
+        some = [run.photos.names[index] for index in judged_places(run, config)]
     features, quality, groups = [], [], []
-    with work:
-        run: Run = data.run(setup, work, Progress())
-        pool = object_sources(run, config)
-        classifier = hiding_classifier(run, config)
-        seen = location_maps(run, config, classifier, kind=MAPS, side=seen_side(run, config))
-        evidence = Evidence(run, config, seen, {n: source.maps() for n, source in pool.items()})
+    with _opened(photos.select(some), folder / "judged", config, options) as run:
+        seen = location_maps(run, config, classifier, kind=MAPS, side=side)
+        kinds = class_evidence(run, config, classifier, side)
+        pool = {n: source.maps() for n, source in object_sources(run, config).items()}
+        evidence = Evidence(run, config, list(kinds.values()), pool)
         court = Court(run, config, classifier, seen, _NOBODY)
         ways = ways_of(config, tuple(pool))
-        for index in court.some():
+        for index, photo in enumerate(run.photos.names):
             labels = evidence.candidates(index, ways)
-            true = truth[run.photos.names[index]]
             tags = np.flatnonzero(run.photos.tags[index])
             for tag, of_tag in zip(tags, court.features(index, labels), strict=True):
                 features.append(of_tag)
-                quality += [_iou(found, true, label_of_tag(int(tag))) for found in labels]
+                quality += [_iou(found, truth[photo], label_of_tag(int(tag))) for found in labels]
                 groups += [f"{name} {run.photos.classes[tag]}"] * len(labels)
     return np.concatenate(features), np.asarray(quality), groups
+
+
+@contextmanager
+def _opened(photos: Dataset, folder: Path, config: Config, options: Options) -> Iterator[Run]:
+    data = check_data(photos, (), RECIPE, config, options, Progress())
+    with Workspace.open(folder, recipe="union", settings={}, classes=photos.classes) as work:
+        yield data.run(make_setup(options, config), work, Progress())
 
 
 _NOBODY = Judge(
@@ -145,7 +152,8 @@ def main() -> None:
     parser.add_argument("--write", action="store_true", help="replace the judge that is shipped")
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
-    parts = {name: rows_of(name, args.out, args.threads) for name in SETS}
+    options = Options(threads=args.threads)
+    parts = {name: rows_of(name, args.out, Config(), options) for name in SETS}
     judge = Judge.fitted(*parts[FITTED])
     for name, (own, true, _) in parts.items():
         expected = judge.quality(own)

@@ -11,7 +11,13 @@ from hypothesis import strategies as st
 
 from contracts import Fuse, FuserContract
 from tagseg.errors import ConfigError, ShapeError
-from tagseg.fuse.union import Joining, agreed_labels, fused_probabilities, joined_maps
+from tagseg.fuse.union import (
+    Joining,
+    agreed_labels,
+    fused_probabilities,
+    joined_maps,
+    region_votes,
+)
 from tagseg.maps import IGNORE
 
 SEEDS = st.integers(0, 10_000)
@@ -264,3 +270,42 @@ def test_one_map_stays_as_it_is_and_no_evidence_is_none():
 def test_maps_that_cannot_be_joined(maps):
     with pytest.raises(ShapeError, match="no score maps of one shape"):
         joined_maps(maps)
+
+
+# Votes of regions
+
+
+def regions_of(seed: int, size: tuple[int, int] = (4, 5)) -> np.ndarray:
+    """Region ids without gaps, of any form."""
+    drawn = np.random.default_rng(seed).integers(0, 6, size)
+    return np.unique(drawn, return_inverse=True)[1].reshape(size).astype(np.int32)
+
+
+@QUICK
+@given(seed=SEEDS, classes=st.integers(1, 3))
+def test_votes_of_regions_equal_the_loop(seed: int, classes: int) -> None:
+    probs = fused_probabilities(*evidence(seed, classes), threshold=0.4)
+    regions = regions_of(seed)
+    expected = np.zeros(probs.shape)
+    for label, y, x in np.ndindex(probs.shape):
+        own = [
+            float(probs[label, v, u])
+            for v, u in np.ndindex(regions.shape)
+            if regions[v, u] == regions[y, x]
+        ]
+        expected[label, y, x] = sum(own) / len(own)
+    found = region_votes(probs, regions)
+    assert found.dtype == np.float32
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+    np.testing.assert_allclose(found.sum(0), 1, atol=1e-5)
+
+
+def test_regions_of_one_pixel_change_nothing() -> None:
+    probs = fused_probabilities(*evidence(3), threshold=0.4)
+    single = np.arange(20, dtype=np.int32).reshape(4, 5)
+    np.testing.assert_array_equal(region_votes(probs, single), probs)
+
+
+def test_regions_of_another_size() -> None:
+    with pytest.raises(ShapeError, match="maps has shape"):
+        region_votes(np.zeros((2, 4, 5), np.float32), np.zeros((4, 4), np.int32))

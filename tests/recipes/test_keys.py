@@ -116,6 +116,8 @@ OTHER: dict[str, Any] = {
     "pyramid_smoothing": 0.1,
     "pyramid_finest": 2,
     "objects": "none",
+    "class_evidence": "cam+dcsm",
+    "fusion_edges": "crf+superpixels",
     "classifier_crop": 32,
     "candidate_crfs": (0.5,),
     "tag_loss": "hill",

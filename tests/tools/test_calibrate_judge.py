@@ -7,8 +7,11 @@ from types import ModuleType
 import numpy as np
 import pytest
 
+from small_runs import OPTIONS
 from tagseg.data.scenes import OBJECTS, draw_scene
+from tagseg.evaluate.judge import FEATURES, Judge
 from tool_modules import load_tool
+from union_runs import config_of
 
 SIZE = {"height": 96, "width": 128}
 COUNT = 24
@@ -89,3 +92,24 @@ def test_spots_are_small_and_on_the_object(spots):
 
 def test_the_three_sets(tool):
     assert list(tool.SETS) == ["spots", "scenes", "single"]
+
+
+def test_candidates_are_heard_once(tool, monkeypatch, tmp_path):
+    """By each way, for each tag of the photos that are judged; and kept for another judge."""
+    drawn = tool.spots(9, seed=5, **SIZE)
+    monkeypatch.setitem(tool.SETS, "spots", lambda: drawn)
+    config = config_of(photo_side=None, judged_photos=4, objects="barrier", classifier_iterations=2)
+    features, quality, groups = tool.rows_of("spots", tmp_path, config, OPTIONS)
+    ways = 2 * 3  # two thresholds, with class maps alone and two joinings
+    assert features.shape == (len(quality), len(FEATURES))
+    assert len(quality) == len(groups)
+    assert len(quality) % ways == 0
+    assert 4 * ways <= len(quality) <= 8 * ways
+    assert np.isfinite(features).all()
+    assert 0 <= quality.min() <= quality.max() <= 1
+    assert {group.split()[0] for group in groups} == {"spots"}
+    assert {group.split()[1] for group in groups} <= set(tool.SPOTS)
+    monkeypatch.setitem(tool.SETS, "spots", None)
+    again = tool.rows_of("spots", tmp_path, config, OPTIONS)
+    np.testing.assert_array_equal(again[0], features)
+    assert Judge.fitted(*again).quality(features).shape == quality.shape

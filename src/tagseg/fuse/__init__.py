@@ -34,7 +34,7 @@ from tagseg.fuse.region_seeds import (
     region_seeds,
 )
 from tagseg.fuse.seed_labels import cam_labels
-from tagseg.fuse.union import agreed_labels, fused_probabilities, joined_maps
+from tagseg.fuse.union import agreed_labels, fused_probabilities, joined_maps, region_votes
 
 __all__ = [
     "PresentMaps",
@@ -63,6 +63,7 @@ __all__ = [
     "region_labels",
     "region_means",
     "region_seeds",
+    "region_votes",
     "salient_components",
     "seed_guide",
     "without_doubtful",

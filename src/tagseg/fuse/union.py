@@ -9,9 +9,10 @@ from typing import Literal, get_args
 import numpy as np
 
 from tagseg.errors import ConfigError, ShapeError
+from tagseg.fuse.region_seeds import Superpixels, region_means
 from tagseg.maps import IGNORE, Labels, Probs, SaliencyMap, ScoreMap, as_float32, check_maps
 
-__all__ = ["Joining", "agreed_labels", "fused_probabilities", "joined_maps"]
+__all__ = ["Joining", "agreed_labels", "fused_probabilities", "joined_maps", "region_votes"]
 
 Joining = Literal["mean", "product"]
 
@@ -91,6 +92,26 @@ def joined_maps(score_maps: Sequence[ScoreMap]) -> ScoreMap:
     joined = reduce(np.multiply, every) ** np.float32(1 / len(every))
     peaks = joined.max((1, 2), keepdims=True, initial=0.0)
     return joined / np.where(peaks > 0, peaks, np.float32(1))
+
+
+def region_votes(probs: Probs, regions: Superpixels) -> Probs:
+    """Each pixel's probabilities (L, H, W) as the mean over its region: all its pixels vote.
+
+    Args:
+        probs: of a photo's labels (L, H, W).
+        regions: ids 0..n-1 of superpixels or other regions (H, W).
+
+    Raises:
+        ShapeError: the arrays do not fit each other.
+
+    Examples:
+        >>> import numpy as np
+        >>> from tagseg.fuse import region_votes
+        >>> probs = np.array([[[1.0, 0.0, 0.5, 0.0]], [[0.0, 1.0, 0.5, 1.0]]])
+        >>> region_votes(probs, np.array([[0, 0, 0, 1]], np.int32))[1].tolist()
+        [[0.5, 0.5, 0.5, 1.0]]
+    """
+    return np.take(region_means(probs, regions), regions, axis=1)
 
 
 def agreed_labels(votes: Probs, *, least: float) -> Labels:

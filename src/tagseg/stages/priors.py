@@ -1,4 +1,4 @@
-"""Priors of the photos: foreground probability and crisp regions."""
+"""Priors of the photos: foreground probability, superpixels and crisp regions."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ import torch
 from tagseg.maps import SaliencyMap
 from tagseg.nets.backbone import Backbone
 from tagseg.priors.activations import channel_means, foreground_probability
+from tagseg.priors.superpixels import Superpixels, SuperpixelSettings, superpixels
 from tagseg.stages.context import Plain, Run, Split
 from tagseg.stages.crf import RegionFinder, Regions
-from tagseg.stages.settings import BackboneSettings, CrispForm
+from tagseg.stages.settings import BackboneSettings, CrispForm, ReferenceSide
 from tagseg.stages.stage import (
     Declared,
     Drawn,
@@ -27,13 +28,21 @@ from tagseg.stages.stage import (
     per_photo,
 )
 
-__all__ = ["BLOCKS", "PhotoRegions", "activation_prior", "photo_regions"]
+__all__ = [
+    "BLOCKS",
+    "PhotoRegions",
+    "PhotoSuperpixels",
+    "activation_prior",
+    "photo_regions",
+    "photo_superpixels",
+]
 
 BLOCKS = ("block4", "block5")
 """The blocks whose activations P_f is made from."""
 
 _ACTIVATIONS = Declared("activation-prior")
 _REGIONS = Declared("regions", title="crisp regions")
+_SUPERPIXELS = Declared("superpixels")
 
 
 @dataclass(frozen=True)
@@ -44,6 +53,7 @@ class Stride(Plain):
 
 
 PhotoRegions = PhotoMaps[Regions]
+PhotoSuperpixels = PhotoMaps[Superpixels]
 
 
 def activation_prior(
@@ -99,6 +109,27 @@ def activation_prior(
         )
 
     return SaliencyMaps(stage, read)
+
+
+def photo_superpixels(
+    run: Run, settings: SuperpixelSettings, reference: ReferenceSide
+) -> PhotoSuperpixels:
+    """Graph-based superpixels of the training photos at working size (Wang et al. 2018, 4.1)."""
+    photos = run.photos
+
+    def make(index: int) -> dict[str, Any]:
+        image = photos.image(index)
+        found = superpixels(image, settings, reference_side=reference.crf_reference_side)
+        small = found.astype(np.uint16 if found.max() < 1 << 16 else np.int32)
+        return {"superpixels": {"superpixels": small}}
+
+    stage = per_photo(run, _SUPERPIXELS, ["superpixels"], make, settings=[settings, reference])
+
+    def read(index: int) -> Superpixels:
+        kept = stage.maps("superpixels").get(photos.names[index])["superpixels"]
+        return kept.astype(np.int32)
+
+    return PhotoSuperpixels(stage, read)
 
 
 def photo_regions(run: Run, settings: CrispForm, *, split: Split = "train") -> PhotoRegions:

@@ -17,6 +17,29 @@ def test_defaults():
     assert config.object_sources() == ("barrier", "drfi")
     assert config.fusion_thresholds == (0.3, 0.4, 0.5, 0.6)
     assert config.cam_scales == (1.0, 1.5)
+    assert config.evidence_kinds(on_transformer=False) == ("cam", "layer_cam")
+    assert config.evidence_kinds(on_transformer=True) == ("cam",)
+    assert config.edges() == ("crf",)
+
+
+@pytest.mark.parametrize(
+    ("value", "kinds"),
+    [
+        ("cam", ("cam",)),
+        ("dcsm", ("dcsm",)),
+        ("gradients+cam", ("gradients", "cam")),
+        ("cam+layer_cam+cam", ("cam", "layer_cam")),
+    ],
+)
+@pytest.mark.parametrize("on_transformer", [False, True])
+def test_kinds_of_class_evidence(value, kinds, on_transformer):
+    config = make_config(Config, {"class_evidence": value})
+    assert config.evidence_kinds(on_transformer=on_transformer) == kinds
+
+
+def test_kinds_of_edges():
+    edges = make_config(Config, {"fusion_edges": "grabcut+crf+crisp+grabcut"}).edges()
+    assert edges == ("grabcut", "crf", "crisp")
 
 
 @pytest.mark.parametrize(
@@ -46,6 +69,8 @@ def test_sources_of_what_stands_out(values, sources):
 
 
 SOURCES = "use auto, none or barrier, drfi, activations, given"
+KINDS = "use auto or cam, layer_cam, gradients, dcsm"
+EDGES = "use crf, superpixels, crisp, grabcut"
 
 
 @pytest.mark.parametrize(
@@ -57,6 +82,11 @@ SOURCES = "use auto, none or barrier, drfi, activations, given"
         ({"objects": "barrier, drfi"}, f"objects has 'barrier, drfi'; {SOURCES}"),
         ({"objects": "auto+drfi"}, f"objects has 'auto'; {SOURCES}"),
         ({"objects": "none+drfi"}, f"objects has 'none'; {SOURCES}"),
+        ({"class_evidence": "drfi"}, f"class_evidence has 'drfi'; {KINDS}"),
+        ({"class_evidence": "cam+auto"}, f"class_evidence has 'auto'; {KINDS}"),
+        ({"class_evidence": ""}, f"class_evidence has ''; {KINDS}"),
+        ({"fusion_edges": "none"}, f"fusion_edges has 'none'; {EDGES}"),
+        ({"fusion_edges": "crf+"}, f"fusion_edges has ''; {EDGES}"),
         ({"objects": "given"}, "objects has 'given', but nothing is given; give --saliency DIR, "),
         ({"objects": "drfi+given"}, "objects has 'given', but nothing is given; give "),
         ({"saliency": "folder"}, "saliency=folder has nothing to read; give --saliency DIR"),

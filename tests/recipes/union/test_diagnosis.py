@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -15,7 +17,7 @@ from tagseg.data.dataset import Dataset
 from tagseg.data.working import WorkingPhotos
 from tagseg.evaluate.judge import shipped_judge
 from tagseg.evaluate.trust import ClassTrust
-from tagseg.maps import Labels
+from tagseg.maps import Image, Labels
 from tagseg.recipes.union.diagnosis import companions_of, diagnosed, told_apart
 from tagseg.run.plan import Plan
 from tagseg.run.progress import Progress
@@ -173,6 +175,46 @@ def test_the_range_is_wider_than_that_of_scenes():
     assert found.expected is not None
     assert found.low is not None
     assert found.expected - found.low == pytest.approx(2 * shipped_judge().spread, abs=0.002)
+
+
+# Tags that are wrong, by photos whose colours say what they show
+
+
+def coloured(*photos: str) -> list[Image]:
+    """Photos (24, 24, 3) in the colour of the first class that they show."""
+    found = []
+    for photo in photos:
+        image = np.full((24, 24, 3), 40, np.uint8)
+        image[..., [name[0] for name in CLASSES].index(photo[0]) % 3] = 220
+        found.append(image)
+    return found
+
+
+@contextmanager
+def run_on(images: list[Image], tags: np.ndarray, folder: Path) -> Iterator[Run]:
+    dataset = Dataset.from_arrays(images, tags, CLASSES)
+    with open_run(dataset, folder, side=24, recipe="union") as run:
+        yield run
+
+
+@pytest.mark.parametrize("swapped", [0.0, 0.2])
+def test_tags_that_are_swapped_in_a_fifth_of_the_photos(tmp_path, swapped):
+    """The classifier goes by what is shown, so it does not find wrong tags again."""
+    shown = ["d"] * 20 + ["l"] * 20
+    tags = tags_of(*shown)
+    for index in range(0, len(shown), 5) if swapped else ():
+        tags[index, :2] = tags[index, 1::-1]
+    with run_on(coloured(*shown), tags, tmp_path / "run") as run:
+        told = told_apart(run, eye_of(run), 24)
+        found = diagnosis(run, told=told)
+    for name, share in zip(("dog", "leash"), told, strict=False):
+        if not swapped:
+            assert share == 1
+            assert found[name].trusted
+        else:
+            assert share is not None
+            assert share < 0.85
+            assert "check the tags" in found[name].reasons[0]
 
 
 def test_how_well_classes_are_told(photos, tmp_path):

@@ -88,6 +88,32 @@ def test_all_ways():
     assert ways[-1].name == "tags and drfi (product) from 0.36"
 
 
+def test_ways_along_other_edges():
+    """As many for each kind, those of the first kind first; votes of each kind."""
+    config = config_of(fusion_thresholds=(0.3, 0.4, 0.6), fusion_edges="superpixels+crf")
+    ways = ways_of(config, ["barrier"])
+    assert [way.edges for way in ways] == ["superpixels"] * 9 + ["crf"] * 9
+    assert len({way.name for way in ways}) == 18
+    assert ways[0].name == "tags alone from 0.3, along superpixels"
+    assert ways[9].name == "tags alone from 0.3"
+    assert [replace(way, edges="crf") for way in ways[:9]] == ways[9:]
+    assert voters(ways) == [way for place, way in enumerate(ways) if place % 3 != 1]
+
+
+def test_labels_along_each_kind_of_edges(run, photos):
+    """Of the photos' tags, and other than those of another kind."""
+    kinds = ("crf", "superpixels", "grabcut")
+    config = config_of(fusion_thresholds=(0.4,), fusion_edges="+".join(kinds))
+    evidence = made_up_evidence(run, photos, config)
+    assert "superpixels" in finished_stages(run.workspace.folder)
+    index = int(run.photos.tags.sum(1).argmax())
+    found = evidence.candidates(index, ways_of(config, []))
+    names = {0, *(np.flatnonzero(run.photos.tags[index]) + 1)}
+    for labels in found:
+        assert set(np.unique(labels)) <= names
+    assert len({labels.tobytes() for labels in found}) == len(kinds)
+
+
 def test_products_have_lower_thresholds_as_they_are_smaller():
     ways = ways_of(config_of(fusion_thresholds=(0.3, 0.5)), ["barrier"])
     by_joining = {j: [w.threshold for w in ways[2:] if w.joining == j] for j in ("mean", "product")}
@@ -422,6 +448,13 @@ def test_evidence_is_not_changed_by_reading_it(run, evidence):
     before = evidence.seen(index).copy()
     evidence.candidates(index, [Way("barrier", "product", 0.2)])[0]
     np.testing.assert_array_equal(evidence.seen(index), before)
+
+
+def test_what_decides_on_edges(run, evidence):
+    """The CRF's numbers where it is asked for, and regions are among what labels are made of."""
     other = replace(config_of(), crf_iterations=0)
-    rough = Evidence(run, other, [], evidence.sources)
-    assert rough.parameters.iterations == 0
+    (parameters,) = Evidence(run, other, [], evidence.sources).decided_by
+    assert parameters.iterations == 0
+    cut = Evidence(run, replace(other, fusion_edges="superpixels+grabcut"), [], evidence.sources)
+    assert [type(one).__name__ for one in cut.decided_by] == ["GrabCutSettings"]
+    assert len(cut.made_from) == len(evidence.sources) + 1

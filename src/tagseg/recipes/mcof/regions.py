@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -29,7 +28,7 @@ from tagseg.fuse.region_seeds import (
 from tagseg.maps import Labels, Probs, label_of_tag
 from tagseg.nets.gap import GapClassifier
 from tagseg.nets.regionnet import RegionNet, initialise_from_classifier
-from tagseg.priors.superpixels import Superpixels, neighbours, superpixels
+from tagseg.priors.superpixels import neighbours
 from tagseg.recipes.mcof.config import (
     BayesSettings,
     Config,
@@ -40,6 +39,7 @@ from tagseg.recipes.mcof.config import (
 from tagseg.segment.regions import describe_regions, fit_regions, predict_regions
 from tagseg.stages.context import Run, Setup
 from tagseg.stages.crf import Smoothing
+from tagseg.stages.priors import PhotoSuperpixels, photo_superpixels
 from tagseg.stages.schedules import short_schedule, shortened, uses_paper_schedule
 from tagseg.stages.settings import CrfSettings, ReferenceSide
 from tagseg.stages.shapes import Seen, some_shapes
@@ -48,20 +48,17 @@ from tagseg.stages.stage import (
     Images,
     Input,
     LabelMaps,
-    PhotoMaps,
     SaliencyMaps,
     ScoreMaps,
     Trained,
     label_maps,
     per_batch,
-    per_photo,
     trained,
 )
 from tagseg.training import Schedule
 
 __all__ = ["MinedRegions", "RegionMiner", "initial_seeds", "region_schedule", "supplemented"]
 
-_SUPERPIXELS = Declared("superpixels")
 _SEEDS = Declared("seeds")
 _REGIONNET = Declared("regionnet", weights="regionnet")
 _REGIONS = Declared("object-regions", title="regions")
@@ -76,8 +73,6 @@ _DEEP = ("vgg16", "resnet50", "resnet101")  # as deep as the paper's
 _OTHER_WIDTH = 256
 _MOST_PHOTOS, _MOST_PIXELS = 16, 1 << 22  # of a forward pass
 _LEAST = 1e-6  # of a probability whose logarithm is a cost
-
-PhotoSuperpixels = PhotoMaps[Superpixels]
 
 
 def region_schedule(config: Config, setup: Setup, n_photos: int) -> Schedule:
@@ -114,7 +109,9 @@ class RegionMiner:
     def __init__(self, run: Run, config: Config) -> None:
         self.run, self.config = run, config
         self.setup = run.setup.on(config.regionnet_backbone, config.regionnet_weights)
-        self.superpixels = photo_superpixels(run, config)
+        self.superpixels = photo_superpixels(
+            run, config.superpixel_settings(), config.only(ReferenceSide)
+        )
 
     def mine(
         self,
@@ -242,26 +239,6 @@ class RegionMiner:
         """Pixels per position of RegionNet's features."""
         coarse = self.setup.backbone in _DEEP and self._side() > _PAPER_SIDE / 2
         return _PAPER_STRIDE if coarse else _FINE_STRIDE
-
-
-def photo_superpixels(run: Run, config: Config) -> PhotoSuperpixels:
-    """Graph-based superpixels of the training photos at working size (4.1)."""
-    photos, settings = run.photos, config.superpixel_settings()
-    reference = config.only(ReferenceSide)
-
-    def make(index: int) -> dict[str, Any]:
-        image = photos.image(index)
-        found = superpixels(image, settings, reference_side=reference.crf_reference_side)
-        small = found.astype(np.uint16 if found.max() < 1 << 16 else np.int32)
-        return {"superpixels": {"superpixels": small}}
-
-    stage = per_photo(run, _SUPERPIXELS, ["superpixels"], make, settings=[settings, reference])
-
-    def read(index: int) -> Superpixels:
-        kept = stage.maps("superpixels").get(photos.names[index])["superpixels"]
-        return kept.astype(np.int32)
-
-    return PhotoSuperpixels(stage, read)
 
 
 def initial_seeds(

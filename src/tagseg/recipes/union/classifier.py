@@ -27,7 +27,7 @@ from tagseg.stages.stage import Declared, Plain, Trained, trained
 from tagseg.stages.tag_teaching import taught_tags
 from tagseg.training import Batch, Loop, Schedule, train
 
-__all__ = ["MAPS", "has_fine_maps", "hiding_classifier", "least_side", "seen_side"]
+__all__ = ["MAPS", "hiding_classifier", "least_side", "seen_side"]
 
 _CLASSIFIER = Declared("hiding-classifier", weights="classifier")
 MAPS = ClassMaps(
@@ -50,11 +50,6 @@ class _Form(Plain):
 def least_side(backbone: str, output_stride: int) -> int:
     """The longer side under which no photo is seen, pixels: for 20 positions, and pre-training."""
     return min(_MOST, max(_POSITIONS * output_stride, backbone_kind(backbone).native_side))
-
-
-def has_fine_maps(backbone: str) -> bool:
-    """Whether it has an earlier layer of finer maps; a transformer has one grid throughout."""
-    return not backbone_kind(backbone).has_attentions
 
 
 def seen_side(run: Run, settings: ClassifierSettings) -> int:

@@ -77,8 +77,11 @@ class EvidenceSettings(CamSettings):
         "factors on the size at which the classifier sees photos, averaged over",
         above=0,
     )
-    fine_maps: bool = number(
-        True, "Jiang et al. 2021", "class maps of an earlier layer too, which are finer (LayerCAM)"
+    class_evidence: str = number(
+        "auto",
+        "assumed",
+        "where classes are, by all of: cam, layer_cam, gradients, dcsm, with + between; auto: "
+        "cam+layer_cam, cam on a transformer",
     )
     objects: str = number(
         "auto",
@@ -88,16 +91,31 @@ class EvidenceSettings(CamSettings):
     )
 
     def check(self) -> None:
-        """Sources exist."""
+        """Kinds and sources exist."""
+        if self.class_evidence != "auto":
+            _named("class_evidence", self.class_evidence, CLASS_EVIDENCE, "auto or ")
         if self.objects not in ("auto", "none"):
-            for name in self.objects.split("+"):
-                if name not in SOURCES:
-                    raise ConfigError(
-                        f"objects has {name!r}", do=f"use auto, none or {', '.join(SOURCES)}"
-                    )
+            _named("objects", self.objects, SOURCES, "auto, none or ")
+
+    def evidence_kinds(self, *, on_transformer: bool) -> tuple[str, ...]:
+        """Kinds of class evidence, in order; a transformer has one grid, and no earlier maps."""
+        if self.class_evidence == "auto":
+            return ("cam",) if on_transformer else ("cam", "layer_cam")
+        return _named("class_evidence", self.class_evidence, CLASS_EVIDENCE)
 
 
+CLASS_EVIDENCE = ("cam", "layer_cam", "gradients", "dcsm")
 SOURCES = ("barrier", "drfi", "activations", "given")
+EDGES = ("crf", "superpixels", "crisp", "grabcut")
+
+
+def _named(field: str, value: str, known: tuple[str, ...], also: str = "") -> tuple[str, ...]:
+    """What ``value`` names, with + between, each once; ConfigError for what is not known."""
+    names = tuple(dict.fromkeys(value.split("+")))
+    for name in names:
+        if name not in known:
+            raise ConfigError(f"{field} has {name!r}", do=f"use {also}{', '.join(known)}")
+    return names
 
 
 @dataclass(frozen=True)
@@ -110,6 +128,12 @@ class FusionSettings(Settings):
         "evidence from which on a class wins over the background",
         above=0,
         below=1,
+    )
+    fusion_edges: str = number(
+        "crf",
+        "assumed",
+        "how labels follow the photo's edges, each a way of its own: crf; superpixels, crisp: the "
+        "mean over such a region; grabcut; with + between",
     )
     fusion_tie: float = number(
         0.3,
@@ -150,6 +174,11 @@ class FusionSettings(Settings):
         """There is a way to labels."""
         if not self.fusion_thresholds:
             raise ConfigError("fusion_thresholds is empty", do="give one or more, over 0, below 1")
+        self.edges()
+
+    def edges(self) -> tuple[str, ...]:
+        """Kinds of edges that labels follow, in order."""
+        return _named("fusion_edges", self.fusion_edges, EDGES)
 
 
 @dataclass(frozen=True)
@@ -182,7 +211,7 @@ class Config(
         if self.objects == "none":
             return ()
         if self.objects != "auto":
-            return tuple(dict.fromkeys(self.objects.split("+")))
+            return _named("objects", self.objects, SOURCES)
         own = ("barrier", "drfi")
         return own if self.saliency_source() in own else ("given", *own)
 

@@ -20,7 +20,7 @@ from tagseg.stages.context import Plain, Run
 from tagseg.stages.shapes import evenly
 from tagseg.stages.stage import Declared, Input, ScoreMaps, Trained, found, network_input
 
-__all__ = ["Candidates", "Court", "Verdict"]
+__all__ = ["Candidates", "Court", "Verdict", "judged_places"]
 
 Masks = npt.NDArray[np.bool_]
 Float64 = npt.NDArray[np.float64]
@@ -262,9 +262,13 @@ class Court:
 
     def some(self) -> list[int]:
         """Indices of tagged photos by which ways are judged."""
-        photos = self._run.photos
-        tagged = np.flatnonzero(photos.tags.any(1) & photos.dataset.known)
-        return tagged[evenly(len(tagged), self._settings.judged_photos)].tolist()
+        return judged_places(self._run, self._settings)
+
+
+def judged_places(run: Run, settings: FusionSettings) -> list[int]:
+    """Indices of as many tagged photos as are to be judged, evenly spread."""
+    tagged = np.flatnonzero(run.photos.tags.any(1) & run.photos.dataset.known)
+    return tagged[evenly(len(tagged), settings.judged_photos)].tolist()
 
 
 def _means_over_classes(heard: Sequence[Sequence[Float64]], count: int) -> list[list[float | None]]:

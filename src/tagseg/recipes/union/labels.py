@@ -7,7 +7,7 @@ only. Where they disagree the segmenter is told nothing (docs/union.md).
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import reduce
 
 import numpy as np
@@ -17,10 +17,9 @@ from tagseg.fuse.union import Joining, agreed_labels, fused_probabilities, joine
 from tagseg.maps import BACKGROUND, IGNORE, Labels, Probs, ScoreMap, labels_of_tags
 from tagseg.recipes.union.config import Config
 from tagseg.recipes.union.court import Court
-from tagseg.refine.dense_crf import CrfParameters, refine
+from tagseg.recipes.union.edges import edges_of
 from tagseg.segment.predict import Segmenter
 from tagseg.stages.context import Plain, Run
-from tagseg.stages.crf import Smoothing
 from tagseg.stages.refiners import Refinement
 from tagseg.stages.saliency import PhotoSaliency
 from tagseg.stages.stage import (
@@ -41,24 +40,32 @@ __all__ = ["Evidence", "Way", "first_labels", "later_labels", "object_sources", 
 _LABELS = Declared("union-labels")
 _ANSWERS = Declared("union-answers", title="what the segmenter says of its photos")
 
-_LEAST = 1e-3  # of a probability; certainty would leave the CRF nothing to say
 _JOININGS: tuple[Joining, ...] = ("mean", "product")
 _LOWER = 0.6  # of a threshold for products, which are smaller than means
 
 
 @dataclass(frozen=True)
 class Way:
-    """A way: what stands out by ``source``, None for class maps alone, and how it is joined."""
+    """A way to labels.
+
+    Attributes:
+        source: of what stands out, None for class maps alone.
+        joining: how it is joined with these.
+        threshold: evidence from which on a class wins over the background.
+        edges: how labels follow the photo's edges.
+    """
 
     source: str | None
     joining: Joining
     threshold: float
+    edges: str = "crf"
 
     @property
     def name(self) -> str:
         """As the judge's verdict names it."""
         what = "tags alone" if self.source is None else f"tags and {self.source} ({self.joining})"
-        return f"{what} from {self.threshold:g}"
+        along = "" if self.edges == "crf" else f", along {self.edges}"
+        return f"{what} from {self.threshold:g}{along}"
 
 
 def object_sources(run: Run, config: Config) -> dict[str, PhotoSaliency]:
@@ -72,27 +79,29 @@ def object_sources(run: Run, config: Config) -> dict[str, PhotoSaliency]:
 
 
 def ways_of(config: Config, sources: Sequence[str]) -> list[Way]:
-    """All ways, those of class maps alone first."""
+    """All ways: for each kind of edges first those of class maps alone."""
     thresholds = config.fusion_thresholds
-    alone = [Way(None, "mean", threshold) for threshold in thresholds]
-    joined = [
-        Way(source, joining, threshold * (1.0 if joining == "mean" else _LOWER))
-        for source in sources
-        for joining in _JOININGS
-        for threshold in thresholds
-    ]
-    return alone + joined
+    found = []
+    for edges in config.edges():
+        found += [Way(None, "mean", threshold, edges) for threshold in thresholds]
+        found += [
+            Way(source, joining, threshold * (1.0 if joining == "mean" else _LOWER), edges)
+            for source in sources
+            for joining in _JOININGS
+            for threshold in thresholds
+        ]
+    return found
 
 
 def voters(ways: Sequence[Way]) -> list[Way]:
-    """Of each source and joining the ways of the lowest and the highest threshold, in order.
+    """Of each source, joining and edges the ways of the lowest and the highest threshold, in order.
 
     What they agree on those between them agree on too, nearly always, and so no source has more
     votes for having more thresholds.
     """
-    kinds: dict[tuple[str | None, Joining], list[Way]] = {}
+    kinds: dict[Way, list[Way]] = {}
     for way in sorted(ways, key=lambda way: way.threshold):
-        kinds.setdefault((way.source, way.joining), []).append(way)
+        kinds.setdefault(replace(way, threshold=0.0), []).append(way)
     ends = {way for kind in kinds.values() for way in (kind[0], kind[-1])}
     return [way for way in ways if way in ends]
 
@@ -105,7 +114,8 @@ class Evidence:
 
     Attributes:
         sources: what stands out, by source.
-        made_from: all of it.
+        made_from: all of it, and the regions along which labels are made.
+        decided_by: settings that decide on how labels follow edges.
     """
 
     def __init__(
@@ -116,8 +126,10 @@ class Evidence:
         sources: Mapping[str, SaliencyMaps],
     ) -> None:
         self._run, self._seen, self.sources = run, seen, sources
-        self.made_from = [*seen, *sources.values()]
-        self.parameters: CrfParameters = Smoothing.of(config).parameters
+        self._edges = edges_of(run, config)
+        kinds = self._edges.values()
+        self.made_from = [*seen, *sources.values(), *(one for kind in kinds for one in kind.inputs)]
+        self.decided_by = [one for kind in kinds for one in kind.decided_by]
 
     def seen(self, index: int) -> ScoreMap:
         """Where the photo's T tags are seen (T, h, w), by all layers together."""
@@ -136,7 +148,7 @@ class Evidence:
         for way in ways:
             objects = salient[way.source] if way.source else None
             probs = fused_probabilities(seen, objects, threshold=way.threshold, joining=way.joining)
-            yield refine(image, -np.log(probs.clip(_LEAST, 1)), self.parameters)
+            yield self._edges[way.edges].follow(index, image, probs)
 
     def candidates(self, index: int, ways: Sequence[Way]) -> list[Labels]:
         """Labels (h, w) by each way: of no class where tags say so, unknown without tags."""
@@ -168,7 +180,7 @@ def first_labels(run: Run, config: Config, evidence: Evidence, court: Court) -> 
         [way.name for way in ways],
         evidence.made_from,
         1,
-        settings=[evidence.parameters],
+        settings=evidence.decided_by,
     )
     near = voters([ways[place] for place in verdict.near(config.fusion_tie)])
     least = config.fusion_agreement
@@ -178,7 +190,7 @@ def first_labels(run: Run, config: Config, evidence: Evidence, court: Court) -> 
         run,
         _LABELS,
         lambda index: evidence.agreed(index, near, least),
-        settings=[evidence.parameters, _Agreement(config.fusion_tie, least)],
+        settings=[*evidence.decided_by, _Agreement(config.fusion_tie, least)],
         inputs=[*evidence.made_from, verdict],
     )
 

@@ -13,13 +13,14 @@ from dataclasses import replace
 
 from tagseg.evaluate.judge import shipped_judge
 from tagseg.losses.pixel import cross_entropy
-from tagseg.recipes.union.classifier import MAPS, has_fine_maps, hiding_classifier, seen_side
+from tagseg.recipes.union.class_evidence import class_evidence
+from tagseg.recipes.union.classifier import MAPS, hiding_classifier, seen_side
 from tagseg.recipes.union.config import Config
 from tagseg.recipes.union.court import Court
 from tagseg.recipes.union.diagnosis import diagnosed, told_apart
 from tagseg.recipes.union.labels import Evidence, first_labels, later_labels, object_sources
 from tagseg.segment.predict import Segmenter
-from tagseg.stages.classifier import LAYER_CAM, ClassMaps, location_maps
+from tagseg.stages.classifier import location_maps
 from tagseg.stages.context import Run, Split
 from tagseg.stages.outcome import Outcome, Prediction, Seeds
 from tagseg.stages.predictions import classifier_outcome, final_predictions, show_map, show_maps
@@ -38,13 +39,13 @@ def run(run: Run, config: Config) -> Outcome:
     classifier = hiding_classifier(run, config)
     side = seen_side(run, config)
 
-    def seen_in(split: Split, kind: ClassMaps = MAPS) -> ScoreMaps:
-        return location_maps(run, config, classifier, kind=kind, split=split, side=side)
+    def seen_in(split: Split) -> ScoreMaps:
+        return location_maps(run, config, classifier, kind=MAPS, split=split, side=side)
 
     seen = seen_in("train")
-    fine = config.fine_maps and has_fine_maps(run.setup.backbone)
-    layers = [seen, *([seen_in("train", LAYER_CAM)] if fine else [])]
-    evidence = Evidence(run, config, layers, {name: source.maps() for name, source in pool.items()})
+    kinds = class_evidence(run, config, classifier, side)
+    salient = {name: source.maps() for name, source in pool.items()}
+    evidence = Evidence(run, config, list(kinds.values()), salient)
     court = Court(run, config, classifier, seen, shipped_judge())
 
     labels = [first_labels(run, config, evidence, court)]
@@ -62,7 +63,7 @@ def run(run: Run, config: Config) -> Outcome:
         ),
         views=(
             ("where tags are seen", show_maps(seen)),
-            *(("the same, finely", show_maps(maps)) for maps in layers[1:]),
+            *((_TITLES[name], show_maps(maps)) for name, maps in kinds.items() if name != "cam"),
             *((f"what stands out: {n}", show_map(m)) for n, m in evidence.sources.items()),
         ),
         tag_scores=classifier_outcome(run, classifier.model, side=side),
@@ -87,6 +88,13 @@ def _trained(
     if config.segmenter != "pyramid":
         return trained_segmenter(run, own, labels, cross_entropy, prefix=prefix)
     return pyramid_segmenter(run, own, labels, prefix=prefix, start=before)
+
+
+_TITLES = {
+    "layer_cam": "the same, finely",
+    "gradients": "the same, by gradients",
+    "dcsm": "the same, by distinct maps",
+}
 
 
 def _shown(number: int, labels: LabelMaps) -> Prediction:
