@@ -28,8 +28,8 @@ from tagseg.stages.stage import Declared, Once, ScoreMaps, Trained
 
 __all__ = ["class_evidence", "kinds_of"]
 
-_GRADIENTS = Declared("gradient-evidence")
-_DISTINCT = Declared("distinct-evidence")
+_GRADIENTS = Declared("gradient-evidence", title="where tags are seen, by gradients")
+_DISTINCT = Declared("distinct-evidence", title="where tags are seen, by distinct maps")
 _SIGMA = 10.0  # of gradients' Gaussian, pixels of a photo of 500 (Oh et al. 2017, code, for G2)
 _BLOCKS = (3, 4, 5)  # of distinct maps (Shimoda and Yanai 2016, 4.4)
 
