@@ -22,7 +22,7 @@ from tagseg.session.train import make_config, make_setup
 from tagseg.stages.context import Run
 from tagseg.stages.settings import PhotoSettings, Settings
 from tagseg.stages.stage import Declared, LabelMaps, label_maps
-from tagseg.stages.tag_doubts import allowed_tags, sure_labels, tag_doubts
+from tagseg.stages.tag_doubts import allowed_tags, completed, sure_labels, tag_doubts
 
 N = 96
 RED, BLUE = 0, 1
@@ -172,3 +172,46 @@ def test_a_planned_run_has_keys_alone(run: Run) -> None:
     sure_labels(planned, config(tags_are="incomplete"), labels)
     names = ["given", "tag-features", "tag-doubts", "likely-missing", "sure-given"]
     assert list(plan.records) == names
+
+
+def test_surely_missing_tags_are_taken_as_given(run: Run) -> None:
+    settings = config(tags_are="incomplete", completed_confidence=0.6)
+    doubts = tag_doubts(run, settings)
+    full = completed(run, settings)
+    assert doubts is not None
+    assert doubts.confidence[MISSING, RED] >= 0.6
+    assert np.argwhere(full.photos.tags & ~run.photos.tags).tolist() == [[MISSING, RED]]
+    assert full.photos_key != run.photos_key
+    assert full.given is run
+    left = tag_doubts(full, settings)
+    assert left is not None
+    assert left.stage.key == doubts.stage.key
+    assert np.argwhere(left.missing(0.5)).tolist() == [[UNSURE, RED]]  # the other is not in doubt
+    assert not left.wrong(0.5).any()
+    assert sure_labels(full, settings, given_labels(full))(MISSING)[8:40, 36:60].all()
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"tags_are": "complete"},
+        {"tags_are": "noisy"},
+        {"tags_are": "incomplete", "completed_confidence": None},
+    ],
+    ids=["complete", "noisy", "never"],
+)
+def test_tags_stay_as_given(run: Run, values: dict[str, Any]) -> None:
+    assert completed(run, config(**values)) is run
+
+
+def test_without_doubts_no_tag_is_added(run: Run) -> None:
+    full = completed(run, config(tags_are="incomplete", completed_confidence=1.0))
+    np.testing.assert_array_equal(full.photos.tags, run.photos.tags)
+
+
+def test_a_planned_run_has_the_same_key_of_completed_photos(run: Run) -> None:
+    settings = config(tags_are="incomplete")
+    planned = completed(replace(run, workspace=Plan()), settings)
+    assert planned.photos_key == completed(run, settings).photos_key
+    others = completed(run, config(tags_are="incomplete", completed_confidence=0.7))
+    assert others.photos_key != planned.photos_key

@@ -65,6 +65,7 @@ from tagseg.stages.settings import (
     WorkSettings,
     where_from,
 )
+from tagseg.stages.tag_doubts import completed
 from tagseg.training import Execution
 
 __all__ = [
@@ -352,7 +353,7 @@ def _worked_through(work: Workspace | Followed, ready: _Ready, caller: Caller) -
     truth_key = key_of_truth(truth)
 
     def through() -> _Found:
-        run = data.run(setup, work, progress)
+        run = completed(data.run(setup, work, progress), config)
         outcome = recipe.outcome(run, config, truth, truth_key)
         segmenter = export(run, outcome)  # first, so that scoring can lose nothing
         with _kept(segmenter, progress):

@@ -42,7 +42,7 @@ def wrong_tags(run: Run, settings: Settings) -> list[WrongTag] | None:
     """What is probably wrong, the surest first; None where the tags count as complete."""
     if not isinstance(settings, TagSettings) or not settings.tags_in_doubt:
         return None
-    doubts = tag_doubts(run, settings)
+    doubts = tag_doubts(run.given or run, settings)
     assert doubts is not None
     found = np.argwhere(doubts.confidence >= settings.missing_confidence)
     sure = doubts.confidence[tuple(found.T)]

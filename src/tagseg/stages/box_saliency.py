@@ -93,7 +93,7 @@ class BoxSaliency:
         run, config, setup, boxes = self.run, self.config, self.setup, self.boxes
         photos = WorkingPhotos(boxes.dataset(), run.photos.side)
         key = f"boxes {boxes.digest} {photos.dataset.fingerprint()}"
-        mine = replace(run, photos=photos, photos_key=key)
+        mine = replace(run, photos=photos, photos_key=key, given=None)
 
         def mask(index: int) -> Labels:
             image = photos.image(index)

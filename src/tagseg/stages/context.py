@@ -151,6 +151,7 @@ class Run:
         val, val_key: the validation photos, if any; no recipe trains on them.
         worked: names of the stages that were not finished before.
         review: what a person said about the training photos' masks and tags, if anyone did.
+        given: the same with the tags as they were given, where surely missing ones were added.
     """
 
     photos: WorkingPhotos
@@ -162,6 +163,7 @@ class Run:
     progress: Progress
     worked: list[str] = field(default_factory=list)
     review: Review | None = None
+    given: Run | None = None
 
     def split(self, split: Split) -> SplitPhotos:
         """The photos for training or for validation; ConfigError if there are none for that."""

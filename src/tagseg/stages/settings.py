@@ -349,6 +349,14 @@ class TagSettings(Settings):
         above=0,
         at_most=1,
     )
+    completed_confidence: float | None = number(
+        0.8,
+        "assumed",
+        "confidence from which a probably missing tag is taken as given; none: never",
+        above=0,
+        at_most=1,
+        only_with={"tags_are": ("incomplete",)},
+    )
     missing_evidence: float = number(
         0.2,
         "Zhou et al. 2016: 0.2",

@@ -8,7 +8,7 @@ complete, and none marked ``?``, nothing here has a stage, and all is as if it w
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import blake2b
 from typing import Any
 
@@ -43,7 +43,7 @@ from tagseg.stages.stage import (
     saliency_maps,
 )
 
-__all__ = ["Doubts", "allowed_tags", "sure_labels", "tag_doubts"]
+__all__ = ["Doubts", "allowed_tags", "completed", "sure_labels", "tag_doubts"]
 
 _FEATURES = Declared("tag-features", title="features of the photos")
 _DOUBTS = Declared("tag-doubts")
@@ -107,9 +107,17 @@ class Doubts:
         """Classes (N, C) that are tagged and are probably not in the photo."""
         return self.tags & (self.confidence >= least)
 
+    def without(self, added: Bools) -> Doubts:
+        """The same where the tags ``added`` (N, C) were missing, and are in doubt no more."""
+        sure = np.where(added, np.float32(0), self.confidence)
+        return replace(self, tags=self.tags | added, confidence=sure)
+
 
 def tag_doubts(run: Run, settings: Settings) -> Doubts | None:
     """What is in doubt of the training photos' tags; None where they are complete and known."""
+    if run.given is not None:
+        doubts = tag_doubts(run.given, settings)
+        return None if doubts is None else doubts.without(run.photos.tags & ~doubts.tags)
     unsure = run.photos.dataset.unsure
     if not isinstance(settings, TagSettings) or (not settings.tags_in_doubt and unsure is None):
         return None
@@ -126,6 +134,34 @@ def tag_doubts(run: Run, settings: Settings) -> Doubts | None:
     kept = {name: value.numpy() for name, value in stage.load_tensors("doubts")[0].items()}
     probes = map(Probe, kept["weights"], kept["bias"])
     return Doubts(kept["confidence"], kept["unsure"], tags, kept["fold"], tuple(probes), stage)
+
+
+def completed(run: Run, settings: Settings) -> Run:
+    """The run with the tags added that are surely missing, as if they had been given.
+
+    Those of a confidence of ``completed_confidence`` or more, where tags are incomplete: what
+    follows is taught them, and may have masks of them. The same run where that is not wanted.
+    """
+    if not isinstance(settings, TagSettings) or settings.tags_are != "incomplete":
+        return run
+    least, doubts = settings.completed_confidence, tag_doubts(run, settings)
+    if least is None or doubts is None:
+        return run
+    added = ~doubts.tags & (doubts.confidence >= least)
+    if not doubts.stage.planned:
+        photos = np.count_nonzero(added.any(1))
+        run.progress.say(
+            f"tags: {np.count_nonzero(added)} that are probably missing from {photos} photos are "
+            f"taken as given (confidence {least:g} or more); completed_confidence=none leaves them"
+        )
+    dataset = replace(run.photos.dataset, tags=doubts.tags | added)
+    key = f"{run.photos_key} completed from {least:g} by {doubts.stage.key}"
+    return replace(
+        run,
+        photos=run.photos.retold(dataset),
+        photos_key=blake2b(key.encode(), digest_size=16).hexdigest(),
+        given=run,
+    )
 
 
 def absent_key(run: Run) -> str:

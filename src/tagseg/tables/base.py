@@ -26,6 +26,7 @@ from tagseg.stages.outcome import Prediction
 from tagseg.stages.segmenter import predicted
 from tagseg.stages.settings import WorkSettings
 from tagseg.stages.stage import Declared, LabelMaps, Trained, label_maps
+from tagseg.stages.tag_doubts import completed
 
 __all__ = [
     "TABLES_FOLDER",
@@ -165,7 +166,8 @@ class Context(Generic[C]):
             lenders=[self.folder, *(other for other in others if other != folder)],
         ) as work:
             try:
-                yield self.data.run(self.setup, work, self.progress), config
+                run = self.data.run(self.setup, work, self.progress)
+                yield completed(run, config), config
             except DamagedError:
                 work.mend()
                 raise
