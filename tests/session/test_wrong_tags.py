@@ -71,7 +71,11 @@ def test_a_run_of_incomplete_tags_lists_what_is_missing(tmp_path: Path) -> None:
     assert confidence == sorted(confidence, reverse=True)
     assert 0.5 <= min(confidence) <= max(confidence) < 1
     told = [line for line in said.said if line.startswith("tags: ")]
+    completed = [row for row in rows if float(row["confidence"]) >= 0.8]
     assert told == [
+        f"tags: {len(completed)} that are probably missing from "
+        f"{len({row['image'] for row in completed})} photos are taken as given "
+        "(confidence 0.8 or more); completed_confidence=none leaves them",
         f"tags: {len(rows)} are probably missing and 0 wrong, in "
         f"{len({row['image'] for row in rows})} photos: {result.folder / 'wrong_tags.csv'}"
     ]
