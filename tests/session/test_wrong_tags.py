@@ -77,7 +77,7 @@ def test_a_run_of_incomplete_tags_lists_what_is_missing(tmp_path: Path) -> None:
         f"{len({row['image'] for row in completed})} photos are taken as given "
         "(confidence 0.8 or more); completed_confidence=none leaves them",
         f"tags: {len(rows)} are probably missing and 0 wrong, in "
-        f"{len({row['image'] for row in rows})} photos: {result.folder / 'wrong_tags.csv'}"
+        f"{len({row['image'] for row in rows})} photos: {result.folder / 'wrong_tags.csv'}",
     ]
     page = result.report.read_text(encoding="utf-8")
     assert 'id="tags"' in page
