@@ -35,6 +35,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import tagseg
 from tagseg.data.scenes import SCENES, scene_dataset
+from tagseg.data.transforms import colour_change
 from tagseg.localize.backprop import ClassSaliency
 from tagseg.localize.cam import class_activation_maps
 from tagseg.localize.classifier import multi_label_loss
@@ -53,7 +54,13 @@ from tagseg.nets.hugging_face import HuggingFaceVit
 from tagseg.nets.masked_pooling import masked_roi_pool, region_cells
 from tagseg.nets.pyramid import PyramidNet
 from tagseg.refine import CrfParameters, exact_dense_crf, refine
-from tagseg.run.engine import choose_device, choose_precision, set_threads, usable_cores
+from tagseg.run.engine import (
+    choose_device,
+    choose_precision,
+    choose_workers,
+    set_threads,
+    usable_cores,
+)
 from tagseg.session.train import Options
 from tagseg.training import Batch, Execution, Loop, Schedule, train
 
@@ -177,11 +184,16 @@ def sample_of(side: int, photo: np.ndarray, rng: np.random.Generator) -> dict[st
     }
 
 
+def loaders(place: Place) -> int:
+    """Processes that load photos."""
+    return 0 if place.quick else choose_workers(None, place.device)
+
+
 def seconds_of_training(place: Place, what: Trained, iterations: int, folder: Path | None) -> float:
     """Of some iterations through the one training loop, the first ones not counted.
 
     Samples are cut from a photo in memory, or from the JPEGs of ``folder``, by as many processes
-    as there are cores.
+    as ``--workers auto`` has. Where the device works apart, it changes their colours.
     """
     rng = np.random.default_rng(0)
     height = max(what.side, place.take(375, 64))
@@ -190,7 +202,8 @@ def seconds_of_training(place: Place, what: Trained, iterations: int, folder: Pa
 
     def sample(i: int, drawn: np.random.Generator) -> dict[str, np.ndarray]:
         shown = cv2.imread(str(paths[i % len(paths)])) if paths else photo
-        return sample_of(what.side, shown, drawn)
+        change = colour_change(drawn.uniform(0.9, 1.1) * np.eye(3), np.zeros((3, 3)), 0.5)
+        return sample_of(what.side, shown, drawn) | (change if execution.apart else {})
 
     begun: list[float] = []
     warm = place.take(10, 1)
@@ -209,7 +222,7 @@ def seconds_of_training(place: Place, what: Trained, iterations: int, folder: Pa
         def skip(self, n: int) -> None:
             self.done += n
 
-    workers = usable_cores() if folder is not None and not place.quick else 0
+    workers = loaders(place) if folder is not None else 0
     execution = Execution(place.device, place.precision, workers=workers)
     schedule = Schedule(iterations + warm, what.batch, 1e-4)
     train(what.net, loss_of, sample, 1000, schedule, loop=Loop(execution, True, ticks=Clock()))
@@ -262,7 +275,7 @@ def measure_waiting(place: Place) -> None:
             read = seconds_of_training(place, make(place, backbone), iterations, Path(name))
             waits = max(0.0, 1 - alone / read)
             row = f"waits for photos, {make.__name__}, {backbone}"
-            say(row, share=f"{100 * waits:.0f} %", loaders=usable_cores())
+            say(row, share=f"{100 * waits:.0f} %", loaders=loaders(place))
 
 
 def measure_class_maps(place: Place) -> None:

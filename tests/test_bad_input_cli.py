@@ -401,6 +401,11 @@ def negative_workers(place):
 
 
 @case
+def workers_that_are_no_number(place):
+    return place.train("--workers", "many"), "workers is many; use auto, or 0 to 256"
+
+
+@case
 def allow_skipped_over_one(place):
     line = "allow_skipped is 2.0; use a fraction, 0 to 1"
     return place.train("--allow-skipped", "2"), line

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import copy
 import math
+from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -12,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from tagseg import training
-from tagseg.data.transforms import GREY
+from tagseg.data.transforms import GREY, colour_change
 from tagseg.errors import ConfigError, ImageError, TrainingError
 from tagseg.maps import IGNORE
 from tagseg.run.checkpoint import Checkpoint, Log
@@ -381,6 +383,75 @@ def test_adam_with_decay_equals_the_loop() -> None:
         mean, square = first / (1 - 0.9 ** (t + 1)), second / (1 - 0.999 ** (t + 1))
         weight -= rate * mean / (math.sqrt(square) + 1e-8)
     assert net.w.item() == pytest.approx(weight, rel=1e-6)  # type: ignore[operator]
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adam", "adamw"])
+def test_fused_optimizers_take_the_same_steps(optimizer: Any) -> None:
+    """Also where one goes on with the state of the other, as on another device."""
+    schedule = Schedule(1, 1, 0.01, optimizer)
+    found = []
+    for ways in ((True, True), (False, False), (True, False), (False, True)):
+        net, state = new_net(), None
+        for fused in ways:
+            made = training._optimizer(net, net.groups(), schedule, fused=fused)
+            averages = training._Averages(net, 0.0)
+            if state is not None:
+                training._resume(net, made, averages, Loop(checkpoint=Given(state)))
+            for step in range(3):
+                for param in net.parameters():
+                    param.grad = torch.sin(step + torch.arange(param.numel())).view_as(param)
+                made.step()
+            assert all(bool(group["fused"]) is fused for group in made.param_groups)
+            state = copy.deepcopy(training._state(net, made, averages, 3, 0.0))
+        found.append(net.state_dict())
+    for other in found[1:]:
+        for name, tensor in found[0].items():
+            torch.testing.assert_close(other[name], tensor)
+
+
+@dataclass
+class Given:
+    """A checkpoint that holds a state."""
+
+    state: dict[str, Any]
+
+    def load(self) -> dict[str, Any]:
+        return self.state
+
+    def save(self, state: dict[str, Any]) -> None:
+        pytest.fail("saved")
+
+    def wait(self) -> None:
+        pass
+
+
+def test_where_nothing_is_fused_optimizers_are_plain(monkeypatch: pytest.MonkeyPatch) -> None:
+    def plain(params: Any, fused: bool = False) -> torch.optim.Optimizer:
+        if fused:
+            raise RuntimeError("`fused=True` requires all the params to be ...")
+        return torch.optim.AdamW(params)
+
+    monkeypatch.setitem(training._ADAMS, "adamw", plain)  # type: ignore[arg-type]
+    net = new_net()
+    schedule = Schedule(1, 1, 0.01, "adamw")
+    made = training._optimizer(net, net.groups(), schedule, fused=True)
+    assert len(made.param_groups) == len(net.groups())
+    assert not any(group["fused"] for group in made.param_groups)
+
+
+def test_colours_that_a_sample_leaves_to_the_device_are_changed_there() -> None:
+    half = colour_change(0.5 * np.eye(3), np.zeros((3, 3)), 1.0)
+    seen = []
+
+    def bright(index: int, rng: np.random.Generator) -> dict[str, np.ndarray]:
+        return {"image": np.full((3, 2, 2), 100, np.uint8), **half}
+
+    def loss(net: nn.Module, batch: Batch) -> Tensor:
+        seen.append((set(batch), batch["image"].unique().tolist()))
+        return sum(p.sum() for p in net.parameters())  # type: ignore[return-value]
+
+    train(new_net(), loss, bright, 1, Schedule(1, 2, 0.1))
+    assert seen == [({"image", "iteration"}, [51])]
 
 
 def test_averaged_weights_equal_the_loop() -> None:

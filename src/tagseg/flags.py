@@ -542,8 +542,9 @@ class ComputingFlags:
     precision: PrecisionFlag = Precision.auto
     seed: Seed = 0
     workers: Annotated[
-        int, typer.Option(help="Processes that load photos; 0: none beside the main.")
-    ] = 0
+        str,
+        typer.Option(help="Processes that load photos; 0: none beside the main; auto: as needed."),
+    ] = "auto"
     threads: Threads = None
     engine: Annotated[
         EngineName,
@@ -561,13 +562,22 @@ class ComputingFlags:
             self.device,
             self.precision.value,
             self.seed,
-            self.workers,
+            self._loaders(),
             self.threads,
             allow_skipped,
             self.engine.value,
             preset,
             self.masks_in.value,
         )
+
+    def _loaders(self) -> int | None:
+        """Processes that load photos, None for auto; ConfigError if it is no number."""
+        if self.workers == "auto":
+            return None
+        try:
+            return int(self.workers)
+        except ValueError:
+            raise ConfigError(f"workers is {self.workers}", do="use auto, or 0 to 256") from None
 
 
 @dataclass(frozen=True)

@@ -10,16 +10,18 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Literal, Protocol
 
+import cv2
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, default_collate
 
-from tagseg.data.transforms import GREY
+from tagseg.data.transforms import GREY, recoloured
 from tagseg.errors import ConfigError, TagsegError, TrainingError
 from tagseg.maps import IGNORE
 from tagseg.ranks.alone import ALONE, Ranks
@@ -41,6 +43,7 @@ __all__ = [
 Batch = dict[str, Tensor]
 Sample = Callable[[int, np.random.Generator], Mapping[str, np.ndarray]]
 _ADAMS: dict[str, type[torch.optim.Adam]] = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
+_FUSED = ("cuda",)  # where kernels of optimizers are fused, in all versions of torch that are used
 _LOG_EVERY = 20  # iterations
 _CHECKPOINT_EVERY = 15.0  # seconds
 
@@ -132,6 +135,15 @@ class Execution:
         if self.workers < 0:
             raise ConfigError(f"workers is {self.workers}", do="use 0 or more")
 
+    @property
+    def apart(self) -> bool:
+        """Whether the device works apart from the CPU, which has its cores free meanwhile.
+
+        Then colours of samples are changed on the device, and the loss stays there until it is
+        asked for; stages let the CPU refine one batch while the device has the next.
+        """
+        return self.device.type != "cpu"
+
 
 @dataclass(frozen=True)
 class Loop:
@@ -199,6 +211,8 @@ def train(
             tensors that come back what it likes.
         sample: arrays of sample i, drawn with the given generator; stacked into a batch, those of
             several sizes with grey below and beside images, and 255 below and beside other maps.
+            "colour" is a change of the image's colours that is left to the device, of
+            :func:`tagseg.data.transforms.colour_change`.
         n_samples: how many samples there are; each epoch visits all in a new order.
         groups: parameter groups with "params" and "name", and with "weight_decay" where it is not
             the schedule's, and a "factor" on its learning rate; all parameters in one if None.
@@ -214,10 +228,10 @@ def train(
     net.train()
     if loop.frozen_batch_norm:
         freeze_batch_norm(net)
-    optimizer = _optimizer(net, groups, schedule)
+    optimizer = _optimizer(net, groups, schedule, fused=execution.device.type in _FUSED)
     averages = _Averages(net, schedule.averaging)
     start, total = _resume(net, optimizer, averages, loop)
-    at_once = execution.device.type == "cpu"
+    at_once = not execution.apart
     losses = _Losses(total, at_once=at_once)
     if ticks is not None:
         ticks.skip(start)
@@ -325,7 +339,7 @@ def _update(
 ) -> Tensor:
     execution, ranks = loop.execution, loop.ranks
     torch.manual_seed(hash((execution.seed, iteration)) % 2**63)  # dropout
-    batch = {k: v.to(execution.device, non_blocking=True) for k, v in batch.items()}
+    batch = _moved(batch, execution.device)
     batch["iteration"] = torch.tensor(iteration)  # on the CPU, to be read without waiting
     factor = learning_rate_factor(schedule, iteration)
     for group in optimizer.param_groups:
@@ -342,9 +356,22 @@ def _update(
     return value
 
 
+def _moved(batch: Batch, device: torch.device) -> Batch:
+    """The batch on the device, which changes the colours that samples have left to it."""
+    moved = {k: v.to(device, non_blocking=True) for k, v in batch.items()}
+    if "colour" in moved:
+        moved["image"] = recoloured(moved["image"], moved.pop("colour"))
+    return moved
+
+
 def _optimizer(
-    net: nn.Module, groups: Sequence[Mapping[str, Any]] | None, schedule: Schedule
+    net: nn.Module,
+    groups: Sequence[Mapping[str, Any]] | None,
+    schedule: Schedule,
+    *,
+    fused: bool,
 ) -> torch.optim.Optimizer:
+    """The schedule's optimizer, in fused kernels where they are wanted and there are such."""
     everything = {"name": "all", "params": net.parameters()}
     named: Sequence[Mapping[str, Any]] = [everything] if groups is None else groups
     prepared = []
@@ -355,9 +382,13 @@ def _optimizer(
         if params:
             decay = group.get("weight_decay", schedule.weight_decay)
             prepared.append({"params": params, "lr": rate, "base_lr": rate, "weight_decay": decay})
-    if schedule.optimizer in _ADAMS:
-        return _ADAMS[schedule.optimizer](prepared)
-    return torch.optim.SGD(prepared, momentum=schedule.momentum, lr=1.0)
+    kind: Callable[..., torch.optim.Optimizer] = _ADAMS.get(
+        schedule.optimizer, partial(torch.optim.SGD, momentum=schedule.momentum, lr=1.0)
+    )
+    if fused:
+        with suppress(RuntimeError, TypeError):  # of parameters, or of an older torch
+            return kind([dict(group) for group in prepared], fused=True)
+    return kind(prepared)
 
 
 def _resume(
@@ -372,6 +403,8 @@ def _resume(
         loop.ranks.as_in_first(net.state_dict().values())
         return 0, 0.0
     net.load_state_dict(state["net"])
+    for saved, own in zip(state["optimizer"]["param_groups"], optimizer.param_groups, strict=True):
+        saved["fused"] = own.get("fused")  # another device may go on
     optimizer.load_state_dict(state["optimizer"])
     averages.load(state["averages"])
     return int(state["iteration"]), float(state["total"])
@@ -450,7 +483,7 @@ def _batches(
         batch_sampler=[pairs[part] for pairs in order],
         num_workers=execution.workers,
         collate_fn=_collate,
-        worker_init_fn=ignore_in_worker,
+        worker_init_fn=_begin_to_load,
         pin_memory=execution.device.type == "cuda",
     )
     for t, batch in enumerate(loader, start):
@@ -458,6 +491,12 @@ def _batches(
         if isinstance(whole, TagsegError):
             raise whole
         yield t, whole
+
+
+def _begin_to_load(number: int) -> None:
+    """In a process that loads photos: one thread, as there are several such processes."""
+    ignore_in_worker(number)
+    cv2.setNumThreads(1)
 
 
 def _whole(ranks: Ranks, own: Batch | TagsegError) -> Batch | TagsegError:

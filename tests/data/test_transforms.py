@@ -13,8 +13,11 @@ from hypothesis import strategies as st
 from tagseg.data.transforms import (
     Augmentation,
     augment,
+    augment_apart,
+    colour_change,
     crop_size,
     letterbox,
+    recoloured,
     resize_batch,
     unletterbox,
 )
@@ -655,3 +658,60 @@ def test_maps_of_region_ids_keep_their_type(how: Augmentation) -> None:
         assert (found.dtype, labels.dtype) == (np.int32, np.uint8)
         expected = np.where(labels == IGNORE, IGNORE, labels.astype(np.int32) * 100_003 + 300)
         np.testing.assert_array_equal(found, expected)
+
+
+# What a device that is not the CPU does
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("flip", [False, True])
+def test_colours_that_are_left_to_the_device_are_those_of_the_same_draw(seed: int, flip: bool):
+    image = np.random.default_rng(seed).integers(0, 256, (30, 40, 3), np.uint8)
+    columns = np.tile(np.arange(40, dtype=np.uint8), (30, 1))
+    how = Augmentation((24, 44), scale=(0.8, 1.25), flip=flip, jitter=0.3)
+    here, there = np.random.default_rng(seed), np.random.default_rng(seed)
+    expected, maps = augment(image, [columns], how, here)
+    cut, same, change = augment_apart(image, [columns], how, there, apart=True)
+    np.testing.assert_array_equal(same, maps)
+    assert here.random() == there.random()
+    batch = torch.from_numpy(cut.transpose(2, 0, 1))[None]
+    found = recoloured(batch, torch.from_numpy(change["colour"])[None])[0].numpy()
+    difference = np.abs(found.transpose(1, 2, 0).astype(int) - expected)
+    assert not np.array_equal(cut, expected)
+    assert difference.max() <= 1
+    assert (difference > 0).mean() < 0.02
+
+
+@pytest.mark.parametrize(
+    ("how", "apart"),
+    [
+        (Augmentation((24, 44), jitter=0.3), False),
+        (Augmentation((24, 44)), True),
+        (Augmentation(None, jitter=0.3), True),
+        (Augmentation((24, 24), jitter=0.3, letterbox=(0, 0, 0)), True),
+    ],
+)
+def test_what_is_coloured_here(how: Augmentation, apart: bool):
+    image = np.random.default_rng(1).integers(0, 256, (30, 40, 3), np.uint8)
+    expected, _ = augment(image, [], how, np.random.default_rng(5))
+    cut, _, change = augment_apart(image, [], how, np.random.default_rng(5), apart=apart)
+    np.testing.assert_array_equal(cut, expected)
+    assert not change
+
+
+def test_recoloured_equals_the_loop():
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (2, 3, 5, 4), np.uint8)
+    matrix, of_mean = rng.uniform(-0.5, 1.5, (2, 3, 3)), rng.uniform(-0.5, 0.5, (2, 3, 3))
+    changes = np.stack(
+        [colour_change(m, o, 0.5)["colour"] for m, o in zip(matrix, of_mean, strict=True)]
+    )
+    found = recoloured(torch.from_numpy(images), torch.from_numpy(changes)).numpy()
+    for b in range(2):
+        mean = images[b].mean((1, 2))
+        for y in range(5):
+            for x in range(4):
+                value = matrix[b] @ images[b, :, y, x] + of_mean[b] @ mean + 0.5
+                expected = np.clip(np.floor(value), 0, 255)
+                near = np.abs(value - np.rint(value)) < 1e-3
+                assert np.all((found[b, :, y, x] == expected) | near)

@@ -158,3 +158,31 @@ def test_cores_and_threads() -> None:
     finally:
         torch.set_num_threads(before[0])
         cv2.setNumThreads(before[1])
+
+
+@pytest.mark.parametrize(
+    ("wanted", "device", "cores", "sharing", "found"),
+    [
+        (None, "cpu", 64, 1, 0),
+        (None, "cuda", 64, 1, 16),
+        (None, "cuda", 16, 1, 15),
+        (None, "mps", 8, 1, 7),
+        (None, "cuda", 64, 8, 7),
+        (None, "cuda", 1, 1, 1),
+        (3, "cpu", 64, 1, 3),
+        (0, "cuda", 64, 1, 0),
+    ],
+)
+def test_loaders_are_as_many_as_the_device_needs(
+    monkeypatch: pytest.MonkeyPatch,
+    wanted: int | None,
+    device: str,
+    cores: int,
+    sharing: int,
+    found: int,
+) -> None:
+    monkeypatch.setattr(engine, "usable_cores", lambda: cores)
+    monkeypatch.setattr(engine.sys, "platform", "linux")
+    assert engine.choose_workers(wanted, torch.device(device), sharing) == found
+    monkeypatch.setattr(engine.sys, "platform", "darwin")
+    assert engine.choose_workers(wanted, torch.device(device), sharing) == (wanted or 0)

@@ -5,9 +5,11 @@ from __future__ import annotations
 import cv2
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tagseg.data.transforms import recoloured
 from tagseg.errors import ConfigError, TrainingError
 from tagseg.segment.crops import ClassCrops, CropForm, class_weights, random_crop
 
@@ -222,3 +224,32 @@ def test_random_crops_repeat_with_their_numbers_and_are_recoloured() -> None:
     assert (first != other).any()
     plain = random_crop(image, CropForm((16, 16), jitter=0.0), np.random.default_rng(1))
     assert (first != plain).any()
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_colours_that_are_left_to_the_device_are_those_of_the_same_draw(seed: int) -> None:
+    shown = Photos((60, 70))
+    shown.images[0] = np.random.default_rng(seed).integers(0, 256, (60, 70, 3), np.uint8)
+    labels = [np.ones((60, 70), np.uint8)]
+    form = CropForm((32, 48), jitter=0.3)
+    expected = crops(shown, labels, form)(0, np.random.default_rng(seed))
+    apart = ClassCrops(shown, np.arange(1), labels.__getitem__, form, apart=True)  # type: ignore[arg-type]
+    left = apart(0, np.random.default_rng(seed))
+    np.testing.assert_array_equal(left["labels"], expected["labels"])
+    batch = {name: torch.from_numpy(left[name])[None] for name in ("image", "colour")}
+    found = recoloured(batch["image"], batch["colour"])[0].numpy()
+    difference = np.abs(found.astype(int) - expected["image"])
+    assert not np.array_equal(left["image"], expected["image"])
+    assert difference.max() <= 1
+    assert (difference > 0).mean() < 0.15  # OpenCV keeps ten bits of the matrix
+
+
+def test_without_jitter_nothing_is_left_to_the_device() -> None:
+    photos, labels = Photos((60, 70)), [np.ones((60, 70), np.uint8)]
+    form = CropForm((32, 48), jitter=0.0)
+    apart = ClassCrops(photos, np.arange(1), labels.__getitem__, form, apart=True)  # type: ignore[arg-type]
+    left, here = (
+        draw(0, np.random.default_rng(1)) for draw in (apart, crops(photos, labels, form))
+    )
+    assert left.keys() == here.keys()
+    np.testing.assert_array_equal(left["image"], here["image"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 import shutil
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from copy import copy
@@ -15,6 +16,7 @@ from typing import Any
 import cloudpickle
 import numpy as np
 import pytest
+import torch
 
 from paired_ranks import Paired, together
 from small_runs import OPTIONS
@@ -36,6 +38,7 @@ from tagseg.stages.stage import (
     BATCH,
     Declared,
     Drawn,
+    InTwo,
     LabelMaps,
     Once,
     PhotoMaps,
@@ -48,6 +51,7 @@ from tagseg.stages.stage import (
     per_photo,
     saliency_maps,
 )
+from tagseg.training import Execution
 
 COUNT, SIZE = 40, 4  # photos, and photos a batch
 TOY = Declared("toy")
@@ -222,6 +226,30 @@ def test_batches_are_of_16_photos_unless_they_are_said_to_be_others(run):
     per_batch(run, TOY, STORES, make)
     assert seen == [BATCH, BATCH, COUNT - 2 * BATCH]
     assert BATCH == 16
+
+
+@pytest.mark.parametrize("device", ["cpu", "meta"])
+def test_a_device_has_one_batch_while_the_cpu_makes_rows_of_that_before(tmp_path, device):
+    began: dict[int, threading.Event] = {first: threading.Event() for first in range(COUNT + 1)}
+    apart = device != "cpu"
+
+    def network(images: Any, indices: list[int]) -> list[int]:
+        assert [int(image[0, 0, 0]) for image in images] == indices
+        began[indices[0]].set()
+        return indices
+
+    def behind(images: Any, indices: list[int], found: list[int]) -> Iterator[dict[str, Any]]:
+        following = indices[-1] + 1
+        if apart and following < COUNT:
+            assert began[following].wait(10)
+        assert apart or not began[following].is_set()
+        return map(kept_of, found)
+
+    with toy_run(tmp_path / "run") as run:
+        execution = Execution(torch.device(device))
+        run = replace(run, setup=replace(make_setup(OPTIONS), execution=execution))
+        stage = per_batch(run, TOY, STORES, InTwo(network, behind), batch=SIZE)
+        assert_is_whole(run, stage)
 
 
 # Shared out among processes

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, TypeVar
 
 import cv2
@@ -23,9 +23,12 @@ __all__ = [
     "Augmentation",
     "Box",
     "augment",
+    "augment_apart",
+    "colour_change",
     "crop_size",
     "factor_to",
     "letterbox",
+    "recoloured",
     "resize_batch",
     "resized_shape",
     "unletterbox",
@@ -115,11 +118,49 @@ def augment(
         nearest = cv2.INTER_NEAREST_EXACT
         maps = [cv2.resize(m, target, interpolation=nearest) for m in maps]  # type: ignore[misc]
     if mirrored:
-        image, maps = image[:, ::-1], [m[:, ::-1] for m in maps]
+        image, maps = _mirrored(image), [_mirrored(m) for m in maps]
     size = image.shape[:2] if how.size is None else how.size
     window = _window(image.shape[0], image.shape[1], size, rng)
     cut = [_cut(m, window, size, IGNORE) for m in maps]
     return _jitter(_cut(image, window, size, GREY), how.jitter, rng), cut
+
+
+def augment_apart(
+    image: Image, maps: Sequence[Map], how: Augmentation, rng: np.random.Generator, *, apart: bool
+) -> tuple[Image, list[Map], dict[str, npt.NDArray[np.float32]]]:
+    """:func:`augment`, of which a device that works apart from the CPU does its share.
+
+    Where it can, the change of colours is drawn here and left to :func:`recoloured`: it is in the
+    third value, which is a part of the sample. Canvases and photos of their own sizes are coloured
+    here, as what is put around them has the same colour in all.
+    """
+    later = apart and how.jitter > 0 and how.letterbox is None and how.size is not None
+    image, cut = augment(image, maps, replace(how, jitter=0.0) if later else how, rng)
+    if not later:
+        return image, cut, {}
+    contrast, brightness = _jitter_draw(how.jitter, rng)
+    mean = np.full((3, 3), 1 / 3)
+    return image, cut, colour_change(contrast * np.eye(3), (brightness - contrast) * mean, 0.0)
+
+
+def colour_change(
+    matrix: npt.NDArray[np.float64], of_mean: npt.NDArray[np.float64], constant: float
+) -> dict[str, npt.NDArray[np.float32]]:
+    """What a sample says of a change of its colours c, for :func:`recoloured`.
+
+    They become ``matrix`` c + ``of_mean`` m + ``constant``, rounded down, with m the mean colour.
+    """
+    columns = (matrix, of_mean, np.full((3, 1), constant))
+    return {"colour": np.concatenate(columns, axis=1).astype(np.float32)}
+
+
+def recoloured(images: Tensor, changes: Tensor) -> Tensor:
+    """Photos uint8 (B, 3, H, W) with the changes (B, 3, 7) of :func:`colour_change`, uint8."""
+    values = images.float()
+    mean = values.mean((2, 3))[..., None]
+    offset = changes[..., 3:6] @ mean + changes[..., 6:]
+    changed = torch.einsum("bij,bjhw->bihw", changes[..., :3], values) + offset[..., None]
+    return changed.floor().clamp(0, 255).to(torch.uint8)
 
 
 def letterbox(image: Image, side: int, fill: Colour) -> tuple[Image, Box]:
@@ -248,7 +289,7 @@ def _boxed_sample(
     assert how.size is not None  # which a letterbox has
     side = how.size[0]
     if how.flip and rng.random() < 0.5:
-        image, maps = np.ascontiguousarray(image[:, ::-1]), [m[:, ::-1] for m in maps]
+        image, maps = _mirrored(image), [_mirrored(m) for m in maps]
     image = _jitter(image, how.jitter, rng)
     canvas, box = letterbox(image, side, (0, 0, 0) if fill == "reflect" else fill)
     if fill == "reflect":
@@ -287,10 +328,21 @@ def _cut(array: Map, offset: tuple[int, int], size: tuple[int, int], fill: int |
     return out
 
 
+def _mirrored(array: Map) -> Map:
+    """Left for right; NumPy's copies of a mirrored view take twenty times as long."""
+    return cv2.flip(array, 1)  # type: ignore[return-value]
+
+
+def _jitter_draw(amount: float, rng: np.random.Generator) -> tuple[float, float]:
+    """Factors on contrast and brightness."""
+    contrast, brightness = rng.uniform(1 - amount, 1 + amount, 2)
+    return contrast, brightness
+
+
 def _jitter(image: Image, amount: float, rng: np.random.Generator) -> Image:
     if amount == 0.0:
         return image
-    contrast, brightness = rng.uniform(1 - amount, 1 + amount, 2)
+    contrast, brightness = _jitter_draw(amount, rng)
     mean = float(image.mean())
     table = (np.arange(256) - mean) * contrast + mean * brightness
     return np.clip(table, 0, 255).astype(np.uint8)[image]

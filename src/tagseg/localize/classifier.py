@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from tagseg.data.transforms import Augmentation, augment, factor_to, resize_batch
+from tagseg.data.transforms import Augmentation, augment_apart, factor_to, resize_batch
 from tagseg.data.working import WorkingPhotos
 from tagseg.errors import ConfigError, TagError
 from tagseg.nets.backbone import Backbone
@@ -107,11 +107,12 @@ def train_tag_classifier(
         raise ConfigError(f"batch_scale is {batch_scale}", do="give two factors, the smaller first")
 
     taught = teaching if teaching is not None else Teaching({"tags": photos.tags})
+    apart = loop.execution.apart
 
     def sample(i: int, rng: np.random.Generator) -> Mapping[str, npt.NDArray[Any]]:
         index = int(known[i])
-        image, _ = augment(photos.image(index), [], how, rng)
-        return {"image": image.transpose(2, 0, 1), **taught.of(index)}
+        image, _, colour = augment_apart(photos.image(index), [], how, rng, apart=apart)
+        return {"image": image.transpose(2, 0, 1), **taught.of(index), **colour}
 
     def loss(module: nn.Module, batch: Batch) -> Tensor:
         if not train_backbone:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import warnings
 from collections.abc import Callable, Generator, Iterable, Iterator
 from itertools import islice
@@ -19,6 +20,7 @@ __all__ = [
     "check_threads",
     "choose_device",
     "choose_precision",
+    "choose_workers",
     "map_photos",
     "set_threads",
     "usable_cores",
@@ -32,6 +34,7 @@ _BF16_CPU_FLAGS = {"amx_bf16", "avx512_bf16"}
 _BF16_CUDA_CAPABILITY = 8  # Ampere
 _BLOCK_PER_WORKER = 32
 _MOST_THREADS = 1024
+_MOST_LOADERS = 16
 
 
 def choose_device(name: str = "auto", here: int | None = None) -> torch.device:
@@ -85,6 +88,23 @@ def choose_precision(name: str, device: torch.device) -> torch.dtype:
     if name not in {"fp32", "bf16"}:
         raise ConfigError(f"precision {name!r} does not exist", do="use auto, fp32 or bf16")
     return torch.bfloat16 if name == "bf16" else torch.float32
+
+
+def choose_workers(wanted: int | None, device: torch.device, sharing: int = 1) -> int:
+    """Processes that load the photos of a training; None asks for as many as are good.
+
+    None on the CPU, whose cores the network has. For another device as many as there are cores,
+    less one for this process, up to 16; where processes cannot be forked (macOS, Windows), none.
+
+    Args:
+        wanted: what was asked for.
+        sharing: processes on this machine that train together, each with loaders of its own.
+    """
+    if wanted is not None:
+        return wanted
+    if device.type == "cpu" or sys.platform != "linux":
+        return 0
+    return max(1, min(_MOST_LOADERS, usable_cores() // sharing - 1))
 
 
 def usable_cores() -> int:

@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from tagseg.data.transforms import GREY
+from tagseg.data.transforms import GREY, colour_change
 from tagseg.data.working import WorkingPhotos
 from tagseg.errors import ConfigError, TrainingError
 from tagseg.maps import BACKGROUND, IGNORE, Image, Labels
@@ -81,6 +81,7 @@ class ClassCrops:
     Args:
         known: indices of the photos to draw from.
         targets: training labels (h, w) of photo i at working size.
+        apart: whether colours are left to the device, :func:`tagseg.data.transforms.recoloured`.
 
     Raises:
         TrainingError: nothing is known of any photo.
@@ -92,7 +93,10 @@ class ClassCrops:
         known: npt.NDArray[np.intp],
         targets: Callable[[int], Labels],
         form: CropForm,
+        *,
+        apart: bool = False,
     ) -> None:
+        self._apart = apart
         self._photos, self._targets, self._form = photos, targets, form
         n_labels = len(photos.classes) + 1
         held = np.zeros((len(known), n_labels), np.bool_)
@@ -120,10 +124,13 @@ class ClassCrops:
         image, labels = self._photos.image(index), self._targets(index)
         image, labels = _cut(image, labels, centre, form, rng)
         image, labels = _turned(image, labels, form, rng)
-        image = _recoloured(image, form.jitter, rng)
+        later = self._apart and form.jitter > 0
+        if not later:
+            image = _recoloured(image, form.jitter, rng)
         return {
             "image": np.ascontiguousarray(image.transpose(2, 0, 1)),
             "labels": np.ascontiguousarray(labels),
+            **(_to_be_recoloured(form.jitter, rng) if later else {}),
         }
 
 
@@ -197,11 +204,24 @@ def _recoloured(image: Image, amount: float, rng: np.random.Generator) -> Image:
     """Brightness, contrast, saturation and the balance of the channels, at random."""
     if amount == 0.0:
         return image
+    matrix, brightness = _colours(amount, rng)
+    mean = image.reshape(-1, _COLOUR_CHANNELS).mean(0)
+    offset = mean * brightness - matrix @ mean
+    return cv2.transform(image, np.column_stack([matrix, offset]))  # type: ignore[return-value]
+
+
+def _to_be_recoloured(
+    amount: float, rng: np.random.Generator
+) -> dict[str, npt.NDArray[np.float32]]:
+    """The same draw, for the device."""
+    matrix, brightness = _colours(amount, rng)
+    return colour_change(matrix, brightness * np.eye(_COLOUR_CHANNELS) - matrix, 0.5)
+
+
+def _colours(amount: float, rng: np.random.Generator) -> tuple[npt.NDArray[np.float64], float]:
+    """What colours are multiplied by, (3, 3), and their mean."""
     contrast, brightness, saturation = rng.uniform(1 - amount, 1 + amount, 3)
     balance = rng.uniform(1 - amount / 4, 1 + amount / 4, _COLOUR_CHANNELS)
     grey = np.array([0.299, 0.587, 0.114])
     mix = saturation * np.eye(3) + (1 - saturation) * grey[None, :]
-    mean = image.reshape(-1, _COLOUR_CHANNELS).mean(0)
-    matrix = contrast * balance[:, None] * mix
-    offset = mean * brightness - matrix @ mean
-    return cv2.transform(image, np.column_stack([matrix, offset]))  # type: ignore[return-value]
+    return contrast * balance[:, None] * mix, float(brightness)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from tagseg.data.transforms import Augmentation, augment
+from tagseg.data.transforms import Augmentation, augment_apart
 from tagseg.data.working import WorkingPhotos
 from tagseg.errors import TagError
 from tagseg.maps import BACKGROUND, IGNORE, Labels
@@ -103,7 +103,7 @@ def fit_segmenter(
     train(
         net,
         loss,
-        _crops(photos, known, targets, how),
+        _crops(photos, known, targets, how, apart=loop.execution.apart),
         len(known),
         schedule,
         groups=net.parameter_groups(),
@@ -154,7 +154,7 @@ def fit_on_grid(
     train(
         cast(nn.Module, net),
         loss,
-        _crops(photos, known, targets, how, with_inside=True),
+        _crops(photos, known, targets, how, apart=loop.execution.apart, with_inside=True),
         len(known),
         schedule,
         groups=net.parameter_groups(),
@@ -177,6 +177,7 @@ def _crops(
     targets: Callable[[int], Labels],
     how: Augmentation,
     *,
+    apart: bool,
     with_inside: bool = False,
 ) -> Sample:
     """Cut samples of the photos ``known``; "inside" is 255 in padding and 0 elsewhere."""
@@ -186,12 +187,13 @@ def _crops(
         maps = [targets(index)]
         if with_inside:
             maps.append(np.full(maps[0].shape, BACKGROUND, np.uint8))
-        image, cut = augment(photos.image(index), maps, how, rng)
+        image, cut, colour = augment_apart(photos.image(index), maps, how, rng, apart=apart)
         names = ("labels", "inside")[: len(cut)]
         return {
             "image": image.transpose(2, 0, 1),
             **{name: np.ascontiguousarray(m) for name, m in zip(names, cut, strict=True)},
             "tags": photos.tags[index],
+            **colour,
         }
 
     return sample

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from tagseg.data.transforms import Augmentation, augment, factor_to, resize_batch
+from tagseg.data.transforms import Augmentation, augment_apart, factor_to, resize_batch
 from tagseg.data.working import WorkingPhotos
 from tagseg.errors import ShapeError
 from tagseg.maps import BACKGROUND, IGNORE, Image
@@ -70,9 +70,9 @@ def fit_regions(
         regions, labels = superpixels_of(index), labels_of(index)
         image = photos.image(index)
         _check(image, regions, labels, photos.names[index])
-        image, regions = _cut(image, regions, how, rng)
+        image, regions, colour = _cut(image, regions, how, rng, apart=loop.execution.apart)
         regions, labels = _drawn(regions, labels, regions_per_photo, rng)
-        return {"image": image.transpose(2, 0, 1), "regions": regions, "labels": labels}
+        return {"image": image.transpose(2, 0, 1), "regions": regions, "labels": labels, **colour}
 
     train(
         net,
@@ -192,12 +192,19 @@ def _check(image: Image, regions: Superpixels, labels: RegionLabels, name: str) 
 
 
 def _cut(
-    image: Image, regions: Superpixels, how: Augmentation, rng: np.random.Generator
-) -> tuple[Image, Superpixels]:
-    """A crop of a photo and of its regions, which are -1 in padding."""
+    image: Image,
+    regions: Superpixels,
+    how: Augmentation,
+    rng: np.random.Generator,
+    *,
+    apart: bool,
+) -> tuple[Image, Superpixels, dict[str, npt.NDArray[np.float32]]]:
+    """A crop of a photo and of its regions, which are -1 in padding, and what is left to do."""
     outside = np.zeros(regions.shape, np.uint8)
-    image, (regions, outside) = augment(image, [regions, outside], how, rng)
-    return image, np.where(outside == IGNORE, np.int32(-1), regions)
+    image, (regions, outside), colour = augment_apart(
+        image, [regions, outside], how, rng, apart=apart
+    )
+    return image, np.where(outside == IGNORE, np.int32(-1), regions), colour
 
 
 def _drawn(

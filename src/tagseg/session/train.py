@@ -31,6 +31,7 @@ from tagseg.run.engine import (
     check_threads,
     choose_device,
     choose_precision,
+    choose_workers,
     set_threads,
     usable_cores,
 )
@@ -106,7 +107,8 @@ class Options:
         weights: "imagenet", "none", a path or a URL.
         device: "auto", or a name that torch knows, such as "cpu", "cuda:1" or "mps".
         precision: "auto", "fp32" or "bf16".
-        workers: processes that load photos; 0 loads them in the training process.
+        workers: processes that load photos; 0 loads them in the training process. None is for as
+            many as are good on the device: none on the CPU.
         threads: for arithmetic and for refining photos; None for all cores. Of all processes on
             this machine together.
         allow_skipped: fraction of the photos that may be unreadable.
@@ -120,7 +122,7 @@ class Options:
     device: str = "auto"
     precision: str = "auto"
     seed: int = 0
-    workers: int = 0
+    workers: int | None = None
     threads: int | None = None
     allow_skipped: float = 0.01
     engine: str = "local"
@@ -134,7 +136,7 @@ class Options:
     def __post_init__(self) -> None:
         if not 0 <= self.seed < _SEEDS:
             raise ConfigError(f"seed is {self.seed}", do=f"use 0 to {_SEEDS - 1}")
-        if not 0 <= self.workers <= _MOST_WORKERS:
+        if self.workers is not None and not 0 <= self.workers <= _MOST_WORKERS:
             raise ConfigError(f"workers is {self.workers}", do=f"use 0 to {_MOST_WORKERS}")
         if self.threads is not None:
             check_threads(self.threads)
@@ -544,9 +546,9 @@ def make_setup(
     set_threads(threads)
     backbone = options.network()
     build_backbone(backbone)  # a wrong name must show before weights are looked for
-    execution = Execution(
-        device, choose_precision(options.precision, device), options.seed, options.workers
-    )
+    workers = choose_workers(options.workers, device, ranks.on_this_machine)
+    precision = choose_precision(options.precision, device)
+    execution = Execution(device, precision, options.seed, workers)
     if ranks.size > 1:  # one alone fetches what is not there
         ranks.first(lambda: resolve(options.weights, backbone).digest)
     weights = resolve(options.weights, backbone)

@@ -109,7 +109,8 @@ def pyramid_segmenter(
     declared, later = _SEGMENTER.prefixed(prefix), shortened(schedule, _LATER)
     seen: list[Input] = [targets, *([movements] if isinstance(movements, Found) else [])]
     seen += [] if start is None else [start]
-    crops = cache(lambda: ClassCrops(photos, drawn_from, targets, form))
+    apart = run.setup.execution.apart
+    crops = cache(lambda: ClassCrops(photos, drawn_from, targets, form, apart=apart))
     made_of = [_Form(net.backbone.output_stride, net.channels), _numbers(settings)]
 
     def cycle(number: int, before: Sequence[Trained[PyramidNet]]) -> Trained[PyramidNet]:

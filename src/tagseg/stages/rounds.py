@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
+import numpy.typing as npt
 
 from tagseg.data.masks import encode_mask
 from tagseg.iterate import agreement
@@ -15,7 +16,7 @@ from tagseg.stages.context import Run
 from tagseg.stages.refiners import Refinement
 from tagseg.stages.segmenter import refined_by_tags
 from tagseg.stages.settings import MaskSettings
-from tagseg.stages.stage import Declared, Images, LabelMaps, Trained, found, per_batch
+from tagseg.stages.stage import Declared, Images, InTwo, LabelMaps, Trained, found, per_batch
 from tagseg.stages.tag_doubts import allowed_tags
 
 __all__ = ["agreement_of", "network_masks", "working_masks"]
@@ -59,11 +60,14 @@ def network_masks(
     def encoded(item: tuple[str, int, Image, Probs]) -> dict[str, bytes]:
         return {"labels": encode_mask(mask_of(*item[1:]))}
 
-    def make(images: Images, indices: list[int]) -> Iterator[dict[str, bytes]]:
-        names, probs = [photos.names[i] for i in indices], segmenter.model.forward(images)
+    def masks(
+        images: Images, indices: list[int], probs: npt.NDArray[np.float32]
+    ) -> Iterator[dict[str, bytes]]:
+        names = [photos.names[i] for i in indices]
         work = zip(names, indices, images, probs, strict=True)
         return map_photos(encoded, work, workers=run.setup.threads)
 
+    make = InTwo(lambda images, _: segmenter.model.forward(images), masks)
     stage = per_batch(
         run, _MASKS.round(number), ["labels"], make, settings=settings, inputs=[segmenter]
     )

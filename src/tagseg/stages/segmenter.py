@@ -41,6 +41,7 @@ from tagseg.stages.stage import (
     Declared,
     Images,
     Input,
+    InTwo,
     LabelMaps,
     Once,
     PhotoMaps,
@@ -209,16 +210,18 @@ def predicted(
             "smooth": encode_mask(after_all.argmax(0).astype(np.uint8)),
         }
 
-    def make(images: Images, indices: list[int]) -> Iterator[dict[str, bytes]]:
+    def refined_all(
+        images: Images, indices: list[int], found: npt.NDArray[np.float32]
+    ) -> Iterator[dict[str, bytes]]:
         names = [photos.names[index] for index in indices]
-        work = zip(names, indices, images, segmenter.forward(images), strict=True)
+        work = zip(names, indices, images, found, strict=True)
         return map_photos(refine, work, workers=run.setup.threads)
 
     stage = per_batch(
         run,
         _PREDICTIONS if number is None else _PREDICTIONS.round(number),
         ["raw", "smooth"],
-        make,
+        InTwo(lambda images, _: segmenter.forward(images), refined_all),
         settings=[Refinement(segmenter.decided_by)],
         inputs=[after],
         split="val",
@@ -268,10 +271,12 @@ def photo_masks(
         best = argmax_at(probs, photos.full_shape(index))
         return {store: encode_mask(labels.astype(np.uint8)[best])}
 
-    def make(images: Images, indices: list[int]) -> Iterator[dict[str, bytes]]:
-        found: Iterable[Probs] = (
-            segmenter.forward(images) if probabilities is None else map(probabilities, indices)
-        )
+    def answers(images: Images, indices: list[int]) -> Iterable[Probs]:
+        return segmenter.forward(images) if probabilities is None else map(probabilities, indices)
+
+    def masks(
+        images: Images, indices: list[int], found: Iterable[Probs]
+    ) -> Iterator[dict[str, bytes]]:
         names = [photos.names[index] for index in indices]
         work = zip(names, indices, images, found, strict=True)
         return map_photos(full_size, work, workers=run.setup.threads)
@@ -280,7 +285,7 @@ def photo_masks(
         run,
         _MASKS,
         [store],
-        make,
+        InTwo(answers, masks),
         settings=[Refinement(segmenter.decided_by), of_masks, *allowed_by],
         inputs=inputs,
     )

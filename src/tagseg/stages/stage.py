@@ -13,6 +13,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
+from functools import partial
 from types import FunctionType
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -31,11 +32,13 @@ from tagseg.run.work import PhotoWork, Row
 from tagseg.run.workspace import Stage
 from tagseg.stages.context import Plain, Run, Setup, Split
 from tagseg.stages.settings import Settings
+from tagseg.threads import one_ahead
 from tagseg.training import Execution, Loop, Schedule
 
 __all__ = [
     "Declared",
     "Drawn",
+    "InTwo",
     "Input",
     "LabelMaps",
     "Once",
@@ -266,7 +269,7 @@ def per_batch(
     run: Run,
     declared: Declared,
     stores: Sequence[str],
-    make: Callable[[Images, list[int]], Iterable[Row]],
+    make: Callable[[Images, list[int]], Iterable[Row]] | InTwo[Any],
     *,
     settings: Iterable[object] = (),
     inputs: Iterable[Input] = (),
@@ -280,12 +283,27 @@ def per_batch(
 
     Args:
         make: of images (B, h, w, 3) at working size and their indices; a row for each, in order.
+            In two steps, a device that works apart from the CPU has one batch while the CPU makes
+            the rows of that before.
         batch: photos at once, at most.
     """
-    work = _EachBatch(run.split(split).photos, make, batch)
+    apart = isinstance(make, InTwo) and run.setup.execution.apart
+    work = _EachBatch(run.split(split).photos, make, batch, apart)
     with opened(run, declared, settings, inputs, split=split).shared() as stage:
         _fill(run, stage, stores, work, declared.title or declared.name.replace("-", " "))
     return stage
+
+
+@dataclass(frozen=True)
+class InTwo(Generic[V]):
+    """What is made of a batch: by a network, and then by the CPU of what the network found."""
+
+    network: Callable[[Images, list[int]], V]
+    behind: Callable[[Images, list[int], V], Iterable[Row]]
+
+    def __call__(self, images: Images, indices: list[int]) -> Iterable[Row]:
+        """Both steps, one after the other."""
+        return self.behind(images, indices, self.network(images, indices))
 
 
 @dataclass(frozen=True)
@@ -311,8 +329,9 @@ class _EachPhoto(PhotoWork):
 @dataclass(frozen=True)
 class _EachBatch(PhotoWork):
     photos: WorkingPhotos
-    make: Callable[[Images, list[int]], Iterable[Row]]
+    make: Callable[[Images, list[int]], Iterable[Row]] | InTwo[Any]
     size: int
+    apart: bool
     network = True
     costly = True
 
@@ -324,9 +343,25 @@ class _EachBatch(PhotoWork):
         return self.photos.runs(self.size)
 
     def rows(self, groups: Iterable[Sequence[int]]) -> Iterator[tuple[range, Iterable[Row]]]:
-        for first, behind in groups:
-            indices = list(range(first, behind))
-            yield range(first, behind), self.make(self.photos.stacked(indices), indices)
+        ranges = (range(first, behind) for first, behind in groups)
+        if self.apart and isinstance(self.make, InTwo):
+            yield from one_ahead(self._found, partial(self._made_of, self.make), ranges)
+            return
+        for group in ranges:
+            yield group, self.make(self.photos.stacked(group), list(group))
+
+    def _found(self, group: range) -> tuple[Images, Any]:
+        """The photos, and what the network finds in them."""
+        assert isinstance(self.make, InTwo)
+        images = self.photos.stacked(group)
+        return images, self.make.network(images, list(group))
+
+    @staticmethod
+    def _made_of(
+        make: InTwo[Any], group: range, found: tuple[Images, Any]
+    ) -> tuple[range, Iterable[Row]]:
+        """All rows of the group; they are made here, not when they are asked for."""
+        return group, list(make.behind(found[0], list(group), found[1]))
 
 
 def _fill(run: Run, stage: Stage, stores: Sequence[str], work: PhotoWork, title: str) -> None:
