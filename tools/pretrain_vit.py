@@ -18,11 +18,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from pretrain_tiny import pictures, printed, samples
 from torch import Tensor, nn
 from torch.nn import functional
 from transformers import Dinov2Config, Dinov2Model
 
+from pretrain_tiny import pictures, printed, samples
 from tagseg.data.scenes import OBJECTS
 from tagseg.nets.backbone import Backbone, Preprocessing
 from tagseg.nets.catalog import build_backbone

@@ -451,6 +451,23 @@ def test_a_damaged_record_of_the_run(finished, go, tmp_path, content):
     assert render_report(folder).read_text().count("<h1") == 1
 
 
+@pytest.mark.parametrize(
+    "changed",
+    [{"stages": [None]}, {"config": [1]}, {"progression": {"rounds": "²"}}, {"trust": [[]]}],
+)
+def test_a_record_of_before_there_were_checks_that_says_odd_things(finished, tmp_path, changed):
+    folder = Path(shutil.copytree(finished, tmp_path / "run"))
+    about = json.loads((folder / "run.json").read_text())
+    del about["check"]
+    (folder / "run.json").write_text(json.dumps(about))
+    render_report(folder)
+    (folder / "run.json").write_text(json.dumps({**about, **changed}))
+    with pytest.raises(
+        WorkspaceError, match=r"run.json: is damaged \(\w+\); run tagseg train again"
+    ):
+        render_report(folder)
+
+
 def test_the_report_of_an_unfinished_run(finished, tmp_path):
     folder = Path(shutil.copytree(finished, tmp_path / "run"))
     (folder / "run.json").unlink()

@@ -9,7 +9,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tagseg.errors import ConfigError, DataError
-from tagseg.formats.review import Accepted, Cleared, Rejected, Retagged, read_review
+from tagseg.formats.review import (
+    Accepted,
+    Cleared,
+    Rejected,
+    Retagged,
+    head_line,
+    read_review,
+)
 from tagseg.web.review_log import Deed, ReviewLog
 
 CLASSES = ("cat", "dog")
@@ -86,6 +93,15 @@ def test_a_review_that_somebody_else_wrote_is_taken_up(tmp_path):
         '{"photo": "a", "at": "2026-11-30T10:00:00Z", "act": "wrong", "by": "me"}\n'
     )
     assert deeds_in(path) == (WRONG,)
+
+
+def test_a_first_line_without_an_end_is_written_again(tmp_path):
+    path = tmp_path / "review.jsonl"
+    path.write_bytes(b'{"classes":["cat","dog"],"tagseg_review":1,"run":"pets"}')
+    log = ReviewLog(path, "pets", ("cat", "dog"))
+    log.close()
+    assert (log.deeds, log.dropped) == ((), 56)
+    assert path.read_bytes() == head_line("pets", ("cat", "dog"))
 
 
 def test_damage_and_other_classes_are_one_line(tmp_path):

@@ -39,7 +39,7 @@ class MaskCache:
             if kept["version"] != _VERSION:
                 return {}
             return {(path, size, time): _content(row) for path, size, time, row in kept["masks"]}
-        except (OSError, ValueError, KeyError, TypeError):
+        except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
             return {}
 
     def save(self, contents: Mapping[FileKey, MaskContent]) -> None:

@@ -6,6 +6,7 @@ import hashlib
 import os
 from collections.abc import Iterable
 from pathlib import Path
+from tokenize import TokenError
 
 import cv2
 import numpy as np
@@ -23,6 +24,8 @@ __all__ = ["SaliencyFolder"]
 
 _PICTURES = frozenset((".png", ".jpg", ".jpeg"))
 _ARRAY = ".npy"
+# The header is parsed as Python's literals, after Python's tokens have been gone through.
+_BAD_HEADER = (SyntaxError, TokenError, TypeError, RecursionError, MemoryError)
 
 
 class SaliencyFolder:
@@ -151,7 +154,7 @@ def _array(path: Path) -> npt.NDArray[np.float32]:
     try:
         # Mapped, so that the header of a broken file cannot ask for any memory.
         values = np.lib.format.open_memmap(path, mode="r")
-    except (OSError, ValueError, EOFError) as problem:
+    except (OSError, ValueError, EOFError, *_BAD_HEADER) as problem:
         reason = str(problem).partition("\n")[0] or "reading failed"
         raise _broken(f"the .npy file cannot be read ({reason})", path) from None
     if values.dtype.kind != "f" or values.ndim != 2 or not 0 < values.size <= MAX_PIXELS:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -60,13 +61,32 @@ def render_report(folder: Path, *, full_supervision: Path | None = None) -> Path
     if full_supervision is not None:
         about["full_supervision"] = full_supervision_score(full_supervision, about["val"])
         _write_about(folder, about)
-    work = Workspace.read(folder)
+    with _damage_in_one_line(folder / _ABOUT):
+        content = render(_page(Workspace.read(folder), about))
+    report = folder / _REPORT
+    _write(report, content.encode("utf-8", "backslashreplace"))
+    return report
+
+
+@contextmanager
+def _damage_in_one_line(path: Path) -> Iterator[None]:
+    """A record without a check of its content, as of before there were any, may say anything."""
+    try:
+        yield
+    except (AttributeError, LookupError, TypeError, ValueError, RecursionError) as error:
+        raise WorkspaceError(
+            f"is damaged ({type(error).__name__})", where=path, do="run tagseg train again"
+        ) from error
+
+
+def _page(work: Workspace, about: dict[str, Any]) -> RunReport:
+    """What the report shows, from the record and the stages."""
     stages = {entry["name"]: entry for entry in about["stages"]}
     findings = Findings(work.finished("findings"))
     scores, progression = findings.scores(), about.get("progression")
     confusion, of = findings.confusion()
     reference = about.get("full_supervision")
-    page = RunReport(
+    return RunReport(
         title=f"{about['recipe']} on {about['photos']} photos",
         recipe=about["recipe"],
         classes=about["classes"],
@@ -93,9 +113,6 @@ def render_report(folder: Path, *, full_supervision: Path | None = None) -> Path
         wrong_tags=_wrong_tags(about.get("wrong_tags")),
         trust=[_trust_row(ClassTrust.from_json(row)) for row in about.get("trust", ())],
     )
-    report = folder / _REPORT
-    _write(report, render(page).encode("utf-8", "backslashreplace"))
-    return report
 
 
 def _write(path: Path, content: bytes) -> None:

@@ -89,7 +89,8 @@ def _read(path: Path, content: bytes, classes: Sequence[str]) -> tuple[tuple[Dee
             where=path,
             do="give another file with --out",
         )
-    (_, whole), *lines = _lines(content)
+    lines = _lines(content)
+    _, whole = next(lines, (b"", 0))  # not even the first one may have an end
     deeds, acts = list[Deed](), list[Act]()
     for act, (line, end) in zip(found.acts, lines, strict=False):  # the last may have no end
         own = json.loads(line)

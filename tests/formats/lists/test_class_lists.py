@@ -226,6 +226,12 @@ def test_wrong_colours(tmp_path, text, line):
     assert line in str(caught.value)
 
 
+def test_a_number_of_thousands_of_digits(tmp_path):
+    """Python refuses to convert it."""
+    with pytest.raises(TagError, match="an item has no id or no name"):
+        read(tmp_path, f"item {{ id: {'1' * 5000} name: 'cat' }}\n", "a.pbtxt")
+
+
 def test_one_unicode_form(tmp_path):
     assert read(tmp_path, "cafe\u0301\n").names == ("caf\u00e9",)
     with pytest.raises(TagError, match="is listed twice"):

@@ -21,7 +21,14 @@ def test_names(text: str, names: list[tuple[int | None, str]]) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["x: 1\nnames: cat\n", "x: 1\nnames: [cat\n", "x: 1\nnames: [']\n"]
+    "text",
+    [
+        "x: 1\nnames: cat\n",
+        "x: 1\nnames: [cat\n",
+        "x: 1\nnames: [']\n",
+        f"x: 1\nnames:\n  {'1' * 5000}: cat\n",
+        f"x: 1\nnames: {{{'1' * 5000}: cat}}\n",
+    ],
 )
 def test_what_cannot_be_read_is_told_with_its_line(text: str) -> None:
     with pytest.raises(TagError, match=r"d\.yaml, line 2: "):

@@ -202,6 +202,7 @@ class TestYolo:
             ("a cat", "not a line"),
             ("0 1 2", "not a line"),
             ("5 1 1 1 1", "class 5 has no name: there are 1 names"),
+            (f"{'1' * 5000} 1 1 1 1", "not a line of YOLO labels"),
         ):
             path.write_text(text)
             with pytest.raises(TagError, match=f"line 1: {line}"):

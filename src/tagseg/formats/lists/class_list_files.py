@@ -257,7 +257,7 @@ def _yaml(text: str, path: Path) -> Entries:
 def _pbtxt(text: str, path: Path) -> Entries:
     entries = []
     for item in re.findall(r"item\s*\{([^}]*)\}", text):
-        number = re.search(r"\bid\s*:\s*(\d+)", item)
+        number = re.search(r"\bid\s*:\s*(\d{1,9})\b", item)
         name = re.search(r"\b(?:display_)?name\s*:\s*[\"']([^\"']*)[\"']", item)
         if number is None or name is None:
             raise TagError("an item has no id or no name", where=path, do="check the file")

@@ -10,6 +10,7 @@ from tagseg.errors import TagError
 
 __all__ = ["names_of_yaml"]
 
+_MOST_DIGITS = 9  # far more than there are classes; Python refuses numbers of thousands
 _KEY = re.compile(r"names\s*:(.*)")
 _QUOTED = r"""'(?:[^']|'')*'|"(?:[^"\\]|\\.)*\""""
 _ITEM = re.compile(rf"\s*(?:(-?\d+)\s*:\s*)?({_QUOTED}|[^,'\"\[\]{{}}]+)\s*(?:,|$)")
@@ -31,17 +32,17 @@ def names_of_yaml(text: str, path: object) -> tuple[str, list[tuple[int | None, 
         return where, list(_flow(_until_closed([first, *lines[start + 1 :]], where), where))
     if first:
         raise TagError("'names' is neither a list nor a mapping", where=where, do="write [a, b]")
-    return where, list(_block(lines[start + 1 :]))
+    return where, list(_block(lines[start + 1 :], where))
 
 
-def _block(lines: Iterable[str]) -> Iterator[tuple[int | None, str]]:
+def _block(lines: Iterable[str], where: str) -> Iterator[tuple[int | None, str]]:
     for line in lines:
         text = _without_comment(line)
         match = re.fullmatch(r"(?:-|(-?\d+)\s*:)\s+(.+)", text)
         if text and match is None:
             return
         if match is not None:
-            yield int(match[1]) if match[1] else None, _plain(match[2])
+            yield _number(match[1], where), _plain(match[2])
 
 
 def _until_closed(lines: Iterable[str], where: str) -> str:
@@ -60,8 +61,14 @@ def _flow(inner: str, where: str) -> Iterator[tuple[int | None, str]]:
         match = _ITEM.match(inner, at)
         if match is None or not match[2].strip():
             raise TagError("the list of names cannot be read", where=where, do="write [a, b]")
-        yield int(match[1]) if match[1] else None, _plain(match[2])
+        yield _number(match[1], where), _plain(match[2])
         at = match.end()
+
+
+def _number(text: str | None, where: str) -> int | None:
+    if text is not None and len(text) > _MOST_DIGITS:
+        raise TagError(f"a number has {len(text)} digits", where=where, do="number from 0 or 1")
+    return int(text) if text else None
 
 
 def _plain(text: str) -> str:

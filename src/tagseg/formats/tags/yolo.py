@@ -14,6 +14,8 @@ __all__ = ["NAME_FILES", "find_names", "read_names_of_yaml", "row_of_labels"]
 
 NAME_FILES = ("data.yaml", "data.yml", "dataset.yaml", "classes.txt", "obj.names", "classes.names")
 
+_MOST_DIGITS = 9  # of a class's number; Python refuses numbers of thousands
+
 
 def row_of_labels(path: Path, image: str, names: tuple[str, ...]) -> TagRow:
     """The classes in a file of lines ``class x y width height``, or with a polygon's points.
@@ -23,7 +25,8 @@ def row_of_labels(path: Path, image: str, names: tuple[str, ...]) -> TagRow:
     found = []
     for where, line in lines_of(path):
         number, *numbers = line.split()
-        if not number.isdecimal() or len(numbers) < 4 or not all(map(_is_number, numbers)):
+        is_class = number.isdecimal() and len(number) <= _MOST_DIGITS
+        if not is_class or len(numbers) < 4 or not all(map(_is_number, numbers)):
             raise TagError(
                 "not a line of YOLO labels", where=where, do="write: class x y width height"
             )
