@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import inspect
 import json
+import os
 import re
 import resource
 import shutil
@@ -689,6 +691,18 @@ def test_tables(finished, scenes, tmp_path):
         assert str(tmp_path) not in written.read_text()
         assert str(scenes) not in written.read_text()
     assert tagseg(*words).out == said.out
+
+
+def test_what_the_machine_refuses_is_one_line(capsys):
+    """Wherever it comes from: modules, too, are files that are opened late."""
+    for code, line in (
+        (errno.EMFILE, "a.py: Too many open files; allow more open files (ulimit -n), and give"),
+        (errno.ENOSPC, "a.py: No space left on device; free some space, and give the same"),
+    ):
+        assert cli._told(OSError(code, os.strerror(code), "a.py")) == 2
+        assert f"tagseg: error: {line}" in " ".join(capsys.readouterr().err.split())
+    with pytest.raises(FileNotFoundError):
+        cli._told(FileNotFoundError(errno.ENOENT, "No such file", "a.py"))
 
 
 def test_dcsm_from_photos_to_masks_of_new_ones(scenes, tmp_path):

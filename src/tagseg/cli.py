@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import shlex
 import sys
@@ -72,6 +73,15 @@ app = typer.Typer(
 )
 
 
+_OF_THE_MACHINE = {
+    errno.ENOSPC: "free some space",
+    errno.EDQUOT: "free some space",
+    errno.EMFILE: "allow more open files (ulimit -n)",
+    errno.ENFILE: "end other programs",
+    errno.ENOMEM: "end other programs",
+    errno.EIO: "check the disk",
+    errno.EROFS: "see that the disk can be written to",
+}  # errors that come from anywhere, and what to do
 _STOPPED = 130  # exit status, by the shell's custom: 128 and the number of the signal, SIGINT
 
 _PROCESSES = "--processes"
@@ -640,10 +650,19 @@ def _told(error: Exception) -> int:
         line = str(error)
     elif isinstance(error, _USAGE_ERROR):
         line = " ".join(error.format_message().split())  # type: ignore[attr-defined]
+    elif isinstance(error, OSError) and error.errno in _OF_THE_MACHINE:
+        line = _of_the_machine(error)
     else:
         raise error
     _say(f"tagseg: error: {line}", err=True)
     return 2
+
+
+def _of_the_machine(error: OSError) -> str:
+    """What a disk or a limit has refused, wherever it was: no error of the program's."""
+    where = f"{error.filename}: " if error.filename else ""
+    do = _OF_THE_MACHINE[error.errno or 0]
+    return f"{where}{error.strerror}; {do}, and give the same command again"
 
 
 def _stopped(words: list[str]) -> str:

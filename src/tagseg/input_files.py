@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from pathlib import Path
 
 from tagseg.errors import TagsegError
 
-__all__ = ["MOST_TEXT", "MOST_WEIGHTS", "check_plain"]
+__all__ = ["LIMITS", "MOST_TEXT", "MOST_WEIGHTS", "check_plain"]
+
+LIMITS = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOMEM))
+"""Errors that are no file's fault: of open files or memory this process can have no more."""
 
 MOST_TEXT = 1 << 30  # bytes; COCO's largest list of annotations has 0.45 GB
 MOST_WEIGHTS = 16 << 30

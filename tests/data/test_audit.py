@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import errno
 import json
+import os
 import warnings
 from dataclasses import replace
 from pathlib import Path
@@ -55,6 +57,24 @@ def test_digests_serve_the_fingerprint(tmp_path, monkeypatch):
     found = audit(data)
     monkeypatch.setattr("tagseg.data.dataset.read_bytes", lambda path: pytest.fail("read again"))
     assert data.fingerprint(found.digests) == before
+
+
+@pytest.mark.parametrize(("code", "skips"), [(errno.EMFILE, False), (errno.EIO, True)])
+def test_a_limit_of_the_process_skips_no_photo(tmp_path, monkeypatch, code, skips):
+    """Who runs out of open files would else learn from other photos."""
+    data, read = make(tmp_path, 120), Path.read_bytes
+
+    def failing(path: Path) -> bytes:
+        if path.name == "7.png":
+            raise OSError(code, os.strerror(code))
+        return read(path)
+
+    monkeypatch.setattr(Path, "read_bytes", failing)
+    if skips:
+        assert [name for name, _ in audit(data).skipped] == ["7"]
+    else:
+        with pytest.raises(OSError, match="Too many open files"):
+            audit(data)
 
 
 def test_broken_photos_are_skipped_and_listed(tmp_path):

@@ -8,8 +8,16 @@ import pytest
 import safetensors.torch
 import torch
 
-from tagseg.errors import ConfigError
-from tagseg.run.manifest import canonical, changes, fingerprint, make_record, size_of
+from tagseg.errors import ConfigError, DamagedError
+from tagseg.run.files import write_json
+from tagseg.run.manifest import (
+    canonical,
+    changes,
+    fingerprint,
+    make_record,
+    read_manifest,
+    size_of,
+)
 
 
 @dataclass(frozen=True)
@@ -58,6 +66,18 @@ def test_many_changes_are_cut_short() -> None:
     assert told.endswith("and 5 more")
     assert len(told) < 250
     assert changes(old, {**old, "format": 2}) == "its format changed (1 -> 2)"
+
+
+@pytest.mark.parametrize("name", ["..", "a/b", "a" * 256, "\u20ac" * 86])
+def test_names_that_no_artefact_has_are_damage(tmp_path: Path, name: str) -> None:
+    record = make_record("s", {}, [])
+    path = tmp_path / "manifest.json"
+    about = {"record": record, "seconds": 1.0, "finished": "2026-11-30"}
+    write_json(path, {**about, "artefacts": {"found.json": {"bytes": 1, "hash": "0"}}})
+    assert read_manifest(path)["artefacts"]
+    write_json(path, {**about, "artefacts": {name: {"bytes": 1, "hash": "0"}}})
+    with pytest.raises(DamagedError, match="no manifest"):
+        read_manifest(path)
 
 
 def test_fingerprint_of_tensors_is_of_their_content(tmp_path: Path) -> None:

@@ -28,6 +28,7 @@ from tagseg.data.paths import Paths
 from tagseg.data.photo_index import PhotoIndex
 from tagseg.data.pictures import read_bytes
 from tagseg.errors import DataError, ImageError, first_few
+from tagseg.input_files import LIMITS
 
 __all__ = ["Audit", "audit"]
 
@@ -213,6 +214,8 @@ class _Looks:
         except ImageError as problem:
             self.reasons[i] = problem.what
         except OSError as problem:  # gone since it was listed
+            if problem.errno in LIMITS:
+                raise
             self.reasons[i] = problem.strerror or "cannot be read"
 
     def _look_at_file(self, i: int, path: Path, max_pixels: int) -> None:

@@ -13,6 +13,7 @@ from PIL import ImageFile
 from tagseg.data.jpeg import check_coded, check_markers
 from tagseg.data.picture_formats import READ, PictureFormat, format_of
 from tagseg.errors import ImageError
+from tagseg.input_files import LIMITS
 from tagseg.tar_members import member_at
 
 __all__ = [
@@ -32,7 +33,8 @@ _NO_SUCH_PIXELS = "unknown pixel mode"  # Pillow's words for a TIFF file's kind 
 def read_bytes(path: Path) -> bytes:
     """The bytes of a file, or of a member of a tar, which is a path below it.
 
-    Raises ImageError if it is missing, not a file or not readable.
+    Raises ImageError if it is missing, not a file or not readable. An OSError of
+    :data:`tagseg.input_files.LIMITS` goes on: the file may be as good as any.
     """
     try:
         member = member_at(path)
@@ -40,6 +42,8 @@ def read_bytes(path: Path) -> bytes:
             _check_is_file(path)
         return path.read_bytes() if member is None else member.read()
     except OSError as problem:
+        if problem.errno in LIMITS:
+            raise
         reason = problem.strerror or "reading failed"
         raise ImageError(f"cannot be read: {reason}", where=path, do="check the file") from None
 

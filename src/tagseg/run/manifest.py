@@ -43,6 +43,7 @@ __all__ = [
 
 FORMAT = 1  # raise it when old stage folders can no longer be read
 
+_LONGEST_NAME = 255  # bytes, on usual file systems
 _SHOWN_CHANGES = 4
 _SHOWN_CHARACTERS = 40
 
@@ -118,6 +119,7 @@ def _is_artefact(name: str, stated: Any) -> bool:
     """Whether it is a file of the stage's own folder, as its name has it; links lead elsewhere."""
     return (
         name not in ("", ".", "..")
+        and len(name.encode("utf-8", "surrogatepass")) <= _LONGEST_NAME
         and PurePath(name).name == name
         and isinstance(stated, dict)
         and isinstance(stated.get("bytes"), int)

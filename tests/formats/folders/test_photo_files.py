@@ -246,5 +246,7 @@ class TestPatterns:
         )
 
     def test_an_empty_one(self):
+        with pytest.raises(ConfigError, match="a pattern of exclude has 20000 letters; give some"):
+            parse_patterns(["masks", "[" * 20_000])
         with pytest.raises(ConfigError, match="a pattern of exclude is empty"):
             parse_patterns(["!"])

@@ -13,6 +13,8 @@ from tagseg.errors import ConfigError
 
 __all__ = ["NOTHING", "Exclusion", "parse_patterns"]
 
+_LONGEST = 1000  # letters of a pattern; the time to understand one grows with their square
+
 
 @dataclass(frozen=True)
 class Exclusion:
@@ -84,9 +86,14 @@ NOTHING = Exclusion()
 def parse_patterns(texts: str | Iterable[str]) -> Exclusion:
     """Patterns such as ``masks``, ``*_mask.png``, ``train/cat/*``; ``!...`` keeps what it matches.
 
-    Raises ConfigError for an empty one.
+    Raises ConfigError for an empty one, and for one that is long.
     """
     listed = [texts] if isinstance(texts, str) else list(texts)
+    longest = max(map(len, listed), default=0)
+    if longest > _LONGEST:
+        raise ConfigError(
+            f"a pattern of exclude has {longest} letters", do=f"give some of up to {_LONGEST}"
+        )
     patterns = [(text.startswith("!"), _pattern(text.removeprefix("!"))) for text in listed]
     return Exclusion(
         tuple(pattern for keeps, pattern in patterns if not keeps),

@@ -7,6 +7,7 @@ import re
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 from tagseg.data.text import tidy_name
@@ -26,6 +27,7 @@ _WORDS = {"space": " ", "comma": ",", "semicolon": ";", "tab": "\t", "\\t": "\t"
 _QUOTED = re.compile(r"""\s*,?\s*(?:'((?:[^'\\]|\\.)*)'|"((?:[^"\\]|\\.)*)"|([^,'"\s][^,'"]*))""")
 _ID = re.compile(r"/[mgt]/[\w-]+")  # of Open Images
 _BRACKETS = {"[": "]", "(": ")", "{": "}"}
+_MOST_SHARED = 10_000  # cells of which equal ones are read once, and share what they hold
 
 
 @dataclass(frozen=True)
@@ -65,10 +67,15 @@ def read_cells(cells: Sequence[str], places: Sequence[str], hints: Hints, path: 
         if not gone and names is None
     ]
     separators, notes = _separators(plain, hints)
+
+    @lru_cache(_MOST_SHARED)
+    def taken_apart(cell: str) -> tuple[str, ...]:
+        return _tidy(_pieces(cell, separators))
+
     split: list[tuple[str, ...]] = []
     for cell, gone, names in zip(cells, missing, lists, strict=True):
-        pieces = _pieces(cell, separators) if names is None else names
-        split.append(() if gone else _tidy(pieces))
+        found = taken_apart(cell) if names is None else _tidy(names)
+        split.append(() if gone else found)
     tags, words = _without_missing(split, classes)
     words.update(
         tidy_name(c).lower() for c, gone in zip(cells, missing, strict=True) if gone and c.strip()
@@ -288,7 +295,7 @@ def _without_missing(
     for names in split:
         gone = [name for name in names if _is_missing(name, classes)]
         words.update(name.lower() for name in gone)
-        kept.append(tuple(name for name in names if name not in gone))
+        kept.append(tuple(name for name in names if name not in gone) if gone else names)
     return kept, words
 
 

@@ -115,6 +115,8 @@ def _from_tag_columns(
 
 
 def _joined(parts: Sequence[Cells], i: int) -> tuple[str, ...]:
+    if len(parts) == 1:
+        return parts[0].tags[i]
     return tuple(dict.fromkeys(tag for part in parts for tag in part.tags[i]))
 
 
