@@ -25,10 +25,11 @@ check: $(STAMP)
 docs: $(DOCS)
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
-# Breaks small runs in every way, some minutes a part: MINUTES=20 for more.
+# Breaks small runs in every way, some minutes a part: MINUTES=20 for more, PARTS="kills power" for some.
 MINUTES ?= 5
+PARTS ?=
 campaign: $(STAMP)
-	$(BIN)/python tools/campaign.py --minutes $(MINUTES)
+	$(BIN)/python tools/campaign.py $(PARTS) --minutes $(MINUTES)
 
 $(STAMP): pyproject.toml constraints/cpu.txt
 	$(PYTHON) -m venv $(VENV)

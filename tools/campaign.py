@@ -64,7 +64,8 @@ class Campaign:
         while time.monotonic() < until and number < most:
             subject = self._subject(self.recipes[number % len(self.recipes)])
             # So that recipes and kinds do not go in step.
-            kind, what, more = PARTS[part](subject, rng, number + number // len(self.recipes))
+            rounds, place = divmod(number, len(self.recipes))
+            kind, what, more = PARTS[part](subject, rng, rounds + place)
             found[f"{kind}: {what}"] += 1
             number += 1
             if what != GOOD:

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from breaking.subjects import Subject, Verdict
-from breaking.traced import let_others_trace, why_not
+from breaking.traced import let_others_trace, new_file, why_not
 
 _SECTOR = 512
 _CALLS = (
@@ -85,7 +85,7 @@ def recorded(subject: Subject) -> list[Op]:
     if "ops" not in subject.notes:
         if why_not():
             raise SystemExit(f"power: {why_not()}")
-        file = Path(tempfile.mkstemp(prefix="power-")[1])
+        file = new_file()
         run = subject.new()
         longest = str(1 << 26)
         options = ["-e", f"trace={','.join(_CALLS)}", "-y", "-xx", "-s", longest, "-o", str(file)]

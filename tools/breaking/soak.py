@@ -18,6 +18,7 @@ from breaking.subjects import GOOD, RECIPES, SMALL, Subject, Verdict
 from tagseg.recipes.catalog import find_recipe
 from tagseg.session.predict import predict_folder
 from tagseg.session.report import render_report
+from tagseg.session.settings import parse_settings
 
 _WARM = 2  # rounds of each recipe, after which everything has been loaded that will be
 _MOST_GROWTH = 100.0  # MB in all rounds after that, allocators being as they are
@@ -103,7 +104,7 @@ def _serve(pipe: Connection, room: Path) -> None:
 def _go_through(recipe: str, room: Path) -> None:
     run, scenes = room / "soaked", room / "scenes"
     config = find_recipe(recipe).config
-    small = {name: value for name, value in SMALL.items() if config.named(name)}
+    small = parse_settings(config, [f"{n}={v}" for n, v in SMALL.items() if config.named(n)])
     photos = tagseg.load_dataset(scenes)
     truth = tagseg.GroundTruth(scenes / "SegmentationClass", photos.classes)
     options = tagseg.Options(backbone="tiny", device="cpu", precision="fp32", threads=1)

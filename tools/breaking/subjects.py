@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import signal
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -96,6 +97,7 @@ class Subject:
         self.whole = room / f"whole-{recipe}-{iterations or 'small'}"
         self.broken = room / "broken"
         self.notes: dict[str, Any] = {}
+        self._watcher: subprocess.Popen[bytes] | None = None
         began = time.monotonic()
         ended = self.run(self.whole)
         self.seconds = time.monotonic() - began
@@ -140,7 +142,10 @@ class Subject:
         if kill_after is not None:
             time.sleep(kill_after)
             os.kill(child, signal.SIGKILL)
-        return ended(child, pipe)
+        found = ended(child, pipe)
+        if self._watcher is not None:
+            self._watcher.wait()  # what it has written is whole
+        return found
 
     def start(
         self, run: Path, before: Callable[[], None] | None = None, strace: Sequence[str] = ()
@@ -155,8 +160,7 @@ class Subject:
             _be_the_command(self.words(run), writing, before, waits)
         os.close(writing)
         os.close(waits)
-        if strace:
-            traced(child, strace)
+        self._watcher = traced(child, strace) if strace else None
         os.close(goes)
         return child, reading
 

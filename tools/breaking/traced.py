@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import os
 import re
 import shutil
 import subprocess
@@ -11,6 +12,7 @@ import time
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from pathlib import Path
+from typing import IO
 
 _PATIENCE = 60.0
 _ANY = -1
@@ -31,21 +33,23 @@ def let_others_trace() -> None:
     ctypes.CDLL(None).prctl(_SET_PTRACER, ctypes.c_ulong(_ANY), 0, 0, 0)
 
 
-def traced(process: int, options: Sequence[str]) -> None:
-    """Let strace watch ``process`` and its threads to their end; returns when it does."""
-    watcher = subprocess.Popen(
-        ["strace", "-f", "-qq", "-p", str(process), *options],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-    )
+def traced(process: int, options: Sequence[str]) -> subprocess.Popen[bytes]:
+    """Let strace watch ``process`` and its threads to their end; returns when it has begun."""
+    with tempfile.TemporaryFile() as told:
+        return _attached(process, ["strace", "-f", "-qq", "-p", str(process), *options], told)
+
+
+def _attached(process: int, command: Sequence[str], told: IO[bytes]) -> subprocess.Popen[bytes]:
+    nothing = subprocess.DEVNULL
+    watcher = subprocess.Popen(command, stdin=nothing, stdout=nothing, stderr=told)
     until = time.monotonic() + _PATIENCE
     status = Path(f"/proc/{process}/status")
     while f"TracerPid:\t{watcher.pid}\n" not in status.read_text():
         if watcher.poll() is not None or time.monotonic() > until:
-            said = watcher.stderr.read() if watcher.stderr is not None else b""
-            raise SystemExit(f"strace does not attach: {said.decode(errors='replace')}")
+            told.seek(0)
+            raise SystemExit(f"strace does not attach: {told.read().decode(errors='replace')}")
         time.sleep(0.005)
+    return watcher
 
 
 def injection(call: str, what: str, when: str) -> list[str]:
@@ -53,11 +57,18 @@ def injection(call: str, what: str, when: str) -> list[str]:
     return ["-e", f"trace={call}", "-e", f"inject={call}:{what}:when={when}", "-o", "/dev/null"]
 
 
+def new_file() -> Path:
+    """An empty temporary file."""
+    number, name = tempfile.mkstemp(prefix="traced-")
+    os.close(number)
+    return Path(name)
+
+
 class Counting:
     """How often a process comes to each system call: options for strace, and the counts after."""
 
     def __init__(self, calls: Sequence[str]) -> None:
-        self._file = Path(tempfile.mkstemp(prefix="calls-")[1])
+        self._file = new_file()
         self.options = ["-e", f"trace={','.join(calls)}", "-o", str(self._file)]
 
     def counts(self) -> dict[str, int]:
