@@ -13,7 +13,7 @@ from PIL import Image as PilImage
 
 from tagseg.errors import DataError, TagError
 from tagseg.formats.folders.coco import folder_of_photos, instance_files
-from tagseg.formats.loading import load_dataset, open_photos
+from tagseg.formats.loading import Reading, load_dataset, open_photos
 from tagseg.formats.masks.ground_truth import GroundTruth
 from tagseg.session.inputs import Source, load_photos
 
@@ -131,6 +131,23 @@ def test_photos_that_are_missing(folder):
         place.unlink()
     with pytest.raises(DataError, match="1 of 5 tagged photos are not here: train2014/2"):
         load_dataset(folder)
+    with pytest.raises(DataError, match="1 of 5 tagged photos are not here: train2014/2; check"):
+        load_photos(Source(folder))
+    loaded = load_photos(Source(folder, how=Reading(allow_missing=0.2)))
+    assert "1 of 5 tagged photos are not here, and left out: train2014/2" in loaded.photos.notes
+
+
+def test_categories_of_one_name_are_one_class_and_told(flat):
+    path = flat / "instances_val2017.json"
+    said = json.loads(path.read_text())
+    said["categories"].append({"id": 91, "name": "car"})
+    said["annotations"][0]["category_id"] = 91
+    path.write_text(json.dumps(said))
+    data = load_dataset(flat)
+    assert data.classes == ("car", "cat", "brush")
+    assert data.tags[data.names.index("8")].tolist() == [True, False, False]
+    note = "instances_val2017.json: several categories are called car: one class each"
+    assert note in data.notes
 
 
 def test_names_that_lead_out_of_the_folder(tmp_path):

@@ -223,3 +223,36 @@ class TestMasks:
     def test_a_tree_without_masks(self, data):
         with pytest.raises(MaskError, match=r"no masks in its folders; .* folder labels"):
             GroundTruth(data / "v1", ("cat", "train"))
+
+
+def write_picture(path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    PilImage.new("RGB", (40, 40)).save(path)
+
+
+def test_version_2_2_is_read_as_folders_of_classes(tmp_path):
+    """``CLASS/00000001.jpg``."""
+    for number, of_class in enumerate(("aeroplane", "cat", "aeroplane"), start=1):
+        write_picture(tmp_path / of_class / f"{number:08d}.jpg")
+    data = load_dataset(tmp_path)
+    assert data.names == ("aeroplane/00000001", "aeroplane/00000003", "cat/00000002")
+    assert data.classes == ("aeroplane", "cat")
+    assert data.tags.argmax(1).tolist() == [0, 0, 1]
+
+
+def test_version_2_3_is_read_as_voc(tmp_path):
+    """``YTO/JPEGImages/aeroplane_00001139.jpg``, boxes in ``Annotations``, lists in ``Main``."""
+    home = tmp_path / "YTO"
+    for number, of_class in ((1139, "aeroplane"), (7, "cat")):
+        write_picture(home / "JPEGImages" / f"{of_class}_{number:08d}.jpg")
+        (home / "Annotations").mkdir(exist_ok=True)
+        box = "<bndbox><xmin>1</xmin><ymin>1</ymin><xmax>9</xmax><ymax>9</ymax></bndbox>"
+        entry = f"<annotation><object><name>{of_class}</name>{box}</object></annotation>"
+        (home / "Annotations" / f"{of_class}_{number:08d}.xml").write_text(entry)
+    trainval = home / "ImageSets" / "Main" / "trainval.txt"
+    trainval.parent.mkdir(parents=True)
+    trainval.write_text("cat_00000007\n")
+    data = load_dataset(home)
+    assert data.names == ("aeroplane_00001139", "cat_00000007")
+    assert [data.classes[k] for k in data.tags.argmax(1)] == ["aeroplane", "cat"]
+    assert load_dataset(home, split=str(trainval)).names == ("cat_00000007",)

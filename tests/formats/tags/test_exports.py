@@ -45,7 +45,7 @@ class TestCoco:
         assert pairs(said) == [("x/a.jpg", ("cat", "dog"), True), ("b.jpg", (), True)]
         assert said.classes == ("cat", "dog")  # pets is their parent, with no annotation
         assert said.notes[0] == "c.json: read as COCO: 2 classes, cat, dog"
-        assert "1 photos without annotation hold none" in said.notes[1]
+        assert "1 photo without annotation holds none" in said.notes[1]
 
     @pytest.mark.parametrize(
         ("changes", "line"),

@@ -111,6 +111,35 @@ def test_a_photo_that_has_and_has_not_a_class_is_refused_by_its_line(tmp_path: P
         load_dataset(tmp_path)
 
 
+@pytest.mark.parametrize("cell", ["?", "cat;?"])
+def test_a_question_mark_alone_is_no_class(tmp_path: Path, cell: str) -> None:
+    """It would be one that nobody meant, and each photo in doubt would teach it."""
+    for name in ("a.png", "b.png"):
+        PilImage.new("RGB", (40, 40)).save(tmp_path / name)
+    tags = tmp_path / "tags.csv"
+    tags.write_text(f"image,tags\na.png,cat;dog\nb.png,{cell}\n")
+    with pytest.raises(TagError, match=r"line 3: '\?' marks no class; write \?CLASS, or leave"):
+        load_dataset(tmp_path, untagged="negative")
+
+
+@pytest.mark.parametrize(
+    ("cell", "line"),
+    [
+        (
+            "?cta",
+            r"tag '\?cta' is not in the class list, and 'cta' is not either; did you mean "
+            r"'\?cat'\?",
+        ),
+        ("-zebra", "tag '-zebra' is not in the class list, and 'zebra' is not either; add it"),
+    ],
+)
+def test_what_a_mark_stands_before_is_named(tmp_path: Path, cell: str, line: str) -> None:
+    PilImage.new("RGB", (40, 40)).save(tmp_path / "a.png")
+    (tmp_path / "tags.csv").write_text(f"image,tags\na.png,dog;{cell}\n")
+    with pytest.raises(TagError, match=line):
+        load_dataset(tmp_path, classes=["cat", "dog"], untagged="negative")
+
+
 def test_class_folders_do_not_take_the_place_of_a_file_with_marks(tmp_path: Path) -> None:
     lines = []
     for i, name in enumerate(("cat", "dog", "cat", "dog")):

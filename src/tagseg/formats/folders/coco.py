@@ -77,11 +77,11 @@ def read_coco_tags(
     for file, home in homes.items():
         pool = [name for name in photos if _may_be_of(file, home, name)]
         said[file] = _at_home(PhotoNames(pool, name_of).renamed(_tags_in(file), home), home, photos)
+    # Photos that are not here stay, to be missed, where others of the file are.
     splits = {
-        file: tuple(dict.fromkeys(row.image for row in one.rows if row.image in photos))
-        for file, one in said.items()
+        file: tuple(dict.fromkeys(name_of(row.image) for row in said[file].rows)) for file in files
     }
-    used = tuple(file for file in files if splits[file])
+    used = tuple(file for file in files if any(name in photos for name in splits[file]))
     joined = together([said[file] for file in used])
     if used and not any(row.tags for row in joined.rows):
         raise TagError("there are no annotations", where=used[0], do="export with annotations")

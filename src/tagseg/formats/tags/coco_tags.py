@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from tagseg.errors import TagError
 from tagseg.formats.coco.instances import Instances
-from tagseg.formats.tags.tag_rows import TagFile, TagRow, read_as
+from tagseg.formats.tags.tag_rows import TagFile, TagRow, listed, read_as
 
 __all__ = ["is_coco", "read_coco", "tags_of"]
 
@@ -37,9 +39,14 @@ def tags_of(instances: Instances) -> TagFile:
     """The categories of each image's annotations, crowds too, in the order of the categories' ids.
 
     An image without annotations is known to hold none of them. Categories that are only named as
-    a parent, and have no annotation, are no classes.
+    a parent, and have no annotation, are no classes. Those of one name are one class, with a note.
     """
-    return read_as("COCO", tuple(_rows(instances)), _classes(instances), instances.path)
+    said = read_as("COCO", tuple(_rows(instances)), _classes(instances), instances.path)
+    twice = [name for name, n in Counter(instances.categories).items() if n > 1]
+    if not twice:
+        return said
+    note = f"{instances.path.name}: several categories are called {listed(twice)}: one class each"
+    return replace(said, notes=(*said.notes, note))
 
 
 def _rows(instances: Instances) -> Iterator[TagRow]:

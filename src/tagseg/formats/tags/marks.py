@@ -14,7 +14,7 @@ from dataclasses import replace
 from typing import NamedTuple
 
 from tagseg.data.text import tidy_name
-from tagseg.formats.tags.tag_rows import Hints, TagFile, TagRow, listed
+from tagseg.formats.tags.tag_rows import Hints, TagFile, TagRow, listed, marks_nothing
 
 __all__ = ["ABSENT", "UNSURE", "marked", "with_marks", "without_marks"]
 
@@ -49,10 +49,16 @@ def with_marks(said: TagFile, hints: Hints, where: str) -> TagFile:
 
     What is sure counts: of a class that is tagged and marked ``?`` in one photo the mark is
     dropped. One that is tagged and marked ``-`` is in both, for :func:`joined` to refuse.
+
+    Raises:
+        TagError: a ``?`` stands alone and is no class of the list.
     """
     words = {tag for row in said.rows for tag in row.tags if tag[0] in (UNSURE, ABSENT)}
     if not words:
         return said
+    alone = [row for row in said.rows if UNSURE in row.tags]
+    if alone and UNSURE not in (hints.classes or ()):
+        raise marks_nothing(UNSURE, alone[0].where)
     plain = {tag for row in said.rows for tag in row.tags} - words
     classes = plain if hints.classes is None else {*hints.classes, *_numbers(hints.classes)}
     known = frozenset(hints.classes or ())

@@ -18,6 +18,7 @@ __all__ = [
     "check_tags",
     "joined",
     "listed",
+    "marks_nothing",
     "name_numbers",
     "read_as",
     "settled",
@@ -93,9 +94,26 @@ def check_tags(rows: Sequence[TagRow], classes: Sequence[str]) -> None:
     for row in rows:
         for tag in (*row.tags, *row.unsure):
             if tag not in known:
-                near = _nearest(tag, classes)
-                advice = f"did you mean '{near}'?" if near else "add it to the class list"
-                raise TagError(f"tag '{tag}' is not in the class list", where=row.where, do=advice)
+                raise _unknown(tag, classes, row.where)
+
+
+def marks_nothing(mark: str, where: str) -> TagError:
+    """A mark with no class behind it."""
+    return TagError(
+        f"'{mark}' marks no class", where=where, do=f"write {mark}CLASS, or leave it out"
+    )
+
+
+def _unknown(tag: str, classes: Sequence[str], where: str) -> TagError:
+    """What is wrong with a tag that is no class, perhaps behind a mark (``?`` or ``-``)."""
+    mark = tag[0] if tag.startswith(("?", "-")) else ""
+    name = tag[len(mark) :].strip()
+    if mark and not name:
+        return marks_nothing(tag, where)
+    near = _nearest(name, classes)
+    advice = f"did you mean '{mark}{near}'?" if near else "add it to the class list"
+    too = f", and '{name}' is not either" if mark else ""
+    return TagError(f"tag '{tag}' is not in the class list{too}", where=where, do=advice)
 
 
 def some_rows(rows: Sequence[TagRow], path: Path) -> tuple[TagRow, ...]:
@@ -118,7 +136,10 @@ def read_as(
     notes = [f"{path.name}: read as {kind}: {len(names)} classes, {listed(names)}"]
     empty = sum(row.complete and not row.tags for row in rows)
     if empty:
-        notes.append(f"{path.name}: {empty} photos without annotation hold none of the classes")
+        photos = (
+            "photo without annotation holds" if empty == 1 else "photos without annotation hold"
+        )
+        notes.append(f"{path.name}: {empty} {photos} none of the classes")
     return TagFile(rows, classes, tuple(notes), merge=True)
 
 
