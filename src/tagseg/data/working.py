@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from tagseg.data.dataset import Dataset
 from tagseg.data.images import may_be_reduced
+from tagseg.data.shared_photos import SharedPhotos
 from tagseg.errors import DataError
 from tagseg.maps import Image, Labels, Probs
 
@@ -36,6 +37,7 @@ class WorkingPhotos:
         self._kept: dict[int, Image] = {}
         self._full_shapes: dict[int, tuple[int, int]] = {}
         self._room = _MEMORY
+        self._shared: SharedPhotos | None = None
 
     def __len__(self) -> int:
         return len(self.dataset)
@@ -44,7 +46,17 @@ class WorkingPhotos:
         """The same photos with other tags; what is decoded is shared."""
         other = WorkingPhotos(dataset, self.side)
         other._kept, other._full_shapes, other._room = self._kept, self._full_shapes, self._room
+        other._shared = self._shared
         return other
+
+    def share(self, budget: int) -> SharedPhotos:
+        """Keep decoded photos, up to ``budget`` bytes, where processes forked from here see them.
+
+        Sizes must be known.
+        """
+        assert self.dataset.sizes is not None
+        self._shared = SharedPhotos(self.shapes(), budget)
+        return self._shared
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -65,8 +77,13 @@ class WorkingPhotos:
         """Photo ``index`` at working size, (h, w, 3); do not write into it."""
         if index in self._kept:
             return self._kept[index]
+        shared = self._shared.get(index) if self._shared is not None else None
+        if shared is not None:
+            return shared
         image, self._full_shapes[index] = self._made(index)
-        if image.nbytes <= self._room:
+        if self._shared is not None:
+            self._shared.put(index, image)
+        elif image.nbytes <= self._room:
             self._kept[index] = image
             self._room -= image.nbytes
         return image
@@ -105,7 +122,7 @@ class WorkingPhotos:
 
     def __getstate__(self) -> dict[str, Any]:
         """Another process decodes for itself."""
-        nothing = {"_kept": {}, "_full_shapes": {}, "_room": _MEMORY}
+        nothing = {"_kept": {}, "_full_shapes": {}, "_room": _MEMORY, "_shared": None}
         return {"dataset": self.dataset, "side": self.side, **nothing}
 
     def shapes(self) -> npt.NDArray[np.int64]:

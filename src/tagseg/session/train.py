@@ -20,6 +20,7 @@ from tagseg.errors import ConfigError, DamagedError, DataError
 from tagseg.evaluate.trust import ClassTrust, trust_lines
 from tagseg.evaluate.truth_audit import TruthAudit, audit_truth
 from tagseg.formats.masks.ground_truth import GroundTruth
+from tagseg.memory import memory_at_hand
 from tagseg.nets.catalog import build_backbone
 from tagseg.nets.gap import check_seeder
 from tagseg.nets.weights import resolve
@@ -90,6 +91,7 @@ _NO_VAL = "no validation photos"
 C = TypeVar("C", bound=WorkSettings)
 
 _MOST_WORKERS = 256
+_PART_OF_MEMORY = 4  # of that at hand: what loaders share is at most one part
 _ENGINES = ("local", "ray")
 
 _SEEDS = 1 << 63  # what PyTorch takes
@@ -334,9 +336,20 @@ def _ready(
     known = None if folder is None else read_index(folder / INDEX)
     data = check_data(photos, val, recipe, config, options, progress, ranks, known)
     data = data if said is None else _with_review(data, said, setup, progress)
+    if setup.execution.workers:
+        _share(data.photos, setup, ranks, progress)
     if recipe.check_truth is not None:
         recipe.check_truth(data.photos.names, truth)
     return _Ready(recipe, config, setup, data, truth, known)
+
+
+def _share(photos: WorkingPhotos, setup: Setup, ranks: Ranks, progress: Progress) -> None:
+    """Let the processes that load photos find what any of them has decoded."""
+    shared = photos.share(memory_at_hand() // _PART_OF_MEMORY // ranks.on_this_machine)
+    progress.say(
+        f"{setup.execution.workers} processes load photos; {shared.bytes / 1e9:.1f} GB of memory "
+        f"are for those that are decoded, of {shared.all_bytes / 1e9:.1f} GB for all"
+    )
 
 
 class _Found(NamedTuple):
