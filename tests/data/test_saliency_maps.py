@@ -172,7 +172,8 @@ def test_any_bytes_give_one_line(tmp_path_factory, content, name, begun):
 
 def test_headers_that_are_no_python_are_one_line(tmp_path):
     """numpy goes through their tokens, and reads them as literals."""
-    for header in (b"{'descr': '<f8', (", b"[" * 3000, b"  a\n b", b"{'descr': 3}"):
+    huge = b"{'descr': '<f8', 'fortran_order': False, 'shape': (%d, 8)}" % 10**30
+    for header in (b"{'descr': '<f8', (", b"[" * 3000, b"  a\n b", b"{'descr': 3}", huge):
         size = len(header).to_bytes(2, "little")
         (tmp_path / "a.npy").write_bytes(b"\x93NUMPY\x01\x00" + size + header)
         with pytest.raises(DataError, match="cannot be read"):

@@ -25,7 +25,7 @@ __all__ = ["SaliencyFolder"]
 _PICTURES = frozenset((".png", ".jpg", ".jpeg"))
 _ARRAY = ".npy"
 # The header is parsed as Python's literals, after Python's tokens have been gone through.
-_BAD_HEADER = (SyntaxError, TokenError, TypeError, RecursionError, MemoryError)
+_BAD_HEADER = (SyntaxError, TokenError, TypeError, ArithmeticError, RecursionError, MemoryError)
 
 
 class SaliencyFolder:
