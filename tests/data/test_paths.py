@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tagseg.data.paths import Paths
+from tagseg.data.paths import FilePaths, Paths, renamed
 
 names = st.text(st.characters(exclude_characters="/\0", exclude_categories=("Cs",)), min_size=1)
 
@@ -50,3 +50,16 @@ def test_take_little_memory():
     paths = Paths(Path(f"/data/photos/photo_{i:07d}.jpg") for i in range(1000))
     held = sys.getsizeof(paths._text) + sys.getsizeof(paths._ends)
     assert held / 1000 < 50
+
+
+def test_files_by_name_are_kept_as_text():
+    plain = {"a": Path("x/a.jpg"), "b/c": Path("/y/c.png")}
+    files = renamed(plain, [("c", "b/c"), ("a", "a")])
+    assert isinstance(files, FilePaths)
+    assert list(files.items()) == [("c", Path("/y/c.png")), ("a", Path("x/a.jpg"))]
+    assert renamed(files, [("d", "a")]) == {"d": Path("x/a.jpg")}
+    assert "a" in files
+    assert "d" not in files
+    assert files.get("d") is None
+    assert len(files) == 2
+    assert repr(renamed(files, [])) == "FilePaths({})"

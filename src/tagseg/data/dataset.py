@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from hashlib import blake2b
@@ -39,6 +40,7 @@ __all__ = [
 ]
 
 _MARKS = ("unsure", "absent")
+_PLAIN = re.compile(r"\w[\w-]*(?:/\w[\w-]*)*", re.ASCII)  # a name of which nothing need be asked
 
 
 class Origin(NamedTuple):
@@ -269,6 +271,8 @@ def _check_names(names: tuple[str, ...]) -> None:
     if twice is not None:
         raise DataError(f"photo '{twice}' is listed twice", do="remove or rename one")
     for name in names:
+        if _PLAIN.fullmatch(name):
+            continue
         # Results are written under these names: they must stay inside their folder.
         parts = PurePosixPath(name).parts
         if not parts or name.startswith("/") or ".." in parts or "\0" in name:

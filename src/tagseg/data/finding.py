@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
+from tagseg.data.paths import FilePaths, renamed
 from tagseg.data.picture_formats import (
     NAME_SUFFIXES,
     PHOTO_SUFFIXES,
@@ -60,7 +61,7 @@ class Listing(NamedTuple):
         left_out: reason -> number of pictures that are no photos of the user's.
     """
 
-    files: dict[str, Path]
+    files: Mapping[str, Path]
     left_out: dict[str, int]
 
 
@@ -75,7 +76,7 @@ def list_pictures(folder: Path, *, outputs: bool = False) -> Listing:
     Links are followed. Raises DataError if there is no such folder, and for tars of no use.
     """
     root = _existing(Path(folder))
-    files: dict[str, Path] = {}
+    files: dict[str, str] = {}
     tars: list[Path] = []
     left_out: Counter[str] = Counter()
     for place, below, names in _each_folder(root):
@@ -87,36 +88,39 @@ def list_pictures(folder: Path, *, outputs: bool = False) -> Listing:
         pictures = [name for name in names if is_picture(name)]
         visible = [name for name in pictures if not name.startswith(".")]
         tars += [place / name for name in sorted(names) if is_tar(name)]
-        files |= {readable(inside + name): place / name for name in visible}
+        files |= {readable(inside + name): os.path.join(place, name) for name in visible}
         hidden = [name for name in below if _is_hidden(name)]
         left_out[_HIDDEN] += len(pictures) - len(visible)
         left_out[_HIDDEN] += sum(_count(place / name) for name in hidden)
         below[:] = sorted(set(below).difference(hidden))
+    found: Mapping[str, Path] = FilePaths(dict(sorted(files.items())))
     if tars and not files:
-        files, inside_tars = pictures_in(tars, root)
+        found, inside_tars = pictures_in(tars, root)
         left_out.update(inside_tars)
-    return Listing(dict(sorted(files.items())), {why: n for why, n in left_out.items() if n})
+    return Listing(found, {why: n for why, n in left_out.items() if n})
 
 
-def named(files: Mapping[str, Path]) -> dict[str, Path]:
+def named(files: Mapping[str, Path]) -> Mapping[str, Path]:
     """Pictures by name, without suffix; DataError if two differ only in their suffix.
 
     But of a JPEG (or another common picture) and a HEIC, AVIF, JPEG 2000 or MPO file, the JPEG
     counts.
     """
-    found: dict[str, Path] = {}
-    for relative, path in sorted(files.items(), key=lambda item: _is_spare(item[1])):
-        name = relative[: -len(path.suffix)]
-        if name in found and _is_spare(path) and not _is_spare(found[name]):
-            continue
-        if name in found:
-            both = " and ".join(sorted((found[name].name, path.name)))
-            raise DataError(f"{both} have the same name", where=path.parent, do="rename one")
-        found[name] = path
-    return dict(sorted(found.items()))
+    found: dict[str, str] = {}
+    for spare in (False, True):
+        for relative in (each for each in files if _is_spare(each) == spare):
+            name = os.path.splitext(relative)[0]
+            if name in found and spare and not _is_spare(found[name]):
+                continue
+            if name in found:
+                first, path = files[found[name]], files[relative]
+                both = " and ".join(sorted((first.name, path.name)))
+                raise DataError(f"{both} have the same name", where=path.parent, do="rename one")
+            found[name] = relative
+    return renamed(files, sorted(found.items()))
 
 
-def find_photos(folder: Path, *, outputs: bool = False) -> dict[str, Path]:
+def find_photos(folder: Path, *, outputs: bool = False) -> Mapping[str, Path]:
     """All photos under ``folder``: name (relative posix path without suffix) -> path, sorted.
 
     What :func:`list_pictures` finds. Raises DataError if two files differ only in their suffix,
@@ -125,7 +129,7 @@ def find_photos(folder: Path, *, outputs: bool = False) -> dict[str, Path]:
     return named(list_pictures(folder, outputs=outputs).files)
 
 
-def find_masks(folder: Path) -> dict[str, Path]:
+def find_masks(folder: Path) -> Mapping[str, Path]:
     """All mask files under ``folder`` but hidden ones, named as :func:`find_photos` does.
 
     Where there are none but tars, the masks in these (:mod:`tagseg.data.tar_pictures`).
@@ -174,8 +178,8 @@ def advice_without_photos(folder: Path) -> str:
     return "; ".join(notes_on_unread(folder)) or "check the path"
 
 
-def _is_spare(path: Path) -> bool:
-    return path.suffix.lower() in SPARE_SUFFIXES
+def _is_spare(file: str) -> bool:
+    return os.path.splitext(file)[1].lower() in SPARE_SUFFIXES
 
 
 def _spare(names: list[str]) -> list[str]:

@@ -10,10 +10,11 @@ from __future__ import annotations
 import posixpath
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
+from tagseg.data.paths import FilePaths
 from tagseg.data.picture_formats import PHOTO_SUFFIXES, unread_suffix
 from tagseg.data.text import readable
 from tagseg.errors import DataError
@@ -45,7 +46,7 @@ class TarPictures(NamedTuple):
         left_out: reason -> number of members that are no photos.
     """
 
-    files: dict[str, Path]
+    files: Mapping[str, Path]
     left_out: dict[str, int]
 
 
@@ -87,25 +88,25 @@ def pictures_in(tars: Iterable[Path], root: Path) -> TarPictures:
     Of a sample's pictures those of a plain ending (``jpg``, not ``mask.png``). Raises DataError for
     a tar that cannot be used, and if two tars have a photo of one name.
     """
-    files: dict[str, Path] = {}
+    files: dict[str, str] = {}
     left_out: Counter[str] = Counter()
     for tar in tars:
         members, inside = members_of(tar), _folder_within(tar, root)
         for kind, number in members.left_out.items():
             left_out[f"that are {kind} in tars"] += number
         for name in _photos(members, left_out):
-            _add(files, readable(inside + name), tar / name)
-    return TarPictures(dict(sorted(files.items())), dict(left_out))
+            _add(files, readable(inside + name), f"{tar}/{name}")
+    return TarPictures(FilePaths(dict(sorted(files.items()))), dict(left_out))
 
 
-def masks_in(tars: Iterable[Path], root: Path) -> dict[str, Path]:
+def masks_in(tars: Iterable[Path], root: Path) -> FilePaths:
     """Masks in tars under ``root``, relative posix path with one suffix -> path below its tar.
 
     Members such as ``KEY.mask.png``, called ``KEY.png``; if there are none, all pictures of a kind
     that masks are saved as. Errors are those of :func:`pictures_in`.
     """
-    plain: dict[str, Path] = {}
-    beside: dict[str, Path] = {}
+    plain: dict[str, str] = {}
+    beside: dict[str, str] = {}
     for tar in tars:
         inside = _folder_within(tar, root)
         for name in filter(_is_visible, members_of(tar)):
@@ -114,10 +115,10 @@ def masks_in(tars: Iterable[Path], root: Path) -> dict[str, Path]:
                 continue
             key, ending = key_and_ending(stem)
             if _MASK.fullmatch(ending) and not tar.name.startswith(_OURS):
-                _add(beside, readable(f"{inside}{key}{suffix}"), tar / name)
+                _add(beside, readable(f"{inside}{key}{suffix}"), f"{tar}/{name}")
             elif not beside:
-                _add(plain, readable(inside + name), tar / name)
-    return beside or plain
+                _add(plain, readable(inside + name), f"{tar}/{name}")
+    return FilePaths(beside or plain)
 
 
 def _photos(members: Members, left_out: Counter[str]) -> Iterator[str]:
@@ -136,7 +137,7 @@ def _photos(members: Members, left_out: Counter[str]) -> Iterator[str]:
             yield name
 
 
-def _add(files: dict[str, Path], relative: str, path: Path) -> None:
+def _add(files: dict[str, str], relative: str, path: str) -> None:
     there = files.setdefault(relative, path)
     if there is not path:
         both = " and ".join(map(_tar_of, (there, path)))
@@ -147,10 +148,10 @@ def _add(files: dict[str, Path], relative: str, path: Path) -> None:
         )
 
 
-def _tar_of(path: Path) -> str:
+def _tar_of(path: str) -> str:
     """The tar that a path leads into: the first part that ends so and is a file."""
     member = member_at(path)
-    return str(path) if member is None else member.tar
+    return path if member is None else member.tar
 
 
 def _folder_within(tar: Path, root: Path) -> str:

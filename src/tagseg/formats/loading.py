@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from tagseg.data.dataset import Dataset, Origin, tag_matrix
 from tagseg.data.finding import is_odd
+from tagseg.data.paths import Paths
 from tagseg.data.pictures import MAX_PIXELS
 from tagseg.errors import ConfigError, DataError, TagError, first_few
 from tagseg.formats.folders.class_folders import rows_of_class_folders
@@ -315,7 +316,7 @@ def _dataset(
         unsure=tag_matrix([row.unsure for row in rows.values()], classes),
         absent=_absent(rows.values(), classes),
         known=_known(tuple(rows.values()), untagged, source, notes),
-        sources=tuple(place.file_of(name, row) for name, row in rows.items()),
+        sources=Paths(place.file_of(name, row) for name, row in rows.items()),
         legend=chosen.legend(),
     )
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Set
+from collections.abc import Mapping, Set
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from threading import Lock
@@ -173,13 +173,13 @@ def _photos_of(source: Path) -> PhotoFiles:
     return found
 
 
-def _keep_photos_safe(photos: dict[str, Path], out: Path, suffix: str) -> None:
+def _keep_photos_safe(photos: Mapping[str, Path], out: Path, suffix: str) -> None:
     for name, path in photos.items():
         if (out / f"{name}{suffix}").resolve() == path.resolve():
             raise DataError("a result would replace this photo", where=path, do="change --out")
 
 
-def _check_place(photos: dict[str, Path], out: Path, suffix: str) -> None:
+def _check_place(photos: Mapping[str, Path], out: Path, suffix: str) -> None:
     """Raise WorkspaceError or DataError if a result could not be written, before any is made."""
     if out.suffix.lower() in PHOTO_SUFFIXES and not out.exists():
         raise DataError(

@@ -20,6 +20,7 @@ from tagseg.data.finding import (
     without_suffix,
 )
 from tagseg.data.no_folder import no_folder
+from tagseg.data.paths import renamed
 from tagseg.data.text import readable
 from tagseg.errors import ConfigError, DataError, TagError
 from tagseg.formats.folders.coco import CocoTags, instance_files, read_coco_tags
@@ -216,7 +217,7 @@ class Place:
 
     folder: Path
     photo_folder: Path
-    photos: dict[str, Path]
+    photos: Mapping[str, Path]
     composed: dict[str, str]
     given: Path
     tree: Tree = field(default_factory=Tree)
@@ -293,7 +294,7 @@ class Place:
 
     def file_of(self, name: str, row: TagRow) -> Path:
         """The photo's file; for one that is missing, where it was looked for."""
-        return self.photos.get(name) or self.photo_folder / row.image
+        return self.photos[name] if name in self.photos else self.photo_folder / row.image
 
     def has(self, name: str, row: TagRow) -> bool:
         """Whether the photo's file, or its member of a tar, is there."""
@@ -354,7 +355,7 @@ def _in_container(home: Path, found: PhotoFiles) -> tuple[Path, PhotoFiles]:
     first = next(iter(found.photos)).partition("/")[0]
     if first.lower() not in CONTAINERS or not all(n.startswith(f"{first}/") for n in found.photos):
         return home, found
-    photos = {name[len(first) + 1 :]: path for name, path in found.photos.items()}
+    photos = renamed(found.photos, ((name[len(first) + 1 :], name) for name in found.photos))
     return _in_container(home / first, replace(found, photos=photos))
 
 

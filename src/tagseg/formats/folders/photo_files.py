@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from tagseg.data.finding import OUTPUT_MARKER, Listing, is_output, list_pictures, named
+from tagseg.data.paths import renamed
 from tagseg.errors import DataError
 from tagseg.formats.folders.exclusion import NOTHING, Exclusion
 from tagseg.formats.folders.mask_evidence import tell_masks
@@ -25,7 +26,7 @@ class PhotoFiles:
         doubt: to be raised where nothing else tells photos and masks apart.
     """
 
-    photos: dict[str, Path]
+    photos: Mapping[str, Path]
     left_out: dict[str, int] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     doubt: DataError | None = None
@@ -58,7 +59,7 @@ def choose_photos(
     files, left_out = found.files, dict(found.left_out)
     if all(exclusion.is_mask(prefix + path) for path in files):
         exclusion = replace(exclusion, masks=())  # the photos' own folder, which is no such folder
-    wanted = {path: file for path, file in files.items() if not exclusion.drops(prefix + path)}
+    wanted = renamed(files, ((p, p) for p in files if not exclusion.drops(prefix + p)))
     idle = exclusion.idle(prefix + path for path in files)
     notes = [f"--exclude '{pattern}' matches no picture" for pattern in idle]
     if len(wanted) < len(files):
@@ -66,7 +67,7 @@ def choose_photos(
     masks, more, doubt = tell_masks(wanted, is_kept=lambda path: exclusion.keeps(prefix + path))
     if masks:
         left_out["masks"] = len(masks)
-    photos = named({path: file for path, file in wanted.items() if path not in masks})
+    photos = named(renamed(wanted, ((p, p) for p in wanted if p not in masks)) if masks else wanted)
     return PhotoFiles(photos, left_out, (*_left_out(left_out, masks), *notes, *more), doubt)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -26,7 +26,7 @@ _ENDINGS = (
 _BEGINNINGS = ("mask_", "mask-", "label_", "gt_", "seg_")
 
 
-def find_truth(folder: Path) -> tuple[Path, dict[str, Path]]:
+def find_truth(folder: Path) -> tuple[Path, Mapping[str, Path]]:
     """The folder that the masks lie in, and the masks by name.
 
     ``folder`` itself, or its ``SegmentationClass``, as exports in VOC's layout have it. Raises

@@ -146,8 +146,8 @@ def _candidates(parent: Path, root: Path) -> list[Path]:
 def _pair(photos: Mapping[str, Path], near: Mapping[Path, Sequence[Path]], suffix: str) -> _Pairs:
     every = {folder for folders in near.values() for folder in folders}
     inside = {folder: _stems(folder, suffix) for folder in every}
-    files = {}
-    for name, photo in photos.items():
+    files: dict[str, Path] = {}
+    for name, photo in photos.items() if any(inside.values()) else ():
         for folder in near[photo.parent]:
             if photo.stem in inside[folder]:
                 files[name] = folder / inside[folder][photo.stem]
