@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +16,9 @@ import pytest
 import torch
 
 from pickled import Pickled
-from small_runs import OPTIONS, QUICK_CRISP, Photos, make_photos, quick
+from small_runs import QUICK_CRISP, Photos, make_photos, trainer
 from tagseg.data.scenes import write_scenes
-from tagseg.session.train import Result, train
+from tagseg.session.train import Result
 
 os.environ["OMP_NUM_THREADS"] = "1"  # of processes that tests start
 torch.set_num_threads(1)
@@ -62,25 +62,17 @@ def no_power_cut() -> Iterator[None]:
         yield
 
 
-Go = Callable[..., Result]
-
-
 @pytest.fixture(scope="session")
-def go(photos: Photos) -> Go:
-    """Train on the photos with few steps; keyword arguments over the usual ones.
+def go(photos: Photos) -> Callable[..., Result]:
+    """Trains on the photos (:func:`trainer`).
 
     Whatever stages make of photos is made by a copy of their work, as other processes get it.
     """
+    run = trainer(photos)
 
-    def run(recipe: str, config: Mapping[str, Any] | None = None, **changed: Any) -> Result:
-        settings = {**quick(recipe), **(config or {})}
-        usual: dict[str, Any] = {
-            "val": photos.val,
-            "ground_truth": photos.truth(),
-            "options": OPTIONS,
-        }
+    def apart(*args: Any, **named: Any) -> Result:
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr("tagseg.session.train.Local", Pickled)
-            return train(photos.dataset, recipe, settings, **{**usual, **changed})
+            return run(*args, **named)
 
-    return run
+    return apart

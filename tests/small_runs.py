@@ -25,7 +25,7 @@ from tagseg.formats.masks.ground_truth import GroundTruth
 from tagseg.maps import IGNORE, Labels
 from tagseg.priors.crisp import CrispSettings
 from tagseg.recipes.catalog import find_recipe
-from tagseg.session.train import Options, Result
+from tagseg.session.train import Options, Result, train
 
 QUICK: dict[str, Any] = {
     "photo_side": 64,
@@ -117,6 +117,17 @@ def make_photos(folder: Path) -> Photos:
     known[UNKNOWN] = False
     dataset = Dataset(CLASSES, tuple(sources), np.array(tags), known, tuple(sources.values()))
     return Photos(dataset, labels, dataset.names[N_TRAIN:])
+
+
+def trainer(photos: Photos) -> Callable[..., Result]:
+    """Trains on the photos with few steps; keyword arguments over the usual ones."""
+
+    def run(recipe: str, config: Mapping[str, Any] | None = None, **changed: Any) -> Result:
+        settings = {**quick(recipe), **(config or {})}
+        usual = {"val": photos.val, "ground_truth": photos.truth(), "options": OPTIONS}
+        return train(photos.dataset, recipe, settings, **{**usual, **changed})
+
+    return run
 
 
 def resized(picture: Any, mask: Labels, size: tuple[int, int]) -> tuple[Any, Labels]:

@@ -57,6 +57,7 @@ CASES = (
         ),
         ("classifier", "segmenter"),
         ("classifier", "location-maps", "regions", "training-masks", "segmenter", "masks"),
+        {"photo_side": 64},
     ),
     Case(
         "mcof",
@@ -159,8 +160,8 @@ if __name__ == "__main__":
     import tagseg.cli
     import tagseg.stages.crf
     import tagseg.training
-    from tagseg.priors.crisp import CrispSettings
+    from small_runs import QUICK_CRISP
 
     tagseg.training._CHECKPOINT_EVERY = 0.0
-    tagseg.stages.crf.CRISP = CrispSettings(n_kernels=200, n_forest_pairs=300, n_trees=1)
+    tagseg.stages.crf.CRISP = QUICK_CRISP
     tagseg.cli.main()

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import shutil
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
 
-from small_runs import Photos
+from small_runs import Photos, trainer
 from tagseg.session import train as session
 from tagseg.session.train import Result
 from tagseg.stages import classifier, priors, segmenter
@@ -48,6 +48,12 @@ def counting() -> Iterator[Counter[str]]:
 def worked() -> Iterator[Counter[str]]:
     with counting() as count:
         yield count
+
+
+@pytest.fixture(scope="session")
+def go(photos: Photos) -> Callable[..., Result]:
+    """Trains on the photos in this process: what is tested here is not how runs are made."""
+    return trainer(photos)
 
 
 @pytest.fixture(scope="session")
