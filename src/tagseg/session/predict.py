@@ -89,25 +89,8 @@ def predict_folder(
     """
     progress = progress if progress is not None else Progress()
     check_masks_in(masks_in)
-    found = _photos_of(source)
-    photos = found.photos
-    for note in (*found.notes, *(() if source.is_file() else notes_on_unread(source))):
-        progress.say(note)
-    places = {
-        folder: suffix
-        for folder, suffix in ((out, ".png"), (overlays, ".jpg"))
-        if folder is not None
-    }
-    for folder, suffix in places.items():
-        _keep_photos_safe(photos, folder, suffix)
-        _check_place(photos, folder, suffix)
-    _remove_tars(out)
-    for folder, suffix in places.items():
-        _mark(folder, {f"{name}{suffix}" for name in photos})
-    shards = MaskShards(out, tuple(photos)) if are_sharded(masks_in, len(photos)) else None
-    odd = [name for name, path in photos.items() if is_odd(path, source)]
-    if odd:
-        progress.say(f"names that are not UTF-8: {len(odd)}, such as {odd[0]} (%XX for a byte)")
+    photos = _found(source, progress)
+    shards = _room_for(photos, out, overlays, masks_in)
     of_16_bits: list[tuple[str, Levels]] = []
     needed = segmenter.side if overlays is None else None
     network = Lock()  # one photo at a time in the network, which uses all cores by itself
@@ -149,6 +132,36 @@ def predict_folder(
         skipped=tuple((name, reason) for name, reason in done if reason),
         tars=len(tars_in(out)),
     )
+
+
+def _found(source: Path, progress: Progress) -> dict[str, Path]:
+    """The photos that are there; it is said what is odd about them."""
+    found = _photos_of(source)
+    photos = found.photos
+    for note in (*found.notes, *(() if source.is_file() else notes_on_unread(source))):
+        progress.say(note)
+    odd = [name for name, path in photos.items() if is_odd(path, source)]
+    if odd:
+        progress.say(f"names that are not UTF-8: {len(odd)}, such as {odd[0]} (%XX for a byte)")
+    return photos
+
+
+def _room_for(
+    photos: dict[str, Path], out: Path, overlays: Path | None, masks_in: str
+) -> MaskShards | None:
+    """Make room for the results, which replace no photo; the tars to come, None for files."""
+    places = {
+        folder: suffix
+        for folder, suffix in ((out, ".png"), (overlays, ".jpg"))
+        if folder is not None
+    }
+    for folder, suffix in places.items():
+        _keep_photos_safe(photos, folder, suffix)
+        _check_place(photos, folder, suffix)
+    _remove_tars(out)
+    for folder, suffix in places.items():
+        _mark(folder, {f"{name}{suffix}" for name in photos})
+    return MaskShards(out, tuple(photos)) if are_sharded(masks_in, len(photos)) else None
 
 
 def _photos_of(source: Path) -> PhotoFiles:
