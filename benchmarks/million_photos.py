@@ -81,7 +81,6 @@ def linked(folder: Path, count: int) -> None:
 def measure(room: Path) -> None:
     """The steps, a line each."""
     print("| | seconds | peak GB |\n|---|---|---|", flush=True)
-    quiet: Callable[[str], None] = lambda line: None
     threads = len(os.sched_getaffinity(0))
     dataset = told("loaded", lambda: load_dataset(room / "photos", layout="folders"))
     found = told("checked, all decoded", lambda: audit(dataset, workers=threads))
@@ -90,9 +89,7 @@ def measure(room: Path) -> None:
     known = told("index read", lambda: read_index(room / "run" / INDEX))
     told("checked by the index", lambda: audit(dataset, workers=threads, known=known))
     key = told("fingerprint", lambda: found.dataset.fingerprint(found.digests))
-    with Workspace.open(
-        room / "run", recipe="fake", settings={}, classes=dataset.classes, announce=quiet
-    ) as work:
+    with Workspace.open(room / "run", recipe="fake", settings={}, classes=dataset.classes) as work:
         photos = WorkingPhotos(found.dataset, 64)
         setup = Setup("tiny", None, Execution(torch.device("cpu")), threads=1)
         run = Run(photos, key, None, "none", setup, work, Progress())

@@ -134,7 +134,7 @@ def predict_folder(
     )
 
 
-def _found(source: Path, progress: Progress) -> dict[str, Path]:
+def _found(source: Path, progress: Progress) -> Mapping[str, Path]:
     """The photos that are there; it is said what is odd about them."""
     found = _photos_of(source)
     photos = found.photos
@@ -147,7 +147,7 @@ def _found(source: Path, progress: Progress) -> dict[str, Path]:
 
 
 def _room_for(
-    photos: dict[str, Path], out: Path, overlays: Path | None, masks_in: str
+    photos: Mapping[str, Path], out: Path, overlays: Path | None, masks_in: str
 ) -> MaskShards | None:
     """Make room for the results, which replace no photo; the tars to come, None for files."""
     places = {

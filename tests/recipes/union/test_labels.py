@@ -297,10 +297,10 @@ def test_boxes_of_which_some_are_left_out(run, tmp_path):
     config = config_of(boxes=str(boxes), boxes_left_out=str(left_out))
     found = object_sources(run, config)
     assert list(found) == ["given", "barrier", "drfi"]
-    given = found["given"].boxes
+    given = found["given"].learned
     assert given is not None
-    assert [photo.name for photo in given.photos] == every[1:]
-    assert (found["barrier"].boxes, found["drfi"].boxes) == (None, None)
+    assert [photo.name for photo in given.boxes.photos] == every[1:]
+    assert (found["barrier"].learned, found["drfi"].learned) == (None, None)
 
 
 def test_a_file_that_does_not_fit_costs_no_training(run, photos, tmp_path):
