@@ -33,6 +33,7 @@ def facts(draw: st.DrawFn) -> ClassFacts:
         draw(each),
         draw(st.none() | SHARES),
         draw(st.dictionaries(NAMES, SHARES, max_size=3)),
+        draw(st.none() | st.floats(-1, 1)),
     )
 
 

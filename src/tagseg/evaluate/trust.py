@@ -37,6 +37,8 @@ class ClassFacts:
         told: average precision with which the tag classifier finds it again among the photos that
             it learned from; None if that was not measured.
         companions: of every other class, the fraction of this one's photos that have its tag too.
+        lead: by how much the class's evidence is stronger inside its masks than outside, the median
+            of its photos; None if that was not measured.
     """
 
     name: str
@@ -46,6 +48,7 @@ class ClassFacts:
     areas: Sequence[float]
     told: float | None
     companions: Mapping[str, float]
+    lead: float | None = None
 
 
 @dataclass(frozen=True)
@@ -178,7 +181,7 @@ def _median_area(facts: ClassFacts) -> float:
 
 def _reasons(facts: ClassFacts) -> Iterator[str]:
     """Why not to trust a class that has photos, what is missing in them first."""
-    for reason in (_few, _in_every_photo, _large, _empty, _together, _not_told):
+    for reason in (_few, _in_every_photo, _large, _empty, _together, _not_told, _elsewhere):
         said = reason(facts)
         if said:
             yield said
@@ -240,6 +243,16 @@ def _not_told(facts: ClassFacts) -> str:
     return (
         "the classifier finds it again among the photos that it learned from with an average "
         f"precision of {facts.told:.2f} only; check the tags, or it looks like something else"
+    )
+
+
+def _elsewhere(facts: ClassFacts) -> str:
+    """What the classifier goes by is not what the masks show."""
+    if facts.lead is None or facts.lead > 0 or _median_area(facts) == 0:
+        return ""
+    return (
+        "the classifier sees it around its masks rather than in them: what always comes with it "
+        "tells it; add photos of that without it"
     )
 
 

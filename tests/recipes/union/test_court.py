@@ -179,8 +179,8 @@ def test_masks_too_small_to_say(run, photos):
     assert found.qualities[2] == 0, "that nothing is there is known to be wrong"
     rows = court.expected(candidates, [])
     flat = [row for of_class in rows for row in of_class]
-    assert {quality for quality, _ in flat if quality is not None} == set()
-    assert all(0 < area < 0.1 for _, area in flat)
+    assert {row[0] for row in flat if row[0] is not None} == set()
+    assert all(0 < row[1] < 0.1 for row in flat)
 
 
 def test_what_is_said(run, photos):
@@ -269,8 +269,11 @@ def test_expected_of_each_class_in_each_of_its_photos(run, photos):
     for tag, of_class in enumerate(rows):
         holders = np.flatnonzero(tags[:, tag] & known).tolist()
         assert len(of_class) == len(holders)
-        for (quality, area), index in zip(of_class, holders, strict=True):
+        for (quality, area, inside, outside), index in zip(of_class, holders, strict=True):
             own = candidates(index)[0] == tag + 1
+            evidence = seen_of(run, photos)(index)[tag]
+            assert inside == pytest.approx(evidence[own].mean() if own.any() else 0, abs=1e-3)
+            assert outside == pytest.approx(evidence[~own].mean(), abs=1e-3)
             place = np.flatnonzero(tags[index]).tolist().index(tag)
             assert area == pytest.approx(own.mean(), abs=1e-4)
             wanted = court.qualities(index, candidates(index))[place, 0]

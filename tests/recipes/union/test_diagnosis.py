@@ -62,8 +62,10 @@ class Bench:
 
     spread = shipped_judge().spread
 
-    def __init__(self, run: Run, quality: float | None = 0.8, area: float = 0.3) -> None:
-        self.run, self.row = run, [quality, area]
+    def __init__(
+        self, run: Run, quality: float | None = 0.8, area: float = 0.3, inside: float = 0.9
+    ) -> None:
+        self.run, self.row = run, [quality, area, inside, 0.3]
         self.candidates: Callable[[int], Sequence[Labels]] | None = None
         self.inputs: list[Any] = []
 
@@ -150,6 +152,7 @@ def test_a_class_of_three_photos():
         ((0.0, 0.0), "its masks are empty in 100 % of its photos"),
         ((0.2, 0.3), "its masks are not what makes the classifier see it"),
         ((None, 0.01), "its masks are smaller than any that the judge knows"),
+        ((0.8, 0.3, 0.1), "the classifier sees it around its masks rather than in them"),
     ],
 )
 def test_what_masks_tell(row, reason):

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from tagseg.data.transforms import factor_to, resized_shape
 from tagseg.data.working import resized
-from tagseg.evaluate.judge import Judge, Views, case_for, mask_features
+from tagseg.evaluate.judge import FEATURES, Judge, Views, case_for, mask_features
 from tagseg.maps import Image, Labels, label_of_tag
 from tagseg.nets.top_pool import TopPoolClassifier
 from tagseg.recipes.union.config import FusionSettings
@@ -26,8 +26,11 @@ Masks = npt.NDArray[np.bool_]
 Float64 = npt.NDArray[np.float64]
 Candidates = Callable[[int], Sequence[Labels]]  # of a photo, at working size, in one order
 
+MASK_ROW = ("expected", "area", "evidence inside", "evidence outside")
+"""What is kept of each final mask: its expected IoU, and of what the judge saw."""
+
 _VERDICT = Declared("verdict")
-_QUALITY = Declared("expected-quality")
+_QUALITY = Declared("expected-quality", version=2)
 _AT_ONCE = 16  # pictures a forward pass
 _KEPT = 0.7  # of what speaks for the first, to be as good as it although smooth
 
@@ -168,7 +171,7 @@ class Court:
     def expected(
         self, candidates: Candidates, inputs: Sequence[Input]
     ) -> list[list[list[float | None]]]:
-        """Expected IoU and area of the first candidate, by class, of each of its photos.
+        """Of the first candidate, by class, of each of its photos, what :data:`MASK_ROW` names.
 
         The IoU is None where the mask is too small to say.
         """
@@ -180,13 +183,11 @@ class Court:
             tagged = np.flatnonzero(photos.tags.any(1) & photos.dataset.known)
             with self._run.task("judging the masks", len(tagged)) as ticks:
                 for index in tagged.tolist():
-                    labels = candidates(index)
-                    of_tags = self.qualities(index, labels, only_first=True)[:, 0]
-                    for tag, quality in zip(
-                        np.flatnonzero(photos.tags[index]), of_tags, strict=True
+                    features = self.features(index, candidates(index), only_first=True)
+                    for tag, of_tag in zip(
+                        np.flatnonzero(photos.tags[index]), features, strict=True
                     ):
-                        area = float((labels[0] == label_of_tag(int(tag))).mean())
-                        rows[tag].append([_or_none(quality), round(area, 4)])
+                        rows[tag].append(self._row(of_tag))
                     ticks.advance(1)
             return rows
 
@@ -198,6 +199,11 @@ class Court:
             settings=self._decided_by(),
             inputs=[self._classifier, self._evidence, *inputs],
         ).value
+
+    def _row(self, features: Float64) -> list[float | None]:
+        """What is kept of one mask with ``features`` (1, F)."""
+        seen = [round(float(features[0, FEATURES.index(name)]), 4) for name in MASK_ROW[1:]]
+        return [_or_none(self._judge.quality(features)[0]), *seen]
 
     def qualities(
         self, index: int, candidates: Sequence[Labels], *, only_first: bool = False

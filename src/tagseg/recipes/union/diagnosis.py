@@ -11,7 +11,7 @@ from tagseg.evaluate.scores import average_precision
 from tagseg.evaluate.trust import ClassFacts, ClassTrust, class_trust
 from tagseg.maps import Labels
 from tagseg.nets.top_pool import TopPoolClassifier
-from tagseg.recipes.union.court import Court
+from tagseg.recipes.union.court import MASK_ROW, Court
 from tagseg.stages.classifier import classifier_scores
 from tagseg.stages.context import Run
 from tagseg.stages.outcome import Prediction
@@ -21,6 +21,8 @@ from tagseg.stages.stage import Declared, Input, LabelMaps, Trained, found
 __all__ = ["companions_of", "diagnosed", "told_apart"]
 
 _TOLD = Declared("told-apart")
+
+_OUTSIDE = "evidence outside"
 
 _ELSEWHERE = 2.0  # times as far off as in other classes of the scenes that it was fitted to
 _ALONE = 0.5  # of a class's photos; above, what it comes with can be told from it
@@ -49,7 +51,8 @@ def diagnosed(
     tags, known = photos.tags, photos.dataset.known
     facts = []
     for tag, name in enumerate(photos.classes):
-        rows = np.array(judged[tag], np.float64).reshape(-1, 2)  # None becomes NaN
+        rows = np.array(judged[tag], np.float64).reshape(-1, len(MASK_ROW))  # None becomes NaN
+        lead = rows[:, MASK_ROW.index("evidence inside")] - rows[:, MASK_ROW.index(_OUTSIDE)]
         holds = tags[:, tag] & known
         facts.append(
             ClassFacts(
@@ -59,6 +62,7 @@ def diagnosed(
                 quality=rows[:, 0].tolist(),
                 areas=rows[:, 1].tolist(),
                 told=told[tag] if told is not None else None,
+                lead=float(np.median(lead)) if len(lead) else None,
                 companions={
                     photos.classes[other]: share
                     for other, share in companions_of(tags[known], tag).items()
