@@ -45,6 +45,7 @@ WITH_FLOATS: dict[str, Callable[[Make], Any]] = {
         made(SALIENCY), 3, lambda probs: probs.astype(made(probs).dtype)
     ),
     "region_means": lambda made: fuse.region_means(made(SCORES), IDS),
+    "region_votes": lambda made: fuse.region_votes(made(SCORES), IDS),
     "region_seeds": lambda made: fuse.region_seeds(made(SCORES), IDS, PAIRS, TAGS),
     "without_doubtful": lambda made: fuse.without_doubtful(
         (IDS % 3).astype(np.uint8), made(SALIENCY), threshold=0.4, wrong=[2]

@@ -488,7 +488,7 @@ def test_more_rounds_go_on_from_those_there_are(few, folder):
 # Interrupted
 
 CUT = {  # what is called for each photo or iteration of a stage
-    "superpixels": "tagseg.recipes.mcof.regions.superpixels",
+    "superpixels": "tagseg.stages.priors.superpixels",
     "seeds": "tagseg.recipes.mcof.regions.region_seeds",
     "regionnet-1": "tagseg.segment.regions._loss",
     "object-regions-1": "tagseg.recipes.mcof.regions.object_regions",

@@ -27,17 +27,18 @@ from tagseg.recipes.mcof.regions import (
     MinedRegions,
     RegionMiner,
     initial_seeds,
-    photo_superpixels,
     region_schedule,
     supplemented,
 )
 from tagseg.run.stage import record_in
 from tagseg.segment.regions import describe_regions, predict_regions
 from tagseg.session.train import make_config
+from tagseg.stages import priors
 from tagseg.stages.context import Run
 from tagseg.stages.crf import Smoothing
 from tagseg.stages.saliency import PhotoSaliency
 from tagseg.stages.seeder import SeederMaps
+from tagseg.stages.settings import ReferenceSide
 from tagseg.stages.stage import Declared, LabelMaps, Trained, label_maps
 
 LINE_AT, GREY_AT, NEGATIVE_AT, UNKNOWN_AT = 0, 4, 6, 7  # of guided_runs.few_photos
@@ -93,11 +94,15 @@ def test_the_photos_are_what_this_file_says(first):
 # Superpixels
 
 
+def kept_superpixels(run, config):
+    return priors.photo_superpixels(run, config.superpixel_settings(), config.only(ReferenceSide))
+
+
 def test_superpixels_are_found_once_and_kept(first, monkeypatch):
     config, photos = first.config, first.run.photos
     found = [first.miner.superpixels(index) for index in range(len(photos))]
-    monkeypatch.setattr(region_mining, "superpixels", None)
-    again = photo_superpixels(first.run, config)
+    monkeypatch.setattr(priors, "superpixels", None)
+    again = kept_superpixels(first.run, config)
     assert again.stage is first.miner.superpixels.stage
     for index, regions in enumerate(found):
         image = photos.image(index)
@@ -111,7 +116,7 @@ def test_superpixels_are_found_once_and_kept(first, monkeypatch):
 def test_numbers_of_superpixels_are_for_photos_of_500_pixels_or_as_they_are(run):
     """Fixed ones are fewer: their least area does not shrink with the photo."""
     settings = config_of().superpixel_settings()
-    found = photo_superpixels(run, config_of(crf_reference_side=None))
+    found = kept_superpixels(run, config_of(crf_reference_side=None))
     fixed, scaled = (
         superpixels(run.photos.image(1), settings, reference_side=side) for side in (None, 500)
     )
@@ -122,10 +127,10 @@ def test_numbers_of_superpixels_are_for_photos_of_500_pixels_or_as_they_are(run)
 def test_photos_of_more_regions_than_16_bits_hold(photos, tmp_path, monkeypatch):
     """As their numbers are: ids beyond 65535 are kept as they are."""
     many = np.arange(300 * 300, dtype=np.int32).reshape(300, 300)
-    monkeypatch.setattr(region_mining, "superpixels", lambda image, *rest, **named: many)
+    monkeypatch.setattr(priors, "superpixels", lambda image, *rest, **named: many)
     one = few_photos(photos).subset([1])
     with open_run(one, tmp_path / "run", recipe="mcof") as run:
-        read = photo_superpixels(run, config_of())
+        read = kept_superpixels(run, config_of())
         assert read(0).dtype == np.int32
         np.testing.assert_array_equal(read(0), many)
 
