@@ -18,10 +18,16 @@ class Board:
     """What the threads share."""
 
     def __init__(self, size: int) -> None:
-        self.barrier = threading.Barrier(size, timeout=PATIENCE)
-        self.values: list[Any] = [None] * size
+        self.size, self.ended = size, False
+        self.values: dict[int, dict[int, Any]] = {}  # of each gathering, by thread
         self.words: dict[int, Any] = {}
         self.told = threading.Condition()
+
+    def end(self) -> None:
+        """One of the threads has ended: gatherings that it takes no part in do not come about."""
+        with self.told:
+            self.ended = True
+            self.told.notify_all()
 
 
 class Paired(Ranks):
@@ -29,15 +35,19 @@ class Paired(Ranks):
 
     def __init__(self, rank: int, size: int, board: Board) -> None:
         self.rank, self.size = rank, size
-        self.board, self._words, self._apart = board, 0, False
+        self.board, self._words, self._gatherings, self._apart = board, 0, 0, False
 
     def gathered(self, value: T) -> list[T]:
         assert not self._apart, "others take no part"
-        self.board.values[self.rank] = value
-        self.board.barrier.wait()
-        values = list(self.board.values)
-        self.board.barrier.wait()
-        return values
+        board, self._gatherings = self.board, self._gatherings + 1
+        with board.told:
+            values = board.values.setdefault(self._gatherings, {})
+            values[self.rank] = value
+            board.told.notify_all()
+            board.told.wait_for(lambda: len(values) == board.size or board.ended, PATIENCE)
+            if len(values) < board.size:
+                raise threading.BrokenBarrierError
+            return [values[rank] for rank in range(board.size)]
 
     def brought(self, value: T) -> list[T]:
         values = self.gathered(value)
@@ -83,7 +93,7 @@ def together(size: int, work: Callable[[Paired], T]) -> list[T | BaseException]:
         try:
             return work(Paired(rank, size, board))
         except Exception as error:
-            board.barrier.abort()
+            board.end()
             return error
 
     with ThreadPoolExecutor(size) as threads:

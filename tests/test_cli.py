@@ -732,10 +732,19 @@ def test_dcsm_from_photos_to_masks_of_new_ones(scenes, tmp_path):
     words = ("predict", run, scenes / "JPEGImages", "--out", masks, "--threads", "1")
     assert tagseg(*words).out == f"32 masks in {masks}, 0 photos skipped\n"
     segmenter = package.load_segmenter(run, device="cpu")
+    again, new = tmp_path / "again", tmp_path / "new"  # a JPEG would be decoded at reduced scale
+    new.mkdir()
+    pictures = {}
     for photo in ("val_00001", "train_00002"):
         with PilImage.open(scenes / "JPEGImages" / f"{photo}.jpg") as picture:
-            expected = segmenter.predict(np.asarray(picture.convert("RGB")))
-        assert np.array_equal(read_mask(masks / f"{photo}.png"), expected)
+            pictures[photo] = np.asarray(picture.convert("RGB"))
+        PilImage.fromarray(pictures[photo]).save(new / f"{photo}.png")
+    assert tagseg("predict", run, new, "--out", again, "--threads", "1").status == 0
+    for photo, picture in pictures.items():
+        expected = segmenter.predict(picture)
+        assert np.array_equal(read_mask(again / f"{photo}.png"), expected)
+        near = read_mask(masks / f"{photo}.png") == expected
+        assert near.mean() > 0.9
     words = ("tables", "dcsm", scenes, "--run", run, "--val", "val", "--threads", "1")
     words = (*words, "--ground-truth", scenes / "SegmentationClass", "--only", "5")
     told = tagseg(*words)

@@ -320,7 +320,8 @@ def test_the_same_call_again_changes_nothing(run, go, monkeypatch):
         monkeypatch.setattr(f"tagseg.stages.box_saliency.{work}", must_not)
     for work in ("score_changes", "seed_guide", "random_guide"):
         monkeypatch.setattr(f"tagseg.recipes.guided.guides.{work}", must_not)
-    for work in ("superpixels", "fit_regions", "predict_regions", "object_probability"):
+    monkeypatch.setattr("tagseg.stages.priors.superpixels", must_not)
+    for work in ("fit_regions", "predict_regions", "object_probability"):
         monkeypatch.setattr(f"tagseg.recipes.mcof.regions.{work}", must_not)
     monkeypatch.setattr("tagseg.stages.rounds.agreement", must_not)
     for work in ("enhanced_mask", "salient_mask", "boxed"):

@@ -92,13 +92,12 @@ def predict_folder(
     photos = _found(source, progress)
     shards = _room_for(photos, out, overlays, masks_in)
     of_16_bits: list[tuple[str, Levels]] = []
-    needed = segmenter.side if overlays is None else None
     network = Lock()  # one photo at a time in the network, which uses all cores by itself
 
     def segment(item: tuple[str, Path]) -> tuple[str, str]:
         name, path = item
         try:
-            photo = decode_reduced(path, needed, white=segmenter.white)
+            photo = decode_reduced(path, segmenter.side, white=segmenter.white)
         except ImageError as error:
             return name, str(error)
         if photo.levels is not None:
@@ -114,7 +113,8 @@ def predict_folder(
         else:
             shards.put_bytes(name, encode_mask(labels))
         if overlays is not None:
-            _write(overlays / f"{name}.jpg", _jpeg(overlay(photo.image, labels)))
+            whole = decode_reduced(path, None, white=segmenter.white).image
+            _write(overlays / f"{name}.jpg", _jpeg(overlay(whole, labels)))
         return name, ""
 
     done: list[tuple[str, str]] = []
