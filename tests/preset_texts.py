@@ -21,3 +21,9 @@ def check_against_text(preset: Preset, paper: Typed) -> None:
 def fields_of_text(paper: Typed) -> set[str]:
     """The fields that the text states."""
     return {name for _, _, name, _ in paper}
+
+
+def check_network(preset: Preset, name: str) -> None:
+    """The backbone is stated, and it is that one."""
+    assert preset.backbone is not None
+    assert preset.backbone.value == name

@@ -14,7 +14,7 @@ import torch
 from PIL import Image as PilImage
 from rich.console import Console
 
-from guided_runs import FEW, few_photos, open_run, write_boxes
+from guided_runs import FEW, open_run
 from small_runs import finished_stages
 from tagseg.data.masks import decode_mask
 from tagseg.errors import ConfigError, DataError, TagsegError
@@ -32,16 +32,6 @@ LEVEL = 0.5 / 255 + 1e-6  # what stored maps may be off by
 
 def config_of(**changed: Any) -> Any:
     return make_config(Config, {**FEW, "saliency_iterations": 3, **changed})
-
-
-@pytest.fixture(scope="module")
-def few(photos) -> Any:
-    return few_photos(photos)
-
-
-@pytest.fixture(scope="module")
-def boxes(tmp_path_factory) -> Path:
-    return write_boxes(tmp_path_factory.mktemp("boxes") / "set")
 
 
 @pytest.fixture

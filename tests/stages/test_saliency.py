@@ -12,7 +12,7 @@ import pytest
 import torch
 from PIL import Image as PilImage
 
-from guided_runs import FEW, LINE, few_photos, open_run, write_boxes, write_maps
+from guided_runs import FEW, LINE, open_run, write_maps
 from small_runs import fields_of, finished_stages
 from tagseg.data.saliency_maps import SaliencyFolder
 from tagseg.errors import ConfigError, DataError, WeightsError
@@ -39,16 +39,6 @@ def config_of(**changed: Any) -> Any:
 
 def recursion_config(**changed: Any) -> Any:
     return make_config(RecursionConfig, {**fields_of("coarse_to_fine", FEW), **changed})
-
-
-@pytest.fixture(scope="module")
-def few(photos) -> Any:
-    return few_photos(photos)
-
-
-@pytest.fixture(scope="module")
-def boxes(tmp_path_factory) -> Path:
-    return write_boxes(tmp_path_factory.mktemp("boxes") / "set")
 
 
 @pytest.fixture(scope="module")

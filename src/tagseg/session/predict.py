@@ -21,7 +21,7 @@ from tagseg.data.finding import (
     list_pictures,
     notes_on_unread,
 )
-from tagseg.data.images import decode_reduced
+from tagseg.data.images import decode_photo, decode_reduced
 from tagseg.data.masks import encode_mask
 from tagseg.data.no_folder import near_folder
 from tagseg.data.picture_formats import unread_suffix
@@ -113,7 +113,8 @@ def predict_folder(
         else:
             shards.put_bytes(name, encode_mask(labels))
         if overlays is not None:
-            whole = decode_reduced(path, None, white=segmenter.white).image
+            is_whole = photo.image.shape[:2] == photo.shape
+            whole = photo.image if is_whole else decode_photo(path, white=segmenter.white)
             _write(overlays / f"{name}.jpg", _jpeg(overlay(whole, labels)))
         return name, ""
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from preset_texts import check_against_text, fields_of_text
+from preset_texts import check_against_text, check_network, fields_of_text
 from tagseg.recipes.builtin_priors.preset import PRESET
 
 # (section, what it says, the field that says it)
@@ -38,5 +38,4 @@ def test_no_number_stands_in_the_preset_alone():
 
 
 def test_the_network_is_vgg_16():
-    assert PRESET.backbone is not None
-    assert PRESET.backbone.value == "vgg16"
+    check_network(PRESET, "vgg16")

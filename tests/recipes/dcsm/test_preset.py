@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from preset_texts import check_against_text, fields_of_text
+from preset_texts import check_against_text, check_network, fields_of_text
 from tagseg.recipes.dcsm.classifier import two_phase_schedules
 from tagseg.recipes.dcsm.config import Config
 from tagseg.recipes.dcsm.preset import PRESET
@@ -47,8 +47,7 @@ def test_it_states_what_the_text_states():
 
 
 def test_the_network_is_vgg_16():
-    assert PRESET.backbone is not None
-    assert PRESET.backbone.value == "vgg16"
+    check_network(PRESET, "vgg16")
 
 
 def test_what_is_no_field():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from preset_texts import check_against_text, fields_of_text
+from preset_texts import check_against_text, check_network, fields_of_text
 from tagseg.recipes.gradient_baseline.config import Config
 from tagseg.recipes.gradient_baseline.preset import PRESET
 from tagseg.session.train import make_config
@@ -38,8 +38,7 @@ def test_it_states_what_the_text_states():
 
 
 def test_the_network_is_vgg_16():
-    assert PRESET.backbone is not None
-    assert PRESET.backbone.value == "vgg16"
+    check_network(PRESET, "vgg16")
 
 
 def test_the_schedule_is_that_of_all_classifiers():

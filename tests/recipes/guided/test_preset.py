@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from preset_texts import check_against_text, fields_of_text
+from preset_texts import check_against_text, check_network, fields_of_text
 from small_runs import OPTIONS
 from tagseg.nets.aspp import AsppNet
 from tagseg.nets.catalog import build_backbone
@@ -54,8 +54,7 @@ def test_no_number_stands_in_the_preset_alone():
 
 
 def test_the_networks():
-    assert PRESET.backbone is not None
-    assert PRESET.backbone.value == "vgg16"
+    check_network(PRESET, "vgg16")
     assert PRESET.stated["saliency_backbone"].value == "resnet101"
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from preset_texts import check_against_text, fields_of_text
+from preset_texts import check_against_text, check_network, fields_of_text
 from tagseg.recipes.mcof.preset import PRESET
 
 # (section, what it says, the field that says it)
@@ -24,8 +24,7 @@ def test_it_states_what_the_text_states():
 
 def test_the_network_is_that_of_the_ablations():
     """6.3.1: "we use VGG16 as base network for PixelNet"."""
-    assert PRESET.backbone is not None
-    assert PRESET.backbone.value == "vgg16"
+    check_network(PRESET, "vgg16")
 
 
 def test_no_training_has_a_number():

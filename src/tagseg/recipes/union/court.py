@@ -205,21 +205,14 @@ class Court:
         seen = [round(float(features[0, FEATURES.index(name)]), 4) for name in MASK_ROW[1:]]
         return [_or_none(self._judge.quality(features)[0]), *seen]
 
-    def qualities(
-        self, index: int, candidates: Sequence[Labels], *, only_first: bool = False
-    ) -> Float64:
-        """Expected IoU (T, K) of the photo's T tags in each of K candidates.
-
-        With ``only_first`` the classifier looks at the first candidate alone, and (T, 1) it is; the
-        others still say how far all agree.
-        """
-        features = self.features(index, candidates, only_first=only_first)
-        return np.stack([self._judge.quality(of_tag) for of_tag in features])
-
     def features(
         self, index: int, candidates: Sequence[Labels], *, only_first: bool = False
     ) -> list[Float64]:
-        """Features (K, F) of the candidates for each of the photo's tags."""
+        """Features (K, F) of the candidates for each of the photo's T tags.
+
+        With ``only_first`` the classifier looks at the first candidate alone, and (1, F) it is; the
+        others still say how far all agree.
+        """
         photos = self._run.photos
         image, tags = photos.image(index), np.flatnonzero(photos.tags[index])
         evidence, labels = self._evidence(index), np.stack(candidates)

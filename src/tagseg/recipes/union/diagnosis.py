@@ -22,8 +22,6 @@ __all__ = ["companions_of", "diagnosed", "told_apart"]
 
 _TOLD = Declared("told-apart")
 
-_OUTSIDE = "evidence outside"
-
 _ELSEWHERE = 2.0  # times as far off as in other classes of the scenes that it was fitted to
 _ALONE = 0.5  # of a class's photos; above, what it comes with can be told from it
 
@@ -52,17 +50,17 @@ def diagnosed(
     facts = []
     for tag, name in enumerate(photos.classes):
         rows = np.array(judged[tag], np.float64).reshape(-1, len(MASK_ROW))  # None becomes NaN
-        lead = rows[:, MASK_ROW.index("evidence inside")] - rows[:, MASK_ROW.index(_OUTSIDE)]
+        expected, areas, inside, outside = rows.T
         holds = tags[:, tag] & known
         facts.append(
             ClassFacts(
                 name,
                 photos=int(holds.sum()),
                 others=int((known & ~holds).sum()),
-                quality=rows[:, 0].tolist(),
-                areas=rows[:, 1].tolist(),
+                quality=expected.tolist(),
+                areas=areas.tolist(),
                 told=told[tag] if told is not None else None,
-                lead=float(np.median(lead)) if len(lead) else None,
+                lead=float(np.median(inside - outside)) if len(rows) else None,
                 companions={
                     photos.classes[other]: share
                     for other, share in companions_of(tags[known], tag).items()
