@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from tagseg.nets import depthwise
-from tagseg.nets.depthwise import DepthwiseConv2d, convolve
+from tagseg.nets.depthwise import DepthwiseConv2d, convolve, is_dilated_depthwise
 from tagseg.nets.same_padding import SameConv2d
 
 FORMS = st.fixed_dictionaries(
@@ -121,14 +121,73 @@ def test_others_are_pytorchs(layer: nn.Conv2d, x: Tensor, monkeypatch: pytest.Mo
     assert seen == []
 
 
-def test_lower_precision_is_pytorchs(monkeypatch: pytest.MonkeyPatch):
-    seen = of_own(monkeypatch)
-    layer = DepthwiseConv2d(8, 8, 5, padding=2, groups=8)
-    with torch.autocast("cpu", torch.bfloat16):
-        y = layer(torch.randn(2, 8, 6, 6))
-    assert y.dtype == torch.bfloat16
-    y.float().sum().backward()
-    assert seen == []
+@given(form=FORMS, wide=st.booleans(), seed=st.integers(0, 99))
+@settings(max_examples=60, deadline=None)
+def test_gradients_in_bfloat16_are_those_of_float64(form: dict, wide: bool, seed: int):
+    """Of maps as wide as those of which oneDNN's are wrong, too: 29 positions or more."""
+    kernel, stride, dilation = form["kernel"], form["stride"], form["dilation"]
+    reach = dilation * (kernel - 1)
+    padding = min(form["padding"], reach)
+    sizes = [30 * wide + form[side] for side in ("height", "width")]
+    sizes = [max(size, reach + 1 - 2 * padding) for size in sizes]
+    generator = torch.Generator().manual_seed(seed)
+    x = torch.randn((form["batch"], form["channels"], *sizes), generator=generator).bfloat16()
+    x = x.contiguous(memory_format=torch.channels_last).requires_grad_()
+    weight = torch.randn((form["channels"], 1, kernel, kernel), generator=generator).bfloat16()
+    weight.requires_grad_()
+    sides = [(side, side) for side in (stride, padding, dilation)]
+    y = convolve(x, weight, None, *sides, form["channels"])
+    slopes = torch.randn(y.shape, generator=generator).bfloat16()
+    found = (y, *torch.autograd.grad(y, (x, weight), slopes))
+
+    exact = [tensor.detach().double().requires_grad_() for tensor in (x, weight)]
+    expected = functional.conv2d(*exact, None, *sides, form["channels"])
+    gradients = torch.autograd.grad(expected, exact, slopes.double())
+    for ours, right in zip(found, (expected, *gradients), strict=True):
+        assert ours.dtype == torch.bfloat16
+        error = (ours.detach().double() - right.detach()).abs().max()
+        assert error <= 0.02 * right.abs().max() + 1e-6
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        DepthwiseConv2d(96, 96, 3, padding=2, dilation=2, groups=96),
+        DepthwiseConv2d(96, 96, 5, padding=4, dilation=2, groups=96),
+        SameConv2d(96, 96, 5, 2, groups=96),
+        nn.Conv2d(16, 24, 3, padding=12, dilation=12),
+        nn.Conv2d(16, 24, 3, padding=2, dilation=2),
+    ],
+    ids=["3x3", "5x5", "same", "wide", "dense"],
+)
+def test_a_training_in_bfloat16_has_the_gradients_of_float32(layer: nn.Conv2d):
+    """Folded into autocast as in a training; dense ones, which are oneDNN's, are right, too."""
+    layer = layer.to(memory_format=torch.channels_last)
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn((2, layer.in_channels, 33, 40), generator=generator)
+    x = x.contiguous(memory_format=torch.channels_last).requires_grad_()
+    found = []
+    for low in (False, True):
+        with torch.autocast("cpu", torch.bfloat16, enabled=low):
+            y = layer(x)
+        assert y.dtype == (torch.bfloat16 if low else torch.float32)
+        found.append(torch.autograd.grad(y.float().square().sum(), (x, layer.weight, layer.bias)))
+    for right, ours in zip(*found, strict=True):
+        assert ours.dtype == torch.float32
+        assert (ours - right).abs().max() <= 0.03 * right.abs().max()
+
+
+@pytest.mark.parametrize(
+    ("layer", "is_one"),
+    [
+        (DepthwiseConv2d(8, 8, 3, dilation=2, groups=8), True),
+        (DepthwiseConv2d(8, 8, 3, groups=8), False),
+        (nn.Conv2d(8, 8, 3, dilation=2), False),
+        (nn.ReLU(), False),
+    ],
+)
+def test_dilated_depthwise_layers_are_told(layer: nn.Module, is_one: bool):
+    assert is_dilated_depthwise(layer) == is_one
 
 
 def test_nothing_is_kept_where_no_gradient_is_wanted():

@@ -17,6 +17,7 @@ import cloudpickle
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from paired_ranks import Paired, together
 from small_runs import OPTIONS
@@ -50,8 +51,9 @@ from tagseg.stages.stage import (
     per_batch,
     per_photo,
     saliency_maps,
+    trained,
 )
-from tagseg.training import Execution
+from tagseg.training import Execution, Schedule
 
 COUNT, SIZE = 40, 4  # photos, and photos a batch
 TOY = Declared("toy")
@@ -578,6 +580,33 @@ def test_a_raised_version_runs_again_and_says_so(tmp_path):
     assert go(2) == list(range(COUNT))
     assert said == ["stage toy runs again: version 1 -> 2"]
     assert (go(2), said) == ([], [])
+
+
+@pytest.mark.parametrize(
+    ("layer", "precision", "told"),
+    [
+        (nn.Conv2d(4, 4, 3, dilation=2, groups=4), torch.bfloat16, {"dilated_gradients": 2}),
+        (nn.Conv2d(4, 4, 3, dilation=2, groups=4), torch.float32, {}),
+        (nn.Conv2d(4, 4, 3, groups=4), torch.bfloat16, {}),
+    ],
+)
+def test_a_training_tells_which_gradients_it_had_where_they_were_wrong(run, layer, precision, told):
+    execution = Execution(precision=precision)
+    means = stages.Drawn(0)  # stands for those of a run
+    setup = SimpleNamespace(execution=execution, weights=None, means=lambda: means)
+    plan = Plan()
+    trained(
+        replace(run, workspace=plan),
+        Declared("toy-training"),
+        nn.Sequential(layer),
+        lambda loop: None,
+        Schedule(1, 1, 0.1),
+        setup=setup,  # type: ignore[arg-type]
+        title="a toy",
+    )
+    (record,) = plan.records.values()
+    found = {name: value for name, value in record["config"].items() if "gradients" in name}
+    assert found == told
 
 
 def test_a_stage_is_asked_for_twice(run):

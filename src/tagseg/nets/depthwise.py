@@ -1,14 +1,19 @@
-"""Depthwise convolutions whose gradients do not cost ten times the forward pass on a CPU.
+"""Depthwise convolutions whose gradients are right and cost no ten forward passes on a CPU.
 
 A depthwise convolution filters each channel by itself. oneDNN's forward pass is fast for all of
 them, but its gradients of 5x5 and of dilated kernels are not: on one thread, of 8 maps of 1,152
-channels at 12 x 14 and a 5x5 kernel at dilation 2, 2 ms, and 20 and 84 ms for the gradients. Here
-the gradient of the input is a forward pass with the kernel turned by half a turn, and that of the
-kernel a loop over channels that lie side by side in memory (benchmarks/depthwise.py).
+channels at 12 x 14 and a 5x5 kernel at dilation 2, 2 ms, and 20 and 84 ms for the gradients. In
+bfloat16 and channels-last memory its gradient of dilated kernels is wrong besides: it holds what
+lay in memory before (oneDNN 3.12; docs/decisions/0018-gradients-of-dilated-kernels.md).
+
+Here the gradient of the input is a forward pass with the kernel turned by half a turn. That of the
+kernel is a loop over channels that lie side by side in memory, and in bfloat16 oneDNN's own of 3x3
+kernels that are not dilated, in turn (benchmarks/depthwise.py).
 """
 
 from __future__ import annotations
 
+import itertools
 from typing import Any, cast
 
 import numpy as np
@@ -20,12 +25,14 @@ from torch.autograd.function import once_differentiable
 
 from tagseg.threads import in_threads
 
-__all__ = ["DepthwiseConv2d", "convolve"]
+__all__ = ["DepthwiseConv2d", "convolve", "is_dilated_depthwise"]
 
 Pair = tuple[int, ...]  # of height and width
 
 _BLOCK = 64  # channels at a time, so that their sums stay in the nearest cache
 _CONTRACT = {"contract"}  # a product and a sum in one instruction
+_WINDOW = 3  # side of the kernels whose gradient oneDNN computes fast and rightly in bfloat16
+_TYPES = (torch.float32, torch.bfloat16)
 
 
 def convolve(
@@ -40,9 +47,12 @@ def convolve(
     """What ``torch.nn.functional.conv2d`` gives, (B, C, H, W) to (B, C', h, w).
 
     Where gradients are wanted of a depthwise convolution for which oneDNN has no fast ones, they
-    come from here: equal up to rounding, and the same for any number of threads.
+    come from here: equal up to rounding, and in float32 the same for any number of threads.
     """
-    if _slow_gradients(x, weight, stride, padding, dilation, groups):
+    if _bad_gradients(x, weight, stride, padding, dilation, groups):
+        kind = _computed_in(x, weight)
+        x, weight = x.to(kind), weight.to(kind)
+        bias = bias.to(kind) if bias is not None else None
         result: Tensor = _Depthwise.apply(x, weight, bias, stride[0], padding[0], dilation[0])
         return result
     return F.conv2d(x, weight, bias, stride, padding, dilation, groups)
@@ -57,23 +67,40 @@ class DepthwiseConv2d(nn.Conv2d):
         return convolve(input, weight, bias, self.stride, padding, self.dilation, self.groups)
 
 
-def _slow_gradients(
+def is_dilated_depthwise(layer: nn.Module) -> bool:
+    """Whether a layer is a dilated depthwise convolution."""
+    return (
+        isinstance(layer, nn.Conv2d)
+        and layer.groups == layer.in_channels == layer.out_channels
+        and max(layer.dilation) > 1
+    )
+
+
+def _bad_gradients(
     x: Tensor, weight: Tensor, stride: Pair, padding: Pair, dilation: Pair, groups: int
 ) -> bool:
-    """Whether gradients are wanted, and oneDNN's would be slow."""
+    """Whether gradients are wanted, and oneDNN's would be slow or wrong."""
     kernel = (weight.shape[2], weight.shape[3])
+    computed_in = _computed_in(x, weight)
+    strided = max(stride) > 1 and computed_in == torch.bfloat16
     return (
         torch.is_grad_enabled()
         and (x.requires_grad or weight.requires_grad)
         and groups == x.shape[1] == weight.shape[0]
-        and (max(kernel) > 3 or max(dilation) > 1)
+        and (max(kernel) > 3 or max(dilation) > 1 or (strided and max(kernel) > 1))
         and all(pair[0] == pair[1] for pair in (kernel, stride, padding, dilation))
         and kernel[0] % 2 == 1
         and padding[0] <= dilation[0] * (kernel[0] - 1)
         and x.device.type == weight.device.type == "cpu"
-        and x.dtype == weight.dtype == torch.float32
-        and not torch.is_autocast_enabled("cpu")
+        and computed_in in _TYPES
     )
+
+
+def _computed_in(x: Tensor, weight: Tensor) -> torch.dtype | None:
+    """The type that a convolution of these computes in, autocast or not; None if they differ."""
+    if torch.is_autocast_enabled("cpu") and x.dtype in _TYPES and weight.dtype in _TYPES:
+        return torch.get_autocast_dtype("cpu")
+    return x.dtype if x.dtype == weight.dtype else None
 
 
 class _Depthwise(torch.autograd.Function):
@@ -97,12 +124,15 @@ class _Depthwise(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         x, weight = ctx.saved_tensors
+        kind = x.dtype
+        if ctx.form[0] > 1:  # at strides oneDNN has nothing fast in bfloat16
+            gradient, x, weight = (tensor.float() for tensor in (gradient, x, weight))
         gradient = gradient.contiguous(memory_format=torch.channels_last)
         of_input, of_weight, of_bias = ctx.needs_input_grad[:3]
         return (
-            _of_input(gradient, x, weight, *ctx.form) if of_input else None,
-            _of_weight(gradient, x, weight, *ctx.form) if of_weight else None,
-            gradient.sum((0, 2, 3)) if of_bias else None,
+            _of_input(gradient, x, weight, *ctx.form).to(kind) if of_input else None,
+            _of_weight(gradient, x, weight, *ctx.form).to(kind) if of_weight else None,
+            gradient.sum((0, 2, 3)).to(kind) if of_bias else None,
             None,
             None,
             None,
@@ -128,6 +158,8 @@ def _of_weight(
     gradient: Tensor, x: Tensor, weight: Tensor, stride: int, padding: int, dilation: int
 ) -> Tensor:
     channels, kernel = x.shape[1], weight.shape[2]
+    if x.dtype == torch.bfloat16:
+        return _by_windows(gradient, x, kernel, padding, dilation)
     given = gradient.permute(0, 2, 3, 1).numpy()
     seen = x.detach().contiguous(memory_format=torch.channels_last).permute(0, 2, 3, 1).numpy()
     total = np.zeros((kernel, kernel, channels), np.float32)
@@ -138,6 +170,49 @@ def _of_weight(
 
     in_threads(run, starts, min(torch.get_num_threads(), len(starts)))
     return torch.from_numpy(total).permute(2, 0, 1).unsqueeze(1).contiguous()
+
+
+def _by_windows(gradient: Tensor, x: Tensor, kernel: int, padding: int, dilation: int) -> Tensor:
+    """Gradient of kernels (C, 1, k, k) at stride 1, of 3x3 windows of theirs in turn.
+
+    Positions that lie ``dilation`` apart see one another and no others, so that they make photos of
+    their own, in which nothing is dilated.
+    """
+    height, width = gradient.shape[2:]
+    down, right = -height % dilation, -width % dilation
+    reach = dilation * (kernel - 1)
+    gradient = F.pad(gradient, (0, right, 0, down))
+    below, beside = height + down + reach - x.shape[2], width + right + reach - x.shape[3]
+    x = F.pad(x, (padding, beside - padding, padding, below - padding))
+    x, gradient = _parted(x, dilation), _parted(gradient, dilation)
+    height, width = gradient.shape[2:]
+    of_weight = x.new_empty(x.shape[1], 1, kernel, kernel)
+    starts = {min(start, kernel - _WINDOW) for start in range(0, kernel, _WINDOW)}
+    for i, j in itertools.product(starts, starts):
+        seen = x[:, :, i : i + height + _WINDOW - 1, j : j + width + _WINDOW - 1]
+        of_weight[:, :, i : i + _WINDOW, j : j + _WINDOW] = _of_window(gradient, seen)
+    return of_weight
+
+
+def _parted(maps: Tensor, step: int) -> Tensor:
+    """(B, C, H, W) to (B step^2, C, H / step, W / step): positions that lie ``step`` apart."""
+    photos, channels, height, width = maps.shape
+    rows = maps.permute(0, 2, 3, 1).reshape(
+        photos, height // step, step, width // step, step, channels
+    )
+    size = photos * step**2, height // step, width // step, channels
+    return rows.permute(0, 2, 4, 1, 3, 5).reshape(size).permute(0, 3, 1, 2)
+
+
+def _of_window(gradient: Tensor, x: Tensor) -> Tensor:
+    """oneDNN's gradient of kernels (C, 1, 3, 3), with no padding."""
+    channels = x.shape[1]
+    x = x.contiguous(memory_format=torch.channels_last)
+    kernels = x.new_empty(channels, 1, _WINDOW, _WINDOW)
+    sides, wanted = [[1, 1], [0, 0], [1, 1]], [False, True, False]
+    back = torch.ops.aten.convolution_backward
+    found: Tensor = back(gradient, x, kernels, None, *sides, False, [0, 0], channels, wanted)[1]
+    return found
 
 
 @njit(nogil=True, cache=True, error_model="numpy", fastmath=_CONTRACT)

@@ -27,6 +27,7 @@ from tagseg.data.working import WorkingPhotos
 from tagseg.errors import ConfigError
 from tagseg.maps import Labels, SaliencyMap, ScoreMap
 from tagseg.nets.backbone import Backbone, FineTuning
+from tagseg.nets.depthwise import is_dilated_depthwise
 from tagseg.run.engine import map_photos
 from tagseg.run.work import PhotoWork, Row
 from tagseg.run.workspace import Stage
@@ -448,7 +449,8 @@ def trained(
         title: of the progress bar, after "training".
     """
     setup = setup if setup is not None else run.setup
-    decided_by = [setup.means(), *settings, *_fine_tuning(net), schedule]
+    means = [setup.means(), *_mended(net, setup.execution.precision)]
+    decided_by = [*means, *settings, *_fine_tuning(net), schedule]
     with opened(run, declared, decided_by, inputs).shared() as stage:
         if stage.pending:
             with run.task(f"training {title}", schedule.iterations) as ticks:
@@ -458,6 +460,20 @@ def trained(
     if not stage.planned:
         net.load_state_dict(stage.load_tensors(declared.weights)[0])
     return Trained(net, stage)
+
+
+@dataclass(frozen=True)
+class _Gradients(Plain):
+    """Which gradients of dilated depthwise kernels a training had: the first ones were wrong."""
+
+    dilated_gradients: int = 2
+
+
+def _mended(net: nn.Module, precision: torch.dtype) -> list[_Gradients]:
+    """What tells a training from one that had wrong gradients (docs/decisions/0018)."""
+    if precision == torch.bfloat16 and any(map(is_dilated_depthwise, net.modules())):
+        return [_Gradients()]
+    return []
 
 
 def _fine_tuning(net: nn.Module) -> list[FineTuning]:
