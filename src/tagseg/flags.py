@@ -551,6 +551,12 @@ class ComputingFlags:
         typer.Option("--engine", help="Who works on photos: this process, or a Ray cluster."),
     ] = EngineName.local
     masks_in: MasksInFlag = MasksInName.auto
+    compiles: Annotated[
+        bool,
+        typer.Option(
+            "--compile/--no-compile", help="Compile networks for training (docs/engines.md)."
+        ),
+    ] = False
 
     def options(self, allow_skipped: float, preset: str | None) -> Options:
         """The same, as :func:`tagseg.train` has it."""
@@ -568,6 +574,7 @@ class ComputingFlags:
             self.engine.value,
             preset,
             self.masks_in.value,
+            self.compiles,
         )
 
     def _loaders(self) -> int | None:

@@ -21,6 +21,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, default_collate
 
+from tagseg.compiling import compiled_network
 from tagseg.data.transforms import GREY, recoloured
 from tagseg.errors import ConfigError, TagsegError, TrainingError
 from tagseg.maps import IGNORE
@@ -122,12 +123,19 @@ class Schedule:
 
 @dataclass(frozen=True)
 class Execution:
-    """Where and how exactly to compute: device, autocast type (float32 for none), seed, loaders."""
+    """Where and how exactly to compute.
+
+    Attributes:
+        precision: type of autocast; float32 for none.
+        workers: processes that load photos.
+        compiles: whether networks are compiled for training, by :mod:`tagseg.compiling`.
+    """
 
     device: torch.device = torch.device("cpu")  # noqa: RUF009 - immutable
     precision: torch.dtype = torch.float32
     seed: int = 0
     workers: int = 0
+    compiles: bool = False
 
     def __post_init__(self) -> None:
         if not 0 <= self.seed < 2**63:
@@ -156,6 +164,7 @@ class Loop:
         log: called with iteration, loss and learning_rate every 20 iterations.
         ticks: told of every iteration.
         ranks: the processes that share the training; see :mod:`tagseg.ranks.network`.
+        say: is told in one line what a person should know.
     """
 
     execution: Execution = Execution()
@@ -164,6 +173,7 @@ class Loop:
     log: Callable[..., None] = lambda **_: None
     ticks: Ticks | None = None
     ranks: Ranks = ALONE
+    say: Callable[[str], None] = lambda _: None
 
 
 def learning_rate_factor(schedule: Schedule, iteration: int) -> float:
@@ -228,6 +238,7 @@ def train(
     net.train()
     if loop.frozen_batch_norm:
         freeze_batch_norm(net)
+    called = compiled_network(net, loop.say) if execution.compiles else net
     optimizer = _optimizer(net, groups, schedule, fused=execution.device.type in _FUSED)
     averages = _Averages(net, schedule.averaging)
     start, total = _resume(net, optimizer, averages, loop)
@@ -239,7 +250,7 @@ def train(
     devices = [execution.device] if execution.device.type == "cuda" else []
     with torch.random.fork_rng(devices), put_off() as stopped, _written(loop.checkpoint):
         for t, batch in _batches(sample, n_samples, schedule, loop, start):
-            losses.add(t, _update(net, loss, optimizer, batch, t, schedule, loop))
+            losses.add(t, _update(called, loss, optimizer, batch, t, schedule, loop))
             averages.add(t)
             if (t + 1) % _LOG_EVERY == 0 or t + 1 == schedule.iterations:
                 mean = losses.total() / ((t % _LOG_EVERY) + 1)

@@ -117,6 +117,7 @@ class Options:
         engine: "local", or "ray": who does what stages make of each photo.
         preset: "paper" for the values of the recipe's paper where no others are given.
         masks_in: "files", "shards" (tars), or "auto": shards past 100,000 photos.
+        compiles: whether networks are compiled by torch.compile for training, where that works.
     """
 
     backbone: str | None = None
@@ -130,6 +131,7 @@ class Options:
     engine: str = "local"
     preset: str | None = None
     masks_in: str = "auto"
+    compiles: bool = False
 
     def network(self) -> str:
         """The backbone's name: as chosen, or the usual one."""
@@ -561,7 +563,11 @@ def make_setup(
     build_backbone(backbone)  # a wrong name must show before weights are looked for
     workers = choose_workers(options.workers, device, ranks.on_this_machine)
     precision = choose_precision(options.precision, device)
-    execution = Execution(device, precision, options.seed, workers)
+    if options.compiles and ranks.size > 1:
+        raise ConfigError(
+            "several processes share a network that is not compiled", do="leave --compile out"
+        )
+    execution = Execution(device, precision, options.seed, workers, options.compiles)
     if ranks.size > 1:  # one alone fetches what is not there
         ranks.first(lambda: resolve(options.weights, backbone).digest)
     weights = resolve(options.weights, backbone)
