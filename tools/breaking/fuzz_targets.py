@@ -8,9 +8,10 @@ import random
 import shutil
 import sqlite3
 import struct
-from collections.abc import Callable
+import tarfile
+from collections.abc import Callable, Mapping
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from hashlib import blake2b
 from importlib.util import find_spec
@@ -34,6 +35,7 @@ from tagseg.formats.folders.synsets import read_synsets
 from tagseg.formats.lists.class_lists import read_class_list
 from tagseg.formats.lists.name_lookup import NameLookup
 from tagseg.formats.lists.photo_lists import read_list
+from tagseg.formats.loading import load_dataset
 from tagseg.formats.review import head_line, read_review, standing_acts
 from tagseg.formats.tags.annotation_folders import read_annotation_folders
 from tagseg.formats.tags.marks import with_marks
@@ -85,7 +87,7 @@ def targets(subject: Subject) -> list[Target]:
     if "targets" not in subject.notes:
         room = subject.room / f"fuzz-{subject.recipe}"
         room.mkdir(exist_ok=True)
-        made = [*texts(), *_pictures(), *_stores(room), *_runs(room, subject)]
+        made = [*texts(), *_pictures(), *_tars(), *_stores(room), *_runs(room, subject)]
         for target in made:
             for seed in target.seeds if target.changed is None else ():
                 place = room / f"seed{target.suffix}"
@@ -319,6 +321,63 @@ def _saved(picture: Image.Image, kind: str, **how: Any) -> bytes:
     file = io.BytesIO()
     picture.save(file, kind, **how)
     return file.getvalue()
+
+
+# --- Tars ---------------------------------------------------------------------------------------
+
+_HEADER = 512  # bytes
+_CHECK = slice(148, 156)  # of the header's checksum
+
+
+def _tars() -> list[Target]:
+    photo = Image.fromarray(np.random.default_rng(0).integers(0, 255, (12, 16, 3), np.uint8))
+    jpeg = _saved(photo, "JPEG")
+    samples = {
+        "a.jpg": jpeg,
+        "a.json": b'{"tags": ["cat", "dog"]}',
+        "dir/c d.jpg": jpeg,
+        "dir/c d.cls": b"1",
+        "2007_000032.jpg": jpeg,
+        "2007_000032.txt": b"cat",
+        "x" * 150 + ".jpg": jpeg,
+    }
+    seeds = tuple(_tar(samples, kind) for kind in (tarfile.PAX_FORMAT, tarfile.GNU_FORMAT))
+
+    def read(path: Path) -> None:
+        folder = path.parent / "fuzzed-tars"
+        folder.mkdir(exist_ok=True)
+        shutil.copyfile(path, folder / "photos.tar")
+        photos = load_dataset(folder, layout="webdataset", untagged="negative")
+        for index in range(len(photos)):
+            photos.image(index)
+
+    def changed(rng: random.Random, mutated: Mutated) -> bytes:
+        return _checked_headers(mutated(seeds, rng))
+
+    plain = Target("tar", ".tar", seeds, read)
+    return [plain, replace(plain, name="tar with checked headers", changed=changed)]
+
+
+def _tar(members: Mapping[str, bytes], kind: int) -> bytes:
+    file = io.BytesIO()
+    with tarfile.open(fileobj=file, mode="w", format=kind) as tar:
+        for name, content in members.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            tar.addfile(info, io.BytesIO(content))
+    return file.getvalue()
+
+
+def _checked_headers(content: bytes) -> bytes:
+    """The tar with checksums that hold in all its blocks that say to be headers."""
+    blocks = bytearray(content)
+    for start in range(0, len(blocks) - _HEADER + 1, _HEADER):
+        block = blocks[start : start + _HEADER]
+        if block[257:262] == b"ustar":
+            block[_CHECK] = b" " * 8
+            block[_CHECK] = b"%06o\0 " % sum(block)
+            blocks[start : start + _HEADER] = block
+    return bytes(blocks)
 
 
 # --- Stores, weights and segmenters -------------------------------------------------------------
