@@ -12,7 +12,7 @@ from torch import nn
 from torch.nn import functional
 
 from tagseg import compiling
-from tagseg.compiling import compiled_network
+from tagseg.compiling import CompiledNetwork
 from tagseg.nets.catalog import build_backbone
 from tagseg.training import Batch, Execution, Loop, Schedule, train
 
@@ -46,14 +46,31 @@ def traced(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return seen
 
 
-def failing(error: Exception, calls: list[int]) -> Callable[..., Any]:
-    """In place of torch.compile: what it gives fails when it is called."""
+class Fails(torch.autograd.Function):
+    """Passes maps on, and fails in their gradient."""
+
+    @staticmethod
+    def forward(ctx: Any, x: torch.Tensor) -> torch.Tensor:
+        return x.clone()
+
+    @staticmethod
+    def backward(ctx: Any, gradient: torch.Tensor) -> None:
+        raise RuntimeError(MESSAGE)
+
+
+MESSAGE = "\nno C++ compiler\n\nSet TORCHDYNAMO_VERBOSE=1\n"
+
+
+def failing(calls: list[int], *, behind: bool = False) -> Callable[..., Any]:
+    """In place of torch.compile: fails when it is called, or ``behind`` that, in its gradients."""
 
     def compile_(net: nn.Module, **_: Any) -> Callable[..., Any]:
         def call(*inputs: torch.Tensor) -> Any:
             calls.append(1)
+            if behind:
+                return Fails.apply(net(*inputs))
             torch.rand(3)  # as if half of the network had been computed
-            raise error
+            raise RuntimeError(MESSAGE)
 
         return call
 
@@ -90,14 +107,16 @@ def test_backbones_can_be_traced(name: str, traced):
     x = torch.rand(1, 3, 40, 48)
     said: list[str] = []
     with torch.no_grad():
-        torch.testing.assert_close(compiled_network(net, said.append)(x), net(x))
+        torch.testing.assert_close(CompiledNetwork(net, said.append)(x), net(x))
     assert (said, traced) == ([], [1])
 
 
-def test_a_training_goes_on_where_it_cannot_be_compiled(monkeypatch: pytest.MonkeyPatch):
+@pytest.mark.parametrize("behind", [False, True])
+def test_a_training_goes_on_where_it_cannot_be_compiled(
+    behind: bool, monkeypatch: pytest.MonkeyPatch
+):
     plain, calls, said = weights(compiles=False), list[int](), list[str]()
-    error = RuntimeError("\nno C++ compiler\n\nSet TORCHDYNAMO_VERBOSE=1\n")
-    monkeypatch.setattr(compiling.torch, "compile", failing(error, calls))
+    monkeypatch.setattr(compiling.torch, "compile", failing(calls, behind=behind))
     assert all(map(torch.equal, weights(compiles=True, said=said), plain))
     assert said == ["torch.compile failed, going on without it: no C++ compiler"]
     assert calls == [1]
@@ -105,14 +124,15 @@ def test_a_training_goes_on_where_it_cannot_be_compiled(monkeypatch: pytest.Monk
 
 def test_an_error_of_the_network_itself_is_told_as_such(monkeypatch: pytest.MonkeyPatch):
     said: list[str] = []
-    monkeypatch.setattr(compiling.torch, "compile", failing(RuntimeError("compiler"), []))
+    monkeypatch.setattr(compiling.torch, "compile", failing([]))
+    net = CompiledNetwork(Net(), said.append)
     with pytest.raises(RuntimeError, match="channels"):
-        compiled_network(Net(), said.append)(torch.rand(1, 5, 8, 8))
+        net.attempt(lambda: net(torch.rand(1, 5, 8, 8)))
     assert said == []
 
 
 def test_what_else_a_network_has_is_its_own(traced):
     net = Net()
-    found = compiled_network(net, print)
+    found = CompiledNetwork(net, print)
     assert found.named() == "net"
     assert list(found.parameters()) == list(net.parameters())

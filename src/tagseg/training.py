@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, cast
 
 import cv2
 import numpy as np
@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, default_collate
 
-from tagseg.compiling import compiled_network
+from tagseg.compiling import CompiledNetwork
 from tagseg.data.transforms import GREY, recoloured
 from tagseg.errors import ConfigError, TagsegError, TrainingError
 from tagseg.maps import IGNORE
@@ -238,7 +238,7 @@ def train(
     net.train()
     if loop.frozen_batch_norm:
         freeze_batch_norm(net)
-    called = compiled_network(net, loop.say) if execution.compiles else net
+    attempt, called = _as_called(net, loop)
     optimizer = _optimizer(net, groups, schedule, fused=execution.device.type in _FUSED)
     averages = _Averages(net, schedule.averaging)
     start, total = _resume(net, optimizer, averages, loop)
@@ -250,7 +250,8 @@ def train(
     devices = [execution.device] if execution.device.type == "cuda" else []
     with torch.random.fork_rng(devices), put_off() as stopped, _written(loop.checkpoint):
         for t, batch in _batches(sample, n_samples, schedule, loop, start):
-            losses.add(t, _update(called, loss, optimizer, batch, t, schedule, loop))
+            update = partial(_update, called, loss, optimizer, batch, t, schedule, loop)
+            losses.add(t, attempt(update))
             averages.add(t)
             if (t + 1) % _LOG_EVERY == 0 or t + 1 == schedule.iterations:
                 mean = losses.total() / ((t % _LOG_EVERY) + 1)
@@ -268,6 +269,16 @@ def train(
                 raise KeyboardInterrupt
     averages.put()
     net.eval()
+
+
+def _as_called(
+    net: nn.Module, loop: Loop
+) -> tuple[Callable[[Callable[[], Tensor]], Tensor], nn.Module]:
+    """Who makes an update, and the network in it: compiled, if that is wanted."""
+    if not loop.execution.compiles:
+        return lambda update: update(), net
+    compiled = CompiledNetwork(net, loop.say)
+    return compiled.attempt, cast(nn.Module, compiled)
 
 
 class _Losses:
