@@ -697,6 +697,12 @@ def test_processes_share_the_work_or_a_cluster_does():
         _engine(Options(engine="ray"), 1, cpu, two)
 
 
+def test_networks_that_processes_share_are_not_compiled():
+    assert make_setup(options(compiles=True)).execution.compiles
+    with pytest.raises(ConfigError, match=r"several processes share .*; leave --compile out"):
+        make_setup(options(compiles=True), ranks=Paired(0, 2, Board(2)))
+
+
 def test_the_engine_is_chosen_before_long_work(monkeypatch: pytest.MonkeyPatch) -> None:
     assert make_setup(options()).engine == Local()
     monkeypatch.setitem(sys.modules, "ray", None)

@@ -49,8 +49,8 @@ def convolve(
     Where gradients are wanted of a depthwise convolution for which oneDNN has no fast ones, they
     come from here: equal up to rounding, and in float32 the same for any number of threads.
     """
-    if _bad_gradients(x, weight, stride, padding, dilation, groups):
-        kind = _computed_in(x, weight)
+    kind = _computed_in(x, weight)
+    if kind in _TYPES and _bad_gradients(kind, x, weight, stride, padding, dilation, groups):
         x, weight = x.to(kind), weight.to(kind)
         bias = bias.to(kind) if bias is not None else None
         result: Tensor = _Depthwise.apply(x, weight, bias, stride[0], padding[0], dilation[0])
@@ -77,22 +77,26 @@ def is_dilated_depthwise(layer: nn.Module) -> bool:
 
 
 def _bad_gradients(
-    x: Tensor, weight: Tensor, stride: Pair, padding: Pair, dilation: Pair, groups: int
+    kind: torch.dtype | None,
+    x: Tensor,
+    weight: Tensor,
+    stride: Pair,
+    padding: Pair,
+    dilation: Pair,
+    groups: int,
 ) -> bool:
-    """Whether gradients are wanted, and oneDNN's would be slow or wrong."""
+    """Whether gradients are wanted, and oneDNN's would be slow or wrong, of a type from here."""
     kernel = (weight.shape[2], weight.shape[3])
-    computed_in = _computed_in(x, weight)
-    strided = max(stride) > 1 and computed_in == torch.bfloat16
+    strided = max(stride) > 1 and kind == torch.bfloat16
     return (
         torch.is_grad_enabled()
         and (x.requires_grad or weight.requires_grad)
         and groups == x.shape[1] == weight.shape[0]
-        and (max(kernel) > 3 or max(dilation) > 1 or (strided and max(kernel) > 1))
+        and (max(kernel) > 3 or (max(kernel) > 1 and (max(dilation) > 1 or strided)))
         and all(pair[0] == pair[1] for pair in (kernel, stride, padding, dilation))
         and kernel[0] % 2 == 1
         and padding[0] <= dilation[0] * (kernel[0] - 1)
         and x.device.type == weight.device.type == "cpu"
-        and computed_in in _TYPES
     )
 
 
@@ -146,12 +150,7 @@ def _of_input(
     if stride == 1:
         turned = weight.flip(2, 3)
         return F.conv2d(gradient, turned, None, 1, reach - padding, dilation, channels)
-    sides = [[side] * 2 for side in (stride, padding, dilation)]
-    back = torch.ops.aten.convolution_backward
-    wanted = [True, False, False]
-    x = x.contiguous(memory_format=torch.channels_last)
-    of_input: Tensor = back(gradient, x, weight, None, *sides, False, [0, 0], channels, wanted)[0]
-    return of_input
+    return _of_onednn(gradient, x, weight, (stride, padding, dilation), which=0)
 
 
 def _of_weight(
@@ -187,10 +186,12 @@ def _by_windows(gradient: Tensor, x: Tensor, kernel: int, padding: int, dilation
     x, gradient = _parted(x, dilation), _parted(gradient, dilation)
     height, width = gradient.shape[2:]
     of_weight = x.new_empty(x.shape[1], 1, kernel, kernel)
+    window = x.new_empty(x.shape[1], 1, _WINDOW, _WINDOW)  # of which the shape counts alone
     starts = {min(start, kernel - _WINDOW) for start in range(0, kernel, _WINDOW)}
     for i, j in itertools.product(starts, starts):
         seen = x[:, :, i : i + height + _WINDOW - 1, j : j + width + _WINDOW - 1]
-        of_weight[:, :, i : i + _WINDOW, j : j + _WINDOW] = _of_window(gradient, seen)
+        found = _of_onednn(gradient, seen, window, (1, 0, 1), which=1)
+        of_weight[:, :, i : i + _WINDOW, j : j + _WINDOW] = found
     return of_weight
 
 
@@ -204,14 +205,17 @@ def _parted(maps: Tensor, step: int) -> Tensor:
     return rows.permute(0, 2, 4, 1, 3, 5).reshape(size).permute(0, 3, 1, 2)
 
 
-def _of_window(gradient: Tensor, x: Tensor) -> Tensor:
-    """oneDNN's gradient of kernels (C, 1, 3, 3), with no padding."""
-    channels = x.shape[1]
+def _of_onednn(
+    gradient: Tensor, x: Tensor, weight: Tensor, form: tuple[int, int, int], *, which: int
+) -> Tensor:
+    """oneDNN's gradient of the input (``which`` 0) or of the kernels (1)."""
+    sides = [[side] * 2 for side in form]  # stride, padding and dilation
     x = x.contiguous(memory_format=torch.channels_last)
-    kernels = x.new_empty(channels, 1, _WINDOW, _WINDOW)
-    sides, wanted = [[1, 1], [0, 0], [1, 1]], [False, True, False]
+    wanted = [number == which for number in range(3)]
     back = torch.ops.aten.convolution_backward
-    found: Tensor = back(gradient, x, kernels, None, *sides, False, [0, 0], channels, wanted)[1]
+    found: Tensor = back(gradient, x, weight, None, *sides, False, [0, 0], x.shape[1], wanted)[
+        which
+    ]
     return found
 
 

@@ -449,14 +449,21 @@ def trained(
         title: of the progress bar, after "training".
     """
     setup = setup if setup is not None else run.setup
-    by_means = [setup.means(), *_mended(net, setup.execution.precision)]
-    decided_by = [*by_means, *settings, *_fine_tuning(net), schedule]
+    mended = _mended(net, setup.execution.precision)
+    decided_by = [setup.means(), *mended, *settings, *_fine_tuning(net), schedule]
     with opened(run, declared, decided_by, inputs).shared() as stage:
         if stage.pending:
             with run.task(f"training {title}", schedule.iterations) as ticks:
-                frozen, ranks = setup.weights is not None, stage.ranks
-                means = setup.execution, frozen, stage.checkpoint, stage.log, ticks, ranks
-                fit(loop=Loop(*means, stage.announce))
+                loop = Loop(
+                    setup.execution,
+                    frozen_batch_norm=setup.weights is not None,
+                    checkpoint=stage.checkpoint,
+                    log=stage.log,
+                    ticks=ticks,
+                    ranks=stage.ranks,
+                    say=stage.announce,
+                )
+                fit(loop=loop)
             stage.save_tensors(declared.weights, net.state_dict())
     if not stage.planned:
         net.load_state_dict(stage.load_tensors(declared.weights)[0])
