@@ -49,6 +49,8 @@ def convolve(
     Where gradients are wanted of a depthwise convolution for which oneDNN has no fast ones, they
     come from here: equal up to rounding, and in float32 the same for any number of threads.
     """
+    if weight.shape[2:] == (1, 1):
+        dilation = (1, 1)  # means nothing here, and oneDNN's gradient would be wrong as of others
     kind = _computed_in(x, weight)
     if kind in _TYPES and _bad_gradients(kind, x, weight, stride, padding, dilation, groups):
         x, weight = x.to(kind), weight.to(kind)
