@@ -69,9 +69,10 @@ QUICK_CRISP = CrispSettings(
 )  # 5 ms for a photo of 48 x 64 instead of 75
 OPTIONS = Options(backbone="tiny", device="cpu", precision="fp32", threads=1)
 CLASSES = (*SCENES.classes, "unicorn")  # of which there is no photo
-N_TRAIN, N_VAL = 24, 8
+N_TRAIN, N_VAL = 16, 8
+_TRAIN, _VAL = range(N_TRAIN), range(24, 24 + N_VAL)  # of the scenes that are drawn
 
-SIZES = {0: (96, 128), 1: (48, 64), 2: (128, 96), 5: (7, 30), 6: (300, 400)}
+SIZES = {0: (96, 128), 1: (48, 64), 2: (128, 96), 5: (7, 30), 6: (210, 280)}
 GREY, NEGATIVE, UNKNOWN = 4, 7, 9
 
 
@@ -98,15 +99,15 @@ class Photos:
 def make_photos(folder: Path) -> Photos:
     """Write the photos into ``folder``."""
     sources, labels, tags = {}, {}, []
-    for i in range(N_TRAIN + N_VAL):
+    for i in (*_TRAIN, *_VAL):
         scene = draw_scene(SCENES, 3, i)
         picture, mask = resized(scene.image, scene.labels, SIZES.get(i, SIZES[i % 3]))
-        split = "train" if i < N_TRAIN else "val"
+        split = "train" if i in _TRAIN else "val"
         name = f"{split}/a.b/photo {i}" if i % 4 == 0 else f"{split}_{i}"
         tags.append(np.append(scene.tags, False))
         if i == GREY:
             picture = cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY)
-        if i in (NEGATIVE, UNKNOWN, N_TRAIN + 1):
+        if i in (NEGATIVE, UNKNOWN, _VAL[1]):
             picture = np.full_like(picture, 90 + i)
             mask, tags[-1] = np.zeros_like(mask), np.zeros(len(CLASSES), bool)
         sources[name] = folder / f"{name}.png"

@@ -6,7 +6,7 @@ by one feature: so what comes of them can be told beforehand.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from types import SimpleNamespace
 from typing import Any
 
@@ -20,6 +20,7 @@ from small_runs import WEIGHED, Photos, quick
 from tagseg.evaluate.judge import FEATURES, Judge
 from tagseg.maps import Image, Labels
 from tagseg.recipes.union.config import Config
+from tagseg.recipes.union.court import Verdict
 from tagseg.recipes.union.labels import Evidence
 from tagseg.run.progress import Progress
 from tagseg.session.train import make_config
@@ -29,8 +30,10 @@ from tagseg.stages.stage import Declared, PhotoMaps, ScoreMaps, Trained, label_m
 __all__ = [
     "COLOUR",
     "FEW",
+    "Bench",
     "Eye",
     "Listening",
+    "Oracle",
     "config_of",
     "drawn",
     "eye_of",
@@ -141,3 +144,46 @@ def judge_by(feature: str = "area", level: float = 0.0, smallest: float = 0.0) -
 def labels_by(run: Run, name: str, labels: Sequence[Labels]) -> Any:
     """Label maps as a stage keeps them."""
     return label_maps(run, Declared(name), lambda index: labels[index])
+
+
+class Bench:
+    """A court that likes what it is told to like, and remembers what it was shown."""
+
+    def __init__(self, run: Run, wanted: str | dict[str, float]) -> None:
+        self.run = run
+        self.wanted = {wanted: 1.0} if isinstance(wanted, str) else wanted
+        self.names: list[str] = []
+        self.candidates: Callable[[int], Sequence[Labels]] = lambda index: []
+
+    def choose(
+        self,
+        candidates: Any,
+        names: Any,
+        inputs: Any,
+        number: int | None,
+        settings: Any = (),
+        favourite: int | None = None,
+    ) -> Verdict:
+        self.names, self.candidates = list(names), candidates
+        assert set(self.wanted) <= set(self.names)
+        stage = stage_of(self.run, f"heard-{number or 'masks'}", wanted=self.wanted)
+        liked = tuple(self.wanted.get(name, 0.0) for name in names)
+        return Verdict(liked, liked, stage, favourite)
+
+
+class Oracle:
+    """A segmenter that answers as it is told: how sure it is of one label in each half."""
+
+    def __init__(self, n_labels: int, sure: float, unsure: float, label: int | None = None) -> None:
+        self.n_labels, self.halves, self.label = n_labels, (sure, unsure), label
+        self.decided_by: Any = {"of": "an oracle"}
+
+    def forward(self, images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+        count, height, width = images.shape[:3]
+        probs = np.empty((count, self.n_labels, height, width), np.float32)
+        for half, chance in zip(
+            (slice(0, width // 2), slice(width // 2, None)), self.halves, strict=True
+        ):
+            probs[..., half] = (1 - chance) / (self.n_labels - 1)
+            probs[:, self.label or 0, :, half] = chance
+        return probs

@@ -18,7 +18,7 @@ import pytest
 if __name__ != "__main__":
     import forked
     from small_reviews import review_of_masks
-    from small_runs import Photos, contents, options
+    from small_runs import N_TRAIN, N_VAL, Photos, contents, options
     from tagseg.errors import ConfigError, MaskError, TagsegError, WorkspaceError
     from tagseg.stages import segmenter as stages
     from tagseg.tables.making import Tables, make_tables
@@ -87,7 +87,7 @@ def test_what_is_written(tabulated, photos):
     assert read["backbone"] == "tiny"
     text = (tabulated.run / "tables/builtin_priors.md").read_text()
     assert text.count("\n## ") == 8
-    assert "- photos: 24 train, 8 val\n" in text
+    assert f"- photos: {N_TRAIN} train, {N_VAL} val\n" in text
     assert "- seeds: 0\n" in text
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cache, cached_property
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -194,15 +194,18 @@ class Legend:
         return Reading("colour", {value: known.get(colour) for value, colour in colours.items()})
 
 
+@cache
 def voc_palette() -> npt.NDArray[np.uint8]:
-    """The PASCAL VOC colours, uint8 (256, 3): bits 0-2 of the id fill R, G, B from the top."""
+    """The PASCAL VOC colours, uint8 (256, 3), read-only: bits 0-2 of the id fill R, G, B."""
     ids = np.arange(256, dtype=np.uint16)
     palette = np.zeros((256, 3), np.uint16)
     for step in range(8):
         for channel in range(3):
             palette[:, channel] |= ((ids >> channel) & 1) << (7 - step)
         ids >>= 3
-    return palette.astype(np.uint8)
+    colours = palette.astype(np.uint8)
+    colours.setflags(write=False)
+    return colours
 
 
 def lists_own_colours(palette: Mapping[int, Colour], used: Iterable[int]) -> bool:

@@ -58,7 +58,7 @@ _GOOD_IOU = 0.6  # of foreground, Oh et al. 2017, 5.1
 _SIDE = 240  # pixels of a gallery picture
 
 
-_OF_ANY_CLASS = voc_palette()
+_OF_ANY_CLASS = voc_palette().copy()
 
 
 _OF_ANY_CLASS[1] = FOREGROUND_COLOUR

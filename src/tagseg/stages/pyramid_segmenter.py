@@ -6,9 +6,10 @@ where each number comes from. The papers' recipes have it as ``segmenter=pyramid
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, partial
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -129,8 +130,9 @@ def pyramid_segmenter(
     seen_once = replace(sight, scales=(1.0,), flip=False)
     judge = HeldOut(run, held_out, targets, seen_once, prefix)
     result = _cycles(settings, cycle, judge)
-    refined = drawn and judge.refining_helps(result, find_refiner(settings, setup.execution.seed))
-    return Trained(_segmenter(run, settings, net, sight, refined=refined), result.stage)
+    asked = find_refiner(settings, setup.execution.seed) if drawn else None
+    refined = judge.refining_helps(result, asked)
+    return Trained(_segmenter(run, net, sight, asked, refined=refined), result.stage)
 
 
 Cycle = Callable[[int, Sequence[Trained[PyramidNet]]], Trained[PyramidNet]]
@@ -299,9 +301,13 @@ def _fit(
 
 
 def _segmenter(
-    run: Run, settings: PyramidSettings, net: nn.Module, sight: Sight, *, refined: bool
+    run: Run,
+    net: nn.Module,
+    sight: Sight,
+    asked: Mapping[str, Any] | None,
+    *,
+    refined: bool,
 ) -> WindowedSegmenter:
-    asked = find_refiner(settings, run.setup.execution.seed)
     refinement = asked if refined else None
     return WindowedSegmenter(
         net,
@@ -313,7 +319,7 @@ def _segmenter(
         refinement=refinement,
         decided_by={
             "asked": asked,
-            "scales": settings.pyramid_scales,
-            "flip": settings.pyramid_flip,
+            "scales": sight.scales,
+            "flip": sight.flip,
         },
     )

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from copy import copy
 from dataclasses import dataclass
 from functools import partial
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -163,6 +164,13 @@ def segmenter_of(
         refiner=refiner_from(refinement) if refinement is not None else None,
         refinement=refinement,
     )
+
+
+def with_refiner(segmenter: Segmenter, refinement: Mapping[str, Any]) -> Segmenter:
+    """The same segmenter, refined by what ``refinement``, JSON data, makes."""
+    refined = copy(segmenter)
+    refined.refiner, refined.refinement = refiner_from(refinement), refinement
+    return refined
 
 
 class Predicted(NamedTuple):

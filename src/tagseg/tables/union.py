@@ -59,6 +59,7 @@ ROWS = (
     Row("all-votes", "pixels without agreement teach too", {"fusion_agreement": 0.0}, None),
     Row("one-round", "one round", {"rounds": 1}, None),
     Row("all-answers", "answers that are not sure teach too", {"answer_confidence": 0.0}, None),
+    Row("unrefined", "final masks as the segmenter answers", {"refiner": "none"}, None),
 )
 
 
@@ -100,14 +101,15 @@ def _scores(context: Context[Config], row: Row) -> tuple[float | None, ...]:
         wanted = {
             "labels": _first(made, "labels"),
             "masks": _first(made, "masks"),
-            "val": _first(made, "segmenter"),
+            "val": _first(made, "refined", "segmenter"),
         }
         found = context.scores(run, wanted)
         return tuple(found[name].miou for name in wanted)
 
 
-def _first(predictions: tuple[Prediction, ...], id: str) -> Prediction:
-    return next(prediction for prediction in predictions if prediction.id == id)
+def _first(predictions: tuple[Prediction, ...], *ids: str) -> Prediction:
+    """The first of the first id that there is."""
+    return next(each for id in ids for each in predictions if each.id == id)
 
 
 def _offers(run: Run, config: Config) -> list[Prediction]:
@@ -134,7 +136,7 @@ def _trust(run: Run, config: Config, offered: Sequence[Prediction]) -> Sequence[
 
 def _made(run: Run, config: Config) -> dict[str, Prediction]:
     made = union.run(run, config).predictions
-    return {"val": _first(made, "segmenter"), "masks": _first(made, "masks")}
+    return {"val": _first(made, "refined", "segmenter"), "masks": _first(made, "masks")}
 
 
 _CHECKMASK = CheckMask(

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pytest
 
 from guided_runs import few_photos, open_run, write_boxes, write_maps
@@ -16,7 +15,6 @@ from small_runs import NEGATIVE, UNKNOWN, finished_stages
 from tagseg.errors import ConfigError, TagsegError
 from tagseg.maps import IGNORE, Labels
 from tagseg.recipes.catalog import find_recipe
-from tagseg.recipes.union.court import Verdict
 from tagseg.recipes.union.labels import (
     Evidence,
     Way,
@@ -28,7 +26,7 @@ from tagseg.recipes.union.labels import (
 )
 from tagseg.stages.context import Run
 from tagseg.stages.stage import LabelMaps, Trained
-from union_runs import config_of, drawn, labels_by, made_up_evidence, stage_of
+from union_runs import Bench, Oracle, config_of, drawn, labels_by, made_up_evidence, stage_of
 
 SOURCES = ("barrier", "drfi")
 
@@ -46,31 +44,6 @@ def evidence(run, photos) -> Evidence:
 
 def place(run: Run, number: int) -> int:
     return next(i for i, name in enumerate(run.photos.names) if name == f"train_{number}")
-
-
-class Bench:
-    """A court that likes what it is told to like, and remembers what it was shown."""
-
-    def __init__(self, run: Run, wanted: str | dict[str, float]) -> None:
-        self.run = run
-        self.wanted = {wanted: 1.0} if isinstance(wanted, str) else wanted
-        self.names: list[str] = []
-        self.candidates: Callable[[int], Sequence[Labels]] = lambda index: []
-
-    def choose(
-        self,
-        candidates: Any,
-        names: Any,
-        inputs: Any,
-        number: int,
-        settings: Any = (),
-        favourite: int | None = None,
-    ) -> Verdict:
-        self.names, self.candidates = list(names), candidates
-        assert set(self.wanted) <= set(self.names)
-        stage = stage_of(self.run, f"heard-{number}", wanted=self.wanted)
-        liked = tuple(self.wanted.get(name, 0.0) for name in names)
-        return Verdict(liked, liked, stage, favourite)
 
 
 # Ways
@@ -325,24 +298,6 @@ def test_given_without_a_file_is_an_error():
 
 
 # Later labels
-
-
-class Oracle:
-    """A segmenter that answers as it is told: how sure it is of one label in each half."""
-
-    def __init__(self, n_labels: int, sure: float, unsure: float, label: int | None = None) -> None:
-        self.n_labels, self.halves, self.label = n_labels, (sure, unsure), label
-        self.decided_by: Any = {"of": "an oracle"}
-
-    def forward(self, images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
-        count, height, width = images.shape[:3]
-        probs = np.empty((count, self.n_labels, height, width), np.float32)
-        for half, chance in zip(
-            (slice(0, width // 2), slice(width // 2, None)), self.halves, strict=True
-        ):
-            probs[..., half] = (1 - chance) / (self.n_labels - 1)
-            probs[:, self.label or 0, :, half] = chance
-        return probs
 
 
 BEFORE, ANSWERS = "the labels of before", "the segmenter's answers"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 from tagseg.errors import ConfigError
 from tagseg.stages.settings import (
@@ -194,6 +195,11 @@ class Config(
 
     segmenter: str = number(
         "pyramid", "assumed", "pyramid: with skips, for thin and small things; published: LargeFOV"
+    )
+    segmenter_unary: Literal["softmax", "log"] = number(
+        "log",
+        "Chen et al. 2015",
+        "of the CRF after the segmenter: softmax of probs, or -log",
     )
 
     def check(self) -> None:

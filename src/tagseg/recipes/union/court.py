@@ -30,6 +30,7 @@ MASK_ROW = ("expected", "area", "evidence inside", "evidence outside")
 """What is kept of each final mask: its expected IoU, and of what the judge saw."""
 
 _VERDICT = Declared("verdict")
+_OF_MASKS = Declared("verdict-on-masks")
 _QUALITY = Declared("expected-quality", version=2)
 _AT_ONCE = 16  # pictures a forward pass
 _KEPT = 0.7  # of what speaks for the first, to be as good as it although smooth
@@ -114,7 +115,7 @@ class Court:
         candidates: Candidates,
         names: Sequence[str],
         inputs: Sequence[Input],
-        number: int,
+        number: int | None,
         settings: Sequence[object] = (),
         favourite: int | None = None,
     ) -> Verdict:
@@ -123,15 +124,16 @@ class Court:
         Args:
             candidates: of a photo, as many as ``names``.
             inputs: what they are made of.
-            number: of the round.
+            number: of the round that they are labels of; None for the final masks.
             settings: what decides on them beside that.
             favourite: the one that is taken unless it has lost too much.
         """
         some, n_classes = self.some(), len(self._run.photos.classes)
+        what = "masks" if number is None else "labels"
 
         def hear() -> list[list[float | None]]:
             heard: list[list[Float64]] = [[] for _ in range(n_classes)]
-            with self._run.task(f"judging {len(names)} ways to labels", len(some)) as ticks:
+            with self._run.task(f"judging {len(names)} ways to {what}", len(some)) as ticks:
                 for index in some:
                     tags = np.flatnonzero(self._run.photos.tags[index])
                     for tag, features in zip(
@@ -145,7 +147,7 @@ class Court:
         unheard: list[list[float | None]] = [[0.0] * len(names)] * 2
         result = found(
             self._run,
-            _VERDICT.round(number),
+            _OF_MASKS if number is None else _VERDICT.round(number),
             hear,
             planned=unheard,
             settings=[*self._decided_by(), _Names(tuple(names)), *settings],
@@ -155,15 +157,15 @@ class Court:
         found_cases = tuple(case or 0.0 for case in cases)
         verdict = Verdict(found_cases, tuple(qualities), result.stage, favourite)
         if some:
-            self._tell(verdict, names, number)
+            self._tell(verdict, names, what if number is None else f"{what} of round {number}")
         return verdict
 
-    def _tell(self, verdict: Verdict, names: Sequence[str], number: int) -> None:
+    def _tell(self, verdict: Verdict, names: Sequence[str], what: str) -> None:
         best = verdict.best
         expected = verdict.qualities[best]
         iou = "too small to say how good" if expected is None else f"expected IoU {expected:.2f}"
         self._run.progress.say(
-            f"labels of round {number}: {names[best]} ({iou}), one of {len(names)} ways; what "
+            f"{what}: {names[best]} ({iou}), one of {len(names)} ways; what "
             f"speaks for it: {verdict.cases[best]:.2f}, for the others {min(verdict.cases):.2f} to "
             f"{max(verdict.cases):.2f}"
         )

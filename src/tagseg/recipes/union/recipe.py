@@ -19,6 +19,7 @@ from tagseg.recipes.union.config import Config
 from tagseg.recipes.union.court import Court
 from tagseg.recipes.union.diagnosis import diagnosed, told_apart
 from tagseg.recipes.union.labels import Evidence, first_labels, later_labels, object_sources
+from tagseg.recipes.union.refining import refined_unless_worse
 from tagseg.segment.predict import Segmenter
 from tagseg.stages.classifier import location_maps
 from tagseg.stages.context import Run, Split
@@ -53,7 +54,7 @@ def run(run: Run, config: Config) -> Outcome:
     for number in range(2, config.rounds + 1):
         labels.append(later_labels(run, config, labels[-1], nets[-1], court, number))
         nets.append(_trained(run, config, labels[-1], number, nets[-1]))
-    final = nets[-1]
+    final = refined_unless_worse(run, config, nets[-1], court)
     predictions = final_predictions(run, config, final.model, final, title="pyramid")
     return Outcome(
         final.model,
