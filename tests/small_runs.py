@@ -48,7 +48,7 @@ DISTINCT: dict[str, Any] = {
     "upper_iterations": 10,
     "classifier_iterations": 30,
     "classifier_learning_rate": 0.003,
-    "candidate_threshold": 0.19,
+    "candidate_threshold": 0.16,
     "scales": (0.8, 1.2),
 }  # for recipe dcsm: several classes are found in most photos, and none in the flat ones
 WEIGHED: dict[str, Any] = {

@@ -163,12 +163,13 @@ class Bench:
         number: int | None,
         settings: Any = (),
         favourite: int | None = None,
+        **how: Any,
     ) -> Verdict:
         self.names, self.candidates = list(names), candidates
         assert set(self.wanted) <= set(self.names)
         stage = stage_of(self.run, f"heard-{number or 'masks'}", wanted=self.wanted)
         liked = tuple(self.wanted.get(name, 0.0) for name in names)
-        return Verdict(liked, liked, stage, favourite)
+        return Verdict(liked, liked, stage, favourite, **how)
 
 
 class Oracle:

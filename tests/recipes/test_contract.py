@@ -267,6 +267,8 @@ def test_both_splits_are_scored(run):
     last = [score for score in by_split["val"] if ", round " not in score.stage]
     settings = make_config(RECIPES[run.recipe].config, run.config)
     unrefined = settings.refiner == "none" or getattr(settings, "segmenter", "") == "pyramid"
+    if run.recipe == "union" and unrefined:  # by what its judge says
+        unrefined = run.result.segmenter.refiner is None
     assert len(last) == (1 if unrefined else 2)
     assert len(by_split["val"]) - len(last) == run.config.get("rounds", 0)
     for score in run.result.scores:

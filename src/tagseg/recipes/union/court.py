@@ -45,26 +45,25 @@ class Verdict:
         qualities: its expected IoU, over the classes most of whose masks can be judged; None where
             these are not most of the classes.
         favourite: the one that is taken unless it has lost too much.
+        kept: the fraction of what speaks for the first that must speak for the favourite. Labels
+            along edges have the stronger case than a network's smooth answers, whatever is true, so
+            that equals cannot be asked for.
     """
 
     cases: tuple[float, ...]
     qualities: tuple[float | None, ...]
     stage: Stage
     favourite: int | None = None
+    kept: float = _KEPT
 
     @property
     def best(self) -> int:
-        """The place of the one for which most speaks, or of the favourite.
-
-        The favourite is taken if at least 7 tenths speak for it of what speaks for the first.
-        Labels along edges have the stronger case than a network's smooth answers, whatever is true,
-        so that equals cannot be asked for.
-        """
+        """The place of the one for which most speaks, or of the favourite."""
         first = int(np.argmax(self.cases))
         if self.favourite is None:
             return first
-        kept = self.cases[self.favourite] >= _KEPT * self.cases[first]
-        return self.favourite if kept else first
+        enough = self.cases[self.favourite] >= self.kept * self.cases[first]
+        return self.favourite if enough else first
 
     def near(self, tie: float) -> list[int]:
         """Places of those for which at most the fraction ``tie`` less speaks than for the first."""
@@ -118,6 +117,7 @@ class Court:
         number: int | None,
         settings: Sequence[object] = (),
         favourite: int | None = None,
+        kept: float = _KEPT,
     ) -> Verdict:
         """Which kind of candidates is best, over the classes of some of the photos.
 
@@ -126,7 +126,7 @@ class Court:
             inputs: what they are made of.
             number: of the round that they are labels of; None for the final masks.
             settings: what decides on them beside that.
-            favourite: the one that is taken unless it has lost too much.
+            favourite, kept: as in :class:`Verdict`.
         """
         some, n_classes = self.some(), len(self._run.photos.classes)
         what = "masks" if number is None else "labels"
@@ -155,7 +155,7 @@ class Court:
         )
         cases, qualities = result.value
         found_cases = tuple(case or 0.0 for case in cases)
-        verdict = Verdict(found_cases, tuple(qualities), result.stage, favourite)
+        verdict = Verdict(found_cases, tuple(qualities), result.stage, favourite, kept)
         if some:
             self._tell(verdict, names, what if number is None else f"{what} of round {number}")
         return verdict

@@ -18,11 +18,13 @@ from tagseg.stages.tag_doubts import allowed_tags
 
 __all__ = ["refined_unless_worse"]
 
+_AS_GOOD = 0.98  # of what speaks for the masks without the refiner
+
 
 def refined_unless_worse(
     run: Run, config: Config, trained: Trained[Segmenter], court: Court
 ) -> Trained[Segmenter]:
-    """The segmenter with the refiner that is configured, unless its masks lose too much by it.
+    """The segmenter with the refiner that is configured, unless its masks lose by it.
 
     What it learned from follows the photo's edges or leaves them out, so that held-out labels
     cannot tell. The judge can: where smoothing takes a thin thing away, less is seen in its mask,
@@ -53,5 +55,6 @@ def refined_unless_worse(
         None,
         settings=[Refinement([plain.decided_by, refinement]), of_masks, *allowed_by],
         favourite=1,
+        kept=_AS_GOOD,
     )
     return Trained((plain, refined)[verdict.best], verdict.stage)
