@@ -33,7 +33,6 @@ __all__ = [
     "Bench",
     "Eye",
     "Listening",
-    "Oracle",
     "config_of",
     "drawn",
     "eye_of",
@@ -170,21 +169,3 @@ class Bench:
         stage = stage_of(self.run, f"heard-{number or 'masks'}", wanted=self.wanted)
         liked = tuple(self.wanted.get(name, 0.0) for name in names)
         return Verdict(liked, liked, stage, favourite, **how)
-
-
-class Oracle:
-    """A segmenter that answers as it is told: how sure it is of one label in each half."""
-
-    def __init__(self, n_labels: int, sure: float, unsure: float, label: int | None = None) -> None:
-        self.n_labels, self.halves, self.label = n_labels, (sure, unsure), label
-        self.decided_by: Any = {"of": "an oracle"}
-
-    def forward(self, images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
-        count, height, width = images.shape[:3]
-        probs = np.empty((count, self.n_labels, height, width), np.float32)
-        for half, chance in zip(
-            (slice(0, width // 2), slice(width // 2, None)), self.halves, strict=True
-        ):
-            probs[..., half] = (1 - chance) / (self.n_labels - 1)
-            probs[:, self.label or 0, :, half] = chance
-        return probs

@@ -61,6 +61,7 @@ __all__ = [
     "refined_by_tags",
     "segmenter_of",
     "trained_segmenter",
+    "with_refiner",
 ]
 
 Teaches = Literal["classes", "foreground", "nothing"]

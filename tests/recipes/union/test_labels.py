@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 
 from guided_runs import few_photos, open_run, write_boxes, write_maps
@@ -26,7 +27,7 @@ from tagseg.recipes.union.labels import (
 )
 from tagseg.stages.context import Run
 from tagseg.stages.stage import LabelMaps, Trained
-from union_runs import Bench, Oracle, config_of, drawn, labels_by, made_up_evidence, stage_of
+from union_runs import Bench, config_of, drawn, labels_by, made_up_evidence, stage_of
 
 SOURCES = ("barrier", "drfi")
 
@@ -298,6 +299,24 @@ def test_given_without_a_file_is_an_error():
 
 
 # Later labels
+
+
+class Oracle:
+    """A segmenter that answers as it is told: how sure it is of one label in each half."""
+
+    def __init__(self, n_labels: int, sure: float, unsure: float, label: int | None = None) -> None:
+        self.n_labels, self.halves, self.label = n_labels, (sure, unsure), label
+        self.decided_by: Any = {"of": "an oracle"}
+
+    def forward(self, images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+        count, height, width = images.shape[:3]
+        probs = np.empty((count, self.n_labels, height, width), np.float32)
+        for half, chance in zip(
+            (slice(0, width // 2), slice(width // 2, None)), self.halves, strict=True
+        ):
+            probs[..., half] = (1 - chance) / (self.n_labels - 1)
+            probs[:, self.label or 0, :, half] = chance
+        return probs
 
 
 BEFORE, ANSWERS = "the labels of before", "the segmenter's answers"
